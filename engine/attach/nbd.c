@@ -1,0 +1,2 @@
+/* nbd.c */
+typedef int attach_placeholder_t;

@@ -1,0 +1,2 @@
+/* file.c */
+typedef int disk_placeholder_t;

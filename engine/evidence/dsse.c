@@ -1,0 +1,2 @@
+/* dsse.c */
+typedef int evidence_placeholder_t;

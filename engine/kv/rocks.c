@@ -1,0 +1,2 @@
+/* rocks.c */
+typedef int kv_placeholder_t;

@@ -1,0 +1,2 @@
+/* node.c */
+typedef int node_placeholder_t;

@@ -1,0 +1,2 @@
+/* pd.c */
+typedef int placement_placeholder_t;

@@ -1,0 +1,2 @@
+/* uring.c */
+typedef int reactor_placeholder_t;

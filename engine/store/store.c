@@ -1,0 +1,2 @@
+/* store.c */
+typedef int store_placeholder_t;

@@ -1,0 +1,2 @@
+/* volume.c */
+typedef int volume_placeholder_t;

@@ -1,0 +1,2 @@
+/* frame.c */
+typedef int frame_placeholder_t;

@@ -1,0 +1,77 @@
+/* The frame: what goes over every connection, data and control (proto/FORMAT.md, "Wire").
+ *
+ *   header (64 bytes, own CRC) | CRC32C of each 4 KiB piece of the payload | payload
+ *
+ * This header: the fields, the operations, and the codec, which has no state and no I/O. A decoder
+ * accepts only what an encoder can have made: unknown versions, operations or flags, sizes over
+ * their bounds, and fields that contradict each other are errors. */
+#ifndef FRAME_FRAME_H
+#define FRAME_FRAME_H
+
+#include "engine/base/err.h"
+#include "engine/base/types.h"
+
+#define FRAME_HEADER_SIZE 64u
+#define FRAME_MAGIC	  0x31465650u /* "PVF1" */
+#define FRAME_VERSION	  1u
+#define FRAME_VERSION_MIN 1u
+#define FRAME_DATA_MAX	  IO_SIZE_MAX
+#define FRAME_CONTROL_MAX (4u << 20) /* a protobuf payload: certificates, maps */
+#define FRAME_CRCS_MAX	  (FRAME_CONTROL_MAX / BLOCK_SIZE)
+
+/* (op, has a reply, payload of the request, payload of the reply) */
+enum frame_op {
+	FRAME_CONTROL = 1, /* protobuf pave.v1.Control both ways: net/rpc */
+	FRAME_WRITE = 2,   /* blocks -> none. chunk, block, block_count, version, watermark */
+	FRAME_READ = 3,	   /* none -> blocks. chunk, block, block_count */
+	FRAME_ZERO =
+	    4, /* none -> none. As WRITE, of zeroes; FRAME_F_DISCARD: space is given back */
+	FRAME_WATERMARK = 5, /* none -> none. chunk, watermark: durable when answered */
+	FRAME_FETCH =
+	    6, /* none -> run table + blocks, for resync. chunk, block (start), version (above) */
+};
+
+enum frame_flag {
+	FRAME_F_REPLY = 1u << 0,
+	FRAME_F_DISCARD = 1u << 1,
+	FRAME_F_MORE = 1u << 2, /* FETCH reply: `block` says where to go on */
+};
+#define FRAME_FLAGS_KNOWN 0x7u
+
+struct frame {
+	uint8_t wire_version;
+	uint8_t op;	     /* enum frame_op */
+	uint16_t flags;	     /* enum frame_flag */
+	uint64_t request_id; /* chosen by the asking side, unique among its requests in flight */
+	chunk_no_t chunk;
+	block_no_t block;
+	uint32_t block_count;
+	uint32_t payload_size; /* bytes */
+	version_t version;
+	version_t watermark;
+	int32_t status; /* replies: 0, or the error as a positive number (err.h); then no payload,
+			 * but for FRAME_CONTROL */
+	uint16_t crc_count;   /* always ceil(payload_size / BLOCK_SIZE) */
+	const uint32_t *crcs; /* after decoding: in the receive buffer, host order */
+	const void *payload;  /* likewise, or the memory that rx_buffer gave */
+};
+
+/* Writes the 64 bytes, CRC included. */
+void frame_encode_header(const struct frame *f, uint8_t ret_header[FRAME_HEADER_SIZE]);
+
+/* Checks everything that the 64 bytes alone can tell. 0; -E_BAD_FRAME, -E_BAD_CRC, -E_WIRE_VERSION.
+ * crcs and payload are set to NULL. */
+int frame_decode_header(const uint8_t header[FRAME_HEADER_SIZE], struct frame *ret_frame);
+
+static inline uint16_t frame_crc_count(uint32_t payload_size)
+{
+	return (uint16_t)((payload_size + BLOCK_SIZE - 1) / BLOCK_SIZE);
+}
+
+/* CRCs of the pieces of any payload (the last may be short), and their check. */
+void frame_payload_crcs(const void *payload, uint32_t payload_size, uint32_t *ret_crcs);
+bool frame_payload_ok(const struct frame *f);
+
+const char *frame_op_name(uint8_t op);
+
+#endif

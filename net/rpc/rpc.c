@@ -1,0 +1,2 @@
+/* rpc.c */
+typedef int rpc_placeholder_t;

@@ -1,0 +1,79 @@
+/* Control messages: protobuf pave.v1.Control in FRAME_CONTROL frames, as requests with replies and
+ * as one-way notices, over a connection that may carry data frames too.
+ *
+ * The owner of a connection embeds a struct rpc, and passes it what arrives; the rpc keeps the
+ * table of requests in flight with their deadlines. It is not in the path of data frames: the
+ * owner's rx looks at f->op first.
+ *
+ * Thread: the connection's reactor. Messages are packed when sent; nothing is lent but the
+ * rpc_call. */
+#ifndef RPC_RPC_H
+#define RPC_RPC_H
+
+#include "control.pb-c.h"
+#include "net/transport.h"
+
+#define RPC_CALLS_MAX  1024u
+#define RPC_TIMEOUT_MS 10000u
+
+struct rpc;
+
+/* Embedded by the asker; lent until done. */
+struct rpc_call {
+	/* reply: valid until done returns; NULL unless status is 0. status: 0, the error that the
+	 * peer answered with (text in err, NULL-safe), -ETIMEDOUT, -E_DISCONNECTED, -E_BAD_FRAME.
+	 */
+	void (*done)(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		     const char *text);
+	uint64_t request_id;	       /* the rpc's */
+	struct reactor_timer deadline; /* the rpc's */
+	struct rpc *rpc;	       /* the rpc's */
+	struct rpc_call *next, *prev;  /* the rpc's */
+};
+
+/* A request from the peer; answer it once, now or later, with rpc_reply or rpc_fail. */
+struct rpc_request {
+	uint64_t request_id;
+	const Pave__V1__Control *message; /* valid until the handler returns */
+};
+
+struct rpc {
+	struct transport_conn *conn;
+	struct reactor *reactor;
+	/* A request (or a notice: request_id 0, no answer is sent) arrived. */
+	void (*handle)(struct rpc *rpc, const struct rpc_request *request, void *arg);
+	void *arg;
+	uint64_t next_id;
+	struct rpc_call *calls;
+	uint32_t call_count;
+};
+
+void rpc_init(struct rpc *rpc, struct transport_conn *conn,
+	      void (*handle)(struct rpc *rpc, const struct rpc_request *request, void *arg),
+	      void *arg);
+
+/* For the owner's rx with f->op == FRAME_CONTROL. A frame that doesn't check closes the connection.
+ */
+void rpc_rx(struct rpc *rpc, const struct frame *f);
+
+/* For the owner's rx_buffer with f->op == FRAME_CONTROL: memory for a large message; freed by
+ * rpc_rx, or by rpc_closed. */
+void *rpc_rx_buffer(struct rpc *rpc, const struct frame *f);
+
+/* For the owner's closed: every call in flight is done with -E_DISCONNECTED before this returns. */
+void rpc_closed(struct rpc *rpc);
+
+/* timeout_ms 0: RPC_TIMEOUT_MS. Exactly one done follows, never inline. */
+void rpc_call_start(struct rpc *rpc, struct rpc_call *call, const Pave__V1__Control *message,
+		    uint32_t timeout_ms);
+
+/* The call ends without done. Harmless when it isn't in flight. */
+void rpc_call_cancel(struct rpc_call *call);
+
+void rpc_notify(struct rpc *rpc, const Pave__V1__Control *message);
+void rpc_reply(struct rpc *rpc, uint64_t request_id, const Pave__V1__Control *message);
+
+/* code: negative. text: for a person; the thing, the value, the bound, the way out. */
+void rpc_fail(struct rpc *rpc, uint64_t request_id, int code, const char *text);
+
+#endif

@@ -1,0 +1,2 @@
+/* tcp.c */
+typedef int tcp_placeholder_t;

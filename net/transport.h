@@ -1,0 +1,158 @@
+/* The transport: ordered, reliable connections that carry frames (net/frame). Implementations: TCP
+ * (net/tcp), RDMA (net/rdma), the simulator's (tests/sim).
+ *
+ * Thread: the reactor's that the transport was made on. No callback runs from inside a call of this
+ * header. Frames sent on one connection arrive in the order of the calls, or the connection ends.
+ * What is sent in one turn of the reactor leaves together.
+ *
+ * Life of a connection:
+ *
+ *   transport_connect -> CONNECTING -- ready(0) ----> OPEN -- closed(reason) --> gone
+ *                            |                         ^
+ *                            +-- closed(reason)        |
+ *   listener's accepted(conn) -------------------------+
+ *
+ * closed runs exactly once for each connection, also after transport_close, and after the done of
+ * every send; the connection is gone when it returns. */
+#ifndef NET_TRANSPORT_H
+#define NET_TRANSPORT_H
+
+#include <sys/uio.h>
+
+#include "engine/base/error.h"
+#include "engine/reactor/reactor.h"
+#include "net/frame/frame.h"
+
+/* A payload above this is received straight into memory from rx_buffer, and sent from where it
+ * lies. */
+#define TRANSPORT_COPY_MAX 16384u
+#define TRANSPORT_IOV_MAX  4u
+
+struct transport;
+struct transport_conn;
+struct transport_listener;
+
+/* Who is at the other end. Until TLS comes (a later issue) nothing is verified and verified is
+ * false. */
+struct transport_peer {
+	bool verified;
+	char name[NAME_SIZE_MAX]; /* from the certificate; empty until then */
+	char address[ADDR_SIZE_MAX];
+};
+
+struct transport_handler {
+	/* Connected and ready to send. Only for connections made by transport_connect. May be NULL.
+	 */
+	void (*ready)(struct transport_conn *conn, void *arg);
+	/* Asked before a payload over TRANSPORT_COPY_MAX is received: memory of f->payload_size
+	 * bytes, aligned to BLOCK_SIZE, lent until rx or closed. NULL refuses it: the connection
+	 * ends with -ENOBUFS. f has no crcs and no payload yet. */
+	void *(*rx_buffer)(struct transport_conn *conn, const struct frame *f, void *arg);
+	/* A frame has arrived; crcs and payload are valid until this returns (payload from
+	 * rx_buffer: as long as its owner likes). The payload's CRCs are not yet checked: whoever
+	 * uses it does that once. */
+	void (*rx)(struct transport_conn *conn, const struct frame *f, void *arg);
+	/* reason: -E_DISCONNECTED, -E_BAD_FRAME, -E_BAD_CRC (of a header), -E_WIRE_VERSION,
+	 * -ENOBUFS, -ECONNREFUSED, -ETIMEDOUT, or another errno of the system. 0: closed by us. */
+	void (*closed)(struct transport_conn *conn, int reason, void *arg);
+};
+
+/* One frame to send; embedded by its owner, lent with its memory from transport_send until done.
+ * frame.crcs and iov must hold what the header says (payload_size, crc_count); iov_count may be 0.
+ */
+struct transport_send {
+	struct frame frame;
+	struct iovec iov[TRANSPORT_IOV_MAX];
+	uint32_t iov_count;
+	/* status: 0 handed to the network, or -E_DISCONNECTED. Not a word of whether it arrived. */
+	void (*done)(struct transport_send *send, int status);
+	struct transport_send *next;	   /* the transport's */
+	uint8_t header[FRAME_HEADER_SIZE]; /* the transport's */
+};
+
+struct transport_ops {
+	int (*connect)(struct transport *t, const char *address, const struct transport_handler *h,
+		       void *arg, struct transport_conn **ret_conn);
+	int (*listen)(struct transport *t, const char *address,
+		      void (*accepted)(struct transport_conn *conn, void *arg), void *arg,
+		      struct transport_listener **ret_listener, struct error *err);
+	void (*unlisten)(struct transport_listener *l);
+	void (*send)(struct transport_conn *conn, struct transport_send *s);
+	void (*close)(struct transport_conn *conn);
+	void (*destroy)(struct transport *t);
+};
+
+struct transport {
+	const struct transport_ops *ops;
+	struct reactor *reactor;
+};
+
+/* The heads that every implementation embeds. */
+struct transport_conn {
+	struct transport *transport;
+	const struct transport_handler *handler;
+	void *arg;
+	struct transport_peer peer;
+	uint64_t queued_bytes; /* handed over, not yet sent; the owner's measure of a slow peer */
+};
+
+struct transport_listener {
+	struct transport *transport;
+	char address[ADDR_SIZE_MAX]; /* where it really listens: the port is filled in */
+};
+
+/* address: "HOST:PORT" (tcp), numeric or a name of the loopback; the simulator: a node's name.
+ * Returns 0 and then exactly one of ready or closed follows; or -EINVAL, -ENOMEM, and nothing does.
+ */
+static inline int transport_connect(struct transport *t, const char *address,
+				    const struct transport_handler *h, void *arg,
+				    struct transport_conn **ret_conn)
+{
+	return t->ops->connect(t, address, h, arg, ret_conn);
+}
+
+/* accepted must set conn->handler and conn->arg before it returns. -EADDRINUSE, -EINVAL, -EACCES
+ * (not a loopback address and not allowed). */
+static inline int transport_listen(struct transport *t, const char *address,
+				   void (*accepted)(struct transport_conn *conn, void *arg),
+				   void *arg, struct transport_listener **ret_listener,
+				   struct error *err)
+{
+	return t->ops->listen(t, address, accepted, arg, ret_listener, err);
+}
+
+/* Its connections live on. NULL is allowed. */
+static inline void transport_unlisten(struct transport_listener *l)
+{
+	if (l != NULL)
+		l->transport->ops->unlisten(l);
+}
+
+/* Never fails: what cannot be sent completes with -E_DISCONNECTED. Allowed until closed has run.
+ * Limits are the owner's business: it counts its requests in flight, and queued_bytes. */
+static inline void transport_send(struct transport_conn *conn, struct transport_send *s)
+{
+	conn->transport->ops->send(conn, s);
+}
+
+/* No rx after this. Sends that have not left complete with -E_DISCONNECTED; closed follows, with 0.
+ * Harmless twice. */
+static inline void transport_close(struct transport_conn *conn)
+{
+	conn->transport->ops->close(conn);
+}
+
+/* No connection and no listener may be left. NULL is allowed. */
+static inline void transport_destroy(struct transport *t)
+{
+	if (t != NULL)
+		t->ops->destroy(t);
+}
+
+/* -- production: TCP (net/tcp) --------------------------------------------------------------- */
+
+/* insecure: allows listening on and connecting to addresses other than loopback (until TLS comes).
+ */
+int transport_tcp_create(struct reactor *r, bool insecure, struct transport **ret_transport);
+
+#endif
