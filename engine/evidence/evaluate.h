@@ -1,0 +1,42 @@
+/* Evaluation: (certificate, snapshot, policy, now) -> eligible until T, or every rule that failed.
+ * One pure function, used by the placement driver, by the offline check, and by whoever doubts
+ * either. */
+#ifndef EVIDENCE_EVALUATE_H
+#define EVIDENCE_EVALUATE_H
+
+#include "engine/evidence/documents.h"
+
+#define FAILED_RULES_MAX 64u
+
+struct failed_rule {
+	char rule[48]; /* "territory", "labels", "ownership", "operator", "forbidden_jurisdictions",
+			* "exposure", "certificate", "revocations" */
+	char field[96];	 /* of the certificate or snapshot, as "ownership.holders[1].capital_ppm" */
+	char value[160]; /* what it is; "(missing)" */
+	char bound[160]; /* what the policy asks */
+};
+
+struct verdict {
+	bool eligible;
+	int64_t
+	    until; /* exclusive; the first moment at which what is true now may cease to be:
+		    * certificate, label, snapshot expiry, staleness bound, a withdrawal to come */
+	uint32_t failed_count; /* all of them are counted; the first FAILED_RULES_MAX are kept */
+	struct failed_rule failed[FAILED_RULES_MAX];
+};
+
+/* site or revocations may be NULL: evidence that is absent is a refusal, and the verdict says so.
+ * now: ns since 1970. */
+void evaluate(const struct site_document *site, const struct revocations_document *revocations,
+	      const struct policy_document *policy, int64_t now, struct verdict *ret_verdict);
+
+/* Whether the site's certificate alone is in force (validity, current version, not withdrawn,
+ * snapshot not expired): what a node's lease needs before any policy. Same form of answer, rules
+ * "certificate" and "revocations". */
+void evaluate_site(const struct site_document *site, const struct revocations_document *revocations,
+		   int64_t now, struct verdict *ret_verdict);
+
+/* Great-circle distance in km. */
+double distance_km(double lat1, double lon1, double lat2, double lon2);
+
+#endif

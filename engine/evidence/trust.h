@@ -1,0 +1,41 @@
+/* What a verifier has seen: the trust root in force, and the highest version (with its digest) of
+ * every document, kept in a file so that a replay of an older document is refused after a restart
+ * too. Every verifier (driver, node, host, and the offline tools when asked) has one.
+ *
+ * Accepting is two steps, so that nothing is in force that is not durable: the file is written and
+ * synced before the function returns 0 (these are rare and small; it blocks). */
+#ifndef EVIDENCE_TRUST_H
+#define EVIDENCE_TRUST_H
+
+#include "engine/evidence/dsse.h"
+
+struct trust;
+
+/* path: the state file, created when missing; NULL: state in memory only (simulator, tests).
+ * root_envelope: the root that the operator gave; may be NULL when the state holds one already. If
+ * the state holds a newer root, that one is in force. -E_ROLLBACK (given root is older and another
+ * than the one kept at that version), -E_BAD_SIGNATURE, -E_CORRUPT, -EIO. */
+int trust_open(const char *path, const void *root_envelope, size_t root_size, struct trust **ret,
+	       struct error *err);
+const struct root_document *trust_root(const struct trust *t);
+const void *trust_root_envelope(const struct trust *t, size_t *ret_size);
+void trust_close(struct trust *t);
+
+/* A new root: signed by the thresholds of both. */
+int trust_accept_root(struct trust *t, const void *envelope, size_t size, struct error *err);
+
+/* Opens (verifies, parses) the document and records its version. -E_ROLLBACK: an older version than
+ * one seen before, or the same version with another content (then the site is quarantined:
+ * trust_quarantined). */
+int trust_accept_site(struct trust *t, const void *envelope, size_t size,
+		      struct site_document **ret, struct error *err);
+int trust_accept_revocations(struct trust *t, const void *envelope, size_t size,
+			     struct revocations_document **ret, struct error *err);
+int trust_accept_policy(struct trust *t, const void *envelope, size_t size,
+			struct policy_document **ret, struct error *err);
+
+/* True once two contents under one version of the site's certificate were seen: both are refused.
+ */
+bool trust_quarantined(const struct trust *t, const char *site);
+
+#endif

@@ -1,0 +1,57 @@
+/* The placement driver: certificates, policies, the register, permits and leases. One instance on
+ * one reactor; what it knows is in kv (the register), what it decides are pure functions over that
+ * (planner.h, engine/evidence/evaluate.h).
+ *
+ * It answers, over net/rpc: nodes (leases), hosts (attach, renew, detach), admins (the CLI).
+ * A change of evidence takes effect in one turn: it is made durable, every verdict is computed
+ * anew, and every connected node and host is told (EvidenceNotice, PermitNotice) before the admin
+ * gets the answer.
+ *
+ * Permits: only for nodes whose site is eligible under the volume's policy now, and that hold
+ * replicas of the volume; expires_at <= min(until) of them. None when fewer than min_acks of any
+ * chunk's replicas are eligible? -- No: the permit is still given for those that are (reads, and
+ * evidence that the rest is refused); the host freezes writes by itself for lack of a majority. No
+ * permit at all when no node is eligible, or the host's site is not while the policy asks for it.
+ */
+#ifndef PLACEMENT_PD_H
+#define PLACEMENT_PD_H
+
+#include "engine/evidence/permit.h"
+#include "engine/evidence/trust.h"
+#include "engine/kv/kv.h"
+#include "net/transport.h"
+
+enum pd_family {
+	PD_KV_META,
+	PD_KV_DOCUMENTS,
+	PD_KV_VOLUMES,
+	PD_KV_MAPS,
+	PD_KV_NODES,
+	PD_KV_FAMILIES
+};
+extern const char *const pd_kv_family_names[PD_KV_FAMILIES];
+
+#define PD_SESSIONS_MAX 4096u
+#define PD_VOLUMES_MAX	65536u
+#define PD_NODES_MAX	1024u
+
+struct pd;
+
+struct pd_config {
+	struct reactor *reactor;
+	struct transport *transport;
+	struct kv *kv;			   /* lent, opened with pd_kv_family_names */
+	struct trust *trust;		   /* lent */
+	struct signing_key *placement_key; /* lent */
+	const char *listen_address;
+	uint32_t permit_lifetime_ms; /* 0: PERMIT_LIFETIME_MS; renewal at 3/10 of it */
+	const char *default_policy;  /* NULL: secnumcloud-fr */
+};
+
+/* Loads the register (blocks), listens. */
+int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *err);
+const char *pd_address(const struct pd *pd);
+void pd_stop(struct pd *pd, void (*done)(void *arg), void *arg);
+void pd_abandon(struct pd *pd); /* the simulator's crash */
+
+#endif

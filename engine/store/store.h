@@ -1,0 +1,221 @@
+/* The store: the log that holds one shard's share of a node's chunks (engine/ARCHITECTURE.md, "A
+ * node's disk").
+ *
+ * It knows blocks, versions and watermarks; it does not know permits, leases or hosts: engine/node
+ * checks evidence before it calls here.
+ *
+ * Thread: the shard's reactor. Every operation is embedded by its owner, lent from submit until
+ * `done`, which runs exactly once and never from inside the call. status: 0 or a negative code:
+ *   -ENOSPC     client data would go into the reserve; reads and cleaning go on
+ *   -EIO        the disk failed
+ *   -E_BAD_CRC  what was read does not check (read), or what was given does not (write)
+ *   -E_FENCED   the write's generation is older than the volume's
+ *   -E_LIMIT    too many operations in flight (STORE_OPS_MAX)
+ *
+ * Order: for each block the newest version wins, whatever the order of arrival: a write that is not
+ * newer than what the block holds succeeds and changes nothing. So replays and duplicates are
+ * harmless.
+ *
+ * Durability: when a write, zero, fence, watermark or erase is done with 0, it survives power loss.
+ */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include "engine/base/error.h"
+#include "engine/base/types.h"
+#include "engine/disk/disk.h"
+#include "engine/kv/kv.h"
+#include "engine/reactor/reactor.h"
+
+#define STORE_OPS_MAX  16384u
+#define STORE_COPY_MAX 65536u /* a payload up to this is copied when submitted; above, it is lent  \
+			       */
+#define STORE_CHANGES_MAX 1024u /* runs in one answer of store_changes */
+
+/* The families of the index in kv, in this order. */
+enum store_family {
+	STORE_KV_NODE,
+	STORE_KV_PAGES,
+	STORE_KV_REPLICAS,
+	STORE_KV_SEGMENTS,
+	STORE_KV_FAMILIES
+};
+extern const char *const store_kv_family_names[STORE_KV_FAMILIES];
+
+/* Who a device belongs to. Written into its superblocks; a device of somebody else is refused. */
+struct store_identity {
+	struct uuid cluster;
+	char node[NAME_SIZE_MAX];
+	struct uuid device; /* ret of format; checked against the index when opened */
+	uint32_t shard;	    /* this store's, of */
+	uint32_t shard_count;
+};
+
+struct store_config {
+	struct reactor *reactor;
+	struct disk *disk; /* lent until closed */
+	struct kv *kv;	   /* lent until closed */
+	struct store_identity identity;
+	uint32_t groups_in_flight; /* 0: the default */
+	uint64_t checkpoint_bytes; /* log between two checkpoints, the bound of recovery; 0: the
+				      default */
+	uint32_t reserve_percent; /* of the segments, for cleaning and evacuation; 0: the default */
+};
+
+struct store;
+
+/* Writes the superblocks of an empty device. Refuses one that already has a valid superblock,
+ * unless force. The device's uuid comes from the reactor's randomness. -E_IN_USE (has one), -EINVAL
+ * (too small), -EIO. */
+struct store_format_op {
+	void (*done)(struct store_format_op *op, int status, const struct error *err);
+	struct disk *disk;
+	struct store_identity identity;
+	bool force;
+	uint64_t impl[96];
+};
+void store_format(struct store_format_op *op);
+
+/* Opens and recovers: superblock, index, then the log after the last checkpoint. done gives the
+ * store, or the error: -E_WRONG_CLUSTER, -E_WRONG_NODE, -E_CORRUPT (no valid superblock, unknown
+ * version, index and device do not belong together), -EIO. */
+struct store_open_op {
+	void (*done)(struct store_open_op *op, int status, struct store *store,
+		     const struct error *err);
+	struct store_config config;
+	void *impl;
+};
+void store_open(struct store_open_op *op);
+
+/* Writes what is gathered, a last checkpoint, and closes. Operations in flight complete first; none
+ * may follow. */
+void store_close(struct store *store, void (*done)(void *arg), void *arg);
+
+/* Frees everything at once, without I/O: the simulator's crash, and a failed open's clean-up. */
+void store_abandon(struct store *store);
+
+/* -- data ------------------------------------------------------------------------------------- */
+
+enum store_write_kind { STORE_DATA, STORE_ZERO, STORE_DISCARD };
+
+struct store_write {
+	void (*done)(struct store_write *op, int status);
+	enum store_write_kind kind;
+	volume_id_t volume;
+	chunk_no_t chunk;
+	block_no_t block;
+	uint32_t block_count; /* 1 to IO_BLOCKS_MAX; within the chunk */
+	version_t version;    /* its generation is compared with the fence */
+	version_t watermark;  /* "you have everything up to here"; 0: no news */
+	const uint32_t *crcs; /* STORE_DATA: one a block; copied */
+	const void *data;     /* STORE_DATA; aligned to BLOCK_SIZE when over STORE_COPY_MAX */
+	bool resync; /* moved here by resync: goes to the cold log, may be of an older generation
+		      * than the fence, may use the reserve */
+	uint64_t impl[8];
+};
+
+/* Whoever calls has checked the CRCs (once, on receipt). */
+void store_write(struct store *store, struct store_write *op);
+
+struct store_read {
+	void (*done)(struct store_read *op, int status);
+	volume_id_t volume;
+	chunk_no_t chunk;
+	block_no_t block;
+	uint32_t block_count;
+	void *data;	    /* aligned to BLOCK_SIZE */
+	uint32_t *ret_crcs; /* one a block; the CRC stored with the block, checked against what was
+			       read */
+	version_t *ret_versions; /* NULL, or one a block: 0 for never written */
+	uint32_t bad_block;	 /* with -E_BAD_CRC: which, counted from block */
+	void *impl[16];
+};
+
+/* Unwritten, zeroed and discarded blocks read as zeroes, without I/O. */
+void store_read(struct store *store, struct store_read *op);
+
+/* -- what the protocol asks ------------------------------------------------------------------- */
+
+/* Fences the volume: from now on writes of older generations get -E_FENCED; durable when done. A
+ * generation older than the one in force: -E_FENCED; the same again: 0. */
+struct store_fence_op {
+	void (*done)(struct store_fence_op *op, int status);
+	volume_id_t volume;
+	generation_t generation;
+	uint64_t impl[8];
+};
+void store_fence(struct store *store, struct store_fence_op *op);
+
+/* The generation in force; 0 for a volume that was never opened here. */
+generation_t store_generation(const struct store *store, volume_id_t volume);
+
+/* Raises the chunk's watermark, durably. A lower one than in force: 0, and nothing changes. */
+struct store_watermark_op {
+	void (*done)(struct store_watermark_op *op, int status);
+	volume_id_t volume;
+	chunk_no_t chunk;
+	version_t watermark;
+	uint64_t impl[8];
+};
+void store_watermark(struct store *store, struct store_watermark_op *op);
+
+struct store_chunk_state {
+	chunk_no_t chunk;
+	version_t watermark; /* holds everything up to here */
+	version_t newest; /* the newest version that it holds; nothing above the watermark if newest
+			     <= watermark */
+};
+
+/* The chunks of a volume that hold anything here, in order, from chunk number `from`. Returns how
+ * many were filled in (< max: no more). */
+uint32_t store_chunks(struct store *store, volume_id_t volume, chunk_no_t from,
+		      struct store_chunk_state *ret_states, uint32_t max);
+
+struct store_change {
+	block_no_t block;
+	uint32_t block_count;
+	version_t version; /* of all these blocks */
+};
+
+/* The runs of blocks of a chunk whose version is above `above`, in order, from block `from`; done
+ * gives up to STORE_CHANGES_MAX of them in the op's memory, and where to go on (next == UINT32_MAX:
+ * no more). */
+struct store_changes_op {
+	void (*done)(struct store_changes_op *op, int status);
+	volume_id_t volume;
+	chunk_no_t chunk;
+	version_t above;
+	block_no_t from;
+	struct store_change *changes; /* the caller's, max places */
+	uint32_t max;
+	uint32_t count;
+	block_no_t next;
+	uint64_t impl[8];
+};
+void store_changes(struct store *store, struct store_changes_op *op);
+
+/* Drops a chunk's, or with chunk == UINT32_MAX a whole volume's, blocks and state (a deleted
+ * volume's fence stays). Done when no log replay can bring them back; the space is given back by
+ * the cleaner. (Overwriting as the policy says comes with the erasure receipts.) */
+struct store_erase_op {
+	void (*done)(struct store_erase_op *op, int status);
+	volume_id_t volume;
+	chunk_no_t chunk;
+	uint64_t impl[8];
+};
+void store_erase(struct store *store, struct store_erase_op *op);
+
+struct store_stats {
+	uint64_t size_bytes; /* of the device that can hold data */
+	uint64_t live_bytes; /* blocks that the index refers to */
+	uint64_t free_bytes; /* what clients can still write now, without cleaning */
+	uint64_t writes, blocks_written, groups, group_bytes; /* client log */
+	uint64_t reads, blocks_read;
+	uint64_t cleaned_segments, moved_blocks;
+	uint64_t checkpoints, recovered_groups, recovery_ms;
+	uint64_t bad_blocks;
+	uint64_t memory_bytes; /* of the index */
+};
+void store_get_stats(const struct store *store, struct store_stats *ret_stats);
+
+#endif

@@ -1,0 +1,125 @@
+/* The volume client: an attached volume, replicated by the host itself (engine/ARCHITECTURE.md,
+ * "Replication").
+ *
+ * It has two parts: the attachment (attachment.c: the conversation with the placement driver:
+ * permits, map) and the volume (chunks, replicas, operations). Users see one `struct volume`.
+ *
+ * Thread: its reactor's. An operation is embedded by its owner and lent until `done`, which runs
+ * exactly once, never inline. status: 0, or -EIO        no majority within the policy's freeze
+ * timeout -ENOSPC     a majority of the nodes is full -E_FENCED   a newer attachment has taken
+ * over; every later operation gets this too -EROFS      a write on a read-only attachment -EINVAL
+ * range not aligned to BLOCK_SIZE, empty, over IO_SIZE_MAX, or outside of the volume -E_LIMIT
+ * VOLUME_OPS_MAX operations are in flight: retry when one is done -ECANCELED  the volume is closing
+ *
+ * Buffers: data lies in buffers of the volume's pool (counted references), because a slow replica
+ * may need it after the guest has its acknowledgement. */
+#ifndef VOLUME_VOLUME_H
+#define VOLUME_VOLUME_H
+
+#include "engine/evidence/permit.h"
+#include "engine/evidence/trust.h"
+#include "net/transport.h"
+
+#define VOLUME_OPS_MAX 4096u
+#define VOLUME_BUFFER_BYTES_MAX                                                                    \
+	(192u << 20) /* of the pool: operations, and the backlog of slow replicas */
+#define VOLUME_BACKLOG_OPS_MAX	 8192u /* unanswered writes of one replica */
+#define VOLUME_BACKLOG_BYTES_MAX (64u << 20)
+
+struct volume;
+
+/* One buffer of the pool: data is aligned to BLOCK_SIZE. */
+struct volume_buffer {
+	uint8_t *data;
+	uint32_t size;		    /* room, bytes: at least what was asked for */
+	uint32_t refs;		    /* the volume's */
+	struct volume_buffer *next; /* the volume's */
+	uint32_t
+	    crcs[IO_BLOCKS_MAX]; /* of the blocks, once an operation computed or checked them */
+};
+
+/* A buffer for up to size bytes (<= IO_SIZE_MAX) with one reference; NULL when the pool is used up:
+ * wait for an operation's end (volume_on_room). */
+struct volume_buffer *volume_buffer_get(struct volume *v, uint32_t size);
+void volume_buffer_put(struct volume *v, struct volume_buffer *b);
+
+enum volume_op_kind { VOLUME_READ, VOLUME_WRITE, VOLUME_ZERO, VOLUME_DISCARD, VOLUME_FLUSH };
+
+struct volume_op {
+	void (*done)(struct volume_op *op, int status);
+	enum volume_op_kind kind;
+	uint64_t offset; /* bytes, multiple of BLOCK_SIZE */
+	uint32_t size;	 /* bytes, multiple of BLOCK_SIZE, up to IO_SIZE_MAX (discard, zero: up to 1
+			    GiB) */
+	struct volume_buffer
+	    *buffer; /* READ: filled from its start. WRITE: its content; the volume takes a
+		      * reference of its own, the caller must not change the data after submit */
+	uint64_t impl[40];
+};
+
+/* FLUSH is done at once: everything acknowledged is durable already. */
+void volume_submit(struct volume *v, struct volume_op *op);
+
+/* Runs fn once when a buffer or an operation's place is free again. */
+void volume_on_room(struct volume *v, struct reactor_task *task);
+
+/* Extents for BLOCK_STATUS: whether [offset, ..) is allocated, as far as current replicas know:
+ * asks one node. */
+struct volume_extent {
+	uint64_t size;
+	bool allocated;
+};
+struct volume_extents_op {
+	void (*done)(struct volume_extents_op *op, int status);
+	uint64_t offset, size;	       /* bytes, aligned */
+	struct volume_extent *extents; /* the caller's, max places; in order, from offset */
+	uint32_t max, count;
+	uint64_t impl[32];
+};
+void volume_extents(struct volume *v, struct volume_extents_op *op);
+
+struct volume_config {
+	struct reactor *reactor;
+	struct transport *transport; /* to nodes and to the driver */
+	struct trust *trust;	     /* lent */
+	const char *pd_address;
+	const char *name;	 /* of the volume */
+	const char *holder;	 /* name of this host's attachment, for people */
+	const char *holder_site; /* where this host is; "" when not known */
+	const char *endpoint;	 /* for people */
+	bool read_only;
+	/* The attachment has ended by itself: -E_FENCED, or 0 when somebody asked for a detach (the
+	 * owner then calls volume_close). */
+	void (*ended)(int why, void *arg);
+	void *arg;
+};
+
+/* Attaches: done with 0 once the volume may be used (older permits run out, at least the fence and
+ * the map in place), or with the error and its story: -ENOENT, -E_IN_USE (held by another live
+ * attachment and not to be taken over), -E_DENIED, -E_UNREACHABLE, ... */
+struct volume_open_op {
+	void (*done)(struct volume_open_op *op, int status, struct volume *v,
+		     const struct error *err);
+	struct volume_config config;
+	void *impl;
+};
+void volume_open(struct volume_open_op *op);
+
+uint64_t volume_size(const struct volume *v);
+uint64_t volume_chunk_size(const struct volume *v);
+bool volume_read_only(const struct volume *v);
+
+/* Detaches cleanly: waits for all operations (refusing new ones), seals watermarks, releases the
+ * permit. */
+void volume_close(struct volume *v, void (*done)(void *arg), void *arg);
+
+/* Frees everything without a word to anybody: the simulator's crash. */
+void volume_abandon(struct volume *v);
+
+struct volume_stats {
+	uint64_t writes, reads, zeroes, blocks_written, blocks_read;
+	uint64_t frames_sent, read_retries, reconciled_blocks, resyncs, repairs, permits, freezes;
+};
+void volume_get_stats(const struct volume *v, struct volume_stats *ret_stats);
+
+#endif
