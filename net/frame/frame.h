@@ -18,6 +18,7 @@
 #define FRAME_DATA_MAX	  IO_SIZE_MAX
 #define FRAME_CONTROL_MAX (4u << 20) /* a protobuf payload: certificates, maps */
 #define FRAME_CRCS_MAX	  (FRAME_CONTROL_MAX / BLOCK_SIZE)
+#define FRAME_STATUS_MAX  65535 /* errno and err.h lie below */
 
 /* (op, has a reply, payload of the request, payload of the reply) */
 enum frame_op {
@@ -56,11 +57,14 @@ struct frame {
 	const void *payload;  /* likewise, or the memory that rx_buffer gave */
 };
 
-/* Writes the 64 bytes, CRC included. */
+/* Writes the 64 bytes, CRC included. crc_count must be what payload_size says; what else the fields
+ * hold is the sender's business, and judged by the decoder at the other end. */
 void frame_encode_header(const struct frame *f, uint8_t ret_header[FRAME_HEADER_SIZE]);
 
-/* Checks everything that the 64 bytes alone can tell. 0; -E_BAD_FRAME, -E_BAD_CRC, -E_WIRE_VERSION.
- * crcs and payload are set to NULL. */
+/* Checks everything that the 64 bytes alone can tell. 0; -E_BAD_FRAME, -E_BAD_CRC, -E_WIRE_VERSION;
+ * on failure *ret_frame is untouched. crcs and payload are set to NULL. Fields that the operation
+ * does not use are passed on unjudged; a payload never exceeds the bound of its operation, a range
+ * of blocks never IO_BLOCKS_MAX nor the largest chunk, and the version of a change is never 0. */
 int frame_decode_header(const uint8_t header[FRAME_HEADER_SIZE], struct frame *ret_frame);
 
 static inline uint16_t frame_crc_count(uint32_t payload_size)
