@@ -50,6 +50,7 @@ struct reactor_ops {
 	void (*post)(struct reactor *r, struct reactor_task *t);
 	void (*offload)(struct reactor *r, struct reactor_work *w);
 	void *(*memory)(struct reactor *r, size_t size_bytes);
+	void (*refresh)(struct reactor *r);
 };
 
 /* The head that every implementation embeds. now_ns: CLOCK_BOOTTIME, read afresh each time that the
@@ -62,6 +63,12 @@ struct reactor {
 static inline uint64_t reactor_now_ns(const struct reactor *r)
 {
 	return r->now_ns;
+}
+
+/* Reads the clock into now_ns: for a check that must not trust the time at which the turn began. */
+static inline void reactor_refresh(struct reactor *r)
+{
+	r->ops->refresh(r);
 }
 
 /* Nanoseconds since 1970, UTC, as the host believes. It may step. Only for evidence and for people.
@@ -144,9 +151,6 @@ int reactor_run_until(struct reactor *r, const bool *flag, uint64_t deadline_ns)
 
 /* Every operation must have completed. NULL is allowed. */
 void reactor_destroy(struct reactor *r);
-
-/* Reads the clock into now_ns: for a check that must not trust the time at which the turn began. */
-void reactor_refresh(struct reactor *r);
 
 /* What the reactor did so far, for benches and for `pave status`. */
 struct reactor_stats {

@@ -96,7 +96,7 @@ static uint64_t boottime_ns(void)
 	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
-void reactor_refresh(struct reactor *r)
+static void uring_refresh(struct reactor *r)
 {
 	uint64_t now_ns = boottime_ns();
 
@@ -300,6 +300,7 @@ static const struct reactor_ops uring_ops = {
     .post = uring_post,
     .offload = uring_offload,
     .memory = uring_memory,
+    .refresh = uring_refresh,
 };
 
 /* -- operations ------------------------------------------------------------------------------ */
@@ -578,7 +579,7 @@ static int submit_and_wait(struct uring *u, uint64_t deadline_ns)
 static int turn(struct uring *u, uint64_t deadline_ns)
 {
 	u->stats.turns++;
-	reactor_refresh(&u->head);
+	uring_refresh(&u->head);
 	run_completions(u);
 	run_posted(u);
 	run_finished(u);
@@ -630,7 +631,7 @@ int reactor_run_until(struct reactor *r, const bool *flag, uint64_t deadline_ns)
 	/* The flag is set by callbacks: what the last turn prepared is submitted before it is read.
 	 */
 	while (rc == 0 && !*flag) {
-		reactor_refresh(r);
+		uring_refresh(r);
 		if (r->now_ns >= deadline_ns)
 			rc = -ETIMEDOUT;
 		else if (atomic_load(&u->stop))
