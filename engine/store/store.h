@@ -27,9 +27,10 @@
 #include "engine/kv/kv.h"
 #include "engine/reactor/reactor.h"
 
-#define STORE_OPS_MAX  16384u
-#define STORE_COPY_MAX 65536u /* a payload up to this is copied when submitted; above, it is lent  \
-			       */
+#define STORE_OPS_MAX 16384u
+#define STORE_COPY_MAX                                                                             \
+	65536u /* a payload up to this is copied into the log's own buffer, so it needs            \
+		 no alignment; a larger one goes to the disk from where it is */
 #define STORE_CHANGES_MAX 1024u /* runs in one answer of store_changes */
 
 /* The families of the index in kv, in this order. */
@@ -71,6 +72,7 @@ struct store_format_op {
 	void (*done)(struct store_format_op *op, int status, const struct error *err);
 	struct disk *disk;
 	struct store_identity identity;
+	uint32_t segment_bytes; /* 0: the default, 32 MiB; a power of two from 1 to 64 MiB */
 	bool force;
 	uint64_t impl[96];
 };
@@ -107,8 +109,9 @@ struct store_write {
 	uint32_t block_count; /* 1 to IO_BLOCKS_MAX; within the chunk */
 	version_t version;    /* its generation is compared with the fence */
 	version_t watermark;  /* "you have everything up to here"; 0: no news */
-	const uint32_t *crcs; /* STORE_DATA: one a block; copied */
-	const void *data;     /* STORE_DATA; aligned to BLOCK_SIZE when over STORE_COPY_MAX */
+	const uint32_t *crcs; /* STORE_DATA: one a block; lent until done */
+	const void *data; /* STORE_DATA: lent until done, for a write may have to wait for space;
+			     aligned to BLOCK_SIZE when over STORE_COPY_MAX */
 	bool resync; /* moved here by resync: goes to the cold log, may be of an older generation
 		      * than the fence, may use the reserve */
 	uint64_t impl[8];
