@@ -26,10 +26,14 @@ enum disk_op_kind {
 	DISK_READ,
 	DISK_WRITE,
 	DISK_FLUSH,   /* everything that completed before is durable; no range */
-	DISK_DISCARD, /* the range reads as anything afterwards, and its space is given back */
+	DISK_DISCARD, /* the range reads as anything afterwards, and its space is given back: on a
+		       * disk with needs_priming it needs priming again (a regular file gets a
+		       * hole, so that it may also meet -ENOSPC later). A device that cannot
+		       * discard answers 0 and keeps what it has. */
 };
 
-#define DISK_IOV_MAX 64u
+#define DISK_IOV_MAX	 64u
+#define DISK_IO_SIZE_MAX (64u << 20) /* of one read or write, in bytes */
 
 struct disk_op {
 	enum disk_op_kind kind;
@@ -70,7 +74,10 @@ void disk_close(struct disk *disk);
 /* -- production only (file.c) ---------------------------------------------------------------- */
 
 /* Opens a regular file or a block device with O_DIRECT, exclusively (a lock that a second opener
- * sees as -E_IN_USE). Errors name the path: -ENOENT, -EACCES, -EINVAL (size or alignment). */
+ * sees as -E_IN_USE, after waiting DISK_LOCK_WAIT_MS: the kernel may need a moment to let go of
+ * what a killed process had in flight). Blocks: for start-up. Errors name the path: -ENOENT,
+ * -EACCES, -EINVAL (size or alignment). */
+#define DISK_LOCK_WAIT_MS 2000u
 int disk_file_open(struct reactor *r, const char *path, struct disk **ret_disk, struct error *err);
 
 /* Creates path with size_bytes, allocated but not written. -EEXIST, -ENOSPC. Blocks: for start-up
