@@ -1,0 +1,268 @@
+/* pave-attach: attaches one volume and serves it over NBD, until it is told to detach.
+ *
+ *   OPENING --volume_open--> SERVING --SIGTERM, detach asked for, or fenced--> DRAINING (NBD) -->
+ * CLOSING (volume) --> exit
+ *
+ * Prints "ready URI" on stdout when the volume can be used. Exit codes: 0 detached cleanly, 1
+ * failed or fenced, 2 usage, 3 refused by policy, 4 the placement driver cannot be reached. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/attach/nbd.h"
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+#include "engine/reactor/io.h"
+#include "tools/common/daemon.h"
+
+enum phase { OPENING, SERVING, DRAINING, CLOSING };
+
+struct attach {
+	enum phase phase;
+	int exit_code;
+	const char *volume_name, *pd, *root, *dir, *nbd, *site;
+	char holder[NAME_SIZE_MAX];
+	bool read_only, insecure;
+	struct reactor *reactor;
+	struct transport *transport;
+	struct trust *trust;
+	struct volume *volume;
+	struct nbd_server *server;
+	struct volume_open_op open;
+};
+
+static const char usage[] =
+    "Usage: pave-attach VOLUME --pd HOST:PORT --root FILE --dir DIR --nbd unix:PATH|HOST:PORT\n"
+    "Attaches a volume and serves it over NBD until SIGTERM or `pave detach VOLUME`.\n"
+    "\n"
+    "  --pd HOST:PORT      the placement driver\n"
+    "  --root FILE         the trust root (DSSE envelope) that this host believes\n"
+    "  --dir DIR           where this host remembers the evidence it has seen\n"
+    "  --nbd ADDRESS       unix:PATH, or HOST:PORT (port 0: any)\n"
+    "  --site SITE         the site that this host stands in (policies may ask for it)\n"
+    "  --holder NAME       this host's name, for people (default: the host's name)\n"
+    "  --read-only         serve it read-only\n"
+    "  --insecure          allow addresses other than loopback, without TLS\n"
+    "  --log-level LEVEL   error, warn, info (default), debug\n"
+    "  --version, --help\n";
+
+static void closed(void *arg)
+{
+	struct attach *a = arg;
+
+	a->volume = NULL;
+	log_info("attach", "volume %s: detached", a->volume_name);
+	reactor_stop(a->reactor);
+}
+
+static void drained(void *arg)
+{
+	struct attach *a = arg;
+
+	a->server = NULL;
+	a->phase = CLOSING;
+	volume_close(a->volume, closed, a);
+}
+
+static void detach(struct attach *a, int exit_code)
+{
+	if (a->phase == OPENING) {
+		/* Nothing was served, so nothing can be lost; the driver lets the permit run out.
+		 */
+		a->exit_code = exit_code;
+		reactor_stop(a->reactor);
+	}
+	if (a->phase != SERVING)
+		return;
+	a->exit_code = exit_code;
+	a->phase = DRAINING;
+	nbd_stop(a->server, drained, a);
+}
+
+static void on_signal(int signal_number, void *arg)
+{
+	log_info("attach", "%s: detaching", strsignal(signal_number));
+	detach(arg, 0);
+}
+
+static void on_ended(int why, void *arg)
+{
+	struct attach *a = arg;
+
+	if (why == 0)
+		log_info("attach", "volume %s: a detach was asked for", a->volume_name);
+	else
+		log_error("attach", "volume %s: %s", a->volume_name, err_text(why));
+	detach(a, why == 0 ? 0 : 1);
+}
+
+static void opened(struct volume_open_op *op, int status, struct volume *v, const struct error *err)
+{
+	struct attach *a = container_of(op, struct attach, open);
+	struct error nbd_err;
+	struct nbd_config config = {
+	    .reactor = a->reactor,
+	    .volume = v,
+	    .export_name = a->volume_name,
+	    .address = a->nbd,
+	    .insecure = a->insecure,
+	};
+
+	if (status != 0) {
+		fprintf(stderr, "pave-attach: %s\n", err->text);
+		a->exit_code = daemon_exit_code(status);
+		reactor_stop(a->reactor);
+		return;
+	}
+	a->volume = v;
+	if (nbd_start(&config, &a->server, &nbd_err) != 0) {
+		fprintf(stderr, "pave-attach: %s\n", nbd_err.text);
+		a->exit_code = 1;
+		a->phase = CLOSING;
+		volume_close(v, closed, a);
+		return;
+	}
+	a->phase = SERVING;
+	log_info("attach", "volume %s: %llu bytes%s at %s", a->volume_name,
+		 (unsigned long long)volume_size(v), volume_read_only(v) ? ", read-only," : "",
+		 nbd_uri(a->server));
+	daemon_ready(nbd_uri(a->server));
+}
+
+static int parse(struct attach *a, int argc, char **argv)
+{
+	static const struct option options[] = {
+	    {"pd", required_argument, NULL, 'p'},
+	    {"root", required_argument, NULL, 'r'},
+	    {"dir", required_argument, NULL, 'd'},
+	    {"nbd", required_argument, NULL, 'n'},
+	    {"site", required_argument, NULL, 's'},
+	    {"holder", required_argument, NULL, 'H'},
+	    {"read-only", no_argument, NULL, 'R'},
+	    {"insecure", no_argument, NULL, 'I'},
+	    {"log-level", required_argument, NULL, 'l'},
+	    {"version", no_argument, NULL, 'V'},
+	    {"help", no_argument, NULL, 'h'},
+	    {0},
+	};
+	int c;
+
+	gethostname(a->holder, sizeof a->holder - 1);
+	a->site = "";
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		switch (c) {
+		case 'p':
+			a->pd = optarg;
+			break;
+		case 'r':
+			a->root = optarg;
+			break;
+		case 'd':
+			a->dir = optarg;
+			break;
+		case 'n':
+			a->nbd = optarg;
+			break;
+		case 's':
+			a->site = optarg;
+			break;
+		case 'H':
+			snprintf(a->holder, sizeof a->holder, "%s", optarg);
+			break;
+		case 'R':
+			a->read_only = true;
+			break;
+		case 'I':
+			a->insecure = true;
+			break;
+		case 'l':
+			if (daemon_log_level("pave-attach", optarg) != 0)
+				return 2;
+			break;
+		case 'V':
+			puts("pave-attach " PAVE_VERSION);
+			return -1;
+		case 'h':
+			fputs(usage, stdout);
+			return -1;
+		default:
+			fputs("Try `pave-attach --help`.\n", stderr);
+			return 2;
+		}
+	}
+	if (optind != argc - 1 || a->pd == NULL || a->root == NULL || a->dir == NULL ||
+	    a->nbd == NULL) {
+		fputs("pave-attach: VOLUME, --pd, --root, --dir and --nbd are needed\n"
+		      "Try `pave-attach --help`.\n",
+		      stderr);
+		return 2;
+	}
+	a->volume_name = argv[optind];
+	return 0;
+}
+
+static int run(struct attach *a, struct error *err)
+{
+	const struct reactor_config config = {.name = "attach"};
+	int rc;
+
+	rc = daemon_open_trust(a->dir, a->root, &a->trust, err);
+	if (rc != 0)
+		return rc;
+	rc = reactor_create(&config, &a->reactor);
+	if (rc != 0)
+		return error_set(err, rc, "io_uring: %s", err_text(rc));
+	rc = transport_tcp_create(a->reactor, a->insecure, &a->transport);
+	if (rc != 0)
+		return error_set(err, rc, "transport: %s", err_text(rc));
+	rc = reactor_on_terminate(a->reactor, on_signal, a);
+	if (rc != 0)
+		return error_set(err, rc, "signals: %s", err_text(rc));
+	a->open = (struct volume_open_op){
+	    .done = opened,
+	    .config =
+		{
+		    .reactor = a->reactor,
+		    .transport = a->transport,
+		    .trust = a->trust,
+		    .pd_address = a->pd,
+		    .name = a->volume_name,
+		    .holder = a->holder,
+		    .holder_site = a->site,
+		    .endpoint = a->nbd,
+		    .read_only = a->read_only,
+		    .ended = on_ended,
+		    .arg = a,
+		},
+	};
+	volume_open(&a->open);
+	rc = reactor_run(a->reactor);
+	return rc == 0 ? 0 : error_set(err, rc, "reactor: %s", err_text(rc));
+}
+
+int main(int argc, char **argv)
+{
+	struct attach a = {0};
+	struct error err = {0};
+	int rc = parse(&a, argc, argv);
+
+	if (rc != 0)
+		return rc < 0 ? 0 : rc;
+	signal(SIGPIPE, SIG_IGN);
+	log_set_name(a.volume_name);
+	if (run(&a, &err) != 0) {
+		fprintf(stderr, "pave-attach: %s\n", err.text);
+		a.exit_code = 1;
+	}
+	/* What is left after an attachment that never opened goes with the process. */
+	if (a.phase == CLOSING && a.exit_code == 0) {
+		transport_destroy(a.transport);
+		trust_close(a.trust);
+		reactor_destroy(a.reactor);
+	}
+	return a.exit_code;
+}
