@@ -37,6 +37,9 @@ void reactor_io_fallocate(struct reactor *r, struct reactor_io *io, int fd, int 
 /* Sockets. A full send: MSG_WAITALL semantics, the result is less than asked for only with an
  * error. */
 void reactor_io_recv(struct reactor *r, struct reactor_io *io, int fd, void *buf, uint32_t size);
+/* flags: MSG_WAITALL, to complete only when all is there, or at the end of the stream. */
+void reactor_io_recvmsg(struct reactor *r, struct reactor_io *io, int fd, struct msghdr *msg,
+			int flags);
 void reactor_io_sendmsg(struct reactor *r, struct reactor_io *io, int fd, const struct msghdr *msg);
 void reactor_io_accept(struct reactor *r, struct reactor_io *io,
 		       int fd); /* one connection; CLOEXEC */

@@ -139,14 +139,16 @@ struct reactor_config {
 /* -ENOMEM, -ENOSYS and what io_uring_setup(2) returns. */
 int reactor_create(const struct reactor_config *config, struct reactor **ret_reactor);
 
-/* Runs turns on the calling thread until reactor_stop. Returns 0, or a fatal error of the ring. */
+/* Runs turns on the calling thread until reactor_stop. Returns 0, or a fatal error of the ring. The
+ * first thread to run a reactor is its own from then on; another may have created it and prepared
+ * its first operations. */
 int reactor_run(struct reactor *r);
 
 /* From any thread, and from a signal handler: reactor_run returns after the present turn. */
 void reactor_stop(struct reactor *r);
 
-/* Runs turns until *flag is true or deadline_ns is reached; for command-line tools. 0 or
- * -ETIMEDOUT. */
+/* Runs turns until a callback has set *flag or deadline_ns is reached; for command-line tools. 0,
+ * -ETIMEDOUT, -ECANCELED after reactor_stop, or a fatal error of the ring. */
 int reactor_run_until(struct reactor *r, const bool *flag, uint64_t deadline_ns);
 
 /* Every operation must have completed. NULL is allowed. */

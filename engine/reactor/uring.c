@@ -387,6 +387,15 @@ void reactor_io_recv(struct reactor *r, struct reactor_io *io, int fd, void *buf
 	io_uring_sqe_set_data(sqe, io);
 }
 
+void reactor_io_recvmsg(struct reactor *r, struct reactor_io *io, int fd, struct msghdr *msg,
+			int flags)
+{
+	struct io_uring_sqe *sqe = sqe_for(uring_of(r), io);
+
+	io_uring_prep_recvmsg(sqe, fd, msg, (unsigned)flags);
+	io_uring_sqe_set_data(sqe, io);
+}
+
 void reactor_io_sendmsg(struct reactor *r, struct reactor_io *io, int fd, const struct msghdr *msg)
 {
 	struct io_uring_sqe *sqe = sqe_for(uring_of(r), io);
@@ -542,11 +551,11 @@ static bool spin(struct uring *u, uint64_t now_ns, uint64_t deadline_ns)
 	return end_ns == deadline_ns;
 }
 
-/* Step 4. Sleeps until something happens, or deadline_ns. */
-static int submit_and_wait(struct uring *u, uint64_t deadline_ns)
+/* Step 4. Sleeps until something happens, or deadline_ns; not at all when *flag is set. */
+static int submit_and_wait(struct uring *u, const bool *flag, uint64_t deadline_ns)
 {
 	uint64_t now_ns = 0, timeout_ns = RING_NO_TIMEOUT;
-	bool busy = u->deferred != NULL || ring_ready(&u->ring) > 0 || has_messages(u);
+	bool busy = *flag || ring_ready(&u->ring) > 0 || has_messages(u);
 	int rc = 0;
 
 	/* The callbacks took time since the turn began: a stale clock would oversleep. */
@@ -576,7 +585,7 @@ static int submit_and_wait(struct uring *u, uint64_t deadline_ns)
 	return rc;
 }
 
-static int turn(struct uring *u, uint64_t deadline_ns)
+static int turn(struct uring *u, const bool *flag, uint64_t deadline_ns)
 {
 	u->stats.turns++;
 	uring_refresh(&u->head);
@@ -586,7 +595,7 @@ static int turn(struct uring *u, uint64_t deadline_ns)
 	run_deferred(u);
 	u->stats.timers_fired += timers_fire(&u->timers, u->head.now_ns);
 	run_deferred(u); /* what the timers deferred leaves with this turn too */
-	return submit_and_wait(u, MIN(deadline_ns, timers_next(&u->timers)));
+	return submit_and_wait(u, flag, MIN(deadline_ns, timers_next(&u->timers)));
 }
 
 /* Begins running on this thread. */
@@ -611,10 +620,11 @@ static int enter_thread(struct uring *u)
 int reactor_run(struct reactor *r)
 {
 	struct uring *u = uring_of(r);
+	static const bool never = false;
 	int rc = enter_thread(u);
 
 	while (rc == 0) {
-		rc = turn(u, TIMERS_NEVER);
+		rc = turn(u, &never, TIMERS_NEVER);
 		if (atomic_load(&u->stop))
 			break;
 	}
@@ -637,7 +647,7 @@ int reactor_run_until(struct reactor *r, const bool *flag, uint64_t deadline_ns)
 		else if (atomic_load(&u->stop))
 			rc = -ECANCELED;
 		else
-			rc = turn(u, deadline_ns);
+			rc = turn(u, flag, deadline_ns);
 	}
 	u->running = false;
 	return rc;
