@@ -49,8 +49,8 @@ struct transport_handler {
 	 * ends with -ENOBUFS. f has no crcs and no payload yet. */
 	void *(*rx_buffer)(struct transport_conn *conn, const struct frame *f, void *arg);
 	/* A frame has arrived; crcs and payload are valid until this returns (payload from
-	 * rx_buffer: as long as its owner likes). The payload's CRCs are not yet checked: whoever
-	 * uses it does that once. */
+	 * rx_buffer: as long as its owner likes). Other payloads lie at any address: no alignment
+	 * is promised. The payload's CRCs are not yet checked: whoever uses it does that once. */
 	void (*rx)(struct transport_conn *conn, const struct frame *f, void *arg);
 	/* reason: -E_DISCONNECTED, -E_BAD_FRAME, -E_BAD_CRC (of a header), -E_WIRE_VERSION,
 	 * -ENOBUFS, -ECONNREFUSED, -ETIMEDOUT, or another errno of the system. 0: closed by us. */
@@ -58,8 +58,8 @@ struct transport_handler {
 };
 
 /* One frame to send; embedded by its owner, lent with its memory from transport_send until done.
- * frame.crcs and iov must hold what the header says (payload_size, crc_count); iov_count may be 0.
- */
+ * frame.wire_version is the one that was negotiated; frame.crcs and iov hold what the header says
+ * (payload_size, crc_count); iov_count may be 0; frame.payload is not looked at. */
 struct transport_send {
 	struct frame frame;
 	struct iovec iov[TRANSPORT_IOV_MAX];
@@ -87,6 +87,18 @@ struct transport {
 	struct reactor *reactor;
 };
 
+/* Counters of one connection, for `pave status`, benches and tests. A call is one operation handed
+ * to the network, so tx_frames / tx_calls says how many frames leave together. */
+struct transport_stats {
+	uint64_t tx_frames; /* handed to the network whole */
+	uint64_t tx_bytes;  /* with headers and CRCs, as rx_bytes */
+	uint64_t tx_calls;
+	uint64_t rx_frames; /* passed to rx */
+	uint64_t rx_bytes;
+	uint64_t rx_calls;
+	uint64_t rx_copied_bytes; /* of payloads over TRANSPORT_COPY_MAX, that had to be moved */
+};
+
 /* The heads that every implementation embeds. */
 struct transport_conn {
 	struct transport *transport;
@@ -94,6 +106,7 @@ struct transport_conn {
 	void *arg;
 	struct transport_peer peer;
 	uint64_t queued_bytes; /* handed over, not yet sent; the owner's measure of a slow peer */
+	struct transport_stats stats;
 };
 
 struct transport_listener {
@@ -101,9 +114,10 @@ struct transport_listener {
 	char address[ADDR_SIZE_MAX]; /* where it really listens: the port is filled in */
 };
 
-/* address: "HOST:PORT" (tcp), numeric or a name of the loopback; the simulator: a node's name.
- * Returns 0 and then exactly one of ready or closed follows; or -EINVAL, -ENOMEM, and nothing does.
- */
+/* address: "HOST:PORT" or "[HOST]:PORT" (tcp), numeric or "localhost"; the simulator: a node's
+ * name. Frames may be sent before ready: they wait. Returns 0 and then exactly one of ready or
+ * closed follows; or -EINVAL, -EACCES (not a loopback address and not allowed), -E_LIMIT (of
+ * connections), -ENOMEM, or an errno of socket(2), and nothing does. */
 static inline int transport_connect(struct transport *t, const char *address,
 				    const struct transport_handler *h, void *arg,
 				    struct transport_conn **ret_conn)
@@ -121,14 +135,15 @@ static inline int transport_listen(struct transport *t, const char *address,
 	return t->ops->listen(t, address, accepted, arg, ret_listener, err);
 }
 
-/* Its connections live on. NULL is allowed. */
+/* Its connections live on; its address is free again after the reactor's next turn, in which the
+ * last of its memory is given back too. NULL is allowed. */
 static inline void transport_unlisten(struct transport_listener *l)
 {
 	if (l != NULL)
 		l->transport->ops->unlisten(l);
 }
 
-/* Never fails: what cannot be sent completes with -E_DISCONNECTED. Allowed until closed has run.
+/* Never fails: what cannot be sent completes with -E_DISCONNECTED. Allowed until closed runs.
  * Limits are the owner's business: it counts its requests in flight, and queued_bytes. */
 static inline void transport_send(struct transport_conn *conn, struct transport_send *s)
 {
@@ -142,7 +157,8 @@ static inline void transport_close(struct transport_conn *conn)
 	conn->transport->ops->close(conn);
 }
 
-/* No connection and no listener may be left. NULL is allowed. */
+/* No connection may be left, and no listener that was not given to transport_unlisten. The reactor
+ * must outlive it by a turn if there were listeners. NULL is allowed. */
 static inline void transport_destroy(struct transport *t)
 {
 	if (t != NULL)

@@ -1,0 +1,25 @@
+/* "HOST:PORT" and socket addresses. No names are looked up: that would block the reactor, and until
+ * there is TLS a name proves nothing. */
+#ifndef TCP_ADDRESS_H
+#define TCP_ADDRESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+struct address {
+	struct sockaddr_storage storage;
+	socklen_t size;
+};
+
+/* "127.0.0.1:7400", "[::1]:7400", "localhost:7400"; port 0 to 65535. 0 or -EINVAL. */
+int address_parse(const char *text, struct address *ret_address);
+
+unsigned address_port(const struct address *a);
+bool address_is_loopback(const struct address *a);
+bool address_equal(const struct address *a, const struct address *b);
+
+/* The form that address_parse reads. buf: ADDR_SIZE_MAX. */
+void address_format(const struct address *a, char *buf, size_t buf_size);
+
+#endif
