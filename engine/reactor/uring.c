@@ -707,6 +707,19 @@ static void deinit_parts(struct uring *u)
 	free(u);
 }
 
+static const char *create_hint(int rc)
+{
+	switch (rc) {
+	case -EPERM:
+	case -ENOSYS:
+		return " (see kernel.io_uring_disabled, and the container's seccomp profile)";
+	case -ENOMEM:
+		return " (raise the limit of locked memory, RLIMIT_MEMLOCK)";
+	default:
+		return "";
+	}
+}
+
 int reactor_create(const struct reactor_config *config, struct reactor **ret_reactor)
 {
 	struct uring *u = aligned_alloc(_Alignof(struct uring), sizeof *u);
@@ -728,9 +741,7 @@ int reactor_create(const struct reactor_config *config, struct reactor **ret_rea
 	rc = init_parts(u, config);
 	if (rc != 0) {
 		log_error("reactor", "%s: io_uring cannot be used: %s%s", u->name, err_text(rc),
-			  rc == -EPERM || rc == -ENOSYS
-			      ? " (see kernel.io_uring_disabled, the container's seccomp profile)"
-			      : "");
+			  create_hint(rc));
 		deinit_parts(u);
 		return rc;
 	}
