@@ -1,0 +1,600 @@
+/* The NBD server over a volume in memory: libnbd as the honest client, raw sockets as the other
+ * kind. */
+#include <check.h>
+#include <errno.h>
+#include <libnbd.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "engine/attach/bytes.h"
+#include "engine/attach/nbd.h"
+#include "engine/attach/nbd_proto.h"
+#include "fake_volume.h"
+
+#define VOLUME_SIZE (48u << 20)
+
+static struct {
+	char dir[32], socket[64];
+	struct reactor *reactor;
+	struct volume *volume;
+	struct nbd_server *server;
+	pthread_t thread;
+	struct reactor_task stop;
+	uint64_t size;
+	bool read_only;
+	uint32_t buffers_max;
+} t;
+
+static void *reactor_main(void *arg)
+{
+	(void)arg;
+	ck_assert_int_eq(reactor_run(t.reactor), 0);
+	return NULL;
+}
+
+static void stopped(void *arg)
+{
+	(void)arg;
+	reactor_stop(t.reactor);
+}
+
+static void stop(struct reactor_task *task)
+{
+	(void)task;
+	nbd_stop(t.server, stopped, NULL);
+}
+
+static void start(void)
+{
+	const struct reactor_config rc = {.name = "nbd"};
+	struct nbd_config config;
+	struct error err;
+
+	snprintf(t.dir, sizeof t.dir, "/tmp/test-nbd-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(t.dir));
+	snprintf(t.socket, sizeof t.socket, "unix:%s/s", t.dir);
+	ck_assert_int_eq(reactor_create(&rc, &t.reactor), 0);
+	t.volume = fake_volume_create(t.reactor, t.size != 0 ? t.size : VOLUME_SIZE);
+	t.volume->read_only = t.read_only;
+	if (t.buffers_max != 0)
+		t.volume->buffers_max = t.buffers_max;
+	config = (struct nbd_config){
+	    .reactor = t.reactor,
+	    .volume = t.volume,
+	    .export_name = "vol",
+	    .address = t.socket,
+	};
+	ck_assert_msg(nbd_start(&config, &t.server, &err) == 0, "%s", err.text);
+	ck_assert_int_eq(pthread_create(&t.thread, NULL, reactor_main, NULL), 0);
+}
+
+/* Every test ends here: the server stops with all connections gone and every buffer given back. */
+static void finish(void)
+{
+	t.stop.run = stop;
+	reactor_post(t.reactor, &t.stop);
+	pthread_join(t.thread, NULL);
+	fake_volume_destroy(t.volume);
+	reactor_destroy(t.reactor);
+	ck_assert_int_eq(access(t.socket + 5, F_OK), -1);
+	rmdir(t.dir);
+	memset(&t, 0, sizeof t);
+}
+
+static struct nbd_handle *client(void)
+{
+	struct nbd_handle *h = nbd_create();
+
+	ck_assert_ptr_nonnull(h);
+	ck_assert_int_eq(nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION), 0);
+	ck_assert_int_eq(nbd_set_export_name(h, "vol"), 0);
+	ck_assert_msg(nbd_connect_unix(h, t.socket + 5) == 0, "%s", nbd_get_error());
+	/* The server's checks are what is tested, not the client's. */
+	nbd_set_strict_mode(h, 0);
+	return h;
+}
+
+static void fill(uint8_t *p, size_t size, unsigned seed)
+{
+	for (size_t i = 0; i < size; i++)
+		p[i] = (uint8_t)(seed + i * 7 + (i >> 8));
+}
+
+START_TEST(any_range_can_be_written_and_read)
+{
+	/* offset, size: aligned, inside of a block, across two, across many, over 1 MiB, up to the
+	 * bound */
+	static const uint32_t ranges[][2] = {
+	    {0, 4096},
+	    {4096, 8192},
+	    {512, 512},
+	    {1, 1},
+	    {4095, 2},
+	    {100, 9000},
+	    {1u << 20, 1u << 20},
+	    {(1u << 20) - 77, 3u << 20},
+	    {333, 32u << 20},
+	    {VOLUME_SIZE - 1, 1},
+	};
+	uint8_t *model = calloc(1, VOLUME_SIZE);
+	uint8_t *buf = malloc(VOLUME_SIZE);
+	struct nbd_handle *h;
+
+	start();
+	h = client();
+	for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
+		fill(buf, ranges[i][1], i + 3);
+		memcpy(model + ranges[i][0], buf, ranges[i][1]);
+		ck_assert_msg(nbd_pwrite(h, buf, ranges[i][1], ranges[i][0], 0) == 0, "%s",
+			      nbd_get_error());
+		memset(buf, 0, ranges[i][1]);
+		ck_assert_msg(nbd_pread(h, buf, ranges[i][1], ranges[i][0], 0) == 0, "%s",
+			      nbd_get_error());
+		ck_assert_mem_eq(buf, model + ranges[i][0], ranges[i][1]);
+	}
+	for (uint32_t at = 0; at < VOLUME_SIZE; at += 16u << 20) {
+		ck_assert_int_eq(nbd_pread(h, buf, 16u << 20, at, 0), 0);
+		ck_assert_mem_eq(buf, model + at, 16u << 20);
+	}
+	nbd_shutdown(h, 0);
+	nbd_close(h);
+	finish();
+	free(model);
+	free(buf);
+}
+END_TEST
+
+START_TEST(parts_of_one_block_from_many_clients_are_all_kept)
+{
+	struct nbd_handle *h[4];
+	uint8_t sectors[4][2][512], block[4096];
+	int64_t cookies[4][2];
+
+	start();
+	atomic_store(&t.volume->delay_reads, true);
+	for (int i = 0; i < 4; i++)
+		h[i] = client();
+	/* Eight sectors of one block at once, two from each client: without the range lock they
+	 * undo each other. */
+	for (int i = 0; i < 4; i++)
+		for (int k = 0; k < 2; k++) {
+			memset(sectors[i][k], 1 + i * 2 + k, 512);
+			cookies[i][k] =
+			    nbd_aio_pwrite(h[i], sectors[i][k], 512, (uint64_t)(i * 2 + k) * 512,
+					   NBD_NULL_COMPLETION, 0);
+			ck_assert_int_ge(cookies[i][k], 0);
+		}
+	for (int i = 0; i < 4; i++)
+		for (int k = 0; k < 2; k++)
+			while (nbd_aio_command_completed(h[i], (uint64_t)cookies[i][k]) == 0)
+				ck_assert_int_ge(nbd_poll(h[i], 10000), 0);
+	ck_assert_int_eq(nbd_pread(h[0], block, sizeof block, 0, 0), 0);
+	for (int i = 0; i < 8; i++)
+		ck_assert_int_eq(block[i * 512], 1 + i);
+	for (int i = 0; i < 4; i++)
+		nbd_close(h[i]);
+	finish();
+}
+END_TEST
+
+START_TEST(a_whole_block_is_not_undone_by_a_part_written_at_once)
+{
+	struct nbd_handle *h;
+	uint8_t part[512], whole[4096], got[4096];
+	int64_t a, b;
+
+	start();
+	h = client();
+	atomic_store(&t.volume->delay_reads, true);
+	memset(part, 1, sizeof part);
+	memset(whole, 2, sizeof whole);
+	a = nbd_aio_pwrite(h, part, sizeof part, 512, NBD_NULL_COMPLETION, 0);
+	b = nbd_aio_pwrite(h, whole, sizeof whole, 0, NBD_NULL_COMPLETION, 0);
+	while (nbd_aio_command_completed(h, (uint64_t)a) == 0 ||
+	       nbd_aio_command_completed(h, (uint64_t)b) == 0)
+		if (nbd_aio_in_flight(h) > 0)
+			ck_assert_int_ge(nbd_poll(h, 10000), 0);
+		else
+			break;
+	atomic_store(&t.volume->delay_reads, false);
+	ck_assert_int_eq(nbd_pread(h, got, sizeof got, 0, 0), 0);
+	/* Either order of the two is right, a mixture that loses bytes outside of the part is not.
+	 */
+	ck_assert_int_eq(got[0], 2);
+	ck_assert_int_eq(got[1024], 2);
+	ck_assert(got[512] == 1 || got[512] == 2);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+START_TEST(zero_and_trim_keep_their_hands_off_the_neighbours)
+{
+	struct nbd_handle *h;
+	uint8_t buf[5 * 4096];
+
+	start();
+	h = client();
+	memset(buf, 9, sizeof buf);
+	ck_assert_int_eq(nbd_pwrite(h, buf, sizeof buf, 0, 0), 0);
+	ck_assert_int_eq(nbd_zero(h, 3 * 4096, 100, 0), 0);
+	ck_assert_int_eq(nbd_pread(h, buf, sizeof buf, 0, 0), 0);
+	ck_assert_int_eq(buf[99], 9);
+	ck_assert_int_eq(buf[100], 0);
+	ck_assert_int_eq(buf[3 * 4096 + 99], 0);
+	ck_assert_int_eq(buf[3 * 4096 + 100], 9);
+	memset(buf, 9, sizeof buf);
+	ck_assert_int_eq(nbd_pwrite(h, buf, sizeof buf, 0, 0), 0);
+	ck_assert_int_eq(nbd_trim(h, 3 * 4096, 100, 0), 0);
+	ck_assert_int_eq(nbd_trim(h, 10, 100, 0), 0);
+	ck_assert_int_eq(nbd_zero(h, 10, 4096 + 3, LIBNBD_CMD_FLAG_NO_HOLE), 0);
+	ck_assert_int_eq(nbd_pread(h, buf, sizeof buf, 0, 0), 0);
+	ck_assert_int_eq(buf[0], 9);
+	ck_assert_int_eq(buf[4095], 9);
+	ck_assert_int_eq(buf[4096 + 2], 0);
+	ck_assert_int_eq(buf[4096 + 3], 0);
+	ck_assert_int_eq(buf[4096 + 13], 0);
+	ck_assert_int_eq(buf[3 * 4096], 9);
+	ck_assert_int_eq(nbd_zero(h, VOLUME_SIZE, 0, 0), 0);
+	ck_assert_int_eq(nbd_flush(h, 0), 0);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+struct extents {
+	uint32_t n;
+	uint32_t entries[64];
+};
+
+static int take_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
+			size_t n, int *error)
+{
+	struct extents *e = opaque;
+
+	(void)offset;
+	(void)error;
+	ck_assert_str_eq(context, LIBNBD_CONTEXT_BASE_ALLOCATION);
+	ck_assert_uint_le(n, ARRAY_SIZE(e->entries));
+	memcpy(e->entries, entries, n * sizeof *entries);
+	e->n = (uint32_t)n;
+	return 0;
+}
+
+START_TEST(block_status_tells_holes)
+{
+	struct extents e = {0};
+	nbd_extent_callback callback = {.callback = take_extents, .user_data = &e};
+	struct nbd_handle *h;
+	uint8_t buf[8192] = {1};
+
+	start();
+	h = client();
+	ck_assert_int_eq(nbd_can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION), 1);
+	ck_assert_int_eq(nbd_pwrite(h, buf, sizeof buf, 8192, 0), 0);
+	ck_assert_int_eq(nbd_block_status(h, 65536, 0, callback, 0), 0);
+	ck_assert_uint_eq(e.n, 6);
+	ck_assert_uint_eq(e.entries[0], 8192);
+	ck_assert_uint_eq(e.entries[1], NBD_STATE_HOLE | NBD_STATE_ZERO);
+	ck_assert_uint_eq(e.entries[2], 8192);
+	ck_assert_uint_eq(e.entries[3], 0);
+	ck_assert_uint_eq(e.entries[4], 65536 - 16384);
+	/* From the middle of a block, and only the first extent. */
+	ck_assert_int_eq(nbd_block_status(h, 65536, 512, callback, LIBNBD_CMD_FLAG_REQ_ONE), 0);
+	ck_assert_uint_eq(e.n, 2);
+	ck_assert_uint_eq(e.entries[0], 8192 - 512);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+START_TEST(bad_requests_get_errors_and_the_connection_goes_on)
+{
+	struct nbd_handle *h;
+	uint8_t buf[4096] = {0};
+
+	start();
+	h = client();
+	ck_assert_int_eq(nbd_pread(h, buf, 512, VOLUME_SIZE, 0), -1);
+	ck_assert_int_eq(nbd_get_errno(), EINVAL);
+	ck_assert_int_eq(nbd_pwrite(h, buf, 4096, VOLUME_SIZE - 512, 0), -1);
+	ck_assert_int_eq(nbd_get_errno(), ENOSPC);
+	ck_assert_int_eq(nbd_pwrite(h, buf, 512, UINT64_MAX - 100, 0), -1);
+	ck_assert_int_eq(nbd_trim(h, 4096, VOLUME_SIZE, 0), -1);
+	ck_assert_int_eq(nbd_flush(h, 0x8000), -1);
+	ck_assert_int_eq(nbd_get_errno(), EINVAL);
+	atomic_store(&t.volume->fail_writes, -ENOSPC);
+	ck_assert_int_eq(nbd_pwrite(h, buf, 4096, 0, 0), -1);
+	ck_assert_int_eq(nbd_get_errno(), ENOSPC);
+	atomic_store(&t.volume->fail_writes, -E_FENCED);
+	ck_assert_int_eq(nbd_pwrite(h, buf, 100, 5, 0), -1);
+	ck_assert_int_eq(nbd_get_errno(), ESHUTDOWN);
+	atomic_store(&t.volume->fail_writes, 0);
+	ck_assert_int_eq(nbd_pwrite(h, buf, 4096, 0, LIBNBD_CMD_FLAG_FUA), 0);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+START_TEST(a_read_only_volume_says_so_and_refuses)
+{
+	struct nbd_handle *h;
+	uint8_t buf[4096] = {0};
+
+	t.read_only = true;
+	start();
+	h = client();
+	ck_assert_int_eq(nbd_is_read_only(h), 1);
+	ck_assert_int_eq(nbd_pwrite(h, buf, 4096, 0, 0), -1);
+	ck_assert_int_eq(nbd_get_errno(), EPERM);
+	ck_assert_int_eq(nbd_pread(h, buf, 4096, 0, 0), 0);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+START_TEST(few_buffers_slow_the_clients_down_and_lose_nothing)
+{
+	enum { DEPTH = 64 };
+	struct nbd_handle *h[2];
+	uint8_t *data = malloc(DEPTH * 65536);
+	uint8_t *big = malloc(32u << 20);
+	int64_t cookies[2][DEPTH];
+
+	/* 33 are needed for one read of 32 MiB that begins inside of a block. */
+	t.buffers_max = 34;
+	start();
+	h[0] = client();
+	h[1] = client();
+	fill(data, DEPTH * 65536, 5);
+	for (int i = 0; i < DEPTH; i++)
+		for (int k = 0; k < 2; k++)
+			cookies[k][i] = nbd_aio_pwrite(h[k], data + i * 65536, 65536 - 512,
+						       (uint64_t)(i * 2 + k) * 65536 + 512,
+						       NBD_NULL_COMPLETION, 0);
+	for (int i = 0; i < DEPTH; i++)
+		for (int k = 0; k < 2; k++)
+			while (nbd_aio_command_completed(h[k], (uint64_t)cookies[k][i]) == 0) {
+				ck_assert_int_ge(nbd_poll(h[k], 10000), 0);
+				nbd_poll(h[1 - k], 0);
+			}
+	ck_assert_int_eq(nbd_pread(h[0], big, 32u << 20, 77, 0), 0);
+	for (int i = 0; i < DEPTH; i++)
+		ck_assert_mem_eq(big + (size_t)(i * 2) * 65536 + 512 - 77, data + i * 65536,
+				 65536 - 512);
+	nbd_close(h[0]);
+	nbd_close(h[1]);
+	finish();
+	free(data);
+	free(big);
+}
+END_TEST
+
+/* -- a client that doesn't keep to the protocol
+ * ---------------------------------------------------- */
+
+static int raw_connect(void)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	const struct timeval limit = {.tv_sec = 20};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(addr.sun_path, sizeof addr.sun_path, "%.60s", t.socket + 5);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&addr, sizeof addr), 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	return fd;
+}
+
+static void must_recv(int fd, void *buf, size_t size)
+{
+	ck_assert_int_eq(recv(fd, buf, size, MSG_WAITALL), (ssize_t)size);
+}
+
+static void raw_greet(int fd)
+{
+	uint8_t greeting[18], flags[4] = {0, 0, 0, 3};
+
+	must_recv(fd, greeting, sizeof greeting);
+	ck_assert_uint_eq(get_be64(greeting), NBD_MAGIC_INIT);
+	ck_assert_int_eq(send(fd, flags, 4, 0), 4);
+}
+
+static void raw_option(int fd, uint32_t option, const void *data, uint32_t size, uint32_t claim)
+{
+	uint8_t head[16];
+	uint8_t *p = put_be64(head, NBD_MAGIC_OPTION);
+
+	p = put_be32(p, option);
+	put_be32(p, claim);
+	ck_assert_int_eq(send(fd, head, 16, MSG_NOSIGNAL), 16);
+	if (size > 0)
+		ck_assert_int_eq(send(fd, data, size, MSG_NOSIGNAL), (ssize_t)size);
+}
+
+static uint32_t raw_option_reply(int fd)
+{
+	uint8_t head[20];
+	uint8_t data[8192];
+
+	must_recv(fd, head, sizeof head);
+	ck_assert_uint_eq(get_be64(head), NBD_MAGIC_OPT_REPLY);
+	ck_assert_uint_lt(get_be32(head + 16), sizeof data);
+	if (get_be32(head + 16) > 0)
+		must_recv(fd, data, get_be32(head + 16));
+	return get_be32(head + 12);
+}
+
+static void raw_must_end(int fd)
+{
+	char c;
+
+	ck_assert_int_le(recv(fd, &c, 1, MSG_WAITALL), 0);
+	ck_assert_int_ne(errno, EAGAIN);
+	errno = 0;
+	close(fd);
+}
+
+START_TEST(a_malformed_negotiation_harms_nobody)
+{
+	static const uint8_t bad_go[6] = {0xff, 0xff, 0xff, 0xff, 0, 0};
+	uint8_t big[20000] = {0};
+	int fd;
+	struct nbd_handle *h;
+
+	start();
+	fd = raw_connect();
+	raw_greet(fd);
+	raw_option(fd, 77, NULL, 0, 0);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_ERR_UNSUP);
+	raw_option(fd, NBD_OPT_STARTTLS, NULL, 0, 0);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_ERR_UNSUP);
+	raw_option(fd, NBD_OPT_GO, bad_go, sizeof bad_go, sizeof bad_go);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_ERR_INVALID);
+	raw_option(fd, NBD_OPT_LIST, big, sizeof big, sizeof big);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_ERR_TOO_BIG);
+	raw_option(fd, NBD_OPT_SET_META_CONTEXT, big, 8, 8);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_ERR_INVALID);
+	raw_option(fd, NBD_OPT_GO, "\0\0\0\3abc\0\0", 9, 9);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_ERR_UNKNOWN);
+	raw_option(fd, NBD_OPT_LIST, NULL, 0, 0);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_SERVER);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_ACK);
+	send(fd, "garbage that is no option", 25, 0);
+	raw_must_end(fd);
+	fd = raw_connect();
+	raw_greet(fd);
+	raw_option(fd, NBD_OPT_ABORT, NULL, 0, 0);
+	ck_assert_uint_eq(raw_option_reply(fd), NBD_REP_ACK);
+	raw_must_end(fd);
+	/* Half a header, and gone. */
+	fd = raw_connect();
+	raw_greet(fd);
+	send(fd, "IHAVEO", 6, 0);
+	close(fd);
+	h = client();
+	ck_assert_uint_eq((uint64_t)nbd_get_size(h), VOLUME_SIZE);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+static int raw_transmission(void)
+{
+	uint8_t reply[10 + 124];
+	int fd = raw_connect();
+
+	raw_greet(fd);
+	raw_option(fd, NBD_OPT_EXPORT_NAME, "vol", 3, 3);
+	must_recv(fd, reply, 10);
+	ck_assert_uint_eq(get_be64(reply), VOLUME_SIZE);
+	return fd;
+}
+
+static void raw_request(int fd, uint16_t command, uint64_t offset, uint32_t length)
+{
+	uint8_t head[28];
+	uint8_t *p = put_be32(head, NBD_MAGIC_REQUEST);
+
+	p = put_be16(p, 0);
+	p = put_be16(p, command);
+	p = put_be64(p, 0x1122334455667788ull);
+	p = put_be64(p, offset);
+	put_be32(p, length);
+	ck_assert_int_eq(send(fd, head, 28, MSG_NOSIGNAL), 28);
+}
+
+START_TEST(requests_outside_of_the_protocol_harm_nobody)
+{
+	uint8_t reply[16], payload[4096] = {0};
+	uint32_t sent;
+	int fd;
+
+	start();
+	/* Oversized write: the payload is thrown away, the answer is an error, and the stream stays
+	 * in step. */
+	fd = raw_transmission();
+	raw_request(fd, NBD_CMD_WRITE, 0, NBD_DATA_MAX + 4096);
+	for (sent = 0; sent < NBD_DATA_MAX + 4096; sent += sizeof payload)
+		ck_assert_int_eq(send(fd, payload, sizeof payload, MSG_NOSIGNAL), sizeof payload);
+	must_recv(fd, reply, 16);
+	ck_assert_uint_eq(get_be32(reply + 4), NBD_EINVAL);
+	raw_request(fd, 99, 0, 4096);
+	must_recv(fd, reply, 16);
+	ck_assert_uint_eq(get_be32(reply + 4), NBD_EINVAL);
+	raw_request(fd, NBD_CMD_READ, 0, 0xffffffffu);
+	must_recv(fd, reply, 16);
+	ck_assert_uint_eq(get_be32(reply + 4), NBD_EOVERFLOW);
+	raw_request(fd, NBD_CMD_FLUSH, 0, 0);
+	must_recv(fd, reply, 16);
+	ck_assert_uint_eq(get_be32(reply + 4), 0);
+	ck_assert_uint_eq(get_be64(reply + 8), 0x1122334455667788ull);
+	/* A payload that breaks off must not be written. */
+	raw_request(fd, NBD_CMD_WRITE, 0, 1u << 20);
+	memset(payload, 7, sizeof payload);
+	send(fd, payload, sizeof payload, MSG_NOSIGNAL);
+	close(fd);
+	fd = raw_transmission();
+	send(fd, "0123456789012345678901234567", 28, 0);
+	raw_must_end(fd);
+	fd = raw_transmission();
+	raw_request(fd, NBD_CMD_READ, 0, 4096);
+	must_recv(fd, reply, 16);
+	must_recv(fd, payload, sizeof payload);
+	ck_assert_int_eq(payload[0], 0);
+	/* Gone with an answer on the way. */
+	raw_request(fd, NBD_CMD_READ, 0, 32u << 20);
+	close(fd);
+	finish();
+}
+END_TEST
+
+START_TEST(a_second_server_on_a_live_socket_is_refused)
+{
+	struct nbd_config config;
+	struct nbd_server *second = NULL;
+	struct error err;
+
+	start();
+	config = (struct nbd_config){
+	    .reactor = t.reactor, .volume = t.volume, .export_name = "vol", .address = t.socket};
+	ck_assert_int_eq(nbd_start(&config, &second, &err), -EADDRINUSE);
+	ck_assert_ptr_nonnull(strstr(err.text, t.socket + 5));
+	config.address = "192.0.2.1:10809";
+	ck_assert_int_eq(nbd_start(&config, &second, &err), -EACCES);
+	config.address = "nonsense";
+	ck_assert_int_eq(nbd_start(&config, &second, &err), -EINVAL);
+	ck_assert_ptr_null(second);
+	finish();
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("nbd");
+	Suite *s = suite_create("nbd");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, any_range_can_be_written_and_read);
+	tcase_add_test(tc, parts_of_one_block_from_many_clients_are_all_kept);
+	tcase_add_test(tc, a_whole_block_is_not_undone_by_a_part_written_at_once);
+	tcase_add_test(tc, zero_and_trim_keep_their_hands_off_the_neighbours);
+	tcase_add_test(tc, block_status_tells_holes);
+	tcase_add_test(tc, bad_requests_get_errors_and_the_connection_goes_on);
+	tcase_add_test(tc, a_read_only_volume_says_so_and_refuses);
+	tcase_add_test(tc, few_buffers_slow_the_clients_down_and_lose_nothing);
+	tcase_add_test(tc, a_malformed_negotiation_harms_nobody);
+	tcase_add_test(tc, requests_outside_of_the_protocol_harm_nobody);
+	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);
+	suite_add_tcase(s, tc);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
