@@ -19,7 +19,8 @@ static void complete(struct volume *v, struct volume_op *op)
 	atomic_fetch_add(&v->ops_seen, 1);
 	switch (op->kind) {
 	case VOLUME_READ:
-		memcpy(op->buffer->data, at, op->size);
+		if (op->impl[1] == 0)
+			memcpy(op->buffer->data, at, op->size);
 		break;
 	case VOLUME_WRITE:
 		status = atomic_load(&v->fail_writes);
@@ -53,6 +54,9 @@ static void run(struct reactor_task *t)
 		if (op->kind == VOLUME_READ && atomic_load(&v->delay_reads) && op->impl[1] < 3) {
 			uint64_t turns = op->impl[1] + 1;
 
+			/* What it returns is what was there before the delay. */
+			if (turns == 1)
+				memcpy(op->buffer->data, v->data + op->offset, op->size);
 			volume_submit(v, op);
 			op->impl[1] = turns;
 		} else {
