@@ -1,2 +1,436 @@
-/* rocks.c */
-typedef int kv_placeholder_t;
+/* kv: RocksDB. See kv.h. The only file that includes rocksdb/c.h.
+ *
+ * INVARIANTS
+ *  1. At most one commit is on a worker, the head of the queue; so commits take effect in the order
+ *     of the calls however many workers the reactor has.
+ *  2. A commit is one RocksDB batch, written to its log and synced before done: whole or not at
+ * all.
+ *  3. The worker touches only the operation that it was given, its batch, and the database, which
+ *     locks itself.
+ *
+ * Happy path: commit -> queue -> worker: rocksdb_write with sync -> reactor: next of the queue,
+ * done. get -> worker: rocksdb_get_pinned_cf, one copy into the caller's memory -> reactor: done.
+ *
+ * Failure modes: what RocksDB says is logged with its own words; to the caller it is -E_CORRUPT
+ * where checksums failed and -EIO otherwise. After a failed write RocksDB refuses all others, so
+ * the queue behind it fails too, in order. A torn end of the log, as a crash leaves it, is cut off
+ * at opening: it was never confirmed.
+ *
+ * Memory: block cache (index and filter blocks included) and memtables get half of cache_bytes
+ * each. */
+#include "engine/kv/kv.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <rocksdb/c.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/base/types.h"
+
+#define ROCKS_CACHE_DEFAULT   (64 * MIB)
+#define ROCKS_CACHE_MIN	      (8 * MIB)
+#define ROCKS_OPEN_FILES_MAX  256
+#define ROCKS_BACKGROUND_JOBS 2
+#define ROCKS_BLOCK_SIZE      (16 * KIB)
+#define ROCKS_INFO_LOG_BYTES  (4 * MIB)
+#define ROCKS_INFO_LOGS	      4
+#define ROCKS_BLOOM_BITS      10.0
+#define ROCKS_LOG_LEVEL_WARN  2
+
+struct commit {
+	struct reactor_work work;
+	struct rocks *rocks;
+	struct kv_batch *batch;
+	struct kv_op *next;
+	int status;
+};
+_Static_assert(sizeof(struct commit) <= sizeof(((struct kv_op *)0)->impl), "impl is too small");
+
+struct get {
+	struct reactor_work work;
+	struct rocks *rocks;
+	int status;
+};
+_Static_assert(sizeof(struct get) <= sizeof(((struct kv_get_op *)0)->impl), "impl is too small");
+
+struct kv_batch {
+	struct rocks *rocks;
+	rocksdb_writebatch_t *writes;
+};
+
+struct rocks {
+	struct kv head;
+	rocksdb_t *db;
+	rocksdb_options_t *options;
+	rocksdb_writeoptions_t *write_options;
+	rocksdb_readoptions_t *get_options;
+	rocksdb_readoptions_t *scan_options;
+	rocksdb_cache_t *cache;
+	rocksdb_column_family_handle_t *families[KV_FAMILIES_MAX];
+	rocksdb_column_family_handle_t *unused_default; /* which RocksDB always has */
+	uint32_t family_count;
+	struct kv_op *commits; /* the queue; its head is on a worker */
+	struct kv_op **commits_tail;
+	uint64_t in_flight;
+};
+
+static struct rocks *rocks_of(struct kv *kv)
+{
+	return container_of(kv, struct rocks, head);
+}
+
+static struct commit *commit_of(struct kv_op *op)
+{
+	return (struct commit *)(void *)op->impl;
+}
+
+/* Takes over what RocksDB allocated. From any thread. */
+static int code_of(char *text, const char *doing)
+{
+	int code = 0;
+
+	if (text == NULL)
+		return 0;
+	code = strncmp(text, "Corruption", 10) == 0 ? -E_CORRUPT : -EIO;
+	log_error("kv", "%s: %s", doing, text);
+	rocksdb_free(text);
+	return code;
+}
+
+/* -- batches --------------------------------------------------------------------------------- */
+
+static rocksdb_column_family_handle_t *family_of(const struct rocks *rocks, uint32_t family)
+{
+	PRE(family < rocks->family_count);
+	return rocks->families[family];
+}
+
+static struct kv_batch *rocks_batch_create(struct kv *kv)
+{
+	struct kv_batch *b = malloc(sizeof *b);
+
+	if (b == NULL)
+		return NULL;
+	*b = (struct kv_batch){rocks_of(kv), rocksdb_writebatch_create()};
+	return b;
+}
+
+static void rocks_batch_put(struct kv_batch *b, uint32_t family, const void *key, size_t key_size,
+			    const void *value, size_t value_size)
+{
+	rocksdb_writebatch_put_cf(b->writes, family_of(b->rocks, family), key, key_size, value,
+				  value_size);
+}
+
+static void rocks_batch_delete(struct kv_batch *b, uint32_t family, const void *key,
+			       size_t key_size)
+{
+	rocksdb_writebatch_delete_cf(b->writes, family_of(b->rocks, family), key, key_size);
+}
+
+static void rocks_batch_delete_range(struct kv_batch *b, uint32_t family, const void *from,
+				     size_t from_size, const void *to, size_t to_size)
+{
+	rocksdb_writebatch_delete_range_cf(b->writes, family_of(b->rocks, family), from, from_size,
+					   to, to_size);
+}
+
+static void rocks_batch_destroy(struct kv_batch *b)
+{
+	rocksdb_writebatch_destroy(b->writes);
+	free(b);
+}
+
+/* -- commits --------------------------------------------------------------------------------- */
+
+/* On a worker. */
+static void commit_work(struct reactor_work *work)
+{
+	struct commit *c = container_of(work, struct commit, work);
+	char *text = NULL;
+
+	rocksdb_write(c->rocks->db, c->rocks->write_options, c->batch->writes, &text);
+	c->status = code_of(text, "commit");
+	rocks_batch_destroy(c->batch);
+	c->batch = NULL;
+}
+
+static void start_next_commit(struct rocks *rocks)
+{
+	if (rocks->commits != NULL)
+		reactor_offload(rocks->head.reactor, &commit_of(rocks->commits)->work);
+}
+
+static void commit_done(struct reactor_work *work)
+{
+	struct commit *c = container_of(work, struct commit, work);
+	struct rocks *rocks = c->rocks;
+	struct kv_op *op = container_of(c, struct kv_op, impl);
+
+	INVARIANT(rocks->commits == op && rocks->in_flight > 0);
+	rocks->commits = c->next;
+	if (rocks->commits == NULL)
+		rocks->commits_tail = &rocks->commits;
+	rocks->in_flight--;
+	start_next_commit(rocks);
+	op->done(op, c->status);
+}
+
+static void rocks_commit(struct kv *kv, struct kv_batch *b, struct kv_op *op)
+{
+	struct rocks *rocks = rocks_of(kv);
+	struct commit *c = commit_of(op);
+	bool was_empty = rocks->commits == NULL;
+
+	PRE(op->done != NULL && b->rocks == rocks);
+	*c = (struct commit){
+	    .work = {.work = commit_work, .done = commit_done}, .rocks = rocks, .batch = b};
+	*rocks->commits_tail = op;
+	rocks->commits_tail = &c->next;
+	rocks->in_flight++;
+	if (was_empty)
+		start_next_commit(rocks);
+}
+
+/* -- reading --------------------------------------------------------------------------------- */
+
+/* On a worker. */
+static void get_work(struct reactor_work *work)
+{
+	struct get *g = container_of(work, struct get, work);
+	struct kv_get_op *op = container_of(g, struct kv_get_op, impl);
+	rocksdb_pinnableslice_t *slice;
+	const char *value;
+	char *text = NULL;
+	size_t size = 0;
+
+	slice = rocksdb_get_pinned_cf(g->rocks->db, g->rocks->get_options,
+				      family_of(g->rocks, op->family), (const char *)op->key,
+				      op->key_size, &text);
+	g->status = code_of(text, "get");
+	if (slice == NULL) {
+		if (g->status == 0)
+			g->status = -ENOENT;
+		return;
+	}
+	value = rocksdb_pinnableslice_value(slice, &size);
+	if (MIN(size, op->value_max) > 0)
+		memcpy(op->value, value, MIN(size, op->value_max));
+	op->value_size = size;
+	rocksdb_pinnableslice_destroy(slice);
+}
+
+static void get_done(struct reactor_work *work)
+{
+	struct get *g = container_of(work, struct get, work);
+	struct kv_get_op *op = container_of(g, struct kv_get_op, impl);
+
+	INVARIANT(g->rocks->in_flight > 0);
+	g->rocks->in_flight--;
+	op->done(op, g->status);
+}
+
+static void rocks_get(struct kv *kv, struct kv_get_op *op)
+{
+	struct rocks *rocks = rocks_of(kv);
+	struct get *g = (struct get *)(void *)op->impl;
+
+	PRE(op->done != NULL && op->family < rocks->family_count && op->key_size <= sizeof op->key);
+	*g = (struct get){.work = {.work = get_work, .done = get_done}, .rocks = rocks};
+	rocks->in_flight++;
+	reactor_offload(kv->reactor, &g->work);
+}
+
+static int rocks_scan(struct kv *kv, uint32_t family, const void *prefix, size_t prefix_size,
+		      int (*each)(const void *key, size_t key_size, const void *value,
+				  size_t value_size, void *arg),
+		      void *arg)
+{
+	struct rocks *rocks = rocks_of(kv);
+	rocksdb_iterator_t *it;
+	char *text = NULL;
+	int rc = 0;
+
+	it = rocksdb_create_iterator_cf(rocks->db, rocks->scan_options, family_of(rocks, family));
+	for (rocksdb_iter_seek(it, prefix, prefix_size); rocksdb_iter_valid(it) && rc == 0;
+	     rocksdb_iter_next(it)) {
+		size_t key_size, value_size;
+		const char *key = rocksdb_iter_key(it, &key_size);
+		const char *value = rocksdb_iter_value(it, &value_size);
+
+		if (key_size < prefix_size ||
+		    (prefix_size > 0 && memcmp(key, prefix, prefix_size) != 0))
+			break;
+		rc = each(key, key_size, value, value_size, arg);
+	}
+	if (rc == 0) {
+		rocksdb_iter_get_error(it, &text);
+		rc = code_of(text, "scan");
+	}
+	rocksdb_iter_destroy(it);
+	return rc;
+}
+
+/* -- life ------------------------------------------------------------------------------------ */
+
+static void destroy(struct rocks *rocks)
+{
+	for (uint32_t i = 0; i < KV_FAMILIES_MAX; i++) {
+		if (rocks->families[i] != NULL)
+			rocksdb_column_family_handle_destroy(rocks->families[i]);
+	}
+	if (rocks->unused_default != NULL)
+		rocksdb_column_family_handle_destroy(rocks->unused_default);
+	if (rocks->db != NULL)
+		rocksdb_close(rocks->db);
+	if (rocks->options != NULL)
+		rocksdb_options_destroy(rocks->options);
+	if (rocks->write_options != NULL)
+		rocksdb_writeoptions_destroy(rocks->write_options);
+	if (rocks->get_options != NULL)
+		rocksdb_readoptions_destroy(rocks->get_options);
+	if (rocks->scan_options != NULL)
+		rocksdb_readoptions_destroy(rocks->scan_options);
+	if (rocks->cache != NULL)
+		rocksdb_cache_destroy(rocks->cache);
+	free(rocks);
+}
+
+static void rocks_close(struct kv *kv)
+{
+	struct rocks *rocks = rocks_of(kv);
+
+	PRE(rocks->in_flight == 0);
+	destroy(rocks);
+}
+
+static const struct kv_ops rocks_ops = {
+    .batch_create = rocks_batch_create,
+    .batch_put = rocks_batch_put,
+    .batch_delete = rocks_batch_delete,
+    .batch_delete_range = rocks_batch_delete_range,
+    .batch_destroy = rocks_batch_destroy,
+    .commit = rocks_commit,
+    .get = rocks_get,
+    .scan = rocks_scan,
+    .close = rocks_close,
+};
+
+static void set_table_options(struct rocks *rocks)
+{
+	rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
+
+	rocksdb_block_based_options_set_block_cache(table, rocks->cache);
+	rocksdb_block_based_options_set_block_size(table, ROCKS_BLOCK_SIZE);
+	/* Otherwise they would be memory that no limit counts. */
+	rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
+	rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+	rocksdb_block_based_options_set_filter_policy(
+	    table, rocksdb_filterpolicy_create_bloom_full(ROCKS_BLOOM_BITS));
+	rocksdb_options_set_block_based_table_factory(rocks->options, table);
+	rocksdb_block_based_options_destroy(table);
+}
+
+static void set_options(struct rocks *rocks, size_t cache_bytes)
+{
+	rocksdb_options_t *o = rocksdb_options_create();
+
+	rocks->options = o;
+	rocks->cache = rocksdb_cache_create_lru(cache_bytes / 2);
+	rocksdb_options_set_create_if_missing(o, 1);
+	rocksdb_options_set_create_missing_column_families(o, 1);
+	rocksdb_options_set_paranoid_checks(o, 1);
+	/* Half for the memtables of all families together; one alone is flushed at an eighth. */
+	rocksdb_options_set_db_write_buffer_size(o, cache_bytes / 2);
+	rocksdb_options_set_write_buffer_size(o, cache_bytes / 8);
+	rocksdb_options_set_max_write_buffer_number(o, 2);
+	rocksdb_options_set_max_total_wal_size(o, cache_bytes);
+	rocksdb_options_set_max_open_files(o, ROCKS_OPEN_FILES_MAX);
+	rocksdb_options_set_max_background_jobs(o, ROCKS_BACKGROUND_JOBS);
+	rocksdb_options_set_compression(o, rocksdb_lz4_compression);
+	/* What was confirmed is before whatever a crash has torn. */
+	rocksdb_options_set_wal_recovery_mode(o, rocksdb_point_in_time_recovery);
+	rocksdb_options_set_info_log_level(o, ROCKS_LOG_LEVEL_WARN);
+	rocksdb_options_set_max_log_file_size(o, ROCKS_INFO_LOG_BYTES);
+	rocksdb_options_set_keep_log_file_num(o, ROCKS_INFO_LOGS);
+	rocksdb_options_set_stats_dump_period_sec(o, 0);
+	set_table_options(rocks);
+
+	rocks->write_options = rocksdb_writeoptions_create();
+	rocksdb_writeoptions_set_sync(rocks->write_options, 1);
+	rocks->get_options = rocksdb_readoptions_create();
+	rocks->scan_options = rocksdb_readoptions_create();
+	/* A scan of everything at start-up would only push out what is used often. */
+	rocksdb_readoptions_set_fill_cache(rocks->scan_options, 0);
+}
+
+static int open_error(char *text, const char *path, struct error *err)
+{
+	int code = -EIO;
+
+	if (strncmp(text, "Corruption", 10) == 0)
+		code = -E_CORRUPT;
+	else if (strstr(text, "lock ") != NULL || strstr(text, "/LOCK") != NULL)
+		code = -E_IN_USE;
+	else if (strncmp(text, "Invalid argument", 16) == 0)
+		code = -EINVAL;
+	error_set(err, code, "database %s: %s", path, text);
+	rocksdb_free(text);
+	return code;
+}
+
+static int open_db(struct rocks *rocks, const char *path, const char *const *families,
+		   uint32_t family_count, struct error *err)
+{
+	const char *names[KV_FAMILIES_MAX + 1] = {"default"};
+	const rocksdb_options_t *options[KV_FAMILIES_MAX + 1];
+	rocksdb_column_family_handle_t *handles[KV_FAMILIES_MAX + 1] = {NULL};
+	sigset_t all, before;
+	char *text = NULL;
+
+	for (uint32_t i = 0; i <= family_count; i++) {
+		options[i] = rocks->options;
+		if (i > 0)
+			names[i] = families[i - 1];
+	}
+	/* The threads that it starts inherit the mask; none of them may take a signal that the
+	 * process means to handle. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rocks->db = rocksdb_open_column_families(rocks->options, path, (int)family_count + 1, names,
+						 options, handles, &text);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (text != NULL)
+		return open_error(text, path, err);
+	rocks->unused_default = handles[0];
+	memcpy(rocks->families, &handles[1], family_count * sizeof handles[0]);
+	rocks->family_count = family_count;
+	return 0;
+}
+
+int kv_rocks_open(struct reactor *r, const char *path, const char *const *families,
+		  uint32_t family_count, size_t cache_bytes, struct kv **ret_kv, struct error *err)
+{
+	struct rocks *rocks = calloc(1, sizeof *rocks);
+	int rc;
+
+	PRE(family_count >= 1 && family_count <= KV_FAMILIES_MAX);
+	if (rocks == NULL)
+		return error_set(err, -ENOMEM, "database %s: %s", path, err_text(-ENOMEM));
+	rocks->head = (struct kv){.ops = &rocks_ops, .reactor = r};
+	rocks->commits_tail = &rocks->commits;
+	if (cache_bytes == 0)
+		cache_bytes = ROCKS_CACHE_DEFAULT;
+	set_options(rocks, MAX(cache_bytes, ROCKS_CACHE_MIN));
+	rc = open_db(rocks, path, families, family_count, err);
+	if (rc != 0) {
+		destroy(rocks);
+		return rc;
+	}
+	*ret_kv = &rocks->head;
+	return 0;
+}

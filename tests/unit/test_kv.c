@@ -1,0 +1,375 @@
+/* Unit tests of engine/kv: RocksDB behind kv.h. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine/base/types.h"
+#include "engine/kv/kv.h"
+
+#define PATIENCE_NS (60 * NS_PER_S)
+
+static const char *const families[] = {"pages", "replicas", "node"};
+enum { PAGES, REPLICAS, NODE };
+
+static struct reactor *reactor;
+static struct kv *kv;
+static char dir[64];
+static bool finished;
+
+static void open_kv(void)
+{
+	struct error err = {0};
+	int rc = kv_rocks_open(reactor, dir, families, ARRAY_SIZE(families), 0, &kv, &err);
+
+	ck_assert_msg(rc == 0, "%s", err.text);
+}
+
+static void set_up(void)
+{
+	struct reactor_config config = {.name = "test", .worker_count = 3};
+
+	snprintf(dir, sizeof dir, "/tmp/pave-test-kv-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	ck_assert_int_eq(reactor_create(&config, &reactor), 0);
+	open_kv();
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+static void tear_down(void)
+{
+	kv_close(kv);
+	reactor_destroy(reactor);
+	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void run(void)
+{
+	finished = false;
+	reactor_refresh(reactor);
+	ck_assert_int_eq(
+	    reactor_run_until(reactor, &finished, reactor_now_ns(reactor) + PATIENCE_NS), 0);
+}
+
+static int last_status;
+
+static void commit_done(struct kv_op *op, int status)
+{
+	(void)op;
+	last_status = status;
+	finished = true;
+}
+
+static int commit(struct kv_batch *b)
+{
+	struct kv_op op = {.done = commit_done};
+
+	finished = false;
+	last_status = 1;
+	kv_commit(kv, b, &op);
+	ck_assert(!finished); /* never inline */
+	run();
+	return last_status;
+}
+
+static void put(struct kv_batch *b, uint32_t family, const char *key, const char *value)
+{
+	kv_batch_put(kv, b, family, key, strlen(key), value, strlen(value));
+}
+
+static void get_done(struct kv_get_op *op, int status)
+{
+	(void)op;
+	last_status = status;
+	finished = true;
+}
+
+/* The value as text, or NULL when there is none. */
+static const char *get(uint32_t family, const char *key)
+{
+	static char value[64];
+	struct kv_get_op op = {.done = get_done,
+			       .family = family,
+			       .key_size = strlen(key),
+			       .value = value,
+			       .value_max = sizeof value - 1};
+
+	memcpy(op.key, key, op.key_size);
+	kv_get(kv, &op);
+	run();
+	if (last_status == -ENOENT)
+		return NULL;
+	ck_assert_int_eq(last_status, 0);
+	value[op.value_size] = '\0';
+	return value;
+}
+
+static char scanned[256];
+
+static int append(const void *key, size_t key_size, const void *value, size_t value_size, void *arg)
+{
+	size_t len = strlen(scanned);
+	int *stop_after = arg;
+
+	snprintf(scanned + len, sizeof scanned - len, "%.*s=%.*s ", (int)key_size,
+		 (const char *)key, (int)value_size, (const char *)value);
+	return stop_after != NULL && --*stop_after == 0 ? -ECANCELED : 0;
+}
+
+static const char *scan(uint32_t family, const char *prefix)
+{
+	scanned[0] = '\0';
+	ck_assert_int_eq(kv_scan(kv, family, prefix, strlen(prefix), append, NULL), 0);
+	return scanned;
+}
+
+START_TEST(what_is_committed_is_there_after_reopening)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+
+	put(b, PAGES, "a", "1");
+	put(b, NODE, "a", "2");
+	put(b, NODE, "empty", "");
+	ck_assert_int_eq(commit(b), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		ck_assert_str_eq(get(PAGES, "a"), "1");
+		ck_assert_str_eq(get(NODE, "a"), "2");
+		ck_assert_str_eq(get(NODE, "empty"), "");
+		ck_assert_ptr_null(get(REPLICAS, "a"));
+		kv_close(kv);
+		open_kv();
+	}
+}
+END_TEST
+
+START_TEST(a_batch_that_is_destroyed_leaves_nothing)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+
+	put(b, PAGES, "a", "1");
+	kv_batch_destroy(kv, b);
+	kv_batch_destroy(kv, NULL);
+	ck_assert_ptr_null(get(PAGES, "a"));
+}
+END_TEST
+
+START_TEST(deletes_and_ranges)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+
+	for (char c = 'a'; c <= 'h'; c++)
+		kv_batch_put(kv, b, PAGES, &c, 1, &c, 1);
+	put(b, REPLICAS, "c", "kept");
+	ck_assert_int_eq(commit(b), 0);
+	b = kv_batch_create(kv);
+	kv_batch_delete(kv, b, PAGES, "a", 1);
+	kv_batch_delete_range(kv, b, PAGES, "c", 1, "f", 1); /* [c, f) */
+	put(b, PAGES, "d", "again");			     /* later in the batch: it stays */
+	ck_assert_int_eq(commit(b), 0);
+	ck_assert_str_eq(scan(PAGES, ""), "b=b d=again f=f g=g h=h ");
+	kv_close(kv);
+	open_kv();
+	ck_assert_str_eq(scan(PAGES, ""), "b=b d=again f=f g=g h=h ");
+	ck_assert_ptr_null(get(PAGES, "c"));
+	ck_assert_str_eq(get(REPLICAS, "c"), "kept");
+}
+END_TEST
+
+START_TEST(a_scan_sees_its_prefix_in_order)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+	int stop_after = 2;
+
+	put(b, PAGES, "v2", "x");
+	put(b, PAGES, "v10", "b");
+	put(b, PAGES, "v1", "a");
+	put(b, PAGES, "v11", "c");
+	put(b, PAGES, "w", "y");
+	put(b, PAGES, "v1\xff", "d");
+	ck_assert_int_eq(commit(b), 0);
+	ck_assert_str_eq(scan(PAGES, "v1"), "v1=a v10=b v11=c v1\xff=d ");
+	ck_assert_str_eq(scan(PAGES, "x"), "");
+	ck_assert_str_eq(scan(PAGES, "v111"), "");
+	scanned[0] = '\0';
+	ck_assert_int_eq(kv_scan(kv, PAGES, "v", 1, append, &stop_after), -ECANCELED);
+	ck_assert_str_eq(scanned, "v1=a v10=b ");
+}
+END_TEST
+
+START_TEST(a_value_that_is_too_long_is_cut)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+	char small[5] = "....";
+	struct kv_get_op op = {
+	    .done = get_done, .family = NODE, .key = "k", .key_size = 1, .value = small};
+
+	put(b, NODE, "k", "0123456789");
+	ck_assert_int_eq(commit(b), 0);
+	op.value_max = 3;
+	kv_get(kv, &op);
+	run();
+	ck_assert_int_eq(last_status, 0);
+	ck_assert_uint_eq(op.value_size, 10);
+	ck_assert_str_eq(small, "012.");
+}
+END_TEST
+
+#define COMMITS 50u
+static struct kv_op ops[COMMITS];
+static uint32_t commits_done;
+
+static void ordered_done(struct kv_op *op, int status)
+{
+	ck_assert_int_eq(status, 0);
+	ck_assert_ptr_eq(op, &ops[commits_done]);
+	finished = ++commits_done == COMMITS;
+}
+
+START_TEST(commits_take_effect_in_the_order_of_the_calls)
+{
+	char expected[16];
+
+	for (uint32_t i = 0; i < COMMITS; i++) {
+		struct kv_batch *b = kv_batch_create(kv);
+
+		snprintf(expected, sizeof expected, "%u", i);
+		put(b, NODE, "last", expected);
+		ops[i].done = ordered_done;
+		kv_commit(kv, b, &ops[i]);
+	}
+	run();
+	ck_assert_str_eq(get(NODE, "last"), expected);
+}
+END_TEST
+
+/* The child commits (i in one family, i in another) for ever; killed at any moment, what it has
+ * confirmed is there, and the two families agree. */
+static void child_main(int out)
+{
+	struct reactor_config config = {.name = "child"};
+
+	if (reactor_create(&config, &reactor) != 0)
+		_exit(1);
+	open_kv();
+	for (uint32_t i = 1;; i++) {
+		struct kv_batch *b = kv_batch_create(kv);
+		char text[16];
+
+		snprintf(text, sizeof text, "%u", i);
+		put(b, PAGES, "n", text);
+		put(b, REPLICAS, "n", text);
+		if (commit(b) != 0 || write(out, &i, sizeof i) != sizeof i)
+			_exit(1);
+	}
+}
+
+START_TEST(a_killed_process_has_committed_whole_batches)
+{
+	uint32_t confirmed = 0, next, wanted = 20 + 13 * (uint32_t)_i;
+	int fds[2];
+	pid_t child;
+	const char *pages;
+
+	kv_close(kv);
+	kv = NULL;
+	reactor_destroy(reactor);
+	reactor = NULL;
+	ck_assert_int_eq(pipe(fds), 0);
+	child = fork();
+	if (child == 0) {
+		close(fds[0]);
+		child_main(fds[1]);
+	}
+	close(fds[1]);
+	while (read(fds[0], &next, sizeof next) == (ssize_t)sizeof next) {
+		ck_assert_uint_eq(next, confirmed + 1);
+		confirmed = next;
+		if (confirmed == wanted)
+			kill(child, SIGKILL);
+	}
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	ck_assert_uint_ge(confirmed, wanted);
+	ck_assert_int_eq(reactor_create(&(struct reactor_config){.name = "test"}, &reactor), 0);
+	open_kv();
+	pages = get(PAGES, "n");
+	ck_assert_ptr_nonnull(pages);
+	ck_assert_uint_ge(strtoul(pages, NULL, 10), confirmed);
+	ck_assert_uint_le(strtoul(pages, NULL, 10), confirmed + 1);
+	snprintf(scanned, sizeof scanned, "%s", pages);
+	ck_assert_str_eq(get(REPLICAS, "n"), scanned);
+	close(fds[0]);
+}
+END_TEST
+
+START_TEST(a_database_is_opened_once)
+{
+	struct error err = {0};
+	struct kv *second = NULL;
+
+	ck_assert_int_eq(kv_rocks_open(reactor, dir, families, 3, 0, &second, &err), -E_IN_USE);
+	ck_assert_ptr_null(second);
+	ck_assert_msg(strstr(err.text, dir) != NULL, "%s", err.text);
+}
+END_TEST
+
+START_TEST(a_database_that_cannot_be_says_so)
+{
+	static const char *const fewer[] = {"pages"};
+	struct error err = {0};
+	struct kv *other = NULL;
+	char path[96];
+	int fd;
+
+	ck_assert_int_lt(kv_rocks_open(reactor, "/proc/no/such", families, 3, 0, &other, &err), 0);
+	ck_assert_ptr_nonnull(strstr(err.text, "/proc/no/such"));
+	kv_close(kv);
+	kv = NULL;
+	/* Written by a version that knows more families. */
+	ck_assert_int_eq(kv_rocks_open(reactor, dir, fewer, 1, 0, &other, &err), -EINVAL);
+	snprintf(path, sizeof path, "%s/CURRENT", dir);
+	fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	ck_assert_int_eq(write(fd, "rubbish\n", 8), 8);
+	close(fd);
+	ck_assert_int_lt(kv_rocks_open(reactor, dir, families, 3, 0, &other, &err), 0);
+	ck_assert_ptr_null(other);
+	ck_assert_msg(strstr(err.text, dir) != NULL, "%s", err.text);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("rocks");
+	Suite *s = suite_create("kv");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	tcase_add_checked_fixture(tc, set_up, tear_down);
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, what_is_committed_is_there_after_reopening);
+	tcase_add_test(tc, a_batch_that_is_destroyed_leaves_nothing);
+	tcase_add_test(tc, deletes_and_ranges);
+	tcase_add_test(tc, a_scan_sees_its_prefix_in_order);
+	tcase_add_test(tc, a_value_that_is_too_long_is_cut);
+	tcase_add_test(tc, commits_take_effect_in_the_order_of_the_calls);
+	tcase_add_loop_test(tc, a_killed_process_has_committed_whole_batches, 0, 3);
+	tcase_add_test(tc, a_database_is_opened_once);
+	tcase_add_test(tc, a_database_that_cannot_be_says_so);
+	suite_add_tcase(s, tc);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
