@@ -522,6 +522,354 @@ START_TEST(wall_clocks_differ_and_step)
 }
 END_TEST
 
+/* -- the network ----------------------------------------------------------------------------- */
+
+#define FRAMES_MAX 64u
+#define LARGE	   (256u << 10)
+
+struct side;
+
+struct packet {
+	struct transport_send send;
+	struct side *side;
+	uint32_t crcs[LARGE / BLOCK_SIZE];
+	bool done;
+	int status;
+};
+
+/* One side of a conversation: what it sent, and what it got, in order. */
+struct side {
+	struct sim_process *process;
+	struct transport *transport;
+	struct transport_listener *listener;
+	struct transport_conn *conn;
+	struct packet packets[FRAMES_MAX];
+	unsigned sent, done;
+	uint64_t ids[FRAMES_MAX];
+	unsigned received, bad_crcs, buffers;
+	bool ready, closed, refuse_buffers;
+	int reason;
+	uint8_t *payload, *buffer;
+};
+
+struct pair {
+	struct sim_world *world;
+	struct side a, b; /* a connects to b */
+};
+
+static void side_ready(struct transport_conn *conn, void *arg)
+{
+	struct side *s = arg;
+
+	ck_assert_ptr_eq(conn, s->conn);
+	s->ready = true;
+}
+
+static void *side_rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct side *s = arg;
+
+	(void)conn;
+	ck_assert_ptr_null(f->payload);
+	s->buffers++;
+	return s->refuse_buffers ? NULL : s->buffer;
+}
+
+static void side_rx(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct side *s = arg;
+
+	ck_assert_ptr_eq(conn, s->conn);
+	ck_assert(!s->closed);
+	ck_assert_uint_lt(s->received, FRAMES_MAX);
+	s->ids[s->received++] = f->request_id;
+	if (!frame_payload_ok(f))
+		s->bad_crcs++;
+	if (f->payload_size > TRANSPORT_COPY_MAX)
+		ck_assert_ptr_eq(f->payload, s->buffer);
+}
+
+static void side_closed(struct transport_conn *conn, int reason, void *arg)
+{
+	struct side *s = arg;
+
+	ck_assert_ptr_eq(conn, s->conn);
+	ck_assert_msg(!s->closed, "once");
+	ck_assert_msg(s->done == s->sent, "after the done of every send");
+	s->closed = true;
+	s->reason = reason;
+}
+
+static const struct transport_handler side_handler = {
+    .ready = side_ready, .rx_buffer = side_rx_buffer, .rx = side_rx, .closed = side_closed};
+
+static void side_accepted(struct transport_conn *conn, void *arg)
+{
+	struct side *s = arg;
+
+	conn->handler = &side_handler;
+	conn->arg = s;
+	s->conn = conn;
+	s->ready = true;
+	ck_assert(!conn->peer.verified);
+}
+
+static void packet_done(struct transport_send *send, int status)
+{
+	struct packet *p = container_of(send, struct packet, send);
+
+	ck_assert(!p->done && !p->side->closed);
+	p->done = true;
+	p->status = status;
+	p->side->done++;
+}
+
+/* size 0: a request without payload. */
+static struct packet *side_send(struct side *s, uint32_t size)
+{
+	struct packet *p = &s->packets[s->sent];
+
+	p->side = s;
+	p->send.done = packet_done;
+	p->send.frame = (struct frame){.wire_version = FRAME_VERSION,
+				       .op = size > 0 ? FRAME_WRITE : FRAME_READ,
+				       .request_id = ++s->sent,
+				       .block_count = size > 0 ? size / BLOCK_SIZE : 1,
+				       .payload_size = size,
+				       .crc_count = frame_crc_count(size)};
+	if (size > 0) {
+		p->send.frame.version = version_make(1, s->sent);
+		frame_payload_crcs(s->payload, size, p->crcs);
+		p->send.frame.crcs = p->crcs;
+		p->send.iov[0] = (struct iovec){.iov_base = s->payload, .iov_len = size};
+		p->send.iov_count = 1;
+	}
+	transport_send(s->conn, &p->send);
+	ck_assert_msg(!p->done, "never inline");
+	return p;
+}
+
+static void side_init(struct side *s, struct sim_world *w, const char *name)
+{
+	s->process = sim_process_create(w, name);
+	sim_process_start(s->process);
+	s->transport = sim_transport_create(s->process);
+	s->payload = reactor_memory(sim_reactor(s->process), LARGE);
+	s->buffer = reactor_memory(sim_reactor(s->process), LARGE);
+	memset(s->payload, 0x5a, LARGE);
+}
+
+static struct pair *pair_create(uint64_t seed)
+{
+	struct pair *p = calloc(1, sizeof(*p));
+
+	p->world = sim_world_create(seed);
+	side_init(&p->a, p->world, "a");
+	side_init(&p->b, p->world, "b");
+	ck_assert_int_eq(
+	    transport_listen(p->b.transport, "", side_accepted, &p->b, &p->b.listener, NULL), 0);
+	ck_assert_str_eq(p->b.listener->address, "b");
+	ck_assert_int_eq(transport_connect(p->a.transport, "b", &side_handler, &p->a, &p->a.conn),
+			 0);
+	return p;
+}
+
+static void pair_connect(struct pair *p)
+{
+	ck_assert(!p->a.ready && sim_run_flag(p->world, &p->a.ready) && p->b.ready);
+}
+
+static void pair_destroy(struct pair *p)
+{
+	sim_world_destroy(p->world);
+	free(p);
+}
+
+START_TEST(frames_arrive_whole_and_in_order)
+{
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct pair *p = pair_create(seed);
+
+		side_send(&p->a, 0); /* before it is ready: it waits */
+		pair_connect(p);
+		for (unsigned i = 1; i < 40; i++)
+			side_send(&p->a, i % 3 == 0 ? LARGE : i % 3 == 1 ? BLOCK_SIZE : 0);
+		ck_assert_uint_gt(p->a.conn->queued_bytes, 0);
+		side_send(&p->b, BLOCK_SIZE);
+		sim_run_for(p->world, NS_PER_S);
+		ck_assert_uint_eq(p->b.received, 40);
+		for (unsigned i = 0; i < 40; i++)
+			ck_assert_uint_eq(p->b.ids[i], i + 1);
+		ck_assert_uint_eq(p->b.bad_crcs, 0);
+		ck_assert_uint_eq(p->b.buffers, 13);
+		ck_assert_uint_eq(p->a.done, 40);
+		ck_assert_uint_eq(p->a.conn->queued_bytes, 0);
+		ck_assert_uint_eq(p->a.received, 1);
+		pair_destroy(p);
+	}
+}
+END_TEST
+
+START_TEST(memory_used_again_before_done_shows)
+{
+	struct pair *p = pair_create(1);
+
+	pair_connect(p);
+	side_send(&p->a, BLOCK_SIZE);
+	p->a.payload[0] ^= 1;
+	sim_run_for(p->world, NS_PER_S);
+	ck_assert_uint_eq(p->b.received, 1);
+	ck_assert_uint_eq(p->b.bad_crcs, 1);
+	pair_destroy(p);
+}
+END_TEST
+
+START_TEST(a_close_is_told_to_both_sides)
+{
+	struct pair *p = pair_create(1);
+	struct packet *last;
+
+	pair_connect(p);
+	side_send(&p->a, BLOCK_SIZE);
+	sim_run_for(p->world, NS_PER_S);
+	last = side_send(&p->a, BLOCK_SIZE);
+	transport_close(p->a.conn);
+	transport_close(p->a.conn);
+	ck_assert(!p->a.closed);
+	sim_run_for(p->world, NS_PER_S);
+	ck_assert(p->a.closed && p->b.closed);
+	ck_assert_int_eq(p->a.reason, 0);
+	ck_assert_int_eq(last->status, -E_DISCONNECTED);
+	ck_assert_int_eq(p->b.reason, -E_DISCONNECTED);
+	ck_assert_uint_eq(p->b.received, 1);
+	transport_unlisten(p->b.listener);
+	transport_destroy(p->a.transport);
+	transport_destroy(p->b.transport);
+	pair_destroy(p);
+}
+END_TEST
+
+START_TEST(a_refused_buffer_ends_the_connection)
+{
+	struct pair *p = pair_create(1);
+
+	pair_connect(p);
+	p->b.refuse_buffers = true;
+	side_send(&p->a, LARGE);
+	sim_run_for(p->world, NS_PER_S);
+	ck_assert_int_eq(p->b.reason, -ENOBUFS);
+	ck_assert_int_eq(p->a.reason, -E_DISCONNECTED);
+	pair_destroy(p);
+}
+END_TEST
+
+START_TEST(a_dead_peer_is_noticed)
+{
+	static const enum sim_crash crashes[] = {SIM_KILL, SIM_POWER_LOSS};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(crashes); i++) {
+		struct pair *p = pair_create(1);
+		struct transport_conn *conn;
+
+		pair_connect(p);
+		side_send(&p->a, LARGE);
+		sim_process_crash(p->b.process, crashes[i]);
+		ck_assert(!p->a.closed);
+		ck_assert(sim_run_flag(p->world, &p->a.closed));
+		ck_assert(!p->b.closed);
+		p->a.closed = false;
+		ck_assert_int_eq(
+		    transport_connect(p->a.transport, "b", &side_handler, &p->a, &conn), 0);
+		p->a.conn = conn;
+		ck_assert(sim_run_flag(p->world, &p->a.closed));
+		ck_assert_int_eq(p->a.reason, -ECONNREFUSED);
+		pair_destroy(p);
+	}
+}
+END_TEST
+
+START_TEST(a_cut_link_holds_frames_back)
+{
+	struct pair *p = pair_create(1);
+
+	pair_connect(p);
+	sim_net_cut(p->a.process, p->b.process, true);
+	side_send(&p->a, BLOCK_SIZE);
+	side_send(&p->a, 0);
+	side_send(&p->b, 0);
+	sim_run_for(p->world, NS_PER_S);
+	ck_assert_uint_eq(p->b.received, 0);
+	ck_assert_uint_eq(p->a.received, 1);
+	sim_net_heal_all(p->world);
+	sim_run_for(p->world, NS_PER_S);
+	ck_assert_uint_eq(p->b.received, 2);
+	ck_assert_uint_eq(p->b.ids[1], 2);
+	sim_net_isolate(p->b.process, true);
+	side_send(&p->a, 0);
+	sim_run_for(p->world, 60 * NS_PER_S);
+	ck_assert_uint_eq(p->b.received, 2);
+	ck_assert_int_eq(p->a.reason, -ETIMEDOUT);
+	ck_assert_int_eq(p->b.reason, -E_DISCONNECTED);
+	pair_destroy(p);
+}
+END_TEST
+
+START_TEST(a_peer_that_stands_still_fills_the_window)
+{
+	struct pair *p = pair_create(1);
+
+	pair_connect(p);
+	sim_process_pause(p->b.process);
+	for (unsigned i = 0; i < 40; i++)
+		side_send(&p->a, LARGE);
+	sim_run_for(p->world, NS_PER_S);
+	ck_assert_uint_gt(p->a.conn->queued_bytes, 20 * LARGE);
+	ck_assert_uint_lt(p->a.done, 20);
+	sim_process_resume(p->b.process);
+	sim_run_for(p->world, NS_PER_S);
+	ck_assert_uint_eq(p->b.received, 40);
+	ck_assert_uint_eq(p->a.done, 40);
+	pair_destroy(p);
+}
+END_TEST
+
+/* -- determinism ----------------------------------------------------------------------------- */
+
+/* Some of everything; the hash of all that happened. */
+static uint64_t run_everything(uint64_t seed)
+{
+	struct pair *p = pair_create(seed);
+	struct sim_disk *sd = sim_disk_create(p->b.process, "disk", DISK_SIZE, true);
+	struct machine m = {
+	    .world = p->world, .process = p->b.process, .disk = sd, .open_disk = sim_disk_open(sd)};
+	uint64_t hash;
+
+	pair_connect(p);
+	for (unsigned i = 0; i < 10; i++) {
+		side_send(&p->a, BLOCK_SIZE);
+		ck_assert_int_eq(io_run(&m, DISK_WRITE, i % 2 == 0, i, 1, 1), 0);
+	}
+	sim_process_crash(p->b.process, SIM_POWER_LOSS);
+	sim_run_for(p->world, 30 * NS_PER_S);
+	ck_assert(p->a.closed);
+	hash = sim_trace_hash(p->world);
+	pair_destroy(p);
+	return hash;
+}
+
+START_TEST(a_run_is_a_function_of_its_seed)
+{
+	uint64_t hashes[10];
+
+	for (uint64_t seed = 0; seed < 10; seed++) {
+		hashes[seed] = run_everything(seed);
+		ck_assert_uint_eq(run_everything(seed), hashes[seed]);
+		for (uint64_t other = 0; other < seed; other++)
+			ck_assert_uint_ne(hashes[seed], hashes[other]);
+	}
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("sim");
@@ -538,6 +886,16 @@ static Suite *suite(void)
 	tcase_add_test(t, timers_tasks_and_work_run_in_their_order);
 	tcase_add_test(t, a_dead_process_does_nothing_and_a_paused_one_waits);
 	tcase_add_test(t, wall_clocks_differ_and_step);
+	suite_add_tcase(s, t);
+	t = tcase_create("network");
+	tcase_add_test(t, frames_arrive_whole_and_in_order);
+	tcase_add_test(t, memory_used_again_before_done_shows);
+	tcase_add_test(t, a_close_is_told_to_both_sides);
+	tcase_add_test(t, a_refused_buffer_ends_the_connection);
+	tcase_add_test(t, a_dead_peer_is_noticed);
+	tcase_add_test(t, a_cut_link_holds_frames_back);
+	tcase_add_test(t, a_peer_that_stands_still_fills_the_window);
+	tcase_add_test(t, a_run_is_a_function_of_its_seed);
 	suite_add_tcase(s, t);
 	return s;
 }
