@@ -4,19 +4,26 @@
  * One `struct node_shard` a reactor, shared nothing; one `struct node_lease` a process, on the
  * first shard's reactor, which tells the others by post.
  *
- * Session (one a connection), of a host:
+ * Session (one a connection):
  *
- *   CONNECTED --Hello--> GREETED --Open (permit verified, fence durable)--> OPEN --closed--> gone
- *                                                        OPEN --newer generation opened by another
- * session--> FENCED
+ *   CONNECTED --Hello--> GREETED --Open--> OPENING --fence durable--> OPEN --closed--> gone
+ *                                    \--(another node: no fence)------^
  *
  * In OPEN each data request passes the session's gate on receipt and again before the answer. The
  * gate's deadline is the minimum of the permit's and the lease's; it is set when either is taken
- * in, and closed when the lease is withdrawn, the permit no longer names this node, or the session
- * is fenced.
+ * in, and closed when the lease is withdrawn, the permit no longer names this node, the versions of
+ * the site's certificate in permit and lease differ, or a newer generation opens the volume.
  *
- * Limits: NODE_SESSIONS_MAX connections, NODE_INFLIGHT_MAX data requests a session: one more ends
- * the connection. */
+ * A session of role "node" (resync: another node fetches from this one) presents the permit of the
+ * attachment that asked for it, which must name that node too; it can only read, and fences
+ * nothing.
+ *
+ * Limits. A session is told at Hello how many data requests it may have in flight
+ * (HelloReply.inflight_max, up to NODE_INFLIGHT_MAX: a share of what is left of
+ * NODE_REQUESTS_MAX); one that has a quarter more is ended. Payloads lie in memory of the shard,
+ * up to NODE_RX_MEMORY_MAX for what is written and NODE_TX_MEMORY_MAX for what is read. A read
+ * waits for memory; a write that finds none ends its connection with -ENOBUFS: the host connects
+ * again, and sends again what was not answered. */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 
@@ -27,7 +34,16 @@
 
 #define NODE_SESSIONS_MAX  256u
 #define NODE_INFLIGHT_MAX  1024u
-#define NODE_LARGE_BUFFERS 256u /* of IO_SIZE_MAX... bounded by NODE_MEMORY_MAX */
+#define NODE_INFLIGHT_MIN  16u	  /* what the last of all sessions still gets */
+#define NODE_REQUESTS_MAX  12288u /* data requests of all sessions of a shard */
+#define NODE_RX_MEMORY_MAX (384u << 20)
+#define NODE_TX_MEMORY_MAX (64u << 20)
+/* What the two grow to at most, and what start takes: for reactor_config.memory_bytes. */
+#define NODE_SHARD_MEMORY_MAX (NODE_RX_MEMORY_MAX + NODE_TX_MEMORY_MAX)
+#define NODE_CONTROLS_MAX     1024u /* control requests of a session that are being carried out */
+#define NODE_PULLS_ACTIVE_MAX 4u    /* of a shard; more wait for their turn */
+#define NODE_FETCHES_MAX      16u   /* of a shard, as the source; more wait */
+#define NODE_HELLO_TIMEOUT_MS 5000u
 
 struct node_shard;
 struct node_lease;
@@ -36,6 +52,13 @@ struct node_identity {
 	struct uuid cluster;
 	char name[NAME_SIZE_MAX];
 	char site[NAME_SIZE_MAX];
+};
+
+/* The lease as the gates see it. */
+struct node_lease_state {
+	uint64_t deadline_ns;  /* CLOCK_BOOTTIME; 0: there is none */
+	int why;	       /* then: why not, negative */
+	uint64_t site_version; /* of the certificate that it was given for */
 };
 
 struct node_shard_config {
@@ -47,31 +70,56 @@ struct node_shard_config {
 	const char *listen_address;
 };
 
+/* Listens. There is no lease yet: everything is refused with E_NO_LEASE. What transport_listen
+ * returns, or -ENOMEM. */
 int node_shard_start(const struct node_shard_config *config, struct node_shard **ret_shard,
 		     struct error *err);
 const char *node_shard_address(const struct node_shard *shard); /* where it listens */
 
-/* A lease, or why there is none. Takes effect on every session before it returns. deadline_ns 0:
- * closed, with why (negative). */
-void node_shard_set_lease(struct node_shard *shard, uint64_t deadline_ns, int why);
+/* Takes effect on every session before it returns; sessions are told (GateClosed) when it closes
+ * their gate. */
+void node_shard_set_lease(struct node_shard *shard, const struct node_lease_state *state);
 
-/* Ends all sessions; done when none is left. The store is the caller's to close. */
+/* Ends all sessions and frees the shard; done, never inline, when nothing is in flight any more.
+ * The store is the caller's to close, after that. */
 void node_shard_stop(struct node_shard *shard, void (*done)(void *arg), void *arg);
+
+/* Frees everything at once, without a word to anybody: the simulator's crash. Nothing that was in
+ * flight may complete after it. */
+void node_shard_abandon(struct node_shard *shard);
 
 /* Counters for `pave status`, tests, and the table in ARCHITECTURE.md. */
 struct node_stats {
-	uint64_t sessions, writes, reads, refused_gate, refused_fence, refused_crc, pulled_blocks;
+	uint64_t sessions;	/* now */
+	uint64_t writes, reads; /* answered with 0 */
+	uint64_t refused_gate;	/* data requests: on receipt */
+	uint64_t
+	    refused_late; /* data requests: carried out, but the gate closed before the answer */
+	uint64_t refused_fence; /* data requests and Opens of an older generation */
+	uint64_t refused_crc, refused_invalid;
+	uint64_t refused_opens; /* Opens and PermitUpdates, for whatever reason */
+	uint64_t waited_memory; /* reads that waited for memory */
+	uint64_t dropped;	/* sessions ended for a limit or malformed requests */
+	uint64_t pulls, pulled_blocks, fetches, fetched_blocks;
+	uint64_t memory_bytes; /* of payloads, at the peak */
 };
 void node_shard_get_stats(const struct node_shard *shard, struct node_stats *ret_stats);
 
 /* Keeps the lease with the placement driver: asks at PERMIT_RENEW_MS, measures the clocks'
  * difference, verifies what comes, takes in newer revocation snapshots (own site withdrawn: closes
- * at once, whatever the driver says), reconnects with bounded back-off. */
+ * at once, whatever the driver says), reconnects with bounded back-off.
+ *
+ * A lease counts only together with this node's own verdict about its site (evaluate_site, from the
+ * certificate and the snapshot that it holds and has verified itself), and only until the first of
+ * both ends. The clocks: half the round trip is the uncertainty of the measure; a lease is taken
+ * when the clocks are proved to agree within CLOCK_BOUND_NS, refused with E_CLOCK_SKEW when they
+ * are proved not to, and asked for again when the answer took too long to tell. */
 struct node_lease_config {
 	struct reactor *reactor;
 	struct transport *transport;
-	struct trust *trust; /* lent */
+	struct trust *trust; /* lent; a worker thread writes it while documents are taken in */
 	struct node_identity identity;
+	struct uuid device;
 	const char *pd_address;
 	const char *const *shard_addresses;
 	uint32_t shard_count;
@@ -79,17 +127,30 @@ struct node_lease_config {
 					 sends it */
 	size_t site_certificate_size;
 	/* Called on every change; the caller passes it on to its shards. */
-	void (*changed)(uint64_t deadline_ns, int why, void *arg);
+	void (*changed)(const struct node_lease_state *state, void *arg);
 	/* Fills in sizes for the driver. */
 	void (*stats)(struct store_stats *ret_stats, void *arg);
 	/* The driver asks for copies to be dropped; answer by calling node_lease_erased(lease,
-	 * token, status) once. */
+	 * token, status) once. `what` is valid until this returns. */
 	void (*erase)(uint64_t token, const Pave__V1__Erase *what, void *arg);
 	void *arg;
 };
+
+/* Takes in the operator's certificate (blocks; start-up) and connects. -ENOMEM, -EINVAL, and what
+ * trust_accept_site returns; -E_WRONG_NODE: a certificate of another site. */
 int node_lease_start(const struct node_lease_config *config, struct node_lease **ret_lease,
 		     struct error *err);
 void node_lease_erased(struct node_lease *lease, uint64_t token, int status);
+
+/* Ends the conversation and frees it; done, never inline. `changed` is not called any more. */
 void node_lease_stop(struct node_lease *lease, void (*done)(void *arg), void *arg);
+void node_lease_abandon(struct node_lease *lease); /* the simulator's crash */
+
+struct node_lease_stats {
+	uint64_t asked, granted, refused, connects, notices;
+	int64_t clock_offset_ns; /* own wall clock minus the driver's, as last measured */
+	struct node_lease_state state;
+};
+void node_lease_get_stats(const struct node_lease *lease, struct node_lease_stats *ret_stats);
 
 #endif

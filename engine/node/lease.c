@@ -1,0 +1,563 @@
+/* node lease: the conversation with the placement driver. See node.h, lease.h; the documents are
+ * taken in by intake.c.
+ *
+ *   WAITING --time--> CONNECTING --ready--> GREETING --HelloReply--> IDLE <--------------------+
+ *      ^                  |                    |                      | time, or a notice      |
+ *      |                  |                    |                    ASKING --LeaseReply-->
+ * TAKING_IN
+ *      +----- closed -----+--------------------+----------------------+-----------------------+
+ *
+ * Happy path: a lease each PERMIT_RENEW_MS, in force until it is replaced or ends.
+ *
+ * Failure modes: an unreachable driver, or one that answers late, changes nothing until the lease
+ * ends; a refusal that is a verdict (revoked, denied, clocks, evidence) closes the gates at once.
+ * The connection is tried again after a back-off that doubles up to LEASE_BACKOFF_MAX_MS. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/node/lease.h"
+
+static void lease_ask(struct node_lease *k);
+
+static uint64_t now(const struct node_lease *k)
+{
+	return reactor_now_ns(k->config.reactor);
+}
+
+static void wait_ms(struct node_lease *k, uint32_t ms)
+{
+	reactor_timer_arm(k->config.reactor, &k->timer, now(k) + ms * NS_PER_MS);
+}
+
+/* -- asking ----------------------------------------------------------------------------------- */
+
+/* What the answer's arrival says about the two clocks. The driver read its clock somewhere between
+ * our asking and now, so the middle of that time is off by no more than half of it. */
+static int check_clocks(struct node_lease *k, int64_t driver_wall)
+{
+	const int64_t half = (int64_t)((now(k) - k->asked_ns) / 2);
+	const int64_t offset = reactor_wall_ns(k->config.reactor) - half - driver_wall;
+	const int64_t distance = offset < 0 ? -offset : offset;
+
+	k->stats.clock_offset_ns = offset;
+	if (distance - half > (int64_t)CLOCK_BOUND_NS) {
+		log_error("lease",
+			  "this node's clock is %lld ms away from the placement driver's; up to "
+			  "%llu ms are allowed: set the clock (chrony, ntpd)",
+			  (long long)(offset / (int64_t)NS_PER_MS), CLOCK_BOUND_NS / NS_PER_MS);
+		return -E_CLOCK_SKEW;
+	}
+	/* Neither proved to be right nor wrong: a quicker answer will tell. */
+	return distance + half > (int64_t)CLOCK_BOUND_NS ? -EAGAIN : 0;
+}
+
+static int copy_bytes(const ProtobufCBinaryData *from, uint8_t **ret, size_t *ret_size)
+{
+	if (from->len == 0)
+		return 0;
+	if (from->len > ENVELOPE_SIZE_MAX)
+		return -E_BAD_DOCUMENT;
+	*ret = malloc(from->len);
+	if (*ret == NULL)
+		return -ENOMEM;
+	memcpy(*ret, from->data, from->len);
+	*ret_size = from->len;
+	return 0;
+}
+
+/* The lease itself: verified now, in force once its documents are. */
+static int open_lease(struct node_lease *k, const Pave__V1__LeaseReply *reply, struct intake *in)
+{
+	const struct node_identity *me = &k->config.identity;
+	struct error err;
+	int rc;
+
+	if (reply->lease == NULL) {
+		log_warn("lease", "the driver's answer carries no lease");
+		return -E_NO_LEASE;
+	}
+	rc = check_clocks(k, reply->wall);
+	if (rc != 0)
+		return rc;
+	rc = lease_open(reply->lease, trust_root(k->config.trust), k->nonce, sizeof(k->nonce),
+			now(k), reactor_wall_ns(k->config.reactor), &in->lease, &err);
+	if (rc == 0 &&
+	    (strcmp(in->lease.node, me->name) != 0 || strcmp(in->lease.site, me->site) != 0))
+		rc = error_set(&err, -E_WRONG_NODE, "the lease is of node %s in site %s",
+			       in->lease.node, in->lease.site);
+	if (rc != 0) {
+		log_warn("lease", "refused a lease: %s", err.text);
+		return rc;
+	}
+	in->has_lease = true;
+	/* It was issued after it was asked for, so this is an end that needs no clock to agree. */
+	in->lease_limit_ns = k->asked_ns + (uint64_t)(in->lease.expires_at - in->lease.issued_at);
+	return 0;
+}
+
+/* Verdicts of the driver, which close at once; anything else may pass. */
+static bool is_verdict(int status)
+{
+	switch (-status) {
+	case E_REVOKED:
+	case E_DENIED:
+	case E_STALE_EVIDENCE:
+	case E_CLOCK_SKEW:
+	case E_WRONG_CLUSTER:
+	case E_WRONG_NODE:
+	case E_NO_LEASE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void lease_refused(struct node_lease *k, int status)
+{
+	k->stats.refused++;
+	if (is_verdict(status))
+		node_lease_close(k, status);
+	if (k->step == LEASE_ASKING)
+		k->step = LEASE_IDLE;
+	wait_ms(k, LEASE_ASK_AGAIN_MS);
+}
+
+static void lease_answered(struct node_lease *k, const Pave__V1__LeaseReply *reply)
+{
+	struct intake in = {0};
+	int rc = copy_bytes(&reply->root, &in.root, &in.root_size);
+	int lease_rc;
+
+	if (rc == 0)
+		rc = copy_bytes(&reply->revocations, &in.revocations, &in.revocations_size);
+	if (rc == 0)
+		rc = copy_bytes(&reply->site_certificate, &in.site, &in.site_size);
+	if (rc != 0) {
+		node_intake_clear(&in);
+		lease_refused(k, rc);
+		return;
+	}
+	lease_rc = open_lease(k, reply, &in);
+	if (lease_rc != 0)
+		lease_refused(k, lease_rc);
+	else
+		k->step = LEASE_TAKING_IN;
+	/* The documents are taken in whatever the lease is worth. */
+	if (lease_rc == 0 || in.root != NULL || in.revocations != NULL || in.site != NULL)
+		node_intake_begin(k, &in);
+}
+
+static void lease_called(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			 const char *text)
+{
+	struct node_lease *k = container_of(call, struct node_lease, call);
+
+	if (k->step != LEASE_ASKING)
+		return;
+	if (status == -E_DISCONNECTED)
+		return; /* closed follows */
+	if (status == 0 && reply->body_case == PAVE__V1__CONTROL__BODY_LEASE_REPLY) {
+		lease_answered(k, reply->lease_reply);
+		return;
+	}
+	log_warn("lease", "the driver gives no lease: %s", text != NULL ? text : err_text(status));
+	lease_refused(k, status != 0 ? status : -E_BAD_FRAME);
+	/* A driver that is there but does not answer may be another's turn next time. */
+	if (status == -ETIMEDOUT && k->conn != NULL)
+		transport_close(k->conn);
+}
+
+static void lease_ask(struct node_lease *k)
+{
+	const struct node_identity *me = &k->config.identity;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LeaseRequest ask = PAVE__V1__LEASE_REQUEST__INIT;
+	struct store_stats sizes = {0};
+
+	if (k->config.stats != NULL)
+		k->config.stats(&sizes, k->config.arg);
+	reactor_random(k->config.reactor, k->nonce, sizeof(k->nonce));
+	reactor_refresh(k->config.reactor);
+	k->asked_ns = now(k);
+	ask.node = (char *)(uintptr_t)me->name;
+	ask.site = (char *)(uintptr_t)me->site;
+	ask.n_addresses = k->config.shard_count;
+	ask.addresses = k->addresses;
+	ask.nonce = (ProtobufCBinaryData){sizeof(k->nonce), k->nonce};
+	ask.wall = reactor_wall_ns(k->config.reactor);
+	ask.revocations_version = k->revocations != NULL ? revocations_version(k->revocations) : 0;
+	ask.root_version = root_version(trust_root(k->config.trust));
+	ask.site_version = node_lease_site_version(k);
+	ask.size_bytes = sizes.size_bytes;
+	ask.live_bytes = sizes.live_bytes;
+	ask.free_bytes = sizes.free_bytes;
+	ask.device = (ProtobufCBinaryData){sizeof(k->config.device.bytes), k->config.device.bytes};
+	message.body_case = PAVE__V1__CONTROL__BODY_LEASE_REQUEST;
+	message.lease_request = &ask;
+	k->step = LEASE_ASKING;
+	k->ask_soon = false;
+	k->stats.asked++;
+	rpc_call_start(&k->rpc, &k->call, &message, LEASE_REPLY_TIMEOUT_MS);
+}
+
+void node_lease_ask_soon(struct node_lease *k)
+{
+	if (k->step == LEASE_IDLE)
+		wait_ms(k, 0);
+	else
+		k->ask_soon = true;
+}
+
+static void stop_if_settled(struct node_lease *k);
+
+void node_lease_taken_in(struct node_lease *k, int status, bool with_lease)
+{
+	if (k->step == LEASE_STOPPING) {
+		stop_if_settled(k);
+		return;
+	}
+	if (!with_lease || k->step != LEASE_TAKING_IN)
+		return;
+	k->step = LEASE_IDLE;
+	if (status == 0 && k->state.deadline_ns != 0) {
+		k->stats.granted++;
+		wait_ms(k, k->ask_soon ? 0 : PERMIT_RENEW_MS);
+	} else {
+		k->stats.refused++;
+		wait_ms(k, LEASE_ASK_AGAIN_MS);
+	}
+}
+
+static void lease_expired(struct reactor_timer *timer)
+{
+	struct node_lease *k = container_of(timer, struct node_lease, expiry_timer);
+
+	node_lease_close(k, node_lease_end_reason(k));
+	node_lease_ask_soon(k);
+}
+
+/* -- what the driver asks --------------------------------------------------------------------- */
+
+static void handle_notice(struct node_lease *k, const Pave__V1__EvidenceNotice *notice)
+{
+	struct intake in = {0};
+
+	k->stats.notices++;
+	if (copy_bytes(&notice->revocations, &in.revocations, &in.revocations_size) != 0) {
+		/* What was not understood may be our end: nothing is served until it is asked for.
+		 */
+		node_lease_close(k, -E_STALE_EVIDENCE);
+	} else if (in.revocations != NULL) {
+		node_intake_begin(k, &in);
+	}
+	node_lease_ask_soon(k);
+}
+
+static void handle_erase(struct node_lease *k, uint64_t request_id, const Pave__V1__Erase *what)
+{
+	struct lease_erase *e = NULL;
+
+	for (uint32_t i = 0; i < LEASE_ERASES_MAX && e == NULL; i++)
+		if (k->erases[i].token == 0)
+			e = &k->erases[i];
+	if (e == NULL || k->config.erase == NULL) {
+		rpc_fail(&k->rpc, request_id, -E_LIMIT,
+			 "too many erasures are under way on this node: ask again later");
+		return;
+	}
+	*e = (struct lease_erase){++k->next_token, request_id, k->connection};
+	k->config.erase(e->token, what, k->config.arg);
+}
+
+void node_lease_erased(struct node_lease *k, uint64_t token, int status)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+	struct lease_erase e = {0};
+
+	for (uint32_t i = 0; i < LEASE_ERASES_MAX; i++)
+		if (k->erases[i].token == token) {
+			e = k->erases[i];
+			k->erases[i].token = 0;
+		}
+	PRE(e.token != 0);
+	/* Who asked by another connection asks again. */
+	if (k->conn == NULL || e.connection != k->connection || k->step == LEASE_STOPPING)
+		return;
+	message.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
+	message.empty = &empty;
+	if (status == 0)
+		rpc_reply(&k->rpc, e.request_id, &message);
+	else
+		rpc_fail(&k->rpc, e.request_id, status, err_text(status));
+}
+
+static void lease_handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
+{
+	struct node_lease *k = arg;
+	const Pave__V1__Control *m = request->message;
+
+	if (k->step == LEASE_STOPPING)
+		return;
+	if (m->body_case == PAVE__V1__CONTROL__BODY_EVIDENCE_NOTICE)
+		handle_notice(k, m->evidence_notice);
+	else if (m->body_case == PAVE__V1__CONTROL__BODY_ERASE && request->request_id != 0)
+		handle_erase(k, request->request_id, m->erase);
+	else if (request->request_id != 0)
+		rpc_fail(rpc, request->request_id, -EOPNOTSUPP,
+			 "a node does not answer this kind of message");
+}
+
+/* -- the connection --------------------------------------------------------------------------- */
+
+static void hello_called(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			 const char *text)
+{
+	struct node_lease *k = container_of(call, struct node_lease, call);
+
+	if (k->step != LEASE_GREETING || status == -E_DISCONNECTED)
+		return;
+	if (status != 0 || reply->body_case != PAVE__V1__CONTROL__BODY_HELLO_REPLY) {
+		log_warn("lease", "the driver does not greet this node: %s",
+			 text != NULL ? text : err_text(status));
+		if (is_verdict(status))
+			node_lease_close(k, status);
+		transport_close(k->conn);
+		return;
+	}
+	k->backoff_ms = LEASE_BACKOFF_MIN_MS;
+	k->call.done = lease_called;
+	lease_ask(k);
+}
+
+static void lease_ready(struct transport_conn *conn, void *arg)
+{
+	struct node_lease *k = arg;
+	struct node_identity *me = &k->config.identity;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Hello hello = PAVE__V1__HELLO__INIT;
+
+	(void)conn;
+	if (k->step != LEASE_CONNECTING)
+		return;
+	k->stats.connects++;
+	hello.version_min = FRAME_VERSION_MIN;
+	hello.version_max = FRAME_VERSION;
+	hello.cluster = (ProtobufCBinaryData){sizeof(me->cluster.bytes), me->cluster.bytes};
+	hello.role = (char *)(uintptr_t) "node";
+	hello.name = me->name;
+	hello.software = (char *)(uintptr_t) "pave-node " PAVE_VERSION;
+	message.body_case = PAVE__V1__CONTROL__BODY_HELLO;
+	message.hello = &hello;
+	k->step = LEASE_GREETING;
+	k->call.done = hello_called;
+	rpc_call_start(&k->rpc, &k->call, &message, LEASE_REPLY_TIMEOUT_MS);
+}
+
+/* Doubles up to the bound, a quarter of it by chance, so that nodes do not come all at once. */
+static void lease_back_off(struct node_lease *k)
+{
+	uint32_t chance;
+
+	reactor_random(k->config.reactor, &chance, sizeof(chance));
+	k->step = LEASE_WAITING;
+	wait_ms(k, k->backoff_ms - chance % (k->backoff_ms / 4));
+	k->backoff_ms = MIN(2 * k->backoff_ms, LEASE_BACKOFF_MAX_MS);
+}
+
+static void lease_closed(struct transport_conn *conn, int reason, void *arg)
+{
+	struct node_lease *k = arg;
+
+	(void)conn;
+	rpc_closed(&k->rpc);
+	k->conn = NULL;
+	if (k->step == LEASE_STOPPING) {
+		stop_if_settled(k);
+		return;
+	}
+	if (k->step > LEASE_GREETING)
+		log_warn("lease", "lost the placement driver at %s: %s", k->pd_address,
+			 err_text(reason));
+	lease_back_off(k);
+}
+
+static void *lease_rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct node_lease *k = arg;
+
+	(void)conn;
+	return f->op == FRAME_CONTROL ? rpc_rx_buffer(&k->rpc, f) : NULL;
+}
+
+static void lease_rx(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct node_lease *k = arg;
+
+	if (f->op == FRAME_CONTROL)
+		rpc_rx(&k->rpc, f);
+	else
+		transport_close(conn);
+}
+
+static const struct transport_handler lease_handler = {
+    .ready = lease_ready,
+    .rx_buffer = lease_rx_buffer,
+    .rx = lease_rx,
+    .closed = lease_closed,
+};
+
+static void lease_connect(struct node_lease *k)
+{
+	int rc = transport_connect(k->config.transport, k->pd_address, &lease_handler, k, &k->conn);
+
+	if (rc != 0) {
+		log_warn("lease", "cannot connect to %s: %s", k->pd_address, err_text(rc));
+		k->conn = NULL;
+		lease_back_off(k);
+		return;
+	}
+	k->connection++;
+	k->step = LEASE_CONNECTING;
+	rpc_init(&k->rpc, k->conn, lease_handle, k);
+}
+
+static void lease_timer(struct reactor_timer *timer)
+{
+	struct node_lease *k = container_of(timer, struct node_lease, timer);
+
+	if (k->step == LEASE_WAITING)
+		lease_connect(k);
+	else if (k->step == LEASE_IDLE)
+		lease_ask(k);
+}
+
+/* -- life ------------------------------------------------------------------------------------- */
+
+static void lease_free(struct node_lease *k)
+{
+	if (k == NULL)
+		return;
+	for (uint32_t i = 0; k->addresses != NULL && i < k->config.shard_count; i++)
+		free(k->addresses[i]);
+	free(k->addresses);
+	node_intake_clear(&k->intake);
+	node_intake_clear(&k->next);
+	site_free(k->site);
+	site_free(k->new_site);
+	revocations_free(k->revocations);
+	revocations_free(k->new_revocations);
+	free(k);
+}
+
+static int take_own_certificate(struct node_lease *k, struct error *err)
+{
+	const struct node_lease_config *c = &k->config;
+	int rc;
+
+	if (c->site_certificate == NULL)
+		return 0;
+	rc = trust_accept_site(c->trust, c->site_certificate, c->site_certificate_size, &k->site,
+			       err);
+	if (rc != 0)
+		return error_wrap(err, "the site certificate");
+	if (strcmp(site_name(k->site), c->identity.site) != 0)
+		return error_set(err, -E_WRONG_NODE,
+				 "the site certificate is of site %s, this node is in site %s",
+				 site_name(k->site), c->identity.site);
+	return 0;
+}
+
+static int copy_addresses(struct node_lease *k)
+{
+	k->addresses = calloc(k->config.shard_count, sizeof(*k->addresses));
+	if (k->addresses == NULL)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < k->config.shard_count; i++) {
+		k->addresses[i] = strdup(k->config.shard_addresses[i]);
+		if (k->addresses[i] == NULL)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int node_lease_start(const struct node_lease_config *config, struct node_lease **ret_lease,
+		     struct error *err)
+{
+	struct node_lease *k = calloc(1, sizeof(*k));
+	int rc = -ENOMEM;
+
+	PRE(config->shard_count > 0);
+	if (k == NULL)
+		return error_set(err, -ENOMEM, "no memory for the lease");
+	k->config = *config;
+	if (strlen(config->pd_address) >= sizeof(k->pd_address)) {
+		rc = error_set(err, -EINVAL, "the placement driver's address is too long");
+		goto fail;
+	}
+	snprintf(k->pd_address, sizeof(k->pd_address), "%s", config->pd_address);
+	if (copy_addresses(k) != 0) {
+		error_set(err, rc, "no memory for the lease");
+		goto fail;
+	}
+	rc = take_own_certificate(k, err);
+	if (rc != 0)
+		goto fail;
+	k->state = (struct node_lease_state){.why = -E_NO_LEASE};
+	k->stats.state = k->state;
+	k->backoff_ms = LEASE_BACKOFF_MIN_MS;
+	k->timer.fire = lease_timer;
+	k->expiry_timer.fire = lease_expired;
+	k->step = LEASE_WAITING;
+	wait_ms(k, 0);
+	*ret_lease = k;
+	return 0;
+fail:
+	lease_free(k);
+	return rc;
+}
+
+static void lease_stopped(struct reactor_task *task)
+{
+	struct node_lease *k = container_of(task, struct node_lease, stop_task);
+	void (*done)(void *arg) = k->stop_done;
+	void *arg = k->stop_arg;
+
+	lease_free(k);
+	done(arg);
+}
+
+static void stop_if_settled(struct node_lease *k)
+{
+	if (k->conn != NULL || k->working)
+		return;
+	k->stop_task.run = lease_stopped;
+	reactor_defer(k->config.reactor, &k->stop_task);
+}
+
+void node_lease_stop(struct node_lease *k, void (*done)(void *arg), void *arg)
+{
+	PRE(k->step != LEASE_STOPPING);
+	k->step = LEASE_STOPPING;
+	k->stop_done = done;
+	k->stop_arg = arg;
+	reactor_timer_cancel(k->config.reactor, &k->timer);
+	reactor_timer_cancel(k->config.reactor, &k->expiry_timer);
+	if (k->conn != NULL)
+		transport_close(k->conn);
+	stop_if_settled(k);
+}
+
+void node_lease_abandon(struct node_lease *k)
+{
+	lease_free(k);
+}
+
+void node_lease_get_stats(const struct node_lease *k, struct node_lease_stats *ret_stats)
+{
+	*ret_stats = k->stats;
+}

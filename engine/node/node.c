@@ -1,2 +1,0 @@
-/* node.c */
-typedef int node_placeholder_t;

@@ -1,0 +1,684 @@
+/* node pull: the target of a resync. The host says "get what was changed in this chunk above this
+ * version from that node"; this node connects to it as a client, presents the permit of the host,
+ * fetches run by run, and applies with the versions of the source: newest wins. See fetch.c for the
+ * other side.
+ *
+ *   WAITING --a place is free--> CONNECTING --> GREETING --> OPENING --> FETCHING
+ *      |                             |              |            |           |
+ *      +-----------------------------+--- failed ---+------------+-----------+--> ENDING --> gone
+ *                                                                            |      ^
+ *                                      all is fetched, applied and durable: answered
+ *
+ * INVARIANTS
+ *  1. Nothing is applied, and no pull answered with 0, while the gate of the session that asked for
+ *     it is closed; the source is in the permit (checked here), and so are we (checked there).
+ *  2. What is applied has a version above `above`, of a generation up to the session's, and CRCs
+ *     that were checked once on receipt.
+ *  3. At most one FETCH is in flight and PULL_BATCHES answers are being applied.
+ *
+ * Failure modes: any error ends the pull with it; what was applied stays, and a pull that is asked
+ * for again begins anew, harmlessly. A source that does not answer for PULL_STALL_MS: -ETIMEDOUT.
+ *
+ * A completion only records its result and defers the tick. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/crc32c.h"
+#include "engine/base/log.h"
+#include "engine/node/shard.h"
+
+#define PULL_BATCHES	3u
+#define PULL_STALL_MS	10000u
+#define PULL_REQUEST_ID ((uint64_t)1 << 63) /* of FETCH; apart from those of control requests */
+
+enum pull_state {
+	PULL_WAITING,
+	PULL_CONNECTING,
+	PULL_GREETING,
+	PULL_OPENING,
+	PULL_FETCHING,
+	PULL_ENDING,
+};
+
+struct pull_write {
+	struct store_write op;
+	struct pull_batch *batch;
+};
+
+/* One FETCH answer while it is applied. */
+struct pull_batch {
+	struct node_pull *pull;
+	bool busy;
+	struct node_buffer buffer;
+	uint32_t crcs[IO_BLOCKS_MAX];
+	struct node_run runs[RUN_TABLE_RUNS_MAX];
+	struct pull_write writes[RUN_TABLE_RUNS_MAX];
+	uint32_t writing;
+};
+
+struct node_pull {
+	struct node_pull *prev, *next;		 /* of the session */
+	struct node_pull *wait_prev, *wait_next; /* of those that wait for a place */
+	struct node_session *session;
+	uint64_t request_id;
+	chunk_no_t chunk;
+	version_t above;
+	char source[NAME_SIZE_MAX];
+	char address[ADDR_SIZE_MAX];
+
+	enum pull_state state;
+	int status;    /* the first error */
+	bool answered; /* the host has its answer */
+	struct reactor_task tick_task;
+	struct reactor_timer stall_timer;
+
+	struct transport_conn *conn; /* NULL: none, or gone */
+	struct rpc rpc;
+	struct rpc_call call; /* Hello, Open */
+	bool calling;
+	bool call_done; /* with 0 */
+	struct rpc_call permit_call;
+	bool permit_calling, permit_changed;
+	uint8_t wire_version;
+
+	struct transport_send send; /* FETCH */
+	bool sending, fetching, all_fetched;
+	uint64_t fetch_id;
+	block_no_t from;
+	struct node_buffer rx_buffer; /* lent to the transport */
+	struct pull_batch *batches;   /* PULL_BATCHES */
+	uint64_t block_count;
+};
+
+static void pull_wake(struct node_pull *p)
+{
+	reactor_defer(shard_reactor(p->session->shard), &p->tick_task);
+}
+
+static void pull_error(struct node_pull *p, int status)
+{
+	if (p->status == 0)
+		p->status = status;
+	pull_wake(p);
+}
+
+static void pull_stalled(struct reactor_timer *timer)
+{
+	pull_error(container_of(timer, struct node_pull, stall_timer), -ETIMEDOUT);
+}
+
+static void pull_expect(struct node_pull *p)
+{
+	struct reactor *r = shard_reactor(p->session->shard);
+
+	reactor_timer_arm(r, &p->stall_timer, reactor_now_ns(r) + PULL_STALL_MS * NS_PER_MS);
+}
+
+/* -- applying --------------------------------------------------------------------------------- */
+
+static void batch_end(struct pull_batch *batch)
+{
+	node_buffers_put(&batch->pull->session->shard->rx_memory, &batch->buffer);
+	batch->busy = false;
+	pull_wake(batch->pull);
+}
+
+static void batch_write_done(struct store_write *op, int status)
+{
+	struct pull_batch *batch = container_of(op, struct pull_write, op)->batch;
+	struct node_pull *p = batch->pull;
+
+	if (status != 0)
+		pull_error(p, status);
+	else
+		p->block_count += op->block_count;
+	if (--batch->writing == 0)
+		batch_end(batch);
+}
+
+/* The batch's buffer and crcs hold a payload that checks, runs its table. */
+static void batch_apply(struct pull_batch *batch, uint32_t run_count)
+{
+	struct node_pull *p = batch->pull;
+	struct node_session *s = p->session;
+	uint32_t place = 1;
+
+	if (run_count == 0) {
+		batch_end(batch);
+		return;
+	}
+	batch->writing = run_count;
+	for (uint32_t i = 0; i < run_count; i++) {
+		const struct node_run *run = &batch->runs[i];
+		struct pull_write *w = &batch->writes[i];
+
+		w->batch = batch;
+		w->op = (struct store_write){
+		    .done = batch_write_done,
+		    .kind = run->zeroes ? STORE_ZERO : STORE_DATA,
+		    .volume = s->volume->id,
+		    .chunk = p->chunk,
+		    .block = run->block,
+		    .block_count = run->block_count,
+		    .version = run->version,
+		    .crcs = &batch->crcs[place],
+		    .data = batch->buffer.data + (size_t)place * BLOCK_SIZE,
+		    .resync = true,
+		};
+		if (!run->zeroes)
+			place += run->block_count;
+		store_write(s->shard->config.store, &w->op);
+	}
+}
+
+static struct pull_batch *pull_free_batch(struct node_pull *p)
+{
+	for (uint32_t i = 0; i < PULL_BATCHES; i++)
+		if (!p->batches[i].busy)
+			return &p->batches[i];
+	return NULL;
+}
+
+/* Checks everything of an answer before anything of it is applied. */
+static int batch_check(struct pull_batch *batch, const struct frame *f, uint32_t *ret_run_count)
+{
+	const struct node_pull *p = batch->pull;
+	const struct node_session *s = p->session;
+	int rc;
+
+	if (f->payload_size % BLOCK_SIZE != 0)
+		return -E_BAD_FRAME;
+	if ((f->flags & FRAME_F_MORE) != 0 && (f->block <= p->from || f->block >= s->chunk_blocks))
+		return -E_BAD_FRAME;
+	if (!crc32c_blocks_match(batch->buffer.data, f->crc_count, f->crcs))
+		return -E_BAD_CRC;
+	rc = node_run_table_decode(batch->buffer.data, f->payload_size, s->chunk_blocks,
+				   batch->runs, ret_run_count);
+	if (rc != 0)
+		return rc;
+	for (uint32_t i = 0; i < *ret_run_count; i++)
+		if (batch->runs[i].version <= p->above ||
+		    version_generation(batch->runs[i].version) > s->generation)
+			return -E_BAD_FRAME;
+	return 0;
+}
+
+/* An answer to FETCH. The payload is in rx_buffer, or must be copied. */
+static int pull_take_answer(struct node_pull *p, const struct frame *f)
+{
+	struct node_shard *shard = p->session->shard;
+	struct pull_batch *batch = pull_free_batch(p);
+	uint32_t run_count;
+	int rc;
+
+	if (f->op != FRAME_FETCH || !p->fetching || f->request_id != p->fetch_id ||
+	    (f->flags & FRAME_F_REPLY) == 0 || batch == NULL)
+		return -E_BAD_FRAME;
+	p->fetching = false;
+	reactor_timer_cancel(shard_reactor(shard), &p->stall_timer);
+	if (f->status != 0)
+		return -f->status;
+	if (f->payload_size == 0)
+		return -E_BAD_FRAME;
+	rc = node_session_check_now(p->session);
+	if (rc != 0)
+		return rc;
+	if (p->rx_buffer.data != NULL) {
+		batch->buffer = p->rx_buffer;
+		p->rx_buffer = (struct node_buffer){0};
+	} else {
+		batch->buffer = node_buffers_get(&shard->rx_memory, f->payload_size);
+		if (batch->buffer.data == NULL)
+			return -ENOBUFS;
+		memcpy(batch->buffer.data, f->payload, f->payload_size);
+	}
+	batch->busy = true;
+	rc = batch_check(batch, f, &run_count);
+	if (rc != 0) {
+		batch_end(batch);
+		return rc;
+	}
+	memcpy(batch->crcs, f->crcs, f->crc_count * sizeof(batch->crcs[0]));
+	p->from = f->block;
+	p->all_fetched = (f->flags & FRAME_F_MORE) == 0;
+	batch_apply(batch, run_count);
+	return 0;
+}
+
+/* -- the connection to the source ------------------------------------------------------------- */
+
+static void source_ready(struct transport_conn *conn, void *arg)
+{
+	struct node_pull *p = arg;
+
+	(void)conn;
+	if (p->state == PULL_CONNECTING)
+		p->call_done = true;
+	pull_wake(p);
+}
+
+static void *source_rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct node_pull *p = arg;
+
+	(void)conn;
+	if (f->op == FRAME_CONTROL)
+		return rpc_rx_buffer(&p->rpc, f);
+	if (f->op != FRAME_FETCH || !p->fetching || p->rx_buffer.data != NULL)
+		return NULL;
+	p->rx_buffer = node_buffers_get(&p->session->shard->rx_memory, f->payload_size);
+	return p->rx_buffer.data;
+}
+
+static void source_rx(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct node_pull *p = arg;
+	int rc;
+
+	(void)conn;
+	if (f->op == FRAME_CONTROL) {
+		rpc_rx(&p->rpc, f);
+		return;
+	}
+	if (p->state == PULL_ENDING)
+		return;
+	rc = pull_take_answer(p, f);
+	if (rc != 0)
+		pull_error(p, rc);
+	pull_wake(p);
+}
+
+static void source_closed(struct transport_conn *conn, int reason, void *arg)
+{
+	struct node_pull *p = arg;
+
+	(void)conn;
+	rpc_closed(&p->rpc);
+	p->conn = NULL;
+	node_buffers_put(&p->session->shard->rx_memory, &p->rx_buffer);
+	pull_error(p, reason != 0 ? reason : -E_DISCONNECTED);
+}
+
+static const struct transport_handler source_handler = {
+    .ready = source_ready,
+    .rx_buffer = source_rx_buffer,
+    .rx = source_rx,
+    .closed = source_closed,
+};
+
+/* The source has nothing to ask of us; what it tells (its gate has closed) comes with the next
+ * answer too. */
+static void source_handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
+{
+	(void)arg;
+	if (request->request_id != 0)
+		rpc_fail(rpc, request->request_id, -EOPNOTSUPP, "this side only asks");
+}
+
+static void source_called(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			  const char *text)
+{
+	struct node_pull *p = container_of(call, struct node_pull, call);
+
+	p->calling = false;
+	if (status != 0) {
+		if (p->status == 0 && text != NULL && text[0] != '\0')
+			log_info("node", "pull from %s: %s", p->source, text);
+		pull_error(p, status);
+		return;
+	}
+	if (p->state == PULL_GREETING) {
+		if (reply->body_case != PAVE__V1__CONTROL__BODY_HELLO_REPLY)
+			pull_error(p, -E_BAD_FRAME);
+		else if (strcmp(reply->hello_reply->name, p->source) != 0)
+			pull_error(p, -E_WRONG_NODE);
+		else
+			p->wire_version = (uint8_t)MIN(reply->hello_reply->version, FRAME_VERSION);
+	}
+	p->call_done = true;
+	pull_wake(p);
+}
+
+static void pull_say_hello(struct node_pull *p)
+{
+	struct node_identity *me = &p->session->shard->config.identity;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Hello hello = PAVE__V1__HELLO__INIT;
+
+	hello.version_min = FRAME_VERSION_MIN;
+	hello.version_max = FRAME_VERSION;
+	hello.cluster = (ProtobufCBinaryData){sizeof(me->cluster.bytes), me->cluster.bytes};
+	hello.role = (char *)(uintptr_t) "node";
+	hello.name = me->name;
+	hello.software = (char *)(uintptr_t) "pave-node " PAVE_VERSION;
+	message.body_case = PAVE__V1__CONTROL__BODY_HELLO;
+	message.hello = &hello;
+	p->calling = true;
+	rpc_call_start(&p->rpc, &p->call, &message, 0);
+}
+
+static Pave__V1__Signed *pull_permit(const struct node_pull *p)
+{
+	const struct node_session *s = p->session;
+
+	return pave__v1__signed__unpack(NULL, s->permit_packed_size, s->permit_packed);
+}
+
+static void pull_open(struct node_pull *p)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Open open = PAVE__V1__OPEN__INIT;
+
+	open.permit = pull_permit(p);
+	if (open.permit == NULL) {
+		pull_error(p, -ENOMEM);
+		return;
+	}
+	open.chunk_size = (uint64_t)p->session->chunk_blocks * BLOCK_SIZE;
+	open.read_only = true;
+	message.body_case = PAVE__V1__CONTROL__BODY_OPEN;
+	message.open = &open;
+	p->calling = true;
+	rpc_call_start(&p->rpc, &p->call, &message, 0);
+	pave__v1__signed__free_unpacked(open.permit, NULL);
+}
+
+/* Whether the source takes it shows in what it answers to the next FETCH. */
+static void permit_called(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			  const char *text)
+{
+	struct node_pull *p = container_of(call, struct node_pull, permit_call);
+
+	(void)status;
+	(void)reply;
+	(void)text;
+	p->permit_calling = false;
+	pull_wake(p);
+}
+
+static void pull_update_permit(struct node_pull *p)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PermitUpdate update = PAVE__V1__PERMIT_UPDATE__INIT;
+
+	update.permit = pull_permit(p);
+	if (update.permit == NULL) {
+		pull_error(p, -ENOMEM);
+		return;
+	}
+	message.body_case = PAVE__V1__CONTROL__BODY_PERMIT_UPDATE;
+	message.permit_update = &update;
+	p->permit_changed = false;
+	p->permit_calling = true;
+	rpc_call_start(&p->rpc, &p->permit_call, &message, 0);
+	pave__v1__signed__free_unpacked(update.permit, NULL);
+}
+
+static void fetch_sent(struct transport_send *send, int status)
+{
+	struct node_pull *p = container_of(send, struct node_pull, send);
+
+	(void)status;
+	p->sending = false;
+	pull_wake(p);
+}
+
+static void pull_fetch(struct node_pull *p)
+{
+	p->fetch_id++;
+	p->fetching = true;
+	p->sending = true;
+	p->send.frame = (struct frame){
+	    .wire_version = p->wire_version,
+	    .op = FRAME_FETCH,
+	    .request_id = p->fetch_id,
+	    .chunk = p->chunk,
+	    .block = p->from,
+	    .version = p->above,
+	};
+	p->send.iov_count = 0;
+	p->send.done = fetch_sent;
+	pull_expect(p);
+	transport_send(p->conn, &p->send);
+}
+
+/* -- the course of a pull --------------------------------------------------------------------- */
+
+static void pull_connect(struct node_pull *p)
+{
+	struct node_shard *shard = p->session->shard;
+	int rc;
+
+	p->state = PULL_CONNECTING;
+	p->batches = calloc(PULL_BATCHES, sizeof(*p->batches));
+	if (p->batches == NULL) {
+		pull_error(p, -ENOMEM);
+		return;
+	}
+	for (uint32_t i = 0; i < PULL_BATCHES; i++)
+		p->batches[i].pull = p;
+	rc = transport_connect(shard->config.transport, p->address, &source_handler, p, &p->conn);
+	if (rc != 0) {
+		p->conn = NULL;
+		pull_error(p, rc);
+		return;
+	}
+	rpc_init(&p->rpc, p->conn, source_handle, p);
+}
+
+static bool pull_applying(const struct node_pull *p)
+{
+	for (uint32_t i = 0; p->batches != NULL && i < PULL_BATCHES; i++)
+		if (p->batches[i].busy)
+			return true;
+	return false;
+}
+
+static void pull_answer(struct node_pull *p)
+{
+	struct node_session *s = p->session;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PullReply reply = PAVE__V1__PULL_REPLY__INIT;
+	char text[NAME_SIZE_MAX + 160];
+
+	p->answered = true;
+	if (p->status == 0) {
+		s->shard->stats.pulls++;
+		s->shard->stats.pulled_blocks += p->block_count;
+		reply.blocks = p->block_count;
+		message.body_case = PAVE__V1__CONTROL__BODY_PULL_REPLY;
+		message.pull_reply = &reply;
+		node_session_reply(s, p->request_id, &message);
+		return;
+	}
+	snprintf(text, sizeof(text), "chunk %u could not be pulled from node %s: %s", p->chunk,
+		 p->source, err_text(p->status));
+	node_session_fail(s, p->request_id, p->status, text);
+}
+
+static void pull_start_waiting(struct node_shard *shard)
+{
+	struct node_pull *p = shard->waiting_pulls;
+
+	if (p == NULL || shard->pulls_active == NODE_PULLS_ACTIVE_MAX)
+		return;
+	DL_DELETE2(shard->waiting_pulls, p, wait_prev, wait_next);
+	shard->pulls_active++;
+	pull_connect(p);
+}
+
+static void pull_free(struct node_pull *p)
+{
+	DL_DELETE(p->session->pulls, p);
+	free(p->batches);
+	free(p);
+}
+
+/* Everything of it has ended: the session, and those that wait, go on. */
+static void pull_end(struct node_pull *p)
+{
+	struct node_session *s = p->session;
+	struct node_shard *shard = s->shard;
+
+	reactor_timer_cancel(shard_reactor(shard), &p->stall_timer);
+	pull_free(p);
+	shard->pulls_active--;
+	pull_start_waiting(shard);
+	node_session_control_end(s);
+}
+
+static void pull_tick_ending(struct node_pull *p)
+{
+	if (p->conn != NULL) {
+		transport_close(p->conn);
+		return;
+	}
+	if (pull_applying(p))
+		return;
+	if (!p->answered)
+		pull_answer(p);
+	pull_end(p);
+}
+
+static void pull_tick_fetching(struct node_pull *p)
+{
+	if (p->permit_changed && !p->permit_calling)
+		pull_update_permit(p);
+	if (p->all_fetched) {
+		if (pull_applying(p))
+			return;
+		p->status = node_session_check_now(p->session);
+		pull_answer(p);
+		p->state = PULL_ENDING;
+		pull_tick_ending(p);
+	} else if (!p->fetching && !p->sending && pull_free_batch(p) != NULL) {
+		pull_fetch(p);
+	}
+}
+
+static void pull_tick(struct reactor_task *task)
+{
+	struct node_pull *p = container_of(task, struct node_pull, tick_task);
+	const bool go_on = p->call_done;
+
+	p->call_done = false;
+	if (p->status != 0 && p->state != PULL_WAITING)
+		p->state = PULL_ENDING;
+	switch (p->state) {
+	case PULL_WAITING:
+		break;
+	case PULL_CONNECTING:
+		if (go_on) {
+			p->state = PULL_GREETING;
+			pull_say_hello(p);
+		}
+		break;
+	case PULL_GREETING:
+		if (go_on) {
+			p->state = PULL_OPENING;
+			pull_open(p);
+		}
+		break;
+	case PULL_OPENING:
+		if (go_on) {
+			p->state = PULL_FETCHING;
+			pull_tick_fetching(p);
+		}
+		break;
+	case PULL_FETCHING:
+		pull_tick_fetching(p);
+		break;
+	case PULL_ENDING:
+		pull_tick_ending(p);
+		break;
+	}
+}
+
+static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, struct error *err)
+{
+	if (s->peer_is_node || s->read_only)
+		return error_set(err, -EROFS, "this session can only read");
+	if (permit_find_node(&s->permit, what->source_node) == NULL)
+		return error_set(err, -E_NOT_IN_PERMIT,
+				 "node \"%.63s\" is not in the permit: nothing is pulled from it",
+				 what->source_node);
+	if (strcmp(what->source_node, s->shard->config.identity.name) == 0 ||
+	    strlen(what->source_address) >= ADDR_SIZE_MAX)
+		return error_set(err, -EINVAL, "a pull needs another node and its address");
+	return 0;
+}
+
+void node_pull_begin(struct node_session *s, uint64_t request_id, const Pave__V1__Pull *what)
+{
+	struct node_shard *shard = s->shard;
+	struct node_pull *p;
+	struct error err;
+	int rc = pull_check(s, what, &err);
+
+	if (rc != 0) {
+		node_session_fail(s, request_id, rc, err.text);
+		return;
+	}
+	if (!node_session_control_begin(s, request_id))
+		return;
+	p = calloc(1, sizeof(*p));
+	if (p == NULL) {
+		node_session_fail(s, request_id, -ENOMEM, "no memory for the pull");
+		node_session_control_end(s);
+		return;
+	}
+	p->session = s;
+	p->request_id = request_id;
+	p->chunk = what->chunk;
+	p->above = what->above;
+	p->fetch_id = PULL_REQUEST_ID;
+	snprintf(p->source, sizeof(p->source), "%s", what->source_node);
+	snprintf(p->address, sizeof(p->address), "%s", what->source_address);
+	p->tick_task.run = pull_tick;
+	p->stall_timer.fire = pull_stalled;
+	p->call.done = source_called;
+	p->permit_call.done = permit_called;
+	DL_APPEND(s->pulls, p);
+	DL_APPEND2(shard->waiting_pulls, p, wait_prev, wait_next);
+	pull_start_waiting(shard);
+}
+
+void node_pull_permit_changed(struct node_session *s)
+{
+	struct node_pull *p;
+
+	DL_FOREACH (s->pulls, p) {
+		if (p->state < PULL_OPENING)
+			continue;
+		p->permit_changed = true;
+		pull_wake(p);
+	}
+}
+
+void node_pull_abort_all(struct node_session *s)
+{
+	struct node_pull *p, *tmp;
+
+	DL_FOREACH_SAFE (s->pulls, p, tmp) {
+		if (p->state == PULL_WAITING) {
+			/* It has begun nothing: it goes at once. */
+			DL_DELETE2(s->shard->waiting_pulls, p, wait_prev, wait_next);
+			pull_free(p);
+			s->controls--;
+		} else {
+			pull_error(p, -E_DISCONNECTED);
+		}
+	}
+}
+
+void node_pull_destroy_all(struct node_session *s)
+{
+	struct node_pull *p, *tmp;
+
+	DL_FOREACH_SAFE (s->pulls, p, tmp)
+		pull_free(p);
+}
