@@ -52,15 +52,15 @@ uint64_t site_version(const struct site_document *d);
 const char *site_campus(const struct site_document *d);	   /* "" when missing */
 const char *site_territory(const struct site_document *d); /* "" when missing */
 const char *site_operator(const struct site_document *d);  /* "" when missing */
-int64_t site_not_before(const struct site_document *d);
-int64_t site_not_after(const struct site_document *d);
+int64_t site_not_before(const struct site_document *d);	   /* INT64_MIN when missing */
+int64_t site_not_after(const struct site_document *d);	   /* INT64_MIN when missing */
 /* Degrees; false when missing. */
 bool site_position(const struct site_document *d, double *ret_latitude, double *ret_longitude);
 
 const struct uuid *revocations_cluster(const struct revocations_document *d);
 uint64_t revocations_version(const struct revocations_document *d);
-int64_t revocations_issued_at(const struct revocations_document *d);
-int64_t revocations_not_after(const struct revocations_document *d);
+int64_t revocations_issued_at(const struct revocations_document *d); /* INT64_MIN when missing */
+int64_t revocations_not_after(const struct revocations_document *d); /* INT64_MIN when missing */
 /* The version of the site's certificate that is in force; 0: the snapshot doesn't list the site. */
 uint64_t revocations_site_version(const struct revocations_document *d, const char *site);
 /* True when the site has a withdrawal with effective_from <= now. ret_from, ret_reason may be NULL.
@@ -70,6 +70,22 @@ bool revocations_withdrawn(const struct revocations_document *d, const char *sit
 /* The first moment after now at which a withdrawal of the site takes effect; INT64_MAX: none. */
 int64_t revocations_next_withdrawal(const struct revocations_document *d, const char *site,
 				    int64_t now);
+
+/* What changes from one snapshot to the next; the version goes up by one. */
+struct revocations_change {
+	int64_t issued_at, not_after; /* ns; written in whole seconds */
+	const char *site;	      /* NULL: nothing but the times */
+	uint64_t
+	    site_version; /* puts this version in force and lifts the site's withdrawals; 0: no */
+	bool withdraw;
+	int64_t effective_from;
+	const char *reason; /* NULL: none given */
+};
+
+/* The text of the next snapshot, to be signed: malloc'd. Unknown members of the old one are kept.
+ * -ENOMEM. */
+int revocations_amend(const struct revocations_document *old,
+		      const struct revocations_change *change, char **ret_json, struct error *err);
 
 const char *policy_name(const struct policy_document *d);
 uint64_t policy_version(const struct policy_document *d);

@@ -22,6 +22,9 @@ struct signing_key;
 int signing_key_read(const char *path, const char *keyid, struct signing_key **ret,
 		     struct error *err);
 int signing_key_generate(const char *keyid, struct signing_key **ret, struct error *err);
+/* The key that the 32 bytes are (RFC 8032, 5.1.5): for simulations that must repeat. */
+int signing_key_from_seed(const char *keyid, const uint8_t seed[32], struct signing_key **ret,
+			  struct error *err);
 const char *signing_key_id(const struct signing_key *k);
 /* PEM texts; the caller frees. NULL without memory. */
 char *signing_key_public_pem(const struct signing_key *k);
@@ -40,7 +43,7 @@ const char *dsse_type(const struct dsse_envelope *e);
 const void *dsse_payload(const struct dsse_envelope *e, size_t *ret_size);
 size_t dsse_signature_count(const struct dsse_envelope *e);
 const char *dsse_signature_keyid(const struct dsse_envelope *e, size_t i);
-void dsse_free(struct dsse_envelope *e);
+void dsse_free(struct dsse_envelope *e); /* NULL is allowed */
 
 /* 0 when the signatures that verify under root's keys meet the threshold of role. -E_BAD_SIGNATURE:
  * the text tells which keys were needed, and what was wrong with each signature. */

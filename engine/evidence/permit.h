@@ -72,12 +72,14 @@ int permit_open(const Pave__V1__Signed *s, const struct root_document *root, uin
 const struct permit_node *permit_find_node(const struct permit *p, const char *node);
 void permit_deinit(struct permit *p); /* zeroed memory is allowed */
 
-/* As permit_open; nonce must be the one that was asked with. -E_LEASE_EXPIRED. */
+/* As permit_open, with -E_LEASE_EXPIRED; nonce must be the one that was asked with. The caller must
+ * still compare node and site with its own. */
 int lease_open(const Pave__V1__Signed *s, const struct root_document *root, const void *nonce,
 	       size_t nonce_size, uint64_t now_ns, int64_t wall_ns, struct lease *ret_lease,
 	       struct error *err);
 
-/* Made by the placement driver. The message is the caller's; *ret is freed as in signed_make. */
+/* Made by the placement driver. The message is the caller's; *ret is freed as in signed_make. What
+ * permit_open would call malformed is refused here already: -E_BAD_DOCUMENT. */
 int permit_make(const Pave__V1__Permit *permit, struct signing_key *key, Pave__V1__Signed **ret,
 		struct error *err);
 int lease_make(const Pave__V1__Lease *lease, struct signing_key *key, Pave__V1__Signed **ret,

@@ -9,6 +9,9 @@
 
 #include "engine/evidence/dsse.h"
 
+#define TRUST_DOCUMENTS_MAX 16384u /* remembered at once; more is -E_LIMIT */
+#define TRUST_ROOTS_MAX	    256u   /* earlier roots remembered */
+
 struct trust;
 
 /* path: the state file, created when missing; NULL: state in memory only (simulator, tests).
@@ -17,9 +20,10 @@ struct trust;
  * than the one kept at that version), -E_BAD_SIGNATURE, -E_CORRUPT, -EIO. */
 int trust_open(const char *path, const void *root_envelope, size_t root_size, struct trust **ret,
 	       struct error *err);
+/* Valid until the next trust_accept_root that returns 0, or trust_close. */
 const struct root_document *trust_root(const struct trust *t);
 const void *trust_root_envelope(const struct trust *t, size_t *ret_size);
-void trust_close(struct trust *t);
+void trust_close(struct trust *t); /* NULL is allowed */
 
 /* A new root: signed by the thresholds of both. */
 int trust_accept_root(struct trust *t, const void *envelope, size_t size, struct error *err);
