@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "engine/disk/disk.h"
+#include "engine/disk/fault.h"
 #include "engine/reactor/io.h"
 
 #define DISK_SIZE   (4 * MIB)
@@ -594,8 +595,169 @@ START_TEST(mistakes_of_the_caller_are_caught)
 }
 END_TEST
 
-static void add_all(TCase *bare, TCase *tc)
+/* -- the fault layer -----------------------------------------------------------------------------
+ */
+
+static struct disk_fault_plan plan;
+static char *data, *back;
+
+static void set_up_fault(void)
 {
+	struct disk *inner;
+
+	set_up_disk();
+	inner = disk;
+	ck_assert_int_eq(disk_fault_open(inner, &plan, &disk), 0);
+	ck_assert_uint_eq(disk->size_bytes, DISK_SIZE);
+	data = reactor_memory(reactor, 64 * KIB);
+	back = reactor_memory(reactor, 64 * KIB);
+	fill(data, 64 * KIB);
+	for (uint64_t b = 0; b < 64; b += 16)
+		ck_assert_int_eq(run(DISK_WRITE, b, data, 16, true), 0);
+	fill(data, 64 * KIB);
+	memset(plan.submitted, 0, sizeof plan.submitted);
+	forget_counts();
+}
+
+static void plan_one(struct disk_fault fault)
+{
+	plan.faults[0] = fault;
+	plan.count = 1;
+}
+
+START_TEST(a_fault_strikes_the_operation_that_it_names)
+{
+	plan_one((struct disk_fault){.kind = DISK_FAULT_ERROR,
+				     .on_kinds = DISK_FAULT_ON(DISK_WRITE),
+				     .skip = 2,
+				     .times = 2,
+				     .status = -ENOSPC});
+	for (uint32_t i = 0; i < 6; i++) {
+		ck_assert_int_eq(run(DISK_WRITE, i, data, 1, false), i / 2 == 1 ? -ENOSPC : 0);
+		ck_assert_int_eq(run(DISK_READ, i, back, 1, false), 0);
+		ck_assert_int_eq(memcmp(data, back, BLOCK_SIZE) == 0, i / 2 != 1);
+	}
+	ck_assert_uint_eq(plan.faults[0].hits, 2);
+	ck_assert_uint_eq(plan.submitted[DISK_WRITE], 6);
+	ck_assert_uint_eq(plan.submitted[DISK_READ], 6);
+	ck_assert_uint_eq(plain_writes, 4);
+}
+END_TEST
+
+START_TEST(a_fault_strikes_where_it_says)
+{
+	plan_one((struct disk_fault){.kind = DISK_FAULT_ERROR,
+				     .on_kinds = DISK_FAULT_ON_ALL,
+				     .from = 4 * BLOCK_SIZE,
+				     .to = 5 * BLOCK_SIZE,
+				     .times = DISK_FAULT_FOREVER,
+				     .status = -EIO});
+	ck_assert_int_eq(run(DISK_READ, 0, back, 4, false), 0);
+	ck_assert_int_eq(run(DISK_READ, 0, back, 5, false), -EIO);
+	ck_assert_int_eq(run(DISK_WRITE, 4, data, 1, false), -EIO);
+	ck_assert_int_eq(run(DISK_READ, 5, back, 1, false), 0);
+	ck_assert_int_eq(run(DISK_FLUSH, 0, NULL, 0, false), 0);
+	ck_assert_int_eq(run(DISK_DISCARD, 3, NULL, 4, false), -EIO);
+	plan.count = 0;
+	ck_assert_int_eq(run(DISK_READ, 0, back, 5, false), 0);
+}
+END_TEST
+
+START_TEST(dropped_and_misdirected_writes_succeed)
+{
+	plan.faults[0] = (struct disk_fault){
+	    .kind = DISK_FAULT_DROP, .on_kinds = DISK_FAULT_ON(DISK_WRITE), .times = 1};
+	plan.faults[1] = (struct disk_fault){.kind = DISK_FAULT_MISDIRECT,
+					     .on_kinds = DISK_FAULT_ON(DISK_WRITE),
+					     .skip = 1,
+					     .times = 1,
+					     .elsewhere = 20 * BLOCK_SIZE};
+	plan.count = 2;
+	ck_assert_int_eq(run(DISK_WRITE, 0, data, 1, true), 0);
+	ck_assert_int_eq(run(DISK_READ, 0, back, 1, false), 0);
+	ck_assert_mem_ne(data, back, BLOCK_SIZE);
+	ck_assert_int_eq(run(DISK_WRITE, 0, data, 1, true), 0);
+	ck_assert_int_eq(run(DISK_READ, 0, back, 1, false), 0);
+	ck_assert_mem_ne(data, back, BLOCK_SIZE);
+	ck_assert_int_eq(run(DISK_READ, 20, back, 1, false), 0);
+	ck_assert_mem_eq(data, back, BLOCK_SIZE);
+	ck_assert_int_eq(run(DISK_WRITE, 0, data, 1, true), 0);
+	ck_assert_int_eq(run(DISK_READ, 0, back, 1, false), 0);
+	ck_assert_mem_eq(data, back, BLOCK_SIZE);
+}
+END_TEST
+
+START_TEST(a_read_has_one_bit_flipped)
+{
+	struct iovec in[2] = {{back, 4 * KIB}, {back + 8 * KIB, 8 * KIB}};
+	struct call c;
+
+	ck_assert_int_eq(run(DISK_WRITE, 7, data, 3, false), 0);
+	plan_one((struct disk_fault){.kind = DISK_FAULT_FLIP,
+				     .on_kinds = DISK_FAULT_ON(DISK_READ),
+				     .times = 1,
+				     .bit = 8 * 5000 + 3});
+	start_vectored(&c, DISK_READ, in, 2);
+	ck_assert_int_eq(finish(&c), 0);
+	ck_assert_mem_eq(back, data, 4 * KIB);
+	/* Byte 5000 of the read is in its second iovec. */
+	ck_assert_uint_eq((uint8_t)back[8 * KIB + 904] ^ (uint8_t)data[5000], 8);
+	back[8 * KIB + 904] = data[5000];
+	ck_assert_mem_eq(back + 8 * KIB, data + 4 * KIB, 8 * KIB);
+	start_vectored(&c, DISK_READ, in, 2);
+	ck_assert_int_eq(finish(&c), 0);
+	ck_assert_mem_eq(back + 8 * KIB, data + 4 * KIB, 8 * KIB);
+}
+END_TEST
+
+START_TEST(flushes_lie)
+{
+	plan.faults[0] = (struct disk_fault){.kind = DISK_FAULT_LIE,
+					     .on_kinds = DISK_FAULT_ON(DISK_WRITE),
+					     .times = DISK_FAULT_FOREVER};
+	plan.faults[1] = (struct disk_fault){.kind = DISK_FAULT_DROP,
+					     .on_kinds = DISK_FAULT_ON(DISK_FLUSH),
+					     .times = DISK_FAULT_FOREVER};
+	plan.count = 2;
+	ck_assert_int_eq(run(DISK_WRITE, 0, data, 1, true), 0);
+	ck_assert_int_eq(run(DISK_FLUSH, 0, NULL, 0, false), 0);
+	ck_assert_uint_eq(plain_writes, 1);
+	ck_assert_uint_eq(dsync_writes + syncs, 0);
+	ck_assert_int_eq(run(DISK_READ, 0, back, 1, false), 0);
+	ck_assert_mem_eq(data, back, BLOCK_SIZE);
+}
+END_TEST
+
+START_TEST(a_delayed_operation_is_late_and_others_are_not)
+{
+	struct call slow, fast;
+	uint64_t begin_ns;
+
+	plan_one((struct disk_fault){.kind = DISK_FAULT_DELAY,
+				     .on_kinds = DISK_FAULT_ON(DISK_WRITE),
+				     .times = 1,
+				     .delay_ns = 20 * NS_PER_MS});
+	reactor_refresh(reactor);
+	begin_ns = reactor_now_ns(reactor);
+	start(&slow, DISK_WRITE, 0, data, 1, false);
+	start(&fast, DISK_WRITE, 1, data, 1, false);
+	ck_assert_int_eq(finish(&fast), 0);
+	ck_assert_uint_eq(slow.times, 0);
+	ck_assert_int_eq(finish(&slow), 0);
+	ck_assert_uint_ge(reactor_now_ns(reactor), begin_ns + 20 * NS_PER_MS);
+	ck_assert_int_eq(run(DISK_READ, 0, back, 1, false), 0);
+	ck_assert_mem_eq(data, back, BLOCK_SIZE);
+}
+END_TEST
+
+static void add_all(TCase *bare, TCase *tc, TCase *fault)
+{
+	tcase_add_test(fault, a_fault_strikes_the_operation_that_it_names);
+	tcase_add_test(fault, a_fault_strikes_where_it_says);
+	tcase_add_test(fault, dropped_and_misdirected_writes_succeed);
+	tcase_add_test(fault, a_read_has_one_bit_flipped);
+	tcase_add_test(fault, flushes_lie);
+	tcase_add_test(fault, a_delayed_operation_is_late_and_others_are_not);
 	tcase_add_test(bare, creating_allocates_all_of_it);
 	tcase_add_test(bare, creating_what_cannot_be_leaves_nothing);
 	tcase_add_test(bare, opening_names_what_is_wrong);
@@ -616,6 +778,7 @@ static void add_all(TCase *bare, TCase *tc)
 int main(int argc, char **argv)
 {
 	TCase *bare = tcase_create("opening"), *tc = tcase_create("disk");
+	TCase *fault = tcase_create("fault");
 	Suite *s = suite_create("disk");
 	SRunner *sr = srunner_create(s);
 	int failed;
@@ -624,11 +787,14 @@ int main(int argc, char **argv)
 		return child_main(argv[1]);
 	tcase_add_checked_fixture(bare, set_up, tear_down);
 	tcase_add_checked_fixture(tc, set_up_disk, tear_down);
+	tcase_add_checked_fixture(fault, set_up_fault, tear_down);
+	tcase_set_timeout(fault, 60);
 	tcase_set_timeout(bare, 60);
 	tcase_set_timeout(tc, 60);
-	add_all(bare, tc);
+	add_all(bare, tc, fault);
 	suite_add_tcase(s, bare);
 	suite_add_tcase(s, tc);
+	suite_add_tcase(s, fault);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
