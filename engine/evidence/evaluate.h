@@ -9,24 +9,29 @@
 #define FAILED_RULES_MAX 64u
 
 struct failed_rule {
-	char rule[48]; /* "territory", "labels", "ownership", "operator", "forbidden_jurisdictions",
-			* "exposure", "certificate", "revocations" */
-	char field[96];	 /* of the certificate or snapshot, as "ownership.holders[1].capital_ppm" */
+	/* "certificate", "revocations", "territory", "labels", "ownership", "operator",
+	 * "forbidden_jurisdictions", "exposure"; "root"; "policy" for what a policy leaves out. */
+	char rule[48];
+	/* Of the certificate, as "ownership.holders[1].capital_ppm"; of the snapshot, as
+	 * "revocations.not_after"; of the policy or the root, as "policy.territory". */
+	char field[96];
 	char value[160]; /* what it is; "(missing)" */
-	char bound[160]; /* what the policy asks */
+	char bound[160]; /* what is asked */
 };
 
 struct verdict {
 	bool eligible;
-	int64_t
-	    until; /* exclusive; the first moment at which what is true now may cease to be:
-		    * certificate, label, snapshot expiry, staleness bound, a withdrawal to come */
+	/* Exclusive: the first moment at which what is true now may cease to be: certificate,
+	 * label, snapshot expiry, staleness bound, a withdrawal to come. 0 when not eligible. */
+	int64_t until;
 	uint32_t failed_count; /* all of them are counted; the first FAILED_RULES_MAX are kept */
 	struct failed_rule failed[FAILED_RULES_MAX];
 };
 
 /* site or revocations may be NULL: evidence that is absent is a refusal, and the verdict says so.
- * now: ns since 1970. */
+ * now: ns since 1970. A snapshot that claims to be issued after now (by more than
+ * EVALUATE_CLOCK_BOUND_MS) is refused: then it or the clock is wrong. */
+#define EVALUATE_CLOCK_BOUND_MS 500u
 void evaluate(const struct site_document *site, const struct revocations_document *revocations,
 	      const struct policy_document *policy, int64_t now, struct verdict *ret_verdict);
 
@@ -35,6 +40,9 @@ void evaluate(const struct site_document *site, const struct revocations_documen
  * "certificate" and "revocations". */
 void evaluate_site(const struct site_document *site, const struct revocations_document *revocations,
 		   int64_t now, struct verdict *ret_verdict);
+
+/* Folds the trust root's own end into a verdict: everything rests on it. */
+void evaluate_root(const struct root_document *root, int64_t now, struct verdict *verdict);
 
 /* Great-circle distance in km. */
 double distance_km(double lat1, double lon1, double lat2, double lon2);
