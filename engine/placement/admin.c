@@ -1,0 +1,543 @@
+/* The driver and its admins: volumes, nodes, status. Evidence: admin_evidence.c. See driver.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+#include "engine/placement/driver.h"
+#include "engine/placement/planner.h"
+
+static void fail(struct pd_request *q, int code, const char *fmt, const char *name)
+{
+	struct error err;
+
+	error_set(&err, code, fmt, name);
+	request_fail(q, &err);
+}
+
+/* -- what is said of volumes and nodes -------------------------------------------------------- */
+
+/* Whether some chunk has fewer eligible copies than the policy asks acknowledgements of. */
+static bool is_frozen(struct pd *pd, const struct reg_volume *v, int64_t now)
+{
+	bool eligible[REG_MAP_NODES_MAX];
+	bool all = true;
+
+	for (uint32_t i = 0; i < v->node_count; i++) {
+		eligible[i] =
+		    verdicts_get(&pd->verdicts, v->nodes[i]->site, v->policy, now)->eligible;
+		all = all && eligible[i];
+	}
+	for (uint32_t c = 0; !all && c < v->chunk_count; c++) {
+		const uint8_t *row = v->map + (size_t)c * v->replicas;
+		uint32_t n = 0;
+
+		for (uint32_t i = 0; i < v->replicas; i++)
+			n += eligible[row[i]];
+		if (n < v->min_acks)
+			return true;
+	}
+	return false;
+}
+
+static const char *volume_state(struct pd *pd, const struct reg_volume *v, int64_t now)
+{
+	if (!v->attachment.live)
+		return "detached";
+	if (!host_is_attached(v, now))
+		return "lapsed";
+	return is_frozen(pd, v, now) ? "frozen" : "attached";
+}
+
+static void add_reports(struct arena *a, const struct reg_volume *v, Pave__V1__VolumeInfo *m)
+{
+	Pave__V1__ReplicaState **list = arena_get(a, (v->report_count + 1) * sizeof *list);
+
+	for (uint32_t i = 0; list != NULL && i < v->report_count; i++) {
+		struct replica_report *p = &v->reports[i];
+		Pave__V1__ReplicaState *s = arena_get(a, sizeof *s);
+
+		if (s == NULL)
+			return;
+		pave__v1__replica_state__init(s);
+		s->node = p->node;
+		s->state = p->state;
+		s->transport = p->transport;
+		s->lag = p->lag;
+		list[i] = s;
+	}
+	if (list == NULL)
+		return;
+	m->attached_replicas = list;
+	m->n_attached_replicas = v->report_count;
+}
+
+static Pave__V1__VolumeInfo *volume_info(struct pd *pd, struct arena *a, struct reg_volume *v,
+					 int64_t now)
+{
+	Pave__V1__VolumeInfo *m = arena_get(a, sizeof *m);
+	const struct policy_document *policy = verdicts_policy(&pd->verdicts, v->policy);
+
+	if (m == NULL)
+		return NULL;
+	pave__v1__volume_info__init(m);
+	m->name = v->name;
+	m->id = v->id;
+	m->size = v->size;
+	m->chunk_size = v->chunk_size;
+	m->policy = v->policy;
+	m->policy_version = policy != NULL ? policy_version(policy) : 0;
+	m->replicas = v->replicas;
+	m->min_acks = v->min_acks;
+	m->generation = v->generation;
+	m->state = (char *)(uintptr_t)volume_state(pd, v, now);
+	if (v->attachment.live) {
+		m->holder = v->attachment.holder;
+		m->endpoint = v->attachment.endpoint;
+		m->permit_until = v->attachment.bound;
+	}
+	m->created_at = v->created_at;
+	m->map_version = v->map_version;
+	add_reports(a, v, m);
+	return m;
+}
+
+static uint64_t node_lag(const struct pd *pd, const struct reg_node *n)
+{
+	uint64_t lag = 0;
+
+	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
+		for (uint32_t i = 0; i < v->report_count; i++)
+			if (strcmp(v->reports[i].node, n->name) == 0)
+				lag += v->reports[i].lag;
+	return lag;
+}
+
+static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_node *n,
+				     int64_t now)
+{
+	static const char *const states[] = {
+	    [NODE_DOWN] = "down", [NODE_UP] = "up", [NODE_REFUSED] = "refused"};
+	const struct verdict_brief *b;
+	Pave__V1__NodeInfo *m = arena_get(a, sizeof *m);
+	char **addresses = arena_get(a, (n->address_count + 1) * sizeof *addresses);
+
+	if (m == NULL || addresses == NULL)
+		return NULL;
+	pave__v1__node_info__init(m);
+	for (uint32_t i = 0; i < n->address_count; i++)
+		addresses[i] = n->addresses[i];
+	m->node = n->name;
+	m->site = n->site;
+	m->addresses = addresses;
+	m->n_addresses = n->address_count;
+	m->state = (char *)(uintptr_t)states[node_state(n, now)];
+	m->reason = n->reason;
+	m->lease_until = n->lease_until;
+	m->last_seen = n->last_seen;
+	m->size_bytes = n->size_bytes;
+	m->live_bytes = n->live_bytes;
+	m->free_bytes = n->free_bytes;
+	m->clock_offset_ns = n->clock_offset_ns;
+	m->chunks = (uint32_t)MIN(n->placed_chunks, (uint64_t)UINT32_MAX);
+	b = verdicts_get(&pd->verdicts, n->site, pd->default_policy, now);
+	m->eligible = b->eligible;
+	m->eligible_until = b->eligible ? b->until : 0;
+	m->ineligible_why = arena_text(a, b->why);
+	m->lag = node_lag(pd, n);
+	return m;
+}
+
+static Pave__V1__NodeInfo **all_nodes(struct pd *pd, struct arena *a, int64_t now, size_t *ret)
+{
+	size_t count = HASH_COUNT(pd->reg.nodes);
+	Pave__V1__NodeInfo **list = arena_get(a, (count + 1) * sizeof *list);
+	size_t i = 0;
+
+	for (struct reg_node *n = pd->reg.nodes; list != NULL && n != NULL; n = n->hh.next)
+		list[i++] = node_info(pd, a, n, now);
+	*ret = i;
+	return list;
+}
+
+/* Volumes after the name `after`, in the order of their names, up to max. */
+static int by_name(const void *a, const void *b)
+{
+	const struct reg_volume *const *x = a;
+	const struct reg_volume *const *y = b;
+
+	return strcmp((*x)->name, (*y)->name);
+}
+
+static Pave__V1__VolumeInfo **some_volumes(struct pd *pd, struct arena *a, const char *after,
+					   int64_t now, size_t *ret_count, bool *ret_more)
+{
+	size_t total = HASH_CNT(hh_name, pd->reg.names);
+	struct reg_volume **sorted = arena_get(a, (total + 1) * sizeof *sorted);
+	Pave__V1__VolumeInfo **list;
+	size_t n = 0;
+	size_t count;
+
+	if (sorted == NULL)
+		return NULL;
+	for (struct reg_volume *v = pd->reg.names; v != NULL; v = v->hh_name.next)
+		if (strcmp(v->name, after) > 0)
+			sorted[n++] = v;
+	qsort(sorted, n, sizeof *sorted, by_name);
+	count = MIN(n, (size_t)PD_LIST_VOLUMES_MAX);
+	list = arena_get(a, (count + 1) * sizeof *list);
+	for (size_t i = 0; list != NULL && i < count; i++)
+		list[i] = volume_info(pd, a, sorted[i], now);
+	*ret_count = count;
+	*ret_more = n > count;
+	return list;
+}
+
+/* Sends m, or an error when a piece of it couldn't be made; frees the pieces. */
+static void answer(struct pd_request *q, Pave__V1__Control *m, struct arena *a)
+{
+	struct error err;
+
+	if (arena_failed(a)) {
+		error_set(&err, -ENOMEM, "no memory for the answer");
+		request_fail(q, &err);
+	} else {
+		request_reply(q, m);
+	}
+	arena_deinit(a);
+}
+
+/* -- volumes ---------------------------------------------------------------------------------- */
+
+static int check_create(struct pd *pd, const Pave__V1__VolumeCreate *c, uint64_t chunk_size,
+			const char *policy, struct error *err)
+{
+	char size[32], max[32];
+
+	if (!text_is_name(c->name))
+		return error_set(err, -EINVAL,
+				 "\"%.80s\" is no name for a volume: up to %u of [a-z0-9._-], "
+				 "beginning with a letter or digit",
+				 c->name, NAME_SIZE_MAX - 1);
+	if (reg_volume_find(&pd->reg, c->name) != NULL)
+		return error_set(err, -EEXIST, "volume %s is there already", c->name);
+	if (chunk_size < CHUNK_SIZE_MIN || chunk_size > CHUNK_SIZE_MAX ||
+	    (chunk_size & (chunk_size - 1)) != 0)
+		return error_set(err, -EINVAL,
+				 "volume %s: a chunk size of %s is no power of two from 16MiB to "
+				 "1GiB",
+				 c->name, text_size(chunk_size, size, sizeof size));
+	if (c->size == 0 || c->size % BLOCK_SIZE != 0)
+		return error_set(err, -EINVAL,
+				 "volume %s: a size of %llu bytes is no positive multiple of %u",
+				 c->name, (unsigned long long)c->size, BLOCK_SIZE);
+	if (c->size > REG_CHUNKS_MAX * chunk_size)
+		return error_set(err, -EINVAL,
+				 "volume %s: %s is over %s, the most for chunks of this size: take "
+				 "larger chunks",
+				 c->name, text_size(c->size, size, sizeof size),
+				 text_size(REG_CHUNKS_MAX * chunk_size, max, sizeof max));
+	if (verdicts_policy(&pd->verdicts, policy) == NULL)
+		return error_set(
+		    err, -ENOENT,
+		    "volume %s: policy \"%.64s\" is not known; there are presets "
+		    "(secnumcloud-fr, cloud-de-confiance, dev) and those that were put",
+		    c->name, policy);
+	if (pd->reg.volume_count >= PD_VOLUMES_MAX)
+		return error_set(err, -E_LIMIT, "volume %s: there are %u volumes already, the most",
+				 c->name, pd->reg.volume_count);
+	return 0;
+}
+
+static void add_planner_site(struct pd *pd, struct arena *a, const char *name, const char *policy,
+			     int64_t now, struct planner_site *ret)
+{
+	const struct verdict_site *s = verdicts_site(&pd->verdicts, name);
+	const struct verdict_brief *b = verdicts_get(&pd->verdicts, name, policy, now);
+
+	*ret = (struct planner_site){.name = name, .campus = "", .eligible = b->eligible};
+	if (!b->eligible)
+		ret->why = arena_text(a, b->why);
+	if (s == NULL)
+		return;
+	ret->campus = site_campus(s->doc);
+	ret->has_position = site_position(s->doc, &ret->latitude, &ret->longitude);
+}
+
+/* The planner's view of sites and nodes. -ENOMEM. */
+static int planner_view(struct pd *pd, struct arena *a, const char *policy,
+			struct planner_input *in, struct reg_node ***ret_nodes)
+{
+	size_t sites_max = HASH_COUNT(pd->verdicts.sites) + HASH_COUNT(pd->reg.nodes);
+	struct planner_site *sites = arena_get(a, (sites_max + 1) * sizeof *sites);
+	struct planner_node *nodes = arena_get(a, (HASH_COUNT(pd->reg.nodes) + 1) * sizeof *nodes);
+	struct reg_node **back = arena_get(a, (HASH_COUNT(pd->reg.nodes) + 1) * sizeof *back);
+	int64_t now = reg_now(&pd->reg, NULL);
+
+	if (sites == NULL || nodes == NULL || back == NULL)
+		return -ENOMEM;
+	for (const struct verdict_site *s = pd->verdicts.sites; s != NULL; s = s->hh.next)
+		add_planner_site(pd, a, s->name, policy, now, &sites[in->site_count++]);
+	for (struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next) {
+		enum node_state state = node_state(n, now);
+		uint32_t site = 0;
+
+		while (site < in->site_count && strcmp(sites[site].name, n->site) != 0)
+			site++;
+		if (site == in->site_count)
+			add_planner_site(pd, a, n->site, policy, now, &sites[in->site_count++]);
+		back[in->node_count] = n;
+		nodes[in->node_count++] =
+		    (struct planner_node){.name = n->name,
+					  .site = site,
+					  .up = state == NODE_UP,
+					  .why = state == NODE_REFUSED ? n->reason : "down",
+					  .size_bytes = n->size_bytes,
+					  .free_bytes = n->free_bytes,
+					  .placed_bytes = n->placed_bytes};
+	}
+	in->sites = sites;
+	in->nodes = nodes;
+	*ret_nodes = back;
+	return 0;
+}
+
+/* Plans the volume and puts it into the register. NULL: *err. */
+static struct reg_volume *place(struct pd *pd, const char *name, uint64_t size, uint64_t chunk_size,
+				const char *policy_name, struct error *err)
+{
+	const struct policy_document *policy = verdicts_policy(&pd->verdicts, policy_name);
+	struct planner_input in = {.policy = policy_name,
+				   .replicas = policy_replicas(policy),
+				   .distinct = policy_distinct(policy),
+				   .min_distance_km = policy_min_distance_km(policy),
+				   .chunk_count = (uint32_t)((size + chunk_size - 1) / chunk_size),
+				   .chunk_size = chunk_size};
+	struct planner_result plan = {0};
+	struct reg_node **nodes = NULL;
+	struct reg_node **all;
+	struct reg_volume *v = NULL;
+	struct arena a = {0};
+
+	if (in.replicas < 1 || in.replicas > REPLICAS_MAX) {
+		error_set(err, -E_DENIED,
+			  "policy %s asks for %u replicas, this driver makes 1 to %u", policy_name,
+			  in.replicas, REPLICAS_MAX);
+		goto out;
+	}
+	if (planner_view(pd, &a, policy_name, &in, &all) != 0) {
+		error_set(err, -ENOMEM, "no memory for planning volume %s", name);
+		goto out;
+	}
+	if (planner_place(&in, &plan, err) != 0) {
+		error_wrap(err, "volume %s cannot be placed", name);
+		goto out;
+	}
+	nodes = calloc(plan.node_count, sizeof(struct reg_node *));
+	for (uint32_t i = 0; nodes != NULL && i < plan.node_count; i++)
+		nodes[i] = all[plan.nodes[i]];
+	if (nodes != NULL)
+		v = reg_volume_add(&pd->reg, name, in.chunk_count, in.replicas, chunk_size, nodes,
+				   plan.node_count, plan.map);
+	if (v == NULL) {
+		error_set(err, -ENOMEM, "no memory for volume %s", name);
+		free(nodes);
+		goto out;
+	}
+	plan.map = NULL; /* the volume's now */
+out:
+	planner_result_deinit(&plan);
+	arena_deinit(&a);
+	return v;
+}
+
+static void send_volume(struct pd_request *q, struct reg_volume *v, bool with_map)
+{
+	struct pd *pd = q->pd;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeGetReply r = PAVE__V1__VOLUME_GET_REPLY__INIT;
+	struct arena a = {0};
+	int64_t now = reg_now(&pd->reg, NULL);
+
+	r.info = volume_info(pd, &a, v, now);
+	r.verdicts = arena_get(&a, (v->node_count + 1) * sizeof *r.verdicts);
+	for (uint32_t i = 0; r.verdicts != NULL && i < v->node_count; i++) {
+		bool seen = false;
+
+		for (uint32_t j = 0; j < i && !seen; j++)
+			seen = strcmp(v->nodes[j]->site, v->nodes[i]->site) == 0;
+		if (!seen)
+			r.verdicts[r.n_verdicts++] = admin_verdict(
+			    pd, &a, v->nodes[i]->site, v->policy, now, FAILED_RULES_MAX);
+	}
+	r.nodes = host_map_nodes(&a, v);
+	r.n_nodes = v->node_count;
+	if (with_map) {
+		r.map.data = v->map;
+		r.map.len = (size_t)v->chunk_count * v->replicas;
+	}
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_GET_REPLY;
+	m.volume_get_reply = &r;
+	answer(q, &m, &a);
+}
+
+static void created(struct pd_request *q)
+{
+	struct reg_volume *v = reg_volume_by_id(&q->pd->reg, q->volume);
+
+	if (v == NULL || v->deleted)
+		fail(q, -ENOENT, "the volume was deleted meanwhile%s", "");
+	else
+		send_volume(q, v, false);
+}
+
+void admin_volume_create(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__VolumeCreate *c = m->volume_create;
+	struct pd *pd = q->pd;
+	uint64_t chunk_size = c->chunk_size != 0 ? c->chunk_size : CHUNK_SIZE_DEFAULT;
+	const char *policy = c->policy[0] != '\0' ? c->policy : pd->default_policy;
+	struct reg_volume *v = NULL;
+	struct error err;
+
+	if (check_create(pd, c, chunk_size, policy, &err) == 0)
+		v = place(pd, c->name, c->size, chunk_size, policy, &err);
+	if (v == NULL) {
+		request_fail(q, &err);
+		return;
+	}
+	v->size = c->size;
+	v->min_acks = policy_min_acks(verdicts_policy(&pd->verdicts, policy));
+	v->created_at = reg_now(&pd->reg, NULL);
+	snprintf(v->policy, sizeof v->policy, "%s", policy);
+	reg_save_meta(&pd->reg);
+	reg_save_volume(&pd->reg, v);
+	reg_save_map(&pd->reg, v);
+	log_info("pd", "volume %s is new: #%llu, %u chunks under %s", v->name,
+		 (unsigned long long)v->id, v->chunk_count, v->policy);
+	q->volume = v->id;
+	pd_arm_evidence_timer(pd);
+	request_commit(q, created);
+}
+
+void admin_volume_get(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct reg_volume *v = reg_volume_find(&q->pd->reg, m->volume_get->name);
+
+	if (v == NULL)
+		fail(q, -ENOENT, "there is no volume \"%.64s\": pave volume list",
+		     m->volume_get->name);
+	else
+		send_volume(q, v, m->volume_get->with_map);
+}
+
+void admin_volume_list(struct pd_request *q, const Pave__V1__Control *m)
+{
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeListReply r = PAVE__V1__VOLUME_LIST_REPLY__INIT;
+	struct arena a = {0};
+	bool more = false;
+
+	r.volumes = some_volumes(q->pd, &a, m->volume_list->after, reg_now(&q->pd->reg, NULL),
+				 &r.n_volumes, &more);
+	r.more = more;
+	reply.body_case = PAVE__V1__CONTROL__BODY_VOLUME_LIST_REPLY;
+	reply.volume_list_reply = &r;
+	answer(q, &reply, &a);
+}
+
+static void deleted(struct pd_request *q)
+{
+	struct pd *pd = q->pd;
+
+	request_done(q);
+	node_erase_all(pd);
+}
+
+void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct pd *pd = q->pd;
+	struct reg_volume *v = reg_volume_find(&pd->reg, m->volume_delete->name);
+	struct error err;
+	int64_t now = reg_now(&pd->reg, NULL);
+	char until[40];
+
+	if (v == NULL) {
+		fail(q, -ENOENT, "there is no volume \"%.64s\": pave volume list",
+		     m->volume_delete->name);
+		return;
+	}
+	if (host_is_attached(v, now) || reg_volume_older_bound(v, now) != 0) {
+		error_set(&err, -E_IN_USE,
+			  "volume %s is attached by %s, until %s at least: pave detach %s", v->name,
+			  v->attachment.holder,
+			  text_time(MAX(v->attachment.bound, reg_volume_older_bound(v, now)), until,
+				    sizeof until),
+			  v->name);
+		request_fail(q, &err);
+		return;
+	}
+	v->attachment.live = false;
+	v->holder = NULL;
+	v->report_count = 0;
+	log_info("pd", "volume %s (#%llu) is deleted; %u nodes have to erase it", v->name,
+		 (unsigned long long)v->id, v->node_count);
+	reg_volume_bury(&pd->reg, v);
+	reg_save_volume(&pd->reg, v);
+	request_commit(q, deleted);
+}
+
+/* -- nodes, status ---------------------------------------------------------------------------- */
+
+void admin_node_list(struct pd_request *q, const Pave__V1__Control *m)
+{
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeListReply r = PAVE__V1__NODE_LIST_REPLY__INIT;
+	struct arena a = {0};
+
+	(void)m;
+	r.nodes = all_nodes(q->pd, &a, reg_now(&q->pd->reg, NULL), &r.n_nodes);
+	r.default_policy = q->pd->default_policy;
+	reply.body_case = PAVE__V1__CONTROL__BODY_NODE_LIST_REPLY;
+	reply.node_list_reply = &r;
+	answer(q, &reply, &a);
+	pd_arm_evidence_timer(q->pd);
+}
+
+void admin_status(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct pd *pd = q->pd;
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__StatusReply r = PAVE__V1__STATUS_REPLY__INIT;
+	struct arena a = {0};
+	int64_t now = reg_now(&pd->reg, NULL);
+	bool more = false;
+
+	(void)m;
+	r.cluster.data = pd->reg.cluster.bytes;
+	r.cluster.len = sizeof pd->reg.cluster.bytes;
+	r.software = (char *)(uintptr_t)("pave " PAVE_VERSION);
+	r.started_at = pd->started_at;
+	r.wall = reactor_wall_ns(pd->reactor);
+	if (pd->verdicts.revocations != NULL) {
+		r.revocations_version = revocations_version(pd->verdicts.revocations);
+		r.revocations_until = revocations_not_after(pd->verdicts.revocations);
+	}
+	r.nodes = all_nodes(pd, &a, now, &r.n_nodes);
+	r.sites = arena_get(&a, (HASH_COUNT(pd->verdicts.sites) + 1) * sizeof *r.sites);
+	for (const struct verdict_site *s = pd->verdicts.sites; r.sites != NULL && s != NULL;
+	     s = s->hh.next)
+		r.sites[r.n_sites++] = admin_site_info(pd, &a, s, false);
+	r.volumes = some_volumes(pd, &a, "", now, &r.n_volumes, &more);
+	r.volumes_more = more;
+	r.permits_issued = pd->permits.issued;
+	r.permits_refused = pd->permits.refused;
+	r.default_policy = pd->default_policy;
+	r.permit_lifetime_ms = pd->lifetime_ms;
+	reply.body_case = PAVE__V1__CONTROL__BODY_STATUS_REPLY;
+	reply.status_reply = &r;
+	answer(q, &reply, &a);
+}

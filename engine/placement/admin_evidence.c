@@ -1,0 +1,212 @@
+/* The driver and its admins: site certificates, revocation snapshots, policies. See driver.h.
+ *
+ * New evidence: verified through trust (which notes its version durably), in force in memory,
+ * written to the register; when that is durable every node gets the snapshot and every host a
+ * permit of what is still eligible; then the admin is answered. A crash between trust and register
+ * leaves a document that trust knows and the register doesn't: then it is missing, which refuses,
+ * and the admin submits the same again. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/placement/driver.h"
+
+#define SUMMARY_FAILED_MAX 4u /* rules of a verdict in a list of all sites */
+
+/* -- what is said of sites -------------------------------------------------------------------- */
+
+Pave__V1__SiteVerdict *admin_verdict(struct pd *pd, struct arena *a, const char *site,
+				     const char *policy, int64_t now, uint32_t failed_max)
+{
+	Pave__V1__SiteVerdict *m = arena_get(a, sizeof *m);
+	struct verdict *full = arena_get(a, sizeof *full);
+	uint32_t count;
+
+	if (m == NULL || full == NULL)
+		return NULL;
+	verdicts_full(&pd->verdicts, site, policy, now, full);
+	pave__v1__site_verdict__init(m);
+	m->site = arena_text(a, site);
+	m->eligible = full->eligible;
+	m->until = full->until;
+	count = MIN(MIN(full->failed_count, (uint32_t)FAILED_RULES_MAX), failed_max);
+	m->failed = arena_get(a, (count + 1) * sizeof *m->failed);
+	for (uint32_t i = 0; m->failed != NULL && i < count; i++) {
+		Pave__V1__FailedRule *f = arena_get(a, sizeof *f);
+
+		if (f == NULL)
+			return NULL;
+		pave__v1__failed_rule__init(f);
+		f->rule = full->failed[i].rule;
+		f->field = full->failed[i].field;
+		f->value = full->failed[i].value;
+		f->bound = full->failed[i].bound;
+		m->failed[m->n_failed++] = f;
+	}
+	return m;
+}
+
+Pave__V1__SiteInfo *admin_site_info(struct pd *pd, struct arena *a, const struct verdict_site *s,
+				    bool whole)
+{
+	struct verdicts *vs = &pd->verdicts;
+	Pave__V1__SiteInfo *m = arena_get(a, sizeof *m);
+	int64_t now = reg_now(&pd->reg, NULL);
+	const char *reason = "";
+
+	if (m == NULL)
+		return NULL;
+	pave__v1__site_info__init(m);
+	m->site = arena_text(a, s->name);
+	m->version = site_version(s->doc);
+	m->not_before = site_not_before(s->doc);
+	m->not_after = site_not_after(s->doc);
+	m->revoked = vs->revocations != NULL && revocations_withdrawn(vs->revocations, s->name, now,
+								      &m->revoked_from, &reason);
+	m->reason = arena_text(a, m->revoked && reason != NULL ? reason : "");
+	m->campus = arena_text(a, site_campus(s->doc));
+	m->territory = arena_text(a, site_territory(s->doc));
+	m->operator_name = arena_text(a, site_operator(s->doc));
+	if (whole) {
+		m->envelope.data = s->envelope;
+		m->envelope.len = s->envelope_size;
+	}
+	m->verdicts = arena_get(a, (vs->policy_count + 1) * sizeof *m->verdicts);
+	for (uint32_t i = 0; m->verdicts != NULL && i < vs->policy_count; i++) {
+		Pave__V1__SitePolicyVerdict *p = arena_get(a, sizeof *p);
+
+		if (p == NULL)
+			return NULL;
+		pave__v1__site_policy_verdict__init(p);
+		p->policy = vs->policies[i].name;
+		p->verdict = admin_verdict(pd, a, s->name, p->policy, now,
+					   whole ? FAILED_RULES_MAX : SUMMARY_FAILED_MAX);
+		m->verdicts[m->n_verdicts++] = p;
+	}
+	return m;
+}
+
+void admin_site_list(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct pd *pd = q->pd;
+	const char *only = m->site_list->site;
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__SiteListReply r = PAVE__V1__SITE_LIST_REPLY__INIT;
+	struct arena a = {0};
+	struct error err = {0};
+
+	r.sites = arena_get(&a, (HASH_COUNT(pd->verdicts.sites) + 1) * sizeof *r.sites);
+	for (const struct verdict_site *s = pd->verdicts.sites; r.sites != NULL && s != NULL;
+	     s = s->hh.next)
+		if (only[0] == '\0' || strcmp(only, s->name) == 0)
+			r.sites[r.n_sites++] = admin_site_info(pd, &a, s, only[0] != '\0');
+	if (arena_failed(&a))
+		error_set(&err, -ENOMEM, "no memory for the answer");
+	else if (only[0] != '\0' && r.n_sites == 0)
+		error_set(&err, -ENOENT, "there is no site \"%.64s\": pave site list", only);
+	reply.body_case = PAVE__V1__CONTROL__BODY_SITE_LIST_REPLY;
+	reply.site_list_reply = &r;
+	if (err.code != 0)
+		request_fail(q, &err);
+	else
+		request_reply(q, &reply);
+	arena_deinit(&a);
+}
+
+/* -- taking evidence in ----------------------------------------------------------------------- */
+
+static void evidence_committed(struct pd_request *q)
+{
+	pd_evidence_changed(q->pd);
+	request_done(q);
+}
+
+static void refuse(struct pd_request *q, const struct error *err)
+{
+	log_warn("pd", "evidence refused: %s", err->text);
+	/* It may have put a site into quarantine. */
+	if (err->code == -E_ROLLBACK)
+		pd_evidence_changed(q->pd);
+	request_fail(q, err);
+}
+
+/* "site/NAME": the register's key. */
+static void document_key(char *buf, size_t size, const char *kind, const char *name)
+{
+	int n = snprintf(buf, size, "%s/%s", kind, name);
+
+	POST(n > 0 && (size_t)n < size);
+}
+
+void admin_site_add(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct pd *pd = q->pd;
+	const ProtobufCBinaryData *e = &m->site_add->envelope;
+	char key[NAME_SIZE_MAX + 16];
+	struct error err = {0};
+	const char *name;
+
+	if (verdicts_add_site(&pd->verdicts, e->data, e->len, &name, &err) != 0) {
+		refuse(q, &err);
+		return;
+	}
+	log_info("pd", "site %s: certificate version %llu", name,
+		 (unsigned long long)site_version(verdicts_site(&pd->verdicts, name)->doc));
+	document_key(key, sizeof key, "site", name);
+	reg_save_document(&pd->reg, key, e->data, e->len);
+	request_commit(q, evidence_committed);
+}
+
+void admin_revocations_get(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct pd *pd = q->pd;
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RevocationsReply r = PAVE__V1__REVOCATIONS_REPLY__INIT;
+
+	(void)m;
+	if (pd->verdicts.revocations != NULL) {
+		r.envelope.data = pd->verdicts.revocations_envelope;
+		r.envelope.len = pd->verdicts.revocations_size;
+	}
+	reply.body_case = PAVE__V1__CONTROL__BODY_REVOCATIONS_REPLY;
+	reply.revocations_reply = &r;
+	request_reply(q, &reply);
+}
+
+void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct pd *pd = q->pd;
+	const ProtobufCBinaryData *e = &m->revocations_put->envelope;
+	struct error err = {0};
+
+	if (verdicts_add_revocations(&pd->verdicts, e->data, e->len, &err) != 0) {
+		refuse(q, &err);
+		return;
+	}
+	log_info("pd", "revocation snapshot version %llu",
+		 (unsigned long long)revocations_version(pd->verdicts.revocations));
+	reg_save_document(&pd->reg, "revocations", e->data, e->len);
+	request_commit(q, evidence_committed);
+}
+
+void admin_policy_put(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct pd *pd = q->pd;
+	const ProtobufCBinaryData *e = &m->policy_put->envelope;
+	char key[NAME_SIZE_MAX + 16];
+	struct error err = {0};
+	const char *name;
+
+	if (verdicts_add_policy(&pd->verdicts, e->data, e->len, &name, &err) != 0) {
+		refuse(q, &err);
+		return;
+	}
+	log_info("pd", "policy %s: version %llu", name,
+		 (unsigned long long)policy_version(verdicts_policy(&pd->verdicts, name)));
+	document_key(key, sizeof key, "policy", name);
+	reg_save_document(&pd->reg, key, e->data, e->len);
+	request_commit(q, evidence_committed);
+}

@@ -1,0 +1,488 @@
+/* The driver and the attaching hosts: attach, take-over, renewal, release. See driver.h.
+ *
+ * The attachment of a volume:
+ *
+ *   DETACHED --Attach--> ATTACHED --Renew--> ATTACHED --Detach--> DETACHED
+ *                          |  \--Attach of another--> its generation is over: E_FENCED, and its
+ *                          |                          bound joins `older` until released or past
+ *                          \--bound past--> LAPSED --Renew of the same generation--> ATTACHED
+ *
+ * INVARIANTS
+ *  1. A permit is given only for the newest generation, and expires no later than a bound that is
+ *     durable.
+ *  2. serve_after of a permit is the highest bound of all older generations that were not released;
+ *     so two generations never serve at once (I4), whatever crashes.
+ *
+ * A request to end an attachment (VolumeDetach) is parked until the holder has let go, or its
+ * permit has run out; from DETACH_GRACE on the holder gets no more permits. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+#include "engine/placement/driver.h"
+
+#define DETACH_GRACE_LIFETIMES 2u
+
+bool host_is_attached(const struct reg_volume *v, int64_t now)
+{
+	return v->attachment.live && v->attachment.bound > now;
+}
+
+void host_session_closed(struct pd *pd, struct pd_session *s)
+{
+	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
+		if (v->holder == s)
+			v->holder = NULL;
+}
+
+Pave__V1__MapNode **host_map_nodes(struct arena *a, const struct reg_volume *v)
+{
+	Pave__V1__MapNode **list = arena_get(a, v->node_count * sizeof *list);
+
+	for (uint32_t i = 0; list != NULL && i < v->node_count; i++) {
+		const struct reg_node *n = v->nodes[i];
+		Pave__V1__MapNode *m = arena_get(a, sizeof *m);
+		char **addresses = arena_get(a, (n->address_count + 1) * sizeof *addresses);
+
+		if (m == NULL || addresses == NULL)
+			return NULL;
+		pave__v1__map_node__init(m);
+		m->node = (char *)(uintptr_t)n->name;
+		m->site = (char *)(uintptr_t)n->site;
+		for (uint32_t j = 0; j < n->address_count; j++)
+			addresses[j] = n->addresses[j];
+		m->addresses = addresses;
+		m->n_addresses = n->address_count;
+		list[i] = m;
+	}
+	return list;
+}
+
+/* -- notices ---------------------------------------------------------------------------------- */
+
+static void notify_refusal(struct pd_session *s, const struct reg_volume *v,
+			   const struct error *err)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PermitNotice notice = PAVE__V1__PERMIT_NOTICE__INIT;
+
+	notice.volume = v->id;
+	notice.status = (uint32_t)-err->code;
+	notice.status_text = (char *)(uintptr_t)err->text;
+	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
+	m.permit_notice = &notice;
+	rpc_notify(&s->rpc, &m);
+}
+
+static void notify_detach(struct pd_session *s, const struct reg_volume *v)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__DetachNotice notice = PAVE__V1__DETACH_NOTICE__INIT;
+
+	notice.volume = v->id;
+	m.body_case = PAVE__V1__CONTROL__BODY_DETACH_NOTICE;
+	m.detach_notice = &notice;
+	rpc_notify(&s->rpc, &m);
+}
+
+void host_push_permit(struct pd *pd, struct reg_volume *v)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PermitNotice notice = PAVE__V1__PERMIT_NOTICE__INIT;
+	struct error err;
+
+	if (v->holder == NULL || v->holder->conn == NULL)
+		return;
+	v->attachment.serial++;
+	if (permits_make(&pd->permits, v, &notice.permit, &err) != 0) {
+		log_warn("pd", "no permit: %s", err.text);
+		notify_refusal(v->holder, v, &err);
+		return;
+	}
+	notice.volume = v->id;
+	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
+	m.permit_notice = &notice;
+	rpc_notify(&v->holder->rpc, &m);
+	pave__v1__signed__free_unpacked(notice.permit, NULL);
+}
+
+/* -- attach ----------------------------------------------------------------------------------- */
+
+/* Printable, no blanks: it is shown to people. */
+static bool is_label(const char *text, size_t size_max)
+{
+	if (strlen(text) >= size_max)
+		return false;
+	for (; *text != '\0'; text++)
+		if (*text <= ' ' || *text > '~')
+			return false;
+	return true;
+}
+
+static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_volume *v,
+			struct error *err)
+{
+	if (v == NULL)
+		return error_set(err, -ENOENT, "there is no volume \"%.64s\": pave volume list",
+				 a->volume);
+	if (a->holder[0] == '\0' || !is_label(a->holder, NAME_SIZE_MAX) ||
+	    !is_label(a->endpoint, REG_ENDPOINT_MAX) ||
+	    (a->holder_site[0] != '\0' && !text_is_name(a->holder_site)))
+		return error_set(err, -EINVAL,
+				 "volume %s: holder, site or endpoint of the attachment is empty, "
+				 "too long or not printable",
+				 v->name);
+	if (v->generation >= GENERATION_MAX)
+		return error_set(err, -E_LIMIT, "volume %s was attached %u times, the most",
+				 v->name, v->generation);
+	return permits_check(&pd->permits, v, a->holder_site, NULL, err);
+}
+
+/* The newer attachment is in force: the older gets no permit from now on. */
+static void take_over(struct reg_volume *v, int64_t now, const char *by)
+{
+	struct reg_attachment *a = &v->attachment;
+	struct error err;
+
+	if (!host_is_attached(v, now))
+		return;
+	reg_volume_add_older(v, a->generation, a->bound);
+	log_info("pd", "volume %s: %s takes over from %s (generation %u)", v->name, by, a->holder,
+		 a->generation);
+	if (v->holder == NULL)
+		return;
+	error_set(&err, -E_FENCED,
+		  "volume %s: %s has attached it; this attachment (generation %u) "
+		  "is over",
+		  v->name, by, a->generation);
+	notify_refusal(v->holder, v, &err);
+}
+
+static void attach_send(struct pd_request *q, struct reg_volume *v, Pave__V1__Signed *permit)
+{
+	struct pd *pd = q->pd;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__AttachReply r = PAVE__V1__ATTACH_REPLY__INIT;
+	struct arena arena = {0};
+	struct error err;
+
+	r.volume = v->id;
+	r.size = v->size;
+	r.chunk_size = v->chunk_size;
+	r.replicas = v->replicas;
+	r.min_acks = v->min_acks;
+	r.freeze_timeout_s = policy_freeze_timeout_s(verdicts_policy(&pd->verdicts, v->policy));
+	r.map_version = v->map_version;
+	r.n_nodes = v->node_count;
+	r.nodes = host_map_nodes(&arena, v);
+	r.map.data = v->map;
+	r.map.len = (size_t)v->chunk_count * v->replicas;
+	r.permit = permit;
+	r.wall = reactor_wall_ns(pd->reactor);
+	r.renew_ms = pd->renew_ms;
+	r.root.data = (uint8_t *)(uintptr_t)trust_root_envelope(pd->trust, &r.root.len);
+	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH_REPLY;
+	m.attach_reply = &r;
+	if (arena_failed(&arena)) {
+		error_set(&err, -ENOMEM, "no memory for the map of %s", v->name);
+		request_fail(q, &err);
+	} else {
+		request_reply(q, &m);
+	}
+	arena_deinit(&arena);
+}
+
+/* The volume of q, if q's generation is still the newest. NULL: *err. */
+static struct reg_volume *still_current(struct pd_request *q, struct error *err)
+{
+	struct reg_volume *v = reg_volume_by_id(&q->pd->reg, q->volume);
+
+	if (v == NULL || v->deleted) {
+		error_set(err, -ENOENT, "the volume was deleted meanwhile");
+		return NULL;
+	}
+	if (v->generation != q->generation) {
+		error_set(err, -E_FENCED,
+			  "volume %s: generation %u is over, %s has attached it since (generation "
+			  "%u)",
+			  v->name, q->generation, v->attachment.holder, v->generation);
+		return NULL;
+	}
+	return v;
+}
+
+static void attach_committed(struct pd_request *q)
+{
+	struct pd *pd = q->pd;
+	struct error err;
+	struct reg_volume *v = still_current(q, &err);
+	Pave__V1__Signed *permit;
+
+	if (v == NULL) {
+		request_fail(q, &err);
+		return;
+	}
+	permits_durable(v, q->bound);
+	v->holder = q->session->conn != NULL ? q->session : NULL;
+	if (permits_make(&pd->permits, v, &permit, &err) != 0) {
+		request_fail(q, &err);
+	} else {
+		attach_send(q, v, permit);
+		pave__v1__signed__free_unpacked(permit, NULL);
+	}
+	pd_arm_evidence_timer(pd);
+}
+
+void host_attach(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__Attach *a = m->attach;
+	struct pd *pd = q->pd;
+	struct reg_volume *v = reg_volume_find(&pd->reg, a->volume);
+	struct reg_attachment *now_held;
+	struct error err;
+
+	if (check_attach(pd, a, v, &err) != 0) {
+		log_info("pd", "attach refused: %s", err.text);
+		pd->permits.refused++;
+		request_fail(q, &err);
+		return;
+	}
+	take_over(v, reg_now(&pd->reg, NULL), a->holder);
+	v->generation++;
+	now_held = &v->attachment;
+	*now_held = (struct reg_attachment){
+	    .generation = v->generation, .read_only = a->read_only, .live = true};
+	snprintf(now_held->holder, sizeof now_held->holder, "%s", a->holder);
+	snprintf(now_held->holder_site, sizeof now_held->holder_site, "%s", a->holder_site);
+	snprintf(now_held->endpoint, sizeof now_held->endpoint, "%s", a->endpoint);
+	v->holder = NULL; /* until it is durable: nobody gets a permit before */
+	v->report_count = 0;
+	v->detach_deadline_ns = 0;
+	q->volume = v->id;
+	q->generation = v->generation;
+	if (permits_reserve(&pd->permits, v, &q->bound, &err) != 0) {
+		/* The generation is used up, and nobody holds it. */
+		now_held->live = false;
+		reg_save_volume(&pd->reg, v);
+		pd_background_flush(pd);
+		request_fail(q, &err);
+		return;
+	}
+	log_info("pd", "volume %s: attached by %s%s%s, generation %u%s", v->name, a->holder,
+		 a->holder_site[0] != '\0' ? " in " : "", a->holder_site, v->generation,
+		 a->read_only ? ", read-only" : "");
+	request_commit(q, attach_committed);
+}
+
+/* -- renew ------------------------------------------------------------------------------------ */
+
+static void take_reports(struct reg_volume *v, const Pave__V1__Renew *r)
+{
+	uint32_t count = (uint32_t)MIN(r->n_replicas, (size_t)REG_MAP_NODES_MAX);
+
+	if (count > v->report_count || v->reports == NULL) {
+		struct replica_report *larger =
+		    realloc(v->reports, (count + 1) * sizeof *v->reports);
+
+		if (larger == NULL)
+			return; /* only people look at it */
+		v->reports = larger;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		const Pave__V1__ReplicaState *s = r->replicas[i];
+		struct replica_report *p = &v->reports[i];
+
+		snprintf(p->node, sizeof p->node, "%.63s", s->node);
+		snprintf(p->state, sizeof p->state, "%.23s", s->state);
+		snprintf(p->transport, sizeof p->transport, "%.15s", s->transport);
+		p->lag = s->lag;
+	}
+	v->report_count = count;
+}
+
+static void renew_committed(struct pd_request *q)
+{
+	struct pd *pd = q->pd;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RenewReply r = PAVE__V1__RENEW_REPLY__INIT;
+	struct arena arena = {0};
+	struct error err;
+	struct reg_volume *v = still_current(q, &err);
+
+	if (v != NULL) {
+		permits_durable(v, q->bound);
+		permits_make(&pd->permits, v, &r.permit, &err);
+	}
+	if (r.permit == NULL) {
+		request_fail(q, &err);
+		return;
+	}
+	r.wall = reactor_wall_ns(pd->reactor);
+	r.nodes = host_map_nodes(&arena, v);
+	r.n_nodes = r.nodes != NULL ? v->node_count : 0;
+	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
+	m.renew_reply = &r;
+	request_reply(q, &m);
+	pave__v1__signed__free_unpacked(r.permit, NULL);
+	arena_deinit(&arena);
+	pd_arm_evidence_timer(pd);
+}
+
+static int check_renew(struct pd_request *q, struct reg_volume *v, struct error *err)
+{
+	const struct reg_attachment *a;
+
+	if (v == NULL)
+		return err->code;
+	a = &v->attachment;
+	if (!a->live)
+		return error_set(err, -E_FENCED, "volume %s: generation %u was released", v->name,
+				 q->generation);
+	if (v->detach_deadline_ns != 0 && reactor_now_ns(q->pd->reactor) >= v->detach_deadline_ns)
+		return error_set(
+		    err, -E_FENCED,
+		    "volume %s: somebody asked for the end of this attachment, and its "
+		    "time is over",
+		    v->name);
+	return permits_check(&q->pd->permits, v, a->holder_site, NULL, err);
+}
+
+void host_renew(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__Renew *r = m->renew;
+	struct pd *pd = q->pd;
+	struct reg_volume *v;
+	struct error err = {0};
+
+	q->volume = r->volume;
+	q->generation = r->generation;
+	v = still_current(q, &err);
+	if (check_renew(q, v, &err) != 0 ||
+	    permits_reserve(&pd->permits, v, &q->bound, &err) != 0) {
+		pd->permits.refused++;
+		/* It stays the holder: evidence may come back, and it is told then. */
+		if (v != NULL && v->attachment.live && err.code != -E_FENCED)
+			v->holder = q->session;
+		request_fail(q, &err);
+		return;
+	}
+	/* After a reconnection it is another session. */
+	v->holder = q->session;
+	take_reports(v, r);
+	if (v->detach_deadline_ns != 0)
+		notify_detach(v->holder, v);
+	request_commit(q, renew_committed);
+}
+
+/* -- the end of an attachment ----------------------------------------------------------------- */
+
+static void release(struct pd *pd, struct reg_volume *v)
+{
+	log_info("pd", "volume %s: generation %u of %s has ended", v->name,
+		 v->attachment.generation, v->attachment.holder);
+	v->attachment.live = false;
+	v->holder = NULL;
+	v->report_count = 0;
+	v->detach_deadline_ns = 0;
+	reg_save_volume(&pd->reg, v);
+}
+
+/* Looks at every parked request again. */
+static void check_parked(struct pd *pd)
+{
+	struct pd_request *q, *next;
+	int64_t now = reg_now(&pd->reg, NULL);
+	int64_t wait = INT64_MAX;
+
+	DL_FOREACH_SAFE (pd->parked, q, next) {
+		struct reg_volume *v = reg_volume_by_id(&pd->reg, q->volume);
+
+		if (v != NULL && !v->deleted && v->generation == q->generation &&
+		    host_is_attached(v, now)) {
+			wait = MIN(wait, v->attachment.bound - now);
+			continue;
+		}
+		if (v != NULL && v->generation == q->generation && v->attachment.live)
+			release(pd, v);
+		DL_DELETE(pd->parked, q);
+		DL_APPEND(pd->requests, q);
+		request_commit(q, request_done);
+	}
+	if (wait != INT64_MAX)
+		reactor_timer_arm(pd->reactor, &pd->parked_timer,
+				  reactor_now_ns(pd->reactor) + (uint64_t)wait + NS_PER_MS);
+}
+
+void host_parked_timer(struct reactor_timer *t)
+{
+	check_parked(container_of(t, struct pd, parked_timer));
+}
+
+static void detach_committed(struct pd_request *q)
+{
+	struct pd *pd = q->pd;
+	struct reg_volume *v = reg_volume_by_id(&pd->reg, q->volume);
+
+	/* A newer holder needn't wait for it any longer. */
+	if (v != NULL && !v->deleted && v->attachment.live && v->generation != q->generation)
+		host_push_permit(pd, v);
+	request_done(q);
+	check_parked(pd);
+}
+
+void host_detach(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__Detach *d = m->detach;
+	struct pd *pd = q->pd;
+	struct reg_volume *v = reg_volume_by_id(&pd->reg, d->volume);
+	struct error err;
+
+	if (v == NULL || d->generation == 0 || d->generation > v->generation) {
+		error_set(&err, -ENOENT, "there is no volume #%llu with generation %u to detach",
+			  (unsigned long long)d->volume, d->generation);
+		request_fail(q, &err);
+		return;
+	}
+	q->volume = v->id;
+	q->generation = d->generation;
+	if (d->generation == v->generation) {
+		if (v->attachment.live)
+			release(pd, v);
+	} else {
+		reg_volume_drop_older(v, d->generation);
+		reg_save_volume(&pd->reg, v);
+	}
+	request_commit(q, detach_committed);
+}
+
+void host_volume_detach(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct pd *pd = q->pd;
+	struct reg_volume *v = reg_volume_find(&pd->reg, m->volume_detach->name);
+	int64_t now = reg_now(&pd->reg, NULL);
+	struct error err;
+
+	if (v == NULL) {
+		error_set(&err, -ENOENT, "there is no volume \"%.64s\": pave volume list",
+			  m->volume_detach->name);
+		request_fail(q, &err);
+		return;
+	}
+	q->volume = v->id;
+	q->generation = v->generation;
+	if (host_is_attached(v, now)) {
+		if (v->holder != NULL)
+			notify_detach(v->holder, v);
+		if (v->detach_deadline_ns == 0)
+			v->detach_deadline_ns =
+			    reactor_now_ns(pd->reactor) +
+			    DETACH_GRACE_LIFETIMES * (uint64_t)pd->permits.lifetime_ns;
+	}
+	request_park(q);
+	check_parked(pd);
+}

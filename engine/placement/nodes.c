@@ -1,0 +1,398 @@
+/* The driver and its nodes: leases, identity, evidence, erasure. See driver.h.
+ *
+ * A lease request: identity (name, site, device are those of the register, or new) -> clock ->
+ * the site's evidence -> durable, if anything about the node changed -> lease.
+ *
+ * A tombstone (a deleted volume) names the nodes that may still hold copies. Each that is connected
+ * is asked to erase, one volume at a time; its confirmation takes it off the tombstone, durably;
+ * with none left the tombstone goes. What fails is tried again by erase_timer, or when the node
+ * comes back. A site that lost its eligibility is asked too: erasing needs no lease. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+#include "engine/placement/driver.h"
+
+#define NONCE_SIZE_MIN 8u
+
+enum node_state node_state(const struct reg_node *n, int64_t now)
+{
+	if (n->session == NULL)
+		return NODE_DOWN;
+	if (n->refused)
+		return NODE_REFUSED;
+	return n->lease_until > now ? NODE_UP : NODE_DOWN;
+}
+
+void node_session_closed(struct pd *pd, struct pd_session *s)
+{
+	(void)pd; /* its calls were done with -E_DISCONNECTED by rpc_closed */
+	if (s->node != NULL && s->node->session == s)
+		s->node->session = NULL;
+}
+
+void node_send_evidence(struct pd *pd, struct pd_session *s)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__EvidenceNotice notice = PAVE__V1__EVIDENCE_NOTICE__INIT;
+
+	if (pd->verdicts.revocations != NULL) {
+		notice.revocations.data = pd->verdicts.revocations_envelope;
+		notice.revocations.len = pd->verdicts.revocations_size;
+	}
+	m.body_case = PAVE__V1__CONTROL__BODY_EVIDENCE_NOTICE;
+	m.evidence_notice = &notice;
+	rpc_notify(&s->rpc, &m);
+}
+
+/* -- erasure ---------------------------------------------------------------------------------- */
+
+static void erase_free(struct pd_erase *e)
+{
+	DL_DELETE(e->pd->erases, e);
+	e->node->erasing = false;
+	free(e);
+}
+
+static void retry_later(struct pd *pd)
+{
+	if (!pd->stopping)
+		reactor_timer_arm(pd->reactor, &pd->erase_timer,
+				  reactor_now_ns(pd->reactor) + PD_ERASE_RETRY_MS * NS_PER_MS);
+}
+
+static void erase_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		       const char *text)
+{
+	struct pd_erase *e = container_of(call, struct pd_erase, call);
+	struct pd *pd = e->pd;
+	struct reg_volume *v = reg_volume_by_id(&pd->reg, e->volume);
+
+	(void)reply;
+	if (status == 0 && v != NULL) {
+		log_info("pd", "node %s has erased its copies of volume #%llu (%s)", e->node->name,
+			 (unsigned long long)v->id, v->name);
+		reg_volume_erased(v, e->node);
+		if (v->erase_count > 0)
+			reg_save_volume(&pd->reg, v);
+		else
+			reg_volume_forget(&pd->reg, v);
+		pd_background_flush(pd);
+	} else if (status != 0) {
+		log_warn("pd", "node %s has not erased volume #%llu: %s; trying again",
+			 e->node->name, (unsigned long long)e->volume,
+			 text != NULL ? text : err_text(status));
+	}
+	erase_free(e);
+	if (status == 0)
+		node_erase_all(pd);
+	else
+		retry_later(pd);
+}
+
+static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Erase erase = PAVE__V1__ERASE__INIT;
+	struct pd_erase *e = calloc(1, sizeof *e);
+
+	if (e == NULL) {
+		retry_later(pd);
+		return;
+	}
+	e->pd = pd;
+	e->node = n;
+	e->volume = v->id;
+	e->call.done = erase_done;
+	n->erasing = true;
+	DL_APPEND(pd->erases, e);
+	erase.volume = v->id;
+	erase.whole_volume = true;
+	m.body_case = PAVE__V1__CONTROL__BODY_ERASE;
+	m.erase = &erase;
+	rpc_call_start(&n->session->rpc, &e->call, &m, PD_ERASE_TIMEOUT_MS);
+}
+
+void node_erase_all(struct pd *pd)
+{
+	struct reg_volume *v;
+
+	if (pd->stopping)
+		return;
+	for (v = pd->reg.volumes; v != NULL; v = v->hh.next)
+		for (uint32_t i = 0; v->deleted && i < v->erase_count; i++)
+			if (v->erase[i]->session != NULL && !v->erase[i]->erasing)
+				erase_start(pd, v, v->erase[i]);
+}
+
+void node_erase_timer(struct reactor_timer *t)
+{
+	node_erase_all(container_of(t, struct pd, erase_timer));
+}
+
+void node_erase_drop(struct pd *pd)
+{
+	struct pd_erase *e, *next;
+
+	DL_FOREACH_SAFE (pd->erases, e, next) {
+		rpc_call_cancel(&e->call);
+		erase_free(e);
+	}
+}
+
+/* -- leases ----------------------------------------------------------------------------------- */
+
+static int check_form(const Pave__V1__LeaseRequest *l, struct error *err)
+{
+	if (!text_is_name(l->node) || !text_is_name(l->site))
+		return error_set(err, -EINVAL,
+				 "a lease wants the names of node and site in [a-z0-9._-], up to "
+				 "%u long",
+				 NAME_SIZE_MAX - 1);
+	if (l->nonce.len < NONCE_SIZE_MIN || l->nonce.len > 64)
+		return error_set(err, -EINVAL, "node %s: the nonce has %zu bytes, of %u to 64",
+				 l->node, l->nonce.len, NONCE_SIZE_MIN);
+	if (l->device.len != sizeof(struct uuid))
+		return error_set(err, -EINVAL, "node %s: the device's uuid has %zu bytes, not 16",
+				 l->node, l->device.len);
+	if (l->n_addresses == 0 || l->n_addresses > REG_ADDRESSES_MAX)
+		return error_set(err, -EINVAL, "node %s: it gives %zu addresses, of 1 to %u",
+				 l->node, l->n_addresses, REG_ADDRESSES_MAX);
+	for (size_t i = 0; i < l->n_addresses; i++)
+		if (l->addresses[i][0] == '\0' || strlen(l->addresses[i]) >= ADDR_SIZE_MAX)
+			return error_set(err, -EINVAL, "node %s: address %zu has no sane length",
+					 l->node, i);
+	return 0;
+}
+
+static bool in_a_tombstone(const struct reg *reg, const struct reg_node *n)
+{
+	for (const struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next)
+		for (uint32_t i = 0; i < v->erase_count; i++)
+			if (v->erase[i] == n)
+				return true;
+	return false;
+}
+
+/* A name belongs to a site and to a device for as long as copies are placed on it: an empty device
+ * under an old name would count in majorities for what it no longer has. */
+static int check_identity(const struct reg *reg, const struct reg_node *n,
+			  const Pave__V1__LeaseRequest *l, struct error *err)
+{
+	struct uuid device;
+	char have[40], want[40];
+
+	if (strcmp(n->site, l->site) != 0)
+		return error_set(err, -E_WRONG_NODE,
+				 "node %s is registered in site %s, and now says %s: a node stays "
+				 "in its site; take another name for the other site",
+				 n->name, n->site, l->site);
+	memcpy(device.bytes, l->device.data, sizeof device.bytes);
+	if (n->has_device && !uuid_equal(&n->device, &device) &&
+	    (n->placed_chunks > 0 || in_a_tombstone(reg, n)))
+		return error_set(
+		    err, -E_WRONG_NODE,
+		    "node %s is registered with device %s, which %llu chunks are placed "
+		    "on, and now comes with %s: give it its device back",
+		    n->name, text_uuid(&n->device, want, sizeof want),
+		    (unsigned long long)n->placed_chunks, text_uuid(&device, have, sizeof have));
+	return 0;
+}
+
+/* The difference as it looks from here holds the time that the request took, which makes a slow
+ * network look like a node that lags; the bound is on the safe side, and the node itself measures
+ * with the round trip (LeaseReply.wall). */
+static int check_clock(struct pd *pd, const Pave__V1__LeaseRequest *l, int64_t *ret_offset,
+		       struct error *err)
+{
+	int64_t wall = reactor_wall_ns(pd->reactor);
+	int64_t offset;
+
+	if (__builtin_sub_overflow(l->wall, wall, &offset))
+		offset = l->wall > wall ? INT64_MAX : INT64_MIN;
+	*ret_offset = offset;
+	if (offset <= (int64_t)CLOCK_BOUND_NS && offset >= -(int64_t)CLOCK_BOUND_NS)
+		return 0;
+	return error_set(err, -E_CLOCK_SKEW,
+			 "node %s: its clock differs from the placement driver's by %+lld ms, the "
+			 "bound is %llu ms: synchronise both",
+			 l->node, (long long)offset / (long long)NS_PER_MS,
+			 (unsigned long long)(CLOCK_BOUND_NS / NS_PER_MS));
+}
+
+/* Notes what the node says of itself. true: something that must be durable has changed. */
+static bool note_node(struct reg_node *n, const Pave__V1__LeaseRequest *l, bool *ret_no_memory)
+{
+	bool changed = !n->has_device || n->address_count != l->n_addresses ||
+		       memcmp(n->device.bytes, l->device.data, sizeof n->device.bytes) != 0 ||
+		       n->size_bytes != l->size_bytes;
+
+	for (size_t i = 0; !changed && i < l->n_addresses; i++)
+		changed = strcmp(n->addresses[i], l->addresses[i]) != 0;
+	n->size_bytes = l->size_bytes;
+	n->live_bytes = l->live_bytes;
+	n->free_bytes = l->free_bytes;
+	*ret_no_memory = false;
+	if (!changed)
+		return false;
+	if (reg_node_set_addresses(n, l->addresses, l->n_addresses) != 0) {
+		*ret_no_memory = true;
+		return false;
+	}
+	memcpy(n->device.bytes, l->device.data, sizeof n->device.bytes);
+	n->has_device = true;
+	return true;
+}
+
+static void refuse(struct pd_request *q, struct reg_node *n, const struct error *err)
+{
+	struct pd_session *s = q->session;
+
+	if (n != NULL) {
+		if (!n->refused || strcmp(n->reason, err->text) != 0)
+			log_warn("pd", "%s", err->text);
+		n->refused = true;
+		n->lease_until = 0;
+		snprintf(n->reason, sizeof n->reason, "%.*s", (int)sizeof n->reason - 1, err->text);
+	} else {
+		log_warn("pd", "%s: %s", s->conn != NULL ? s->conn->peer.address : "?", err->text);
+	}
+	/* It may hold an older snapshot than the one that refuses it. */
+	if (s->conn != NULL && q->pd->verdicts.revocations != NULL &&
+	    q->revocations_version < revocations_version(q->pd->verdicts.revocations))
+		node_send_evidence(q->pd, s);
+	request_fail(q, err);
+}
+
+static void lease_grant(struct pd_request *q)
+{
+	struct pd *pd = q->pd;
+	struct reg_node *n = q->node;
+	const struct verdict_site *site = verdicts_site(&pd->verdicts, n->site);
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LeaseReply reply = PAVE__V1__LEASE_REPLY__INIT;
+	struct error err;
+
+	if (permits_lease(&pd->permits, n, q->nonce, q->nonce_size, &reply.lease, &n->lease_until,
+			  &err) != 0) {
+		refuse(q, n, &err);
+		pd_arm_evidence_timer(pd);
+		return;
+	}
+	if (n->refused || n->reason[0] != '\0')
+		log_info("pd", "node %s has a lease again", n->name);
+	n->refused = false;
+	n->reason[0] = '\0';
+	reply.wall = reactor_wall_ns(pd->reactor);
+	if (q->revocations_version < revocations_version(pd->verdicts.revocations)) {
+		reply.revocations.data = pd->verdicts.revocations_envelope;
+		reply.revocations.len = pd->verdicts.revocations_size;
+	}
+	if (q->site_version < site_version(site->doc)) {
+		reply.site_certificate.data = site->envelope;
+		reply.site_certificate.len = site->envelope_size;
+	}
+	if (q->root_version < root_version(trust_root(pd->trust)))
+		reply.root.data =
+		    (uint8_t *)(uintptr_t)trust_root_envelope(pd->trust, &reply.root.len);
+	m.body_case = PAVE__V1__CONTROL__BODY_LEASE_REPLY;
+	m.lease_reply = &reply;
+	request_reply(q, &m);
+	pave__v1__signed__free_unpacked(reply.lease, NULL);
+	pd_arm_evidence_timer(pd);
+}
+
+/* The node's entry, made when its site is known and it is not there. NULL: *err. */
+static struct reg_node *find_or_add(struct pd *pd, const Pave__V1__LeaseRequest *l,
+				    struct error *err)
+{
+	struct reg_node *n = reg_node_find(&pd->reg, l->node);
+	const struct verdict_brief *b;
+	int64_t now;
+
+	if (n != NULL)
+		return n;
+	if (permits_now(&pd->permits, &now, err) != 0)
+		return NULL;
+	/* Strangers leave no trace. */
+	b = verdicts_get(&pd->verdicts, l->site, NULL, now);
+	if (!b->eligible) {
+		error_set(err, -E_DENIED,
+			  "node %s is not registered: its site %s is not eligible: %s", l->node,
+			  l->site, b->why);
+		return NULL;
+	}
+	n = reg_node_add(&pd->reg, l->node, l->site);
+	if (n == NULL)
+		error_set(err, -E_LIMIT, "node %s: there are %u nodes already, the most is %u",
+			  l->node, HASH_COUNT(pd->reg.nodes), PD_NODES_MAX);
+	else
+		log_info("pd", "node %s of site %s is new", l->node, l->site);
+	return n;
+}
+
+/* The node speaks over this session from now on. */
+static void bind_session(struct pd_session *s, struct reg_node *n)
+{
+	if (n->session == s)
+		return;
+	if (n->session != NULL)
+		log_info("pd", "node %s has come back over another connection", n->name);
+	if (s->node != NULL && s->node->session == s)
+		s->node->session = NULL;
+	s->node = n;
+	n->session = s;
+}
+
+void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__LeaseRequest *l = m->lease_request;
+	struct pd *pd = q->pd;
+	struct reg_node *n = NULL;
+	struct error err;
+	int64_t offset;
+	bool changed, no_memory;
+
+	q->revocations_version = l->revocations_version;
+	q->site_version = l->site_version;
+	q->root_version = l->root_version;
+	if (check_form(l, &err) != 0)
+		goto refused;
+	memcpy(q->nonce, l->nonce.data, l->nonce.len);
+	q->nonce_size = l->nonce.len;
+	n = find_or_add(pd, l, &err);
+	if (n == NULL)
+		goto refused;
+	if (check_identity(&pd->reg, n, l, &err) != 0) {
+		n = NULL; /* it isn't the node, so the node's state is none of its business */
+		goto refused;
+	}
+	bind_session(q->session, n);
+	n->last_seen = reg_now(&pd->reg, NULL);
+	if (check_clock(pd, l, &offset, &err) != 0) {
+		n->clock_offset_ns = offset;
+		goto refused;
+	}
+	n->clock_offset_ns = offset;
+	changed = note_node(n, l, &no_memory);
+	if (no_memory) {
+		error_set(&err, -ENOMEM, "node %s: no memory for its addresses", n->name);
+		goto refused;
+	}
+	q->node = n;
+	node_erase_all(pd);
+	if (changed) {
+		reg_save_node(&pd->reg, n);
+		request_commit(q, lease_grant);
+	} else {
+		lease_grant(q);
+	}
+	return;
+refused:
+	refuse(q, n, &err);
+}

@@ -1,0 +1,352 @@
+/* The register: see register.h. Here: the state in memory, and its way to kv. The records are
+ * packed and read in register_codec.c.
+ *
+ * Invariant: while a commit is in flight, what is saved gathers in `open`, and its waiters in
+ * open_waiters; so commits are never more than one, and their order is the order of the changes.
+ *
+ * Failure: the first failed commit breaks the register for good. Memory may then be ahead of the
+ * disk, and nothing may be answered from it. */
+#include "engine/placement/register.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/placement/register_codec.h"
+
+const char *const pd_kv_family_names[PD_KV_FAMILIES] = {"meta", "documents", "volumes", "maps",
+							"nodes"};
+
+/* -- commits ---------------------------------------------------------------------------------- */
+
+static void complete(struct reg_commit *list, int status)
+{
+	while (list != NULL) {
+		struct reg_commit *c = list;
+
+		list = c->next;
+		c->done(c, status);
+	}
+}
+
+static void submit_open(struct reactor_task *task)
+{
+	struct reg *reg = container_of(task, struct reg, submit);
+	struct kv_batch *batch = reg->open;
+
+	if (reg->in_flight || (batch == NULL && reg->open_waiters == NULL))
+		return;
+	reg->flight_waiters = reg->open_waiters;
+	reg->open_waiters = NULL;
+	reg->open = NULL;
+	if (batch == NULL && reg->broken == 0) {
+		batch = kv_batch_create(reg->kv);
+		if (batch == NULL)
+			reg->broken = -ENOMEM;
+	}
+	if (reg->broken != 0) {
+		struct reg_commit *waiters = reg->flight_waiters;
+
+		reg->flight_waiters = NULL;
+		kv_batch_destroy(reg->kv, batch);
+		complete(waiters, reg->broken);
+		return;
+	}
+	reg->in_flight = true;
+	kv_commit(reg->kv, batch, &reg->op);
+}
+
+static void committed(struct kv_op *op, int status)
+{
+	struct reg *reg = container_of(op, struct reg, op);
+	struct reg_commit *waiters = reg->flight_waiters;
+
+	INVARIANT(reg->in_flight);
+	reg->in_flight = false;
+	reg->flight_waiters = NULL;
+	if (status != 0 && reg->broken == 0) {
+		reg->broken = status;
+		log_error("register",
+			  "cannot be written (%s): the driver answers no more until it "
+			  "is started again",
+			  err_text(status));
+	}
+	complete(waiters, status);
+	submit_open(&reg->submit);
+}
+
+struct kv_batch *reg_batch(struct reg *reg)
+{
+	if (reg->open == NULL && reg->broken == 0) {
+		reg->open = kv_batch_create(reg->kv);
+		if (reg->open == NULL)
+			reg->broken = -ENOMEM;
+	}
+	return reg->open;
+}
+
+void reg_flush(struct reg *reg, struct reg_commit *c)
+{
+	struct reg_commit **end = &reg->open_waiters;
+
+	while (*end != NULL)
+		end = &(*end)->next;
+	c->next = NULL;
+	*end = c;
+	reactor_defer(reg->reactor, &reg->submit);
+}
+
+bool reg_idle(const struct reg *reg)
+{
+	return !reg->in_flight && reg->open_waiters == NULL;
+}
+
+void reg_init(struct reg *reg, struct reactor *r, struct kv *kv)
+{
+	memset(reg, 0, sizeof *reg);
+	reg->reactor = r;
+	reg->kv = kv;
+	reg->op.done = committed;
+	reg->submit.run = submit_open;
+	reg->next_volume = 1;
+}
+
+/* -- nodes ------------------------------------------------------------------------------------ */
+
+struct reg_node *reg_node_find(struct reg *reg, const char *name)
+{
+	struct reg_node *n;
+
+	HASH_FIND_STR(reg->nodes, name, n);
+	return n;
+}
+
+struct reg_node *reg_node_add(struct reg *reg, const char *name, const char *site)
+{
+	struct reg_node *n;
+
+	PRE(strlen(name) < NAME_SIZE_MAX && strlen(site) < NAME_SIZE_MAX);
+	PRE(reg_node_find(reg, name) == NULL);
+	if (HASH_COUNT(reg->nodes) >= PD_NODES_MAX)
+		return NULL;
+	n = calloc(1, sizeof *n);
+	if (n == NULL)
+		return NULL;
+	memcpy(n->name, name, strlen(name) + 1);
+	memcpy(n->site, site, strlen(site) + 1);
+	HASH_ADD_STR(reg->nodes, name, n);
+	return n;
+}
+
+int reg_node_set_addresses(struct reg_node *n, char *const *addresses, size_t count)
+{
+	char(*list)[ADDR_SIZE_MAX] = NULL;
+
+	PRE(count <= REG_ADDRESSES_MAX);
+	if (count > 0) {
+		list = calloc(count, sizeof *list);
+		if (list == NULL)
+			return -ENOMEM;
+	}
+	for (size_t i = 0; i < count; i++) {
+		PRE(strlen(addresses[i]) < ADDR_SIZE_MAX);
+		memcpy(list[i], addresses[i], strlen(addresses[i]) + 1);
+	}
+	free(n->addresses);
+	n->addresses = list;
+	n->address_count = (uint32_t)count;
+	return 0;
+}
+
+/* -- volumes ---------------------------------------------------------------------------------- */
+
+struct reg_volume *reg_volume_find(struct reg *reg, const char *name)
+{
+	struct reg_volume *v;
+
+	HASH_FIND(hh_name, reg->names, name, strlen(name), v);
+	return v;
+}
+
+struct reg_volume *reg_volume_by_id(struct reg *reg, volume_id_t id)
+{
+	struct reg_volume *v;
+
+	HASH_FIND(hh, reg->volumes, &id, sizeof id, v);
+	return v;
+}
+
+/* Adds (sign 1) or takes off (sign -1) what the map lays on its nodes. */
+void reg_count_placed(const struct reg_volume *v, int sign)
+{
+	if (v->map == NULL)
+		return;
+	for (size_t i = 0; i < (size_t)v->chunk_count * v->replicas; i++) {
+		struct reg_node *n = v->nodes[v->map[i]];
+
+		if (sign > 0) {
+			n->placed_chunks++;
+			n->placed_bytes += v->chunk_size;
+		} else {
+			INVARIANT(n->placed_chunks > 0);
+			n->placed_chunks--;
+			n->placed_bytes -= v->chunk_size;
+		}
+	}
+}
+
+void reg_volume_link(struct reg *reg, struct reg_volume *v)
+{
+	HASH_ADD(hh, reg->volumes, id, sizeof v->id, v);
+	reg->volume_count++;
+	if (!v->deleted)
+		HASH_ADD_KEYPTR(hh_name, reg->names, v->name, strlen(v->name), v);
+}
+
+struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t chunk_count,
+				  uint32_t replicas, uint64_t chunk_size, struct reg_node **nodes,
+				  uint32_t node_count, uint8_t *map)
+{
+	struct reg_volume *v = calloc(1, sizeof *v);
+
+	PRE(reg_volume_find(reg, name) == NULL && strlen(name) < NAME_SIZE_MAX);
+	PRE(node_count <= REG_MAP_NODES_MAX && chunk_count <= REG_CHUNKS_MAX);
+	if (v == NULL)
+		return NULL;
+	v->id = reg->next_volume++;
+	memcpy(v->name, name, strlen(name) + 1);
+	v->chunk_size = chunk_size;
+	v->replicas = replicas;
+	v->map_version = 1;
+	v->nodes = nodes;
+	v->node_count = node_count;
+	v->map = map;
+	v->chunk_count = chunk_count;
+	reg_count_placed(v, 1);
+	reg_volume_link(reg, v);
+	return v;
+}
+
+int reg_volume_bury(struct reg *reg, struct reg_volume *v)
+{
+	PRE(!v->deleted);
+	reg_count_placed(v, -1);
+	HASH_DELETE(hh_name, reg->names, v);
+	v->deleted = true;
+	/* A map's nodes are exactly those that may hold something of it. */
+	v->erase = v->nodes;
+	v->erase_count = v->node_count;
+	v->nodes = NULL;
+	v->node_count = 0;
+	free(v->map);
+	v->map = NULL;
+	v->chunk_count = 0;
+	return 0;
+}
+
+void reg_volume_erased(struct reg_volume *v, const struct reg_node *n)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < v->erase_count; i++)
+		if (v->erase[i] != n)
+			v->erase[kept++] = v->erase[i];
+	v->erase_count = kept;
+}
+
+void reg_volume_free(struct reg_volume *v)
+{
+	free(v->nodes);
+	free(v->map);
+	free(v->erase);
+	free(v->reports);
+	free(v);
+}
+
+void reg_volume_forget(struct reg *reg, struct reg_volume *v)
+{
+	PRE(v->deleted);
+	reg_delete_volume(reg, v);
+	HASH_DELETE(hh, reg->volumes, v);
+	reg->volume_count--;
+	reg_volume_free(v);
+}
+
+void reg_volume_add_older(struct reg_volume *v, generation_t generation, int64_t bound)
+{
+	if (v->older_count == REG_OLDER_MAX) {
+		/* The first two become one entry that only time releases: that is on the safe side.
+		 */
+		v->older[0].generation = 0;
+		v->older[0].bound = MAX(v->older[0].bound, v->older[1].bound);
+		memmove(&v->older[1], &v->older[2], (REG_OLDER_MAX - 2) * sizeof v->older[0]);
+		v->older_count--;
+	}
+	v->older[v->older_count++] = (struct reg_older){generation, bound};
+}
+
+void reg_volume_drop_older(struct reg_volume *v, generation_t generation)
+{
+	uint32_t kept = 0;
+
+	PRE(generation != 0);
+	for (uint32_t i = 0; i < v->older_count; i++)
+		if (v->older[i].generation != generation)
+			v->older[kept++] = v->older[i];
+	v->older_count = kept;
+}
+
+int64_t reg_volume_older_bound(struct reg_volume *v, int64_t now)
+{
+	int64_t bound = 0;
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < v->older_count; i++) {
+		if (v->older[i].bound <= now)
+			continue;
+		bound = MAX(bound, v->older[i].bound);
+		v->older[kept++] = v->older[i];
+	}
+	v->older_count = kept;
+	return bound;
+}
+
+/* -- the clock, and the end ------------------------------------------------------------------- */
+
+int64_t reg_now(struct reg *reg, int64_t *ret_back_ns)
+{
+	int64_t wall = reactor_wall_ns(reg->reactor);
+
+	if (wall > reg->wall_high)
+		reg->wall_high = wall;
+	if (ret_back_ns != NULL)
+		*ret_back_ns = reg->wall_high - wall;
+	if (reg->wall_high - reg->wall_high_saved >= REG_WALL_COARSE_NS) {
+		/* It goes with the next commit; nobody waits for it. */
+		reg->wall_high_saved = reg->wall_high;
+		reg_save_meta(reg);
+	}
+	return reg->wall_high;
+}
+
+void reg_deinit(struct reg *reg)
+{
+	struct reg_volume *v, *next_v;
+	struct reg_node *n, *next_n;
+
+	HASH_CLEAR(hh_name, reg->names);
+	HASH_ITER (hh, reg->volumes, v, next_v) {
+		HASH_DELETE(hh, reg->volumes, v);
+		reg_volume_free(v);
+	}
+	HASH_ITER (hh, reg->nodes, n, next_n) {
+		HASH_DELETE(hh, reg->nodes, n);
+		free(n->addresses);
+		free(n);
+	}
+	if (reg->kv != NULL)
+		kv_batch_destroy(reg->kv, reg->open);
+	reg->open = NULL;
+}

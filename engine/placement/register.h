@@ -1,0 +1,191 @@
+/* The register: what the placement driver knows, in memory, and in kv. It decides nothing.
+ *
+ * A change is made to the struct in memory, then saved (reg_save_...), all in one turn of the
+ * reactor; whatever was saved between two flushes becomes durable together or not at all. Nobody is
+ * answered before that:
+ *
+ *   change, reg_save_... -> reg_flush(commit) -> [kv batch: what was saved meanwhile by others
+ * gathers in the next one] -> commit.done(0)
+ *
+ * So renewals of many attachments share a sync. If kv fails, the register is broken: memory is
+ * ahead of the disk, and every later flush fails with the first cause; the driver answers no more
+ * (I2).
+ *
+ * Families and keys: META "meta"; DOCUMENTS "site/NAME", "policy/NAME", "revocations" (DSSE
+ * envelopes as they came); VOLUMES and MAPS the id, big-endian; NODES the name. Values:
+ * register.proto.
+ *
+ * Thread: the driver's reactor. */
+#ifndef PLACEMENT_REGISTER_H
+#define PLACEMENT_REGISTER_H
+
+#include <uthash.h>
+
+#include "engine/base/error.h"
+#include "engine/base/types.h"
+#include "engine/kv/kv.h"
+#include "engine/placement/pd.h"
+
+#define REG_FORMAT	   1u
+#define REG_ADDRESSES_MAX  64u	/* shards of a node */
+#define REG_OLDER_MAX	   16u	/* attachments of one volume that may still hold permits */
+#define REG_MAP_NODES_MAX  255u /* a map's entry is one byte */
+#define REG_CHUNKS_MAX	   (1u << 18)
+#define REG_ENDPOINT_MAX   256u
+#define REG_WALL_COARSE_NS (10 * (int64_t)NS_PER_S)
+#define REG_SERIAL_GAP	   (1ull << 20) /* permits that are not noted one by one */
+
+struct pd_session;
+
+enum node_state { NODE_DOWN, NODE_UP, NODE_REFUSED };
+
+struct reg_node {
+	char name[NAME_SIZE_MAX];
+	char site[NAME_SIZE_MAX];
+	struct uuid device;
+	bool has_device;
+	char (*addresses)[ADDR_SIZE_MAX]; /* malloc'd */
+	uint32_t address_count;
+	uint64_t size_bytes, live_bytes, free_bytes;
+	int64_t last_seen;		      /* wall */
+	uint64_t placed_chunks, placed_bytes; /* by the maps of all volumes that are not deleted */
+
+	/* Of the running driver, not kept. */
+	struct pd_session *session;
+	bool refused;
+	char reason[256];
+	int64_t lease_until;
+	int64_t clock_offset_ns;
+	bool erasing; /* an Erase is in flight */
+	UT_hash_handle hh;
+};
+
+struct reg_attachment {
+	generation_t generation;
+	char holder[NAME_SIZE_MAX];
+	char holder_site[NAME_SIZE_MAX];
+	char endpoint[REG_ENDPOINT_MAX];
+	bool read_only;
+	bool live; /* not released */
+	uint64_t serial;
+	int64_t bound;	 /* wall: no permit of it expires later */
+	int64_t durable; /* wall: so much of bound is on the disk, and may be given */
+};
+
+struct reg_older {
+	generation_t generation; /* 0: several, merged; nobody can release that */
+	int64_t bound;
+};
+
+struct replica_report { /* what the holder said of a node when it last renewed */
+	char node[NAME_SIZE_MAX];
+	char state[24];
+	char transport[16];
+	uint64_t lag;
+};
+
+struct reg_volume {
+	volume_id_t id;
+	char name[NAME_SIZE_MAX];
+	uint64_t size, chunk_size;
+	char policy[NAME_SIZE_MAX];
+	uint32_t replicas, min_acks;
+	generation_t generation;
+	int64_t created_at;
+	uint64_t map_version;
+	struct reg_node **nodes; /* of the map; malloc'd */
+	uint32_t node_count;
+	uint8_t *map; /* replicas bytes a chunk; malloc'd; NULL in a tombstone */
+	uint32_t chunk_count;
+	struct reg_attachment attachment;
+	struct reg_older older[REG_OLDER_MAX];
+	uint32_t older_count;
+	bool deleted;
+	struct reg_node **erase; /* of a tombstone; malloc'd */
+	uint32_t erase_count;
+
+	/* Of the running driver, not kept. */
+	struct pd_session *holder;
+	struct replica_report *reports; /* malloc'd */
+	uint32_t report_count;
+	uint64_t detach_deadline_ns; /* somebody asked for the end of the attachment; 0: nobody */
+	UT_hash_handle hh;	     /* by id */
+	UT_hash_handle hh_name;	     /* by name; not for tombstones */
+};
+
+struct reg_commit {
+	void (*done)(struct reg_commit *c, int status); /* 0, or why the register is broken */
+	struct reg_commit *next;
+};
+
+struct reg {
+	struct reactor *reactor;
+	struct kv *kv;
+	struct uuid cluster;
+	uint64_t next_volume;
+	int64_t wall_high;
+	int64_t wall_high_saved;
+	struct reg_node *nodes;
+	struct reg_volume *volumes;
+	struct reg_volume *names;
+	uint32_t volume_count; /* tombstones included */
+	int broken;
+
+	struct kv_batch *open; /* what gathers */
+	struct reg_commit *open_waiters;
+	struct reg_commit *flight_waiters;
+	struct kv_op op;
+	bool in_flight;
+	struct reactor_task submit;
+};
+
+/* Loads everything (blocks). document is called for each of DOCUMENTS, nodes and volumes being
+ * there already; it may refuse one with a negative code, which ends the loading. -E_CORRUPT,
+ * -E_WRONG_CLUSTER, -ENOMEM, -EIO. On failure nothing is left. */
+int reg_load(struct reg *reg, struct reactor *r, struct kv *kv, const struct uuid *cluster,
+	     int (*document)(const char *key, const void *data, size_t size, void *arg), void *arg,
+	     struct error *err);
+/* Nothing may be in flight (reg_idle), or the kv is abandoned with it. Zeroed memory is allowed. */
+void reg_deinit(struct reg *reg);
+bool reg_idle(const struct reg *reg);
+
+struct reg_node *reg_node_find(struct reg *reg, const char *name);
+/* NULL: PD_NODES_MAX, or no memory. */
+struct reg_node *reg_node_add(struct reg *reg, const char *name, const char *site);
+/* -ENOMEM. */
+int reg_node_set_addresses(struct reg_node *n, char *const *addresses, size_t count);
+
+struct reg_volume *reg_volume_find(struct reg *reg, const char *name);
+struct reg_volume *reg_volume_by_id(struct reg *reg, volume_id_t id);
+/* A volume with a new id. nodes and map are taken over (malloc'd). NULL: no memory, and they are
+ * still the caller's. */
+struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t chunk_count,
+				  uint32_t replicas, uint64_t chunk_size, struct reg_node **nodes,
+				  uint32_t node_count, uint8_t *map);
+/* Turns it into a tombstone: the name is free, its nodes are to be erased. -ENOMEM. */
+int reg_volume_bury(struct reg *reg, struct reg_volume *v);
+/* The node has erased its copies. */
+void reg_volume_erased(struct reg_volume *v, const struct reg_node *n);
+/* Forgets a tombstone, in kv too. */
+void reg_volume_forget(struct reg *reg, struct reg_volume *v);
+
+/* Notes that a taken-over attachment may hold a permit until bound. */
+void reg_volume_add_older(struct reg_volume *v, generation_t generation, int64_t bound);
+void reg_volume_drop_older(struct reg_volume *v, generation_t generation);
+/* The last moment at which an older permit may live; 0: none does. Forgets those that ran out. */
+int64_t reg_volume_older_bound(struct reg_volume *v, int64_t now);
+
+void reg_save_meta(struct reg *reg);
+void reg_save_node(struct reg *reg, const struct reg_node *n);
+void reg_save_volume(struct reg *reg, const struct reg_volume *v);
+void reg_save_map(struct reg *reg, const struct reg_volume *v);
+void reg_save_document(struct reg *reg, const char *key, const void *data, size_t size);
+
+/* done runs once, never inline, when all that was saved before is durable. c is lent until then. */
+void reg_flush(struct reg *reg, struct reg_commit *c);
+
+/* The driver's wall clock: never goes back, over restarts coarsely. ret_back_ns (may be NULL): by
+ * how much the clock of the machine is behind that. */
+int64_t reg_now(struct reg *reg, int64_t *ret_back_ns);
+
+#endif

@@ -1,0 +1,15 @@
+/* Between register.c and register_codec.c; nobody else's. */
+#ifndef PLACEMENT_REGISTER_CODEC_H
+#define PLACEMENT_REGISTER_CODEC_H
+
+#include "engine/placement/register.h"
+
+/* What gathers for the next commit; NULL when the register is broken. */
+struct kv_batch *reg_batch(struct reg *reg);
+void reg_init(struct reg *reg, struct reactor *r, struct kv *kv);
+void reg_count_placed(const struct reg_volume *v, int sign);
+void reg_volume_link(struct reg *reg, struct reg_volume *v);
+void reg_volume_free(struct reg_volume *v);
+void reg_delete_volume(struct reg *reg, const struct reg_volume *v);
+
+#endif

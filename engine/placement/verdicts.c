@@ -1,0 +1,267 @@
+/* The evidence in force: see verdicts.h. */
+#include "engine/placement/verdicts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+
+int verdicts_init(struct verdicts *v, struct trust *trust, struct error *err)
+{
+	const char *const *names = policy_preset_names();
+
+	memset(v, 0, sizeof *v);
+	v->trust = trust;
+	v->epoch = 1;
+	for (; *names != NULL; names++) {
+		struct verdict_policy *p = &v->policies[v->policy_count];
+		const char *json = policy_preset(*names);
+		int rc;
+
+		INVARIANT(v->policy_count < VERDICT_POLICIES_MAX && json != NULL);
+		rc = policy_parse(json, strlen(json), &p->doc, err);
+		if (rc != 0) {
+			error_wrap(err, "preset %s", *names);
+			verdicts_deinit(v);
+			return rc;
+		}
+		snprintf(p->name, sizeof p->name, "%s", *names);
+		v->policy_count++;
+	}
+	return 0;
+}
+
+void verdicts_deinit(struct verdicts *v)
+{
+	struct verdict_site *s, *next;
+
+	HASH_ITER (hh, v->sites, s, next) {
+		HASH_DELETE(hh, v->sites, s);
+		site_free(s->doc);
+		free(s->envelope);
+		free(s);
+	}
+	for (uint32_t i = 0; i < v->policy_count; i++)
+		policy_free(v->policies[i].doc);
+	revocations_free(v->revocations);
+	free(v->revocations_envelope);
+	memset(v, 0, sizeof *v);
+}
+
+/* -- taking evidence in ----------------------------------------------------------------------- */
+
+static void *copy(const void *data, size_t size, struct error *err)
+{
+	void *p = malloc(size + 1);
+
+	if (p == NULL)
+		error_set(err, -ENOMEM, "no memory for an envelope of %zu bytes", size);
+	else
+		memcpy(p, data, size);
+	return p;
+}
+
+int verdicts_add_site(struct verdicts *v, const void *envelope, size_t size, const char **ret_name,
+		      struct error *err)
+{
+	struct site_document *doc = NULL;
+	struct verdict_site *s = NULL;
+	void *kept = copy(envelope, size, err);
+	int rc = -ENOMEM;
+
+	if (kept == NULL)
+		goto out;
+	rc = trust_accept_site(v->trust, envelope, size, &doc, err);
+	if (rc != 0)
+		goto out;
+	HASH_FIND_STR(v->sites, site_name(doc), s);
+	if (s == NULL) {
+		if (HASH_COUNT(v->sites) >= VERDICT_SITES_MAX) {
+			rc = error_set(err, -E_LIMIT, "there are %u sites already, the most is %u",
+				       HASH_COUNT(v->sites), VERDICT_SITES_MAX);
+			goto out;
+		}
+		s = calloc(1, sizeof *s);
+		if (s == NULL) {
+			rc = error_set(err, -ENOMEM, "no memory for site %s", site_name(doc));
+			goto out;
+		}
+		snprintf(s->name, sizeof s->name, "%s", site_name(doc));
+		HASH_ADD_STR(v->sites, name, s);
+	}
+	site_free(s->doc);
+	free(s->envelope);
+	s->doc = doc;
+	s->envelope = kept;
+	s->envelope_size = size;
+	doc = NULL;
+	kept = NULL;
+	*ret_name = s->name;
+out:
+	/* A refusal counts too: it may have put a site into quarantine. */
+	v->epoch++;
+	site_free(doc);
+	free(kept);
+	return rc;
+}
+
+int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t size,
+			     struct error *err)
+{
+	struct revocations_document *doc = NULL;
+	void *kept = copy(envelope, size, err);
+	int rc = -ENOMEM;
+
+	if (kept != NULL)
+		rc = trust_accept_revocations(v->trust, envelope, size, &doc, err);
+	if (rc != 0) {
+		free(kept);
+		return rc;
+	}
+	revocations_free(v->revocations);
+	free(v->revocations_envelope);
+	v->revocations = doc;
+	v->revocations_envelope = kept;
+	v->revocations_size = size;
+	v->epoch++;
+	return 0;
+}
+
+static int find_policy(const struct verdicts *v, const char *name)
+{
+	for (uint32_t i = 0; i < v->policy_count; i++)
+		if (strcmp(v->policies[i].name, name) == 0)
+			return (int)i;
+	return -1;
+}
+
+int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
+			const char **ret_name, struct error *err)
+{
+	struct policy_document *doc;
+	int rc = trust_accept_policy(v->trust, envelope, size, &doc, err);
+	int i;
+
+	if (rc != 0)
+		return rc;
+	i = find_policy(v, policy_name(doc));
+	if (i < 0 && v->policy_count == VERDICT_POLICIES_MAX) {
+		policy_free(doc);
+		return error_set(err, -E_LIMIT, "there are %u policies already, the most",
+				 VERDICT_POLICIES_MAX);
+	}
+	if (i < 0)
+		i = (int)v->policy_count++;
+	snprintf(v->policies[i].name, sizeof v->policies[i].name, "%s", policy_name(doc));
+	policy_free(v->policies[i].doc);
+	v->policies[i].doc = doc;
+	v->epoch++;
+	*ret_name = v->policies[i].name;
+	return 0;
+}
+
+/* -- asking ----------------------------------------------------------------------------------- */
+
+const struct verdict_site *verdicts_site(const struct verdicts *v, const char *site)
+{
+	struct verdict_site *s;
+
+	HASH_FIND_STR(v->sites, site, s);
+	return s;
+}
+
+const struct policy_document *verdicts_policy(const struct verdicts *v, const char *policy)
+{
+	int i = find_policy(v, policy);
+
+	return i < 0 ? NULL : v->policies[i].doc;
+}
+
+static void refuse(struct verdict *ret, const char *rule, const char *field, const char *value,
+		   const char *bound)
+{
+	memset(ret, 0, sizeof *ret);
+	ret->until = INT64_MAX;
+	ret->failed_count = 1;
+	snprintf(ret->failed[0].rule, sizeof ret->failed[0].rule, "%s", rule);
+	snprintf(ret->failed[0].field, sizeof ret->failed[0].field, "%s", field);
+	snprintf(ret->failed[0].value, sizeof ret->failed[0].value, "%s", value);
+	snprintf(ret->failed[0].bound, sizeof ret->failed[0].bound, "%s", bound);
+}
+
+void verdicts_full(struct verdicts *v, const char *site, const char *policy, int64_t now,
+		   struct verdict *ret)
+{
+	const struct verdict_site *s = verdicts_site(v, site);
+	const struct policy_document *p = policy != NULL ? verdicts_policy(v, policy) : NULL;
+
+	if (trust_quarantined(v->trust, site))
+		refuse(ret, "certificate", "version", "two contents under one version",
+		       "one: a newer certificate ends the quarantine");
+	else if (s == NULL)
+		refuse(ret, "certificate", "site", "(missing)",
+		       "a certificate of the site: pave site add");
+	else if (policy == NULL)
+		evaluate_site(s->doc, v->revocations, now, ret);
+	else if (p == NULL)
+		refuse(ret, "policy", "name", policy, "a policy that the driver knows");
+	else
+		evaluate(s->doc, v->revocations, p, now, ret);
+}
+
+static void brief(const struct verdict *full, uint64_t epoch, struct verdict_brief *ret)
+{
+	ret->epoch = epoch;
+	ret->eligible = full->eligible;
+	ret->until = full->until;
+	ret->why[0] = '\0';
+	if (!full->eligible)
+		snprintf(ret->why, sizeof ret->why, "%.47s: %.80s is %.60s, the bound is %.50s%s",
+			 full->failed[0].rule, full->failed[0].field, full->failed[0].value,
+			 full->failed[0].bound, full->failed_count > 1 ? ", and more" : "");
+}
+
+const struct verdict_brief *verdicts_get(struct verdicts *v, const char *site, const char *policy,
+					 int64_t now)
+{
+	/* Too large for a stack that others share; it is filled and read in this call only. */
+	struct verdict *full;
+	struct verdict_site *s;
+	struct verdict_brief *b = &v->unknown;
+	int i = policy != NULL ? find_policy(v, policy) : -1;
+
+	HASH_FIND_STR(v->sites, site, s);
+	if (s != NULL && policy == NULL)
+		b = &s->own;
+	else if (s != NULL && i >= 0)
+		b = &s->under[i];
+	if (b != &v->unknown && b->epoch == v->epoch && now < b->until)
+		return b;
+	full = malloc(sizeof *full);
+	if (full == NULL) {
+		/* Evidence that cannot be looked at is a refusal. */
+		b = &v->unknown;
+		*b = (struct verdict_brief){.until = now, .why = "no memory for the evaluation"};
+		return b;
+	}
+	verdicts_full(v, site, policy, now, full);
+	brief(full, v->epoch, b);
+	free(full);
+	return b;
+}
+
+int64_t verdicts_next_change(const struct verdicts *v, int64_t now)
+{
+	int64_t next = INT64_MAX;
+
+	for (const struct verdict_site *s = v->sites; s != NULL; s = s->hh.next) {
+		if (s->own.epoch == v->epoch && s->own.until > now)
+			next = MIN(next, s->own.until);
+		for (uint32_t i = 0; i < v->policy_count; i++)
+			if (s->under[i].epoch == v->epoch && s->under[i].until > now)
+				next = MIN(next, s->under[i].until);
+	}
+	return next;
+}

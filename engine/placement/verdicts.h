@@ -1,0 +1,83 @@
+/* The evidence that is in force, and what follows from it: certificates, snapshot and policies as
+ * parsed documents with their envelopes, and the verdict of each site under each policy, cached
+ * until it may change (new evidence, or its `until`).
+ *
+ * It is filled from the register at the start, and by the admin's requests, always through trust
+ * (signatures, no older version). A site with two contents under one version is quarantined: never
+ * eligible.
+ *
+ * Thread: the driver's reactor. */
+#ifndef PLACEMENT_VERDICTS_H
+#define PLACEMENT_VERDICTS_H
+
+#include <uthash.h>
+
+#include "engine/evidence/evaluate.h"
+#include "engine/evidence/trust.h"
+
+#define VERDICT_SITES_MAX    1024u
+#define VERDICT_POLICIES_MAX 64u
+
+struct verdict_brief {
+	uint64_t epoch; /* of the evidence; 0: never computed */
+	bool eligible;
+	int64_t until;
+	char why[300]; /* when it isn't: the first failed rule */
+};
+
+struct verdict_site {
+	char name[NAME_SIZE_MAX];
+	struct site_document *doc;
+	void *envelope;
+	size_t envelope_size;
+	struct verdict_brief own; /* the certificate alone */
+	struct verdict_brief under[VERDICT_POLICIES_MAX];
+	UT_hash_handle hh;
+};
+
+struct verdict_policy {
+	char name[NAME_SIZE_MAX];
+	struct policy_document *doc;
+};
+
+struct verdicts {
+	struct trust *trust;
+	uint64_t epoch;
+	struct verdict_site *sites; /* a hash; in the order of their coming */
+	struct verdict_policy policies[VERDICT_POLICIES_MAX];
+	uint32_t policy_count;
+	struct revocations_document *revocations;
+	void *revocations_envelope;
+	size_t revocations_size;
+	struct verdict_brief unknown; /* the answer for what isn't known */
+};
+
+/* With the presets. -ENOMEM, -E_BAD_DOCUMENT. */
+int verdicts_init(struct verdicts *v, struct trust *trust, struct error *err);
+void verdicts_deinit(struct verdicts *v); /* zeroed memory is allowed */
+
+/* Verify through trust and put in force. The errors of trust_accept_...; -E_LIMIT. The name is that
+ * of the document. */
+int verdicts_add_site(struct verdicts *v, const void *envelope, size_t size, const char **ret_name,
+		      struct error *err);
+int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t size,
+			     struct error *err);
+int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
+			const char **ret_name, struct error *err);
+
+const struct verdict_site *verdicts_site(const struct verdicts *v, const char *site);
+/* NULL: no such policy. */
+const struct policy_document *verdicts_policy(const struct verdicts *v, const char *policy);
+
+/* Whether the site is eligible at now. policy NULL: its certificate alone (a lease). Never NULL;
+ * valid until the next call. A site or policy that isn't known is not eligible. */
+const struct verdict_brief *verdicts_get(struct verdicts *v, const char *site, const char *policy,
+					 int64_t now);
+/* The same with every rule that failed; not cached. */
+void verdicts_full(struct verdicts *v, const char *site, const char *policy, int64_t now,
+		   struct verdict *ret);
+
+/* The first moment after now at which some cached verdict may change; INT64_MAX: none. */
+int64_t verdicts_next_change(const struct verdicts *v, int64_t now);
+
+#endif

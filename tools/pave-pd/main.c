@@ -1,0 +1,252 @@
+/* pave-pd: the placement driver.
+ *
+ *   OPENING -- register loaded, listening --> SERVING -- SIGTERM --> ENDING: sessions, register
+ *
+ * Prints "ready ADDRESS" on stdout when it listens. Exit codes: 0 ended by SIGTERM, 1 failed, 2
+ * usage.
+ *
+ * Under --dir: register (RocksDB), trust.json (the evidence seen). */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+#include "engine/placement/pd.h"
+#include "engine/reactor/io.h"
+#include "tools/common/daemon.h"
+#include "tools/common/duration.h"
+
+#define REGISTER_CACHE_BYTES (32u << 20)
+
+struct driver {
+	const char *dir, *root, *key, *key_id, *listen, *policy;
+	uint32_t lifetime_ms;
+	bool insecure, ending;
+	struct reactor *reactor;
+	struct transport *transport;
+	struct trust *trust;
+	struct kv *kv;
+	struct signing_key *placement_key;
+	struct pd *pd;
+};
+
+static const char usage[] =
+    "Usage: pave-pd --dir DIR --root FILE --placement-key FILE [OPTION...]\n"
+    "The placement driver: holds the evidence and the register, gives permits and leases.\n"
+    "\n"
+    "  --dir DIR               for the register and the evidence seen\n"
+    "  --root FILE             the trust root (DSSE envelope); may be left out later on\n"
+    "  --placement-key FILE    private key (PEM) that permits and leases are signed with\n"
+    "  --key-id NAME           its name in the root (default placement-1)\n"
+    "  --listen HOST:PORT      default 127.0.0.1:0, any free port\n"
+    "  --permit-lifetime TIME  of permits and leases, as 10s or 2500ms (default 10s, most 60s)\n"
+    "  --default-policy NAME   for volumes that name none (default secnumcloud-fr)\n"
+    "  --insecure              allow addresses other than loopback, without TLS\n"
+    "  --cluster-dir DIR       not looked at: the process names its cluster by it\n"
+    "  --log-level LEVEL       error, warn, info (default), debug\n"
+    "  --version, --help\n";
+
+static void stopped(void *arg)
+{
+	struct driver *d = arg;
+
+	d->pd = NULL;
+	log_info("pd", "ended");
+	reactor_stop(d->reactor);
+}
+
+static void on_signal(int signal_number, void *arg)
+{
+	struct driver *d = arg;
+
+	if (d->ending)
+		return;
+	d->ending = true;
+	log_info("pd", "%s: ending", strsignal(signal_number));
+	pd_stop(d->pd, stopped, d);
+}
+
+/* A key that is not the root's would make permits that nobody believes: better to say so now. */
+static int check_key(const struct driver *d, struct error *err)
+{
+	static const char type[] = "application/vnd.pave.self-test";
+	Pave__V1__Signed *s;
+	int rc = signed_make(type, "", 0, d->placement_key, &s, err);
+
+	if (rc != 0)
+		return rc;
+	rc = signed_verify(s, type, trust_root(d->trust), err);
+	pave__v1__signed__free_unpacked(s, NULL);
+	if (rc != 0)
+		error_wrap(err, "placement key %s is not key %s of the root's role placement",
+			   d->key, d->key_id);
+	return rc;
+}
+
+static int open_files(struct driver *d, struct error *err)
+{
+	char path[4200];
+	int rc = daemon_open_trust(d->dir, d->root, &d->trust, err);
+
+	if (rc != 0)
+		return rc;
+	rc = signing_key_read(d->key, d->key_id, &d->placement_key, err);
+	if (rc == 0)
+		rc = check_key(d, err);
+	if (rc != 0)
+		return rc;
+	if (snprintf(path, sizeof path, "%s/register", d->dir) >= (int)sizeof path)
+		return error_set(err, -ENAMETOOLONG, "directory %s: the name is too long", d->dir);
+	return kv_rocks_open(d->reactor, path, pd_kv_family_names, PD_KV_FAMILIES,
+			     REGISTER_CACHE_BYTES, &d->kv, err);
+}
+
+static int run(struct driver *d, struct error *err)
+{
+	const struct reactor_config config = {.name = "pd"};
+	struct pd_config pd_config;
+	int rc = reactor_create(&config, &d->reactor);
+
+	if (rc != 0)
+		return error_set(err, rc, "io_uring: %s", err_text(rc));
+	rc = transport_tcp_create(d->reactor, d->insecure, &d->transport);
+	if (rc != 0)
+		return error_set(err, rc, "transport: %s", err_text(rc));
+	rc = open_files(d, err);
+	if (rc != 0)
+		return rc;
+	pd_config = (struct pd_config){.reactor = d->reactor,
+				       .transport = d->transport,
+				       .kv = d->kv,
+				       .trust = d->trust,
+				       .placement_key = d->placement_key,
+				       .listen_address = d->listen,
+				       .permit_lifetime_ms = d->lifetime_ms,
+				       .default_policy = d->policy};
+	rc = pd_start(&pd_config, &d->pd, err);
+	if (rc != 0)
+		return rc;
+	rc = reactor_on_terminate(d->reactor, on_signal, d);
+	if (rc != 0)
+		return error_set(err, rc, "signals: %s", err_text(rc));
+	log_info("pd", "serves at %s", pd_address(d->pd));
+	daemon_ready(pd_address(d->pd));
+	rc = reactor_run(d->reactor);
+	return rc == 0 ? 0 : error_set(err, rc, "reactor: %s", err_text(rc));
+}
+
+static int parse_lifetime(struct driver *d, const char *text)
+{
+	uint64_t ms;
+
+	if (duration_parse_ms(text, &ms) != 0 || ms < 1000 || ms > PERMIT_LIFETIME_MAX_MS) {
+		fprintf(stderr, "pave-pd: --permit-lifetime %s: 1s to %us, as 10s or 2500ms\n",
+			text, PERMIT_LIFETIME_MAX_MS / 1000);
+		return 2;
+	}
+	d->lifetime_ms = (uint32_t)ms;
+	return 0;
+}
+
+/* 0, 2, or -1 when the answer was printed. */
+static int take_option(struct driver *d, int c)
+{
+	switch (c) {
+	case 'd':
+		d->dir = optarg;
+		return 0;
+	case 'r':
+		d->root = optarg;
+		return 0;
+	case 'k':
+		d->key = optarg;
+		return 0;
+	case 'K':
+		d->key_id = optarg;
+		return 0;
+	case 'L':
+		d->listen = optarg;
+		return 0;
+	case 't':
+		return parse_lifetime(d, optarg);
+	case 'P':
+		d->policy = optarg;
+		return 0;
+	case 'I':
+		d->insecure = true;
+		return 0;
+	case 'C':
+		return 0;
+	case 'l':
+		return daemon_log_level("pave-pd", optarg) != 0 ? 2 : 0;
+	case 'V':
+		puts("pave-pd " PAVE_VERSION);
+		return -1;
+	case 'h':
+		fputs(usage, stdout);
+		return -1;
+	default:
+		fputs("Try `pave-pd --help`.\n", stderr);
+		return 2;
+	}
+}
+
+static int parse(struct driver *d, int argc, char **argv)
+{
+	static const struct option options[] = {
+	    {"dir", required_argument, NULL, 'd'},
+	    {"root", required_argument, NULL, 'r'},
+	    {"placement-key", required_argument, NULL, 'k'},
+	    {"key-id", required_argument, NULL, 'K'},
+	    {"listen", required_argument, NULL, 'L'},
+	    {"permit-lifetime", required_argument, NULL, 't'},
+	    {"default-policy", required_argument, NULL, 'P'},
+	    {"insecure", no_argument, NULL, 'I'},
+	    {"cluster-dir", required_argument, NULL, 'C'},
+	    {"log-level", required_argument, NULL, 'l'},
+	    {"version", no_argument, NULL, 'V'},
+	    {"help", no_argument, NULL, 'h'},
+	    {0},
+	};
+	int c, rc = 0;
+
+	d->listen = "127.0.0.1:0";
+	d->key_id = "placement-1";
+	while (rc == 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
+		rc = take_option(d, c);
+	if (rc != 0)
+		return rc;
+	if (optind != argc || d->dir == NULL || d->key == NULL) {
+		fputs("pave-pd: --dir and --placement-key are needed (and --root the first time), "
+		      "and nothing else\nTry `pave-pd --help`.\n",
+		      stderr);
+		return 2;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct driver d;
+	struct error err = {0};
+	int rc = parse(&d, argc, argv);
+
+	if (rc != 0)
+		return rc < 0 ? 0 : rc;
+	signal(SIGPIPE, SIG_IGN);
+	log_set_name("pave-pd");
+	if (run(&d, &err) != 0) {
+		fprintf(stderr, "pave-pd: %s\n", err.text);
+		return 1; /* what was begun ends with the process, as after a crash */
+	}
+	kv_close(d.kv);
+	transport_destroy(d.transport);
+	signing_key_free(d.placement_key);
+	trust_close(d.trust);
+	reactor_destroy(d.reactor);
+	return 0;
+}
