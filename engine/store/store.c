@@ -1,2 +1,354 @@
-/* store.c */
-typedef int store_placeholder_t;
+/* store: the operations of store.h; the work is done by the parts (core.h).
+ *
+ * Life:  store_open -> recovery -> SERVING -> store_close -> drained -> last checkpoint -> closed
+ *                          \-> failed open: store_abandon
+ *
+ * Invariants:
+ * 1. Every operation that was accepted is counted in ops_in_flight until its done has run.
+ * 2. done never runs from inside the call: what can be answered at once goes through `finished`. */
+#include "engine/store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/store/core.h"
+#include "engine/store/recovery.h"
+
+const char *const store_kv_family_names[STORE_KV_FAMILIES] = {
+    [STORE_KV_NODE] = "node",
+    [STORE_KV_PAGES] = "pages",
+    [STORE_KV_REPLICAS] = "replicas",
+    [STORE_KV_SEGMENTS] = "segments",
+};
+
+/* -- life ----------------------------------------------------------------------------------------
+ */
+
+static void finish_run(struct reactor_task *task);
+static void close_run(struct reactor_task *task);
+
+void store_open(struct store_open_op *op)
+{
+	struct store *store = calloc(1, sizeof *store);
+
+	INVARIANT(store != NULL);
+	PRE(op->config.reactor != NULL && op->config.disk != NULL && op->config.kv != NULL);
+	store->config = op->config;
+	store->reactor = op->config.reactor;
+	store->disk = op->config.disk;
+	store->kv = op->config.kv;
+	store->shard = op->config.identity.shard;
+	store->finish_task.run = finish_run;
+	store->close_task.run = close_run;
+	op->impl = store;
+	recovery_start(store, op);
+}
+
+void store_abandon(struct store *store)
+{
+	if (store == NULL)
+		return;
+	recovery_destroy(store->recovery);
+	upkeep_deinit(store);
+	cleaner_deinit(store);
+	checkpoint_deinit(store);
+	reader_deinit(store);
+	wlog_deinit(store);
+	index_deinit(&store->index);
+	segments_deinit(&store->segments);
+	free(store);
+}
+
+static void close_run(struct reactor_task *task)
+{
+	struct store *store = container_of(task, struct store, close_task);
+	void (*closed)(void *arg) = store->closed;
+	void *arg = store->closed_arg;
+
+	store_abandon(store);
+	closed(arg);
+}
+
+void store_close_tick(struct store *store)
+{
+	if (!store->closing || !store->serving || store->ops_in_flight > 0 ||
+	    !wlog_is_idle(store) || !upkeep_is_idle(store) || !cleaner_is_idle(store) ||
+	    store->checkpoint.state != CHECKPOINT_IDLE)
+		return;
+	if (store->failed == 0 && store->checkpoint.dirty) {
+		checkpoint_want(store);
+		return;
+	}
+	store->serving = false;
+	reactor_defer(store->reactor, &store->close_task);
+}
+
+void store_close(struct store *store, void (*done)(void *arg), void *arg)
+{
+	PRE(!store->closing && store->serving);
+	store->closing = true;
+	store->closed = done;
+	store->closed_arg = arg;
+	/* The pump's end goes on with it, never from inside this call. */
+	wlog_kick(store);
+}
+
+void store_fail(struct store *store, int status, const char *what)
+{
+	PRE(status < 0);
+	if (store->failed != 0)
+		return;
+	store->failed = status;
+	log_error("store", "%s: %s failed: %s; nothing more is written", store->disk->name, what,
+		  err_text(status));
+	wlog_kick(store);
+}
+
+/* -- operations ----------------------------------------------------------------------------------
+ */
+
+static void finish_run(struct reactor_task *task)
+{
+	struct store *store = container_of(task, struct store, finish_task);
+	struct item_queue q = store->finished;
+	struct item *item;
+
+	store->finished = (struct item_queue){0};
+	while ((item = item_pop(&q)) != NULL)
+		item_complete(store, item, item->status);
+	store_close_tick(store);
+}
+
+/* Every operation begins here. False: there are too many; it completes with -E_LIMIT. */
+static bool accept(struct store *store, struct item *item, uint8_t kind)
+{
+	PRE(store->serving && !store->closing);
+	*item = (struct item){.kind = kind};
+	if (store->ops_in_flight++ < STORE_OPS_MAX)
+		return true;
+	item_complete_later(store, item, -E_LIMIT);
+	return false;
+}
+
+static bool is_in_chunk(block_no_t block, uint32_t block_count)
+{
+	return block_count >= 1 && block_count <= IO_BLOCKS_MAX &&
+	       block < CHUNK_SIZE_MAX / BLOCK_SIZE &&
+	       block_count <= CHUNK_SIZE_MAX / BLOCK_SIZE - block;
+}
+
+void store_write(struct store *store, struct store_write *op)
+{
+	static const uint8_t kinds[] = {
+	    [STORE_DATA] = ITEM_DATA,
+	    [STORE_ZERO] = ITEM_ZERO,
+	    [STORE_DISCARD] = ITEM_DISCARD,
+	};
+	struct item *item = ITEM_OF(op);
+
+	PRE(is_in_chunk(op->block, op->block_count) && op->volume != 0 && op->chunk != UINT32_MAX &&
+	    op->version != 0);
+	PRE(op->kind != STORE_DATA || (op->data != NULL && op->crcs != NULL));
+	if (!accept(store, item, kinds[op->kind]))
+		return;
+	if (store->failed != 0) {
+		item_complete_later(store, item, store->failed);
+		return;
+	}
+	if (!op->resync && version_generation(op->version) < store_generation(store, op->volume)) {
+		item_complete_later(store, item, -E_FENCED);
+		return;
+	}
+	store->stats.writes++;
+	store->stats.blocks_written += op->block_count;
+	/* What has no data needs hardly any space, and may even give some back. */
+	if (op->resync)
+		wlog_submit(store, item, WLOG_COLD, false);
+	else
+		wlog_submit(store, item, WLOG_HOT, op->kind != STORE_DATA);
+}
+
+void store_read(struct store *store, struct store_read *op)
+{
+	PRE(is_in_chunk(op->block, op->block_count) && op->data != NULL && op->ret_crcs != NULL);
+	if (!accept(store, ITEM_OF(op), ITEM_READ))
+		return;
+	store->stats.reads++;
+	store->stats.blocks_read += op->block_count;
+	reader_submit(store, op);
+}
+
+generation_t store_generation(const struct store *store, volume_id_t volume)
+{
+	const struct index_volume *v = index_find_volume(&store->index, volume);
+
+	return v != NULL ? v->fence : 0;
+}
+
+void store_fence(struct store *store, struct store_fence_op *op)
+{
+	struct index_volume *volume;
+	struct item *item = ITEM_OF(op);
+	int rc;
+
+	PRE(op->volume != 0 && op->generation > 0 && op->generation <= GENERATION_MAX);
+	if (!accept(store, item, ITEM_FENCE))
+		return;
+	rc = store->failed;
+	if (rc == 0)
+		rc = index_promise(&store->index, 1, 0);
+	if (rc < 0) {
+		item_complete_later(store, item, rc);
+		return;
+	}
+	volume = index_get_volume(&store->index, op->volume);
+	index_release(&store->index, 1, 0);
+	if (op->generation < volume->fence) {
+		item_complete_later(store, item, -E_FENCED);
+		return;
+	}
+	if (op->generation == volume->fence_durable) {
+		item_complete_later(store, item, 0);
+		return;
+	}
+	/* In force from now on; done when durable. */
+	volume->fence = op->generation;
+	wlog_submit(store, item, WLOG_HOT, true);
+}
+
+void store_watermark(struct store *store, struct store_watermark_op *op)
+{
+	struct index_chunk *chunk;
+	struct item *item = ITEM_OF(op);
+
+	PRE(op->volume != 0 && op->chunk != UINT32_MAX);
+	if (!accept(store, item, ITEM_WATERMARK))
+		return;
+	if (store->failed != 0) {
+		item_complete_later(store, item, store->failed);
+		return;
+	}
+	chunk = index_find_chunk(&store->index, op->volume, op->chunk);
+	if (op->watermark == 0 || (chunk != NULL && op->watermark <= chunk->watermark)) {
+		item_complete_later(store, item, 0);
+		return;
+	}
+	wlog_submit(store, item, WLOG_HOT, true);
+}
+
+void store_erase(struct store *store, struct store_erase_op *op)
+{
+	struct item *item = ITEM_OF(op);
+
+	PRE(op->volume != 0);
+	if (!accept(store, item, ITEM_ERASE))
+		return;
+	if (store->failed != 0)
+		item_complete_later(store, item, store->failed);
+	else
+		wlog_submit_erase(store, item);
+}
+
+/* -- questions ------------------------------------------------------------------------------------
+ */
+
+uint32_t store_chunks(struct store *store, volume_id_t volume, chunk_no_t from,
+		      struct store_chunk_state *ret_states, uint32_t max)
+{
+	const struct index_volume *v = index_find_volume(&store->index, volume);
+	uint32_t count = 0;
+
+	while (v != NULL && count < max) {
+		const struct index_chunk *c = index_next_chunk(v, from);
+
+		if (c == NULL)
+			break;
+		from = c->no + 1;
+		if (c->newest == 0 && c->watermark == 0)
+			continue;
+		ret_states[count++] = (struct store_chunk_state){
+		    .chunk = c->no, .watermark = c->watermark, .newest = c->newest};
+	}
+	return count;
+}
+
+/* Adds a block to the answer. False: it is full. */
+static bool add_change(struct store_changes_op *op, block_no_t block, version_t version)
+{
+	struct store_change *last = op->count > 0 ? &op->changes[op->count - 1] : NULL;
+
+	if (last != NULL && last->version == version && last->block + last->block_count == block) {
+		last->block_count++;
+		return true;
+	}
+	if (op->count == MIN(op->max, STORE_CHANGES_MAX))
+		return false;
+	op->changes[op->count++] =
+	    (struct store_change){.block = block, .block_count = 1, .version = version};
+	return true;
+}
+
+static void find_changes(const struct index_chunk *chunk, struct store_changes_op *op)
+{
+	block_no_t block = op->from;
+
+	while (block < CHUNK_SIZE_MAX / BLOCK_SIZE) {
+		page_no_t no = block >> PAGE_SHIFT;
+		const struct index_page *page;
+
+		if (chunk->leaves[no / INDEX_LEAF_PAGES] == NULL) {
+			block = (no / INDEX_LEAF_PAGES + 1) * INDEX_LEAF_PAGES * PAGE_BLOCKS;
+			continue;
+		}
+		page = index_find_page(chunk, no);
+		for (; page != NULL && block >> PAGE_SHIFT == no; block++) {
+			version_t version = page->slots[block % PAGE_BLOCKS].version;
+
+			if (version > op->above && !add_change(op, block, version)) {
+				op->next = block;
+				return;
+			}
+		}
+		if (page == NULL)
+			block = (no + 1) * PAGE_BLOCKS;
+	}
+}
+
+void store_changes(struct store *store, struct store_changes_op *op)
+{
+	struct index_chunk *chunk;
+	struct item *item = ITEM_OF(op);
+
+	PRE(op->volume != 0 && op->changes != NULL && op->max > 0);
+	op->count = 0;
+	op->next = UINT32_MAX;
+	if (!accept(store, item, ITEM_CHANGES))
+		return;
+	chunk = index_find_chunk(&store->index, op->volume, op->chunk);
+	if (chunk != NULL && chunk->newest > op->above)
+		find_changes(chunk, op);
+	item_complete_later(store, item, 0);
+}
+
+void store_get_stats(const struct store *store, struct store_stats *ret_stats)
+{
+	const struct wlog_stream *hot = &store->wlog.streams[WLOG_HOT];
+	const struct segments *t = &store->segments;
+	uint32_t available = segments_available(t);
+	uint64_t free_blocks = 0;
+
+	if (available > store->space.reserve_segments)
+		free_blocks = (uint64_t)(available - store->space.reserve_segments) * t->blocks;
+	if (hot->segment != SEGMENT_NONE)
+		free_blocks += t->blocks - hot->offset;
+	*ret_stats = store->stats;
+	ret_stats->size_bytes = store->space.live_max * BLOCK_SIZE;
+	ret_stats->live_bytes = t->live_blocks * BLOCK_SIZE;
+	ret_stats->free_bytes =
+	    MIN(free_blocks, store->space.live_max - MIN(store->space.live_max, t->live_blocks)) *
+	    BLOCK_SIZE;
+	ret_stats->memory_bytes = index_memory_bytes(&store->index);
+}

@@ -199,7 +199,8 @@ void store_changes(struct store *store, struct store_changes_op *op);
 
 /* Drops a chunk's, or with chunk == UINT32_MAX a whole volume's, blocks and state (a deleted
  * volume's fence stays). Done when no log replay can bring them back; the space is given back by
- * the cleaner. (Overwriting as the policy says comes with the erasure receipts.) */
+ * the cleaner. Writes to it that are in flight meanwhile may come before or after. (Overwriting as
+ * the policy says comes with the erasure receipts.) */
 struct store_erase_op {
 	void (*done)(struct store_erase_op *op, int status);
 	volume_id_t volume;

@@ -1,0 +1,548 @@
+/* format: see format.h and proto/FORMAT.md, "Disk".
+ *
+ * Structures go to the disk as they lie in memory, on little-endian machines only; their sizes and
+ * the places of their fields are asserted here. */
+#include "engine/store/format.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/crc32c.h"
+
+#define SUPER_MAGIC "PAVEDEV1"
+#define GROUP_MAGIC 0x47565045u
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the formats are little-endian");
+_Static_assert(sizeof(struct format_group) == 80, "a format");
+_Static_assert(offsetof(struct format_group, header_crc) == 8, "a format");
+_Static_assert(offsetof(struct format_group, segment) == 32, "a format");
+_Static_assert(offsetof(struct format_group, seq) == 48, "a format");
+_Static_assert(sizeof(struct format_entry) == 40, "a format");
+_Static_assert(offsetof(struct format_entry, volume) == 8, "a format");
+_Static_assert(offsetof(struct format_entry, version) == 24, "a format");
+_Static_assert(sizeof(struct format_slot) == 16, "a format");
+_Static_assert(sizeof(struct format_group) +
+		       FORMAT_GROUP_ENTRIES_MAX * sizeof(struct format_entry) +
+		       FORMAT_GROUP_DATA_MAX * sizeof(uint32_t) <=
+		   FORMAT_GROUP_HEADER_MAX * BLOCK_SIZE,
+	       "the largest header fits");
+
+/* -- superblock -------------------------------------------------------------------------------- */
+
+struct super_disk {
+	char magic[8];
+	uint32_t format_version;
+	uint32_t crc; /* of the block, with 0 in this place */
+	uint64_t sequence;
+	struct uuid cluster;
+	struct uuid device;
+	char node[NAME_SIZE_MAX];
+	uint32_t segment_bytes;
+	uint32_t segment_count;
+	uint32_t shard_count;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct super_disk) == 136, "a format");
+
+static uint32_t crc_with_hole(const uint8_t *data, size_t size, size_t hole)
+{
+	static const uint8_t zero[4];
+	uint32_t crc = crc32c(0, data, hole);
+
+	crc = crc32c(crc, zero, sizeof zero);
+	return crc32c(crc, data + hole + sizeof zero, size - hole - sizeof zero);
+}
+
+void format_super_encode(const struct format_super *super, uint8_t *ret_block)
+{
+	struct super_disk d = {
+	    .format_version = FORMAT_VERSION,
+	    .sequence = super->sequence,
+	    .cluster = super->cluster,
+	    .device = super->device,
+	    .segment_bytes = super->segment_bytes,
+	    .segment_count = super->segment_count,
+	    .shard_count = super->shard_count,
+	};
+
+	memcpy(d.magic, SUPER_MAGIC, sizeof d.magic);
+	memcpy(d.node, super->node, sizeof d.node);
+	memset(ret_block, 0, BLOCK_SIZE);
+	memcpy(ret_block, &d, sizeof d);
+	d.crc = crc_with_hole(ret_block, BLOCK_SIZE, offsetof(struct super_disk, crc));
+	memcpy(ret_block, &d, sizeof d);
+}
+
+static bool super_is_sane(const struct super_disk *d)
+{
+	uint32_t bytes = d->segment_bytes;
+
+	if (bytes < FORMAT_SEGMENT_BYTES_MIN || bytes > FORMAT_SEGMENT_BYTES_MAX ||
+	    (bytes & (bytes - 1)) != 0)
+		return false;
+	if (d->segment_count == 0 || d->shard_count == 0 || d->shard_count > FORMAT_SHARDS_MAX)
+		return false;
+	/* Block numbers on the device have 32 bits. */
+	if (FORMAT_SEGMENTS_OFFSET + (uint64_t)d->segment_count * bytes >
+	    (uint64_t)UINT32_MAX * BLOCK_SIZE)
+		return false;
+	return d->node[0] != '\0' && memchr(d->node, '\0', sizeof d->node) != NULL;
+}
+
+int format_super_decode(const uint8_t *block, struct format_super *ret_super, struct error *err)
+{
+	struct super_disk d;
+
+	memcpy(&d, block, sizeof d);
+	if (memcmp(d.magic, SUPER_MAGIC, sizeof d.magic) != 0)
+		return error_set(err, -ENOENT, "there is no superblock");
+	if (crc_with_hole(block, BLOCK_SIZE, offsetof(struct super_disk, crc)) != d.crc)
+		return error_set(err, -E_CORRUPT, "the superblock's checksum does not match");
+	if (d.format_version != FORMAT_VERSION)
+		return error_set(err, -E_CORRUPT,
+				 "the superblock has format version %u; this program knows %u",
+				 d.format_version, FORMAT_VERSION);
+	if (!super_is_sane(&d))
+		return error_set(err, -E_CORRUPT, "the superblock's fields are out of range");
+	*ret_super = (struct format_super){
+	    .cluster = d.cluster,
+	    .device = d.device,
+	    .sequence = d.sequence,
+	    .segment_bytes = d.segment_bytes,
+	    .segment_count = d.segment_count,
+	    .shard_count = d.shard_count,
+	};
+	memcpy(ret_super->node, d.node, sizeof ret_super->node);
+	return 0;
+}
+
+uint64_t format_super_offset(uint32_t copy)
+{
+	PRE(copy < FORMAT_SUPER_COPIES);
+	return copy == 0 ? 0 : FORMAT_SUPER_OFFSET_B;
+}
+
+uint32_t format_segments_fit(uint64_t device_bytes, uint32_t segment_bytes)
+{
+	uint64_t usable = MIN(device_bytes, (uint64_t)UINT32_MAX * BLOCK_SIZE);
+
+	if (usable < FORMAT_SEGMENTS_OFFSET)
+		return 0;
+	return (uint32_t)((usable - FORMAT_SEGMENTS_OFFSET) / segment_bytes);
+}
+
+/* -- groups ------------------------------------------------------------------------------------ */
+
+void format_group_encode(const struct format_group *group, const struct format_entry *entries,
+			 const uint32_t *crcs, uint8_t *ret_blocks)
+{
+	size_t size = (size_t)group->header_blocks * BLOCK_SIZE;
+	size_t entries_size = group->entry_count * sizeof *entries;
+	size_t crcs_size = group->data_blocks * sizeof *crcs;
+	struct format_group g = *group;
+	uint8_t *p = ret_blocks;
+
+	PRE(format_header_blocks(g.entry_count, g.data_blocks) == g.header_blocks);
+	g.magic = GROUP_MAGIC;
+	g.format_version = FORMAT_VERSION;
+	g.header_crc = 0;
+	memcpy(p, &g, sizeof g);
+	p += sizeof g;
+	memcpy(p, entries, entries_size);
+	p += entries_size;
+	memcpy(p, crcs, crcs_size);
+	p += crcs_size;
+	memset(p, 0, size - (size_t)(p - ret_blocks));
+	g.header_crc = crc32c(0, ret_blocks, size);
+	memcpy(ret_blocks, &g, sizeof g);
+}
+
+static bool entry_is_sane(const struct format_entry *e, uint32_t *data_next, uint32_t data_blocks)
+{
+	if (e->volume == 0 || (e->flags & ~FORMAT_FLAGS) != 0)
+		return false;
+	switch (e->kind) {
+	case FORMAT_DATA:
+	case FORMAT_ZERO:
+	case FORMAT_DISCARD:
+		if (e->block_count == 0 || e->block_count > IO_BLOCKS_MAX || e->version == 0 ||
+		    e->block >= CHUNK_SIZE_MAX / BLOCK_SIZE ||
+		    e->block_count > CHUNK_SIZE_MAX / BLOCK_SIZE - e->block ||
+		    e->chunk == UINT32_MAX)
+			return false;
+		if (e->kind != FORMAT_DATA)
+			return true;
+		/* The data lies in the order of the entries, without gaps. */
+		if (e->data_first != *data_next || e->block_count > data_blocks - *data_next)
+			return false;
+		*data_next += e->block_count;
+		return true;
+	case FORMAT_FENCE:
+		return e->version <= GENERATION_MAX;
+	case FORMAT_WATERMARK:
+		return e->chunk != UINT32_MAX;
+	case FORMAT_ERASE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static const uint8_t *entry_at(const uint8_t *blocks, uint32_t i)
+{
+	return blocks + sizeof(struct format_group) + i * sizeof(struct format_entry);
+}
+
+int format_group_decode(const uint8_t *blocks, size_t size, struct format_group *ret_group)
+{
+	struct format_group g;
+	uint32_t data_next = 0;
+
+	PRE(size >= BLOCK_SIZE && size % BLOCK_SIZE == 0);
+	memcpy(&g, blocks, sizeof g);
+	if (g.magic != GROUP_MAGIC || g.format_version != FORMAT_VERSION || g.stream > 1)
+		return -E_CORRUPT;
+	if (g.entry_count == 0 || g.entry_count > FORMAT_GROUP_ENTRIES_MAX ||
+	    g.data_blocks > FORMAT_GROUP_DATA_MAX ||
+	    g.header_blocks != format_header_blocks(g.entry_count, g.data_blocks) || g.seq == 0)
+		return -E_CORRUPT;
+	if ((size_t)g.header_blocks * BLOCK_SIZE > size)
+		return -ENOSPC;
+	if (crc_with_hole(blocks, (size_t)g.header_blocks * BLOCK_SIZE,
+			  offsetof(struct format_group, header_crc)) != g.header_crc)
+		return -E_CORRUPT;
+	for (uint32_t i = 0; i < g.entry_count; i++) {
+		struct format_entry e;
+
+		memcpy(&e, entry_at(blocks, i), sizeof e);
+		if (!entry_is_sane(&e, &data_next, g.data_blocks))
+			return -E_CORRUPT;
+	}
+	if (data_next != g.data_blocks)
+		return -E_CORRUPT;
+	*ret_group = g;
+	return 0;
+}
+
+void format_group_entries(const uint8_t *blocks, const struct format_group *group,
+			  struct format_entry *ret_entries, uint32_t *ret_crcs)
+{
+	memcpy(ret_entries, entry_at(blocks, 0), group->entry_count * sizeof *ret_entries);
+	memcpy(ret_crcs, entry_at(blocks, group->entry_count),
+	       group->data_blocks * sizeof *ret_crcs);
+}
+
+/* -- keys -------------------------------------------------------------------------------------- */
+
+static uint8_t *put_be(uint8_t *p, uint64_t value, uint32_t bytes)
+{
+	for (uint32_t i = 0; i < bytes; i++)
+		p[i] = (uint8_t)(value >> (8 * (bytes - 1 - i)));
+	return p + bytes;
+}
+
+static uint64_t get_be(const uint8_t *p, uint32_t bytes)
+{
+	uint64_t value = 0;
+
+	for (uint32_t i = 0; i < bytes; i++)
+		value = value << 8 | p[i];
+	return value;
+}
+
+size_t format_key_node(uint32_t shard, uint8_t *ret_key)
+{
+	return (size_t)(put_be(ret_key, shard, 2) - ret_key);
+}
+
+size_t format_key_segment(uint32_t shard, uint32_t segment, uint8_t *ret_key)
+{
+	uint8_t *p = put_be(ret_key, shard, 2);
+
+	return (size_t)(put_be(p, segment, 4) - ret_key);
+}
+
+size_t format_key_chunk(uint32_t shard, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key)
+{
+	uint8_t *p = put_be(ret_key, shard, 2);
+
+	p = put_be(p, volume, 8);
+	return (size_t)(put_be(p, chunk, 4) - ret_key);
+}
+
+size_t format_key_page(uint32_t shard, volume_id_t volume, chunk_no_t chunk, page_no_t page,
+		       uint8_t *ret_key)
+{
+	size_t size = format_key_chunk(shard, volume, chunk, ret_key);
+
+	return (size_t)(put_be(ret_key + size, page, 4) - ret_key);
+}
+
+size_t format_key_chunk_end(uint32_t shard, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key)
+{
+	PRE(chunk != UINT32_MAX);
+	return format_key_chunk(shard, volume, chunk + 1, ret_key);
+}
+
+size_t format_key_volume_end(uint32_t shard, volume_id_t volume, uint8_t *ret_key)
+{
+	/* The volume's own state, chunk UINT32_MAX, stays. */
+	return format_key_chunk(shard, volume, UINT32_MAX, ret_key);
+}
+
+int format_key_segment_decode(const void *key, size_t size, uint32_t *ret_segment)
+{
+	if (size != 6)
+		return -E_CORRUPT;
+	*ret_segment = (uint32_t)get_be((const uint8_t *)key + 2, 4);
+	return 0;
+}
+
+int format_key_chunk_decode(const void *key, size_t size, volume_id_t *ret_volume,
+			    chunk_no_t *ret_chunk)
+{
+	const uint8_t *p = key;
+
+	if (size != 14 || get_be(p + 2, 8) == 0)
+		return -E_CORRUPT;
+	*ret_volume = get_be(p + 2, 8);
+	*ret_chunk = (chunk_no_t)get_be(p + 10, 4);
+	return 0;
+}
+
+int format_key_page_decode(const void *key, size_t size, volume_id_t *ret_volume,
+			   chunk_no_t *ret_chunk, page_no_t *ret_page)
+{
+	const uint8_t *p = key;
+	uint64_t page;
+
+	if (size != 18 || get_be(p + 2, 8) == 0 || get_be(p + 10, 4) == UINT32_MAX)
+		return -E_CORRUPT;
+	page = get_be(p + 14, 4);
+	if (page >= CHUNK_SIZE_MAX / PAGE_SIZE_BYTES)
+		return -E_CORRUPT;
+	*ret_volume = get_be(p + 2, 8);
+	*ret_chunk = (chunk_no_t)get_be(p + 10, 4);
+	*ret_page = (page_no_t)page;
+	return 0;
+}
+
+/* -- values ------------------------------------------------------------------------------------ */
+
+struct page_disk {
+	uint8_t version;
+	uint8_t reserved;
+	uint16_t present; /* a bit a block; the slots of those follow */
+};
+_Static_assert(sizeof(struct page_disk) == 4, "a format");
+
+size_t format_page_encode(const struct format_slot *slots, uint8_t *ret_value)
+{
+	struct page_disk d = {.version = FORMAT_VERSION};
+	uint8_t *p = ret_value + sizeof d;
+
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		if (slots[i].version == 0)
+			continue;
+		d.present = (uint16_t)(d.present | 1u << i);
+		memcpy(p, &slots[i], sizeof slots[i]);
+		p += sizeof slots[i];
+	}
+	memcpy(ret_value, &d, sizeof d);
+	return (size_t)(p - ret_value);
+}
+
+int format_page_decode(const void *value, size_t size, struct format_slot *ret_slots)
+{
+	struct format_slot slots[PAGE_BLOCKS] = {0};
+	const uint8_t *p = value;
+	struct page_disk d;
+
+	if (size < sizeof d)
+		return -E_CORRUPT;
+	memcpy(&d, p, sizeof d);
+	p += sizeof d;
+	if (d.version != FORMAT_VERSION || d.reserved != 0 ||
+	    size != sizeof d + (size_t)__builtin_popcount(d.present) * sizeof slots[0])
+		return -E_CORRUPT;
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		if ((d.present & 1u << i) == 0)
+			continue;
+		memcpy(&slots[i], p, sizeof slots[i]);
+		p += sizeof slots[i];
+		if (slots[i].version == 0 || slots[i].location == LOCATION_NONE ||
+		    (slots[i].location > LOCATION_DISCARDED && !format_slot_has_data(&slots[i])))
+			return -E_CORRUPT;
+	}
+	memcpy(ret_slots, slots, sizeof slots);
+	return 0;
+}
+
+struct segment_disk {
+	uint8_t version;
+	uint8_t state;
+	uint8_t stream;
+	uint8_t primed;
+	uint32_t epoch;
+	uint32_t start_block;
+	uint32_t used_blocks;
+	uint64_t last_seq;
+};
+_Static_assert(sizeof(struct segment_disk) == 24, "a format");
+
+size_t format_segment_encode(const struct format_segment *segment, uint8_t *ret_value)
+{
+	struct segment_disk d = {
+	    .version = FORMAT_VERSION,
+	    .state = segment->state,
+	    .stream = segment->stream,
+	    .primed = segment->primed,
+	    .epoch = segment->epoch,
+	    .start_block = segment->start_block,
+	    .used_blocks = segment->used_blocks,
+	    .last_seq = segment->last_seq,
+	};
+
+	memcpy(ret_value, &d, sizeof d);
+	return sizeof d;
+}
+
+int format_segment_decode(const void *value, size_t size, struct format_segment *ret_segment)
+{
+	struct segment_disk d;
+
+	if (size != sizeof d)
+		return -E_CORRUPT;
+	memcpy(&d, value, sizeof d);
+	if (d.version != FORMAT_VERSION || d.state >= FORMAT_SEGMENT_STATES || d.stream > 1 ||
+	    d.primed > 1 || d.start_block > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE ||
+	    d.used_blocks > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE)
+		return -E_CORRUPT;
+	*ret_segment = (struct format_segment){
+	    .state = d.state,
+	    .stream = d.stream,
+	    .primed = d.primed,
+	    .epoch = d.epoch,
+	    .start_block = d.start_block,
+	    .used_blocks = d.used_blocks,
+	    .last_seq = d.last_seq,
+	};
+	return 0;
+}
+
+struct checkpoint_disk {
+	uint32_t version;
+	uint32_t shard;
+	struct uuid device;
+	uint32_t shard_count;
+	uint32_t segment_bytes;
+	uint32_t segment_count;
+	uint32_t reserved;
+	uint64_t number;
+	uint64_t next_seq;
+	uint64_t last_seq[2];
+};
+_Static_assert(sizeof(struct checkpoint_disk) == 72, "a format");
+_Static_assert(sizeof(struct checkpoint_disk) <= FORMAT_VALUE_MAX, "room for values");
+
+size_t format_checkpoint_encode(const struct format_checkpoint *checkpoint, uint8_t *ret_value)
+{
+	struct checkpoint_disk d = {
+	    .version = FORMAT_VERSION,
+	    .shard = checkpoint->shard,
+	    .device = checkpoint->device,
+	    .shard_count = checkpoint->shard_count,
+	    .segment_bytes = checkpoint->segment_bytes,
+	    .segment_count = checkpoint->segment_count,
+	    .number = checkpoint->number,
+	    .next_seq = checkpoint->next_seq,
+	    .last_seq = {checkpoint->last_seq[0], checkpoint->last_seq[1]},
+	};
+
+	memcpy(ret_value, &d, sizeof d);
+	return sizeof d;
+}
+
+int format_checkpoint_decode(const void *value, size_t size,
+			     struct format_checkpoint *ret_checkpoint)
+{
+	struct checkpoint_disk d;
+
+	if (size != sizeof d)
+		return -E_CORRUPT;
+	memcpy(&d, value, sizeof d);
+	if (d.version != FORMAT_VERSION || d.next_seq == 0 || d.last_seq[0] >= d.next_seq ||
+	    d.last_seq[1] >= d.next_seq)
+		return -E_CORRUPT;
+	*ret_checkpoint = (struct format_checkpoint){
+	    .device = d.device,
+	    .shard = d.shard,
+	    .shard_count = d.shard_count,
+	    .segment_bytes = d.segment_bytes,
+	    .segment_count = d.segment_count,
+	    .number = d.number,
+	    .next_seq = d.next_seq,
+	    .last_seq = {d.last_seq[0], d.last_seq[1]},
+	};
+	return 0;
+}
+
+struct chunk_disk {
+	uint64_t version;
+	uint64_t watermark;
+	uint64_t newest;
+};
+_Static_assert(sizeof(struct chunk_disk) == 24, "a format");
+
+size_t format_chunk_encode(const struct format_chunk *chunk, uint8_t *ret_value)
+{
+	struct chunk_disk d = {
+	    .version = FORMAT_VERSION,
+	    .watermark = chunk->watermark,
+	    .newest = chunk->newest,
+	};
+
+	memcpy(ret_value, &d, sizeof d);
+	return sizeof d;
+}
+
+int format_chunk_decode(const void *value, size_t size, struct format_chunk *ret_chunk)
+{
+	struct chunk_disk d;
+
+	if (size != sizeof d)
+		return -E_CORRUPT;
+	memcpy(&d, value, sizeof d);
+	if (d.version != FORMAT_VERSION)
+		return -E_CORRUPT;
+	*ret_chunk = (struct format_chunk){.watermark = d.watermark, .newest = d.newest};
+	return 0;
+}
+
+struct fence_disk {
+	uint32_t version;
+	uint32_t generation;
+};
+_Static_assert(sizeof(struct fence_disk) == 8, "a format");
+
+size_t format_fence_encode(generation_t generation, uint8_t *ret_value)
+{
+	struct fence_disk d = {.version = FORMAT_VERSION, .generation = generation};
+
+	memcpy(ret_value, &d, sizeof d);
+	return sizeof d;
+}
+
+int format_fence_decode(const void *value, size_t size, generation_t *ret_generation)
+{
+	struct fence_disk d;
+
+	if (size != sizeof d)
+		return -E_CORRUPT;
+	memcpy(&d, value, sizeof d);
+	if (d.version != FORMAT_VERSION || d.generation > GENERATION_MAX)
+		return -E_CORRUPT;
+	*ret_generation = d.generation;
+	return 0;
+}

@@ -1,0 +1,214 @@
+/* The store's formats: the superblock, the group header, and the values of the index in kv. Pure:
+ * encoding and decoding only, no I/O. Described in proto/FORMAT.md, "Disk". Everything is
+ * little-endian, but for the keys in kv, which are big-endian so that they sort.
+ *
+ * What is decoded comes from a disk: nothing in it is trusted. Decoders check every field against
+ * its bound, return -E_CORRUPT for what does not check, and leave their results untouched then. */
+#ifndef STORE_FORMAT_H
+#define STORE_FORMAT_H
+
+#include "engine/base/error.h"
+#include "engine/base/types.h"
+
+#define FORMAT_VERSION 1u
+
+/* -- places on the device -------------------------------------------------------------------- */
+
+#define FORMAT_SUPER_COPIES	 2u
+#define FORMAT_SUPER_OFFSET_B	 MIB
+#define FORMAT_SEGMENTS_OFFSET	 (2 * MIB)
+#define FORMAT_SEGMENTS_BLOCK	 ((uint32_t)(FORMAT_SEGMENTS_OFFSET / BLOCK_SIZE))
+#define FORMAT_SEGMENT_BYTES_MIN (1u << 20)
+#define FORMAT_SEGMENT_BYTES_MAX (64u << 20)
+#define FORMAT_SEGMENT_BYTES	 (32u << 20)
+#define FORMAT_SEGMENTS_MIN	 12u /* a shard's, below which there is no room for a reserve */
+#define FORMAT_SHARDS_MAX	 64u
+
+struct format_super {
+	struct uuid cluster;
+	struct uuid device;
+	char node[NAME_SIZE_MAX];
+	uint64_t sequence; /* of the two copies the higher one counts */
+	uint32_t segment_bytes;
+	uint32_t segment_count; /* of the device, all shards */
+	uint32_t shard_count;
+};
+
+void format_super_encode(const struct format_super *super, uint8_t *ret_block);
+
+/* -ENOENT: no superblock at all (another magic); -E_CORRUPT: damaged, or of an unknown version; err
+ * (NULL is allowed) says what. */
+int format_super_decode(const uint8_t *block, struct format_super *ret_super, struct error *err);
+
+/* Where copy 0 or 1 lies. */
+uint64_t format_super_offset(uint32_t copy);
+
+/* How many segments fit on a device. */
+uint32_t format_segments_fit(uint64_t device_bytes, uint32_t segment_bytes);
+
+/* -- groups ------------------------------------------------------------------------------------ */
+
+#define FORMAT_GROUP_DATA_MAX	 256u /* data blocks in a group */
+#define FORMAT_GROUP_ENTRIES_MAX 256u
+#define FORMAT_GROUP_HEADER_MAX	 3u /* header blocks that the two above can need */
+#define FORMAT_GROUP_BLOCKS_MAX	 (FORMAT_GROUP_HEADER_MAX + FORMAT_GROUP_DATA_MAX)
+
+enum format_kind {
+	FORMAT_DATA = 1,
+	FORMAT_ZERO,
+	FORMAT_DISCARD,
+	FORMAT_FENCE,	  /* version: the generation */
+	FORMAT_WATERMARK, /* watermark */
+	FORMAT_ERASE,	  /* chunk, or UINT32_MAX for the whole volume */
+	FORMAT_KINDS,
+};
+
+/* Written by the cleaner: holds only where the index still has this very version. */
+#define FORMAT_FLAG_MOVE 1u
+/* Written by resync: repairs a block of the same version. */
+#define FORMAT_FLAG_RESYNC 2u
+#define FORMAT_FLAGS	   3u
+
+struct format_entry {
+	uint8_t kind;
+	uint8_t flags;
+	uint16_t block_count;
+	block_no_t block;
+	volume_id_t volume;
+	chunk_no_t chunk;
+	uint32_t data_first; /* DATA: its first block among the group's data blocks */
+	version_t version;
+	version_t watermark;
+};
+
+/* The first bytes of a group. The entries follow, then one CRC for each data block, then zeroes up
+ * to the end of the last header block. */
+struct format_group {
+	uint32_t magic;
+	uint16_t format_version;
+	uint8_t stream;	       /* 0 hot, 1 cold */
+	uint8_t header_blocks; /* 1 to FORMAT_GROUP_HEADER_MAX */
+	uint32_t header_crc;   /* of all header blocks, with 0 in this place */
+	uint32_t entry_count;
+	struct uuid device;
+	uint32_t segment;
+	uint32_t epoch;	      /* how many times the segment was given out */
+	uint32_t first_block; /* of the group in the segment */
+	uint32_t data_blocks;
+	uint64_t seq;	      /* of the shard: no two groups ever have the same */
+	uint64_t prev_seq;    /* the group before it in this stream; 0: none */
+	uint64_t durable_seq; /* up to here the stream was known to be durable */
+	uint64_t reserved;
+};
+
+/* How many header blocks a group needs. */
+static inline uint32_t format_header_blocks(uint32_t entry_count, uint32_t data_blocks)
+{
+	size_t bytes = sizeof(struct format_group) + entry_count * sizeof(struct format_entry) +
+		       data_blocks * sizeof(uint32_t);
+
+	return (uint32_t)(ROUND_UP(bytes, BLOCK_SIZE) / BLOCK_SIZE);
+}
+
+/* Writes group->header_blocks blocks to ret_blocks; fills in magic, version and CRC. */
+void format_group_encode(const struct format_group *group, const struct format_entry *entries,
+			 const uint32_t *crcs, uint8_t *ret_blocks);
+
+/* Checks a header, of which `size` bytes are there (a multiple of BLOCK_SIZE). Returns 0;
+ * -E_CORRUPT; or -ENOSPC when the header goes on beyond what is there. The caller compares device,
+ * segment, epoch and first_block with what it expects. */
+int format_group_decode(const uint8_t *blocks, size_t size, struct format_group *ret_group);
+
+/* Of a header that was decoded: its entries and CRCs, copied out. */
+void format_group_entries(const uint8_t *blocks, const struct format_group *group,
+			  struct format_entry *ret_entries, uint32_t *ret_crcs);
+
+/* -- the index in kv --------------------------------------------------------------------------- */
+
+#define FORMAT_KEY_MAX	      18u
+#define FORMAT_PAGE_VALUE_MAX (4u + PAGE_BLOCKS * 16u)
+#define FORMAT_VALUE_MAX      96u /* of the other values */
+
+/* Where a block is. The first blocks of the device hold the superblocks, so their numbers are free
+ * for other meanings. */
+#define LOCATION_NONE	   0u
+#define LOCATION_ZERO	   1u
+#define LOCATION_DISCARDED 2u
+
+struct format_slot {
+	uint32_t location; /* block on the device */
+	uint32_t crc;
+	version_t version; /* 0: never written */
+};
+
+static inline bool format_slot_has_data(const struct format_slot *slot)
+{
+	return slot->location >= FORMAT_SEGMENTS_BLOCK;
+}
+
+/* The state of a segment in the index. */
+enum format_segment_state {
+	FORMAT_SEGMENT_FREE,
+	FORMAT_SEGMENT_RESERVED, /* may be opened: recovery looks here, from its first block */
+	FORMAT_SEGMENT_LOG,	 /* has groups that the index does not cover, from start_block */
+	FORMAT_SEGMENT_SEALED,	 /* the index covers it */
+	FORMAT_SEGMENT_STATES,
+};
+
+struct format_segment {
+	uint8_t state;
+	uint8_t stream;
+	uint8_t primed;
+	uint32_t epoch;
+	uint32_t start_block;
+	uint32_t used_blocks;
+	uint64_t last_seq;
+};
+
+/* What a checkpoint covers. */
+struct format_checkpoint {
+	struct uuid device;
+	uint32_t shard;
+	uint32_t shard_count;
+	uint32_t segment_bytes;
+	uint32_t segment_count;
+	uint64_t number;
+	uint64_t next_seq;
+	uint64_t last_seq[2]; /* of each stream: groups up to here are in the index */
+};
+
+struct format_chunk {
+	version_t watermark;
+	version_t newest;
+};
+
+/* Keys. Each returns its size. A volume's own state has the chunk number UINT32_MAX. */
+size_t format_key_node(uint32_t shard, uint8_t *ret_key);
+size_t format_key_segment(uint32_t shard, uint32_t segment, uint8_t *ret_key);
+size_t format_key_chunk(uint32_t shard, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key);
+size_t format_key_page(uint32_t shard, volume_id_t volume, chunk_no_t chunk, page_no_t page,
+		       uint8_t *ret_key);
+/* The first key after all of a chunk's pages, and after all of a volume's. */
+size_t format_key_chunk_end(uint32_t shard, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key);
+size_t format_key_volume_end(uint32_t shard, volume_id_t volume, uint8_t *ret_key);
+
+int format_key_segment_decode(const void *key, size_t size, uint32_t *ret_segment);
+int format_key_chunk_decode(const void *key, size_t size, volume_id_t *ret_volume,
+			    chunk_no_t *ret_chunk);
+int format_key_page_decode(const void *key, size_t size, volume_id_t *ret_volume,
+			   chunk_no_t *ret_chunk, page_no_t *ret_page);
+
+/* Values. Encoders return the size. */
+size_t format_page_encode(const struct format_slot *slots, uint8_t *ret_value);
+int format_page_decode(const void *value, size_t size, struct format_slot *ret_slots);
+size_t format_segment_encode(const struct format_segment *segment, uint8_t *ret_value);
+int format_segment_decode(const void *value, size_t size, struct format_segment *ret_segment);
+size_t format_checkpoint_encode(const struct format_checkpoint *checkpoint, uint8_t *ret_value);
+int format_checkpoint_decode(const void *value, size_t size,
+			     struct format_checkpoint *ret_checkpoint);
+size_t format_chunk_encode(const struct format_chunk *chunk, uint8_t *ret_value);
+int format_chunk_decode(const void *value, size_t size, struct format_chunk *ret_chunk);
+size_t format_fence_encode(generation_t generation, uint8_t *ret_value);
+int format_fence_decode(const void *value, size_t size, generation_t *ret_generation);
+
+#endif

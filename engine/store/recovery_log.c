@@ -1,0 +1,363 @@
+/* recovery_log: see recovery_log.h. */
+#include "engine/store/recovery_log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/crc32c.h"
+#include "engine/base/text.h"
+#include "engine/store/apply.h"
+#include "engine/store/core.h"
+
+#define WINDOW_BLOCKS 1024u
+#define LOOK_AHEAD    FORMAT_GROUP_BLOCKS_MAX /* past what does not check */
+
+/* New groups keep this distance from the numbers that lost ones may have had. */
+#define SEQ_DISTANCE 64u
+
+struct recovery_group {
+	struct format_group header;
+	bool data_ok;
+	bool accepted;
+	uint32_t *crcs;
+	struct format_entry entries[];
+};
+
+int recovery_log_init(struct recovery_log *l, struct store *store)
+{
+	l->store = store;
+	l->window = aligned_alloc(BLOCK_SIZE, WINDOW_BLOCKS * BLOCK_SIZE);
+	return l->window != NULL ? 0 : -ENOMEM;
+}
+
+void recovery_log_deinit(struct recovery_log *l)
+{
+	for (uint32_t i = 0; i < l->group_count; i++)
+		free(l->groups[i]);
+	free(l->groups);
+	free(l->segments);
+	free(l->window);
+	*l = (struct recovery_log){0};
+}
+
+int recovery_log_add(struct recovery_log *l, uint32_t segment, uint32_t start_block)
+{
+	if (l->segment_count == l->segment_max) {
+		uint32_t max = MAX(64u, l->segment_max * 2);
+		void *p = realloc(l->segments, max * sizeof *l->segments);
+
+		if (p == NULL)
+			return -ENOMEM;
+		l->segments = p;
+		l->segment_max = max;
+	}
+	l->segments[l->segment_count++] = (struct recovery_segment){segment, start_block};
+	return 0;
+}
+
+static void begin_segment(struct recovery_log *l)
+{
+	l->window_count = 0;
+	l->any = false;
+	l->gap = 0;
+	if (l->current < l->segment_count)
+		l->position = l->segments[l->current].start_block;
+}
+
+void recovery_log_start(struct recovery_log *l, const uint64_t *last_seq)
+{
+	l->last_seq[0] = last_seq[0];
+	l->last_seq[1] = last_seq[1];
+	l->max_seq = MAX(last_seq[0], last_seq[1]);
+	l->current = 0;
+	begin_segment(l);
+}
+
+/* -- scanning ------------------------------------------------------------------------------------
+ */
+
+static int add_group(struct recovery_log *l, const uint8_t *blocks, const struct format_group *g)
+{
+	const uint8_t *data = blocks + (size_t)g->header_blocks * BLOCK_SIZE;
+	size_t entries_size = g->entry_count * sizeof(struct format_entry);
+	struct recovery_group *rg;
+
+	if (l->group_count == l->group_max) {
+		uint32_t max = MAX(1024u, l->group_max * 2);
+		void *p = realloc(l->groups, max * sizeof(struct recovery_group *));
+
+		if (p == NULL)
+			return -ENOMEM;
+		l->groups = p;
+		l->group_max = max;
+	}
+	rg = malloc(sizeof *rg + entries_size + g->data_blocks * sizeof(uint32_t));
+	if (rg == NULL)
+		return -ENOMEM;
+	rg->header = *g;
+	rg->accepted = false;
+	rg->crcs = (uint32_t *)(void *)((uint8_t *)rg->entries + entries_size);
+	format_group_entries(blocks, g, rg->entries, rg->crcs);
+	rg->data_ok = crc32c_blocks_match(data, g->data_blocks, rg->crcs);
+	l->groups[l->group_count++] = rg;
+	l->max_seq = MAX(l->max_seq, g->seq);
+	return 0;
+}
+
+/* The header at the position, if it is one of this use of this segment. -E_CORRUPT: it is not;
+ * -EAGAIN: the group goes on beyond the window; -ESTALE: the segment was used again after the index
+ * was written. */
+static int header_at(const struct recovery_log *l, struct format_group *ret_group)
+{
+	const struct store *store = l->store;
+	uint32_t no = l->segments[l->current].no;
+	uint32_t left = l->window_first + l->window_count - l->position;
+	const uint8_t *p = l->window + (size_t)(l->position - l->window_first) * BLOCK_SIZE;
+	struct format_group g;
+	int rc = format_group_decode(p, (size_t)left * BLOCK_SIZE, &g);
+
+	if (rc == -ENOSPC)
+		return -EAGAIN;
+	if (rc < 0 || !uuid_equal(&g.device, &store->super.device) || g.segment != no ||
+	    g.first_block != l->position ||
+	    g.header_blocks + g.data_blocks > store->segments.blocks - l->position)
+		return -E_CORRUPT;
+	if (g.epoch > store->segments.array[no].epoch)
+		return -ESTALE;
+	if (g.epoch < store->segments.array[no].epoch)
+		return -E_CORRUPT;
+	if (g.header_blocks + g.data_blocks > left)
+		return -EAGAIN;
+	*ret_group = g;
+	return 0;
+}
+
+/* Goes through what is in the window. 1: more must be read, from the position; 0: the segment is
+ * done. */
+static int scan_window(struct recovery_log *l, struct error *err)
+{
+	uint32_t blocks = l->store->segments.blocks;
+	uint32_t end = l->window_first + l->window_count;
+	uint32_t no = l->segments[l->current].no;
+
+	while (l->position < end) {
+		struct format_group g;
+		int rc = header_at(l, &g);
+
+		if (rc == -EAGAIN && end < blocks)
+			return 1;
+		if (rc == -ESTALE)
+			return error_set(err, -E_CORRUPT,
+					 "the index is older than the device: segment %u has been "
+					 "used again since",
+					 no);
+		if (rc == 0)
+			rc = add_group(
+			    l, l->window + (size_t)(l->position - l->window_first) * BLOCK_SIZE,
+			    &g);
+		else
+			rc = 1;
+		if (rc < 0)
+			return error_set(err, rc, "there is no memory to recover the log");
+		if (rc == 0) {
+			l->position += g.header_blocks + g.data_blocks;
+			l->any = true;
+			l->gap = 0;
+			continue;
+		}
+		/* Whether this is the end or a damaged group shows in what follows. */
+		if (l->gap++ == LOOK_AHEAD)
+			return 0;
+		l->position++;
+	}
+	return l->position < blocks ? 1 : 0;
+}
+
+int recovery_log_step(struct recovery_log *l, int io_status, struct recovery_io *ret_io,
+		      struct error *err)
+{
+	uint32_t blocks = l->store->segments.blocks;
+
+	if (l->reading && io_status < 0)
+		return error_set(err, io_status, "segment %u cannot be read",
+				 l->segments[l->current].no);
+	while (l->current < l->segment_count) {
+		uint32_t no = l->segments[l->current].no;
+		int rc = 1;
+
+		if (l->reading)
+			rc = scan_window(l, err);
+		l->reading = false;
+		if (rc < 0)
+			return rc;
+		if (rc > 0 && l->position < blocks) {
+			/* One that was never opened costs only a short read. */
+			uint32_t count = l->any ? WINDOW_BLOCKS : LOOK_AHEAD + 1;
+
+			l->window_first = l->position;
+			l->window_count = MIN(count, blocks - l->position);
+			l->reading = true;
+			ret_io->offset = (uint64_t)(segments_first_block(&l->store->segments, no) +
+						    l->position) *
+					 BLOCK_SIZE;
+			ret_io->size = (size_t)l->window_count * BLOCK_SIZE;
+			ret_io->data = l->window;
+			return 1;
+		}
+		if (l->any && l->store->segments.array[no].state == SEGMENT_RESERVED)
+			segments_set_state(&l->store->segments, no, SEGMENT_SEALED);
+		l->current++;
+		begin_segment(l);
+	}
+	return 0;
+}
+
+/* -- replaying -----------------------------------------------------------------------------------
+ */
+
+static int by_seq(const void *a, const void *b)
+{
+	const struct recovery_group *const *ga = a, *const *gb = b;
+
+	return ((*ga)->header.seq > (*gb)->header.seq) - ((*ga)->header.seq < (*gb)->header.seq);
+}
+
+/* Up to which group each stream is known to have been durable. */
+static void known_durable(const struct recovery_log *l, uint64_t *ret_seq)
+{
+	ret_seq[0] = 0;
+	ret_seq[1] = 0;
+	for (uint32_t i = 0; i < l->group_count; i++) {
+		const struct format_group *g = &l->groups[i]->header;
+
+		ret_seq[g->stream] = MAX(ret_seq[g->stream], g->durable_seq);
+	}
+}
+
+static int replay_group(struct recovery_log *l, const struct recovery_group *rg)
+{
+	struct store *store = l->store;
+	const struct format_group *g = &rg->header;
+	struct segment *s = &store->segments.array[g->segment];
+	struct apply_context ctx = {
+	    .crcs = rg->crcs,
+	    .data_block = segments_first_block(&store->segments, g->segment) + g->first_block +
+			  g->header_blocks,
+	    .moved_from = LOCATION_NONE,
+	    .recovering = true,
+	};
+
+	for (uint32_t i = 0; i < g->entry_count; i++) {
+		const struct format_entry *e = &rg->entries[i];
+		uint32_t pages = e->block_count / PAGE_BLOCKS + 2;
+		int rc = index_promise(&store->index, 1, pages);
+
+		if (rc < 0)
+			return rc;
+		apply_entry(store, e, &ctx);
+		index_release(&store->index, 1, pages);
+	}
+	l->last_seq[g->stream] = g->seq;
+	l->accepted++;
+	s->stream = g->stream;
+	s->used = MAX(s->used, g->first_block + g->header_blocks + g->data_blocks);
+	s->last_seq = g->seq;
+	checkpoint_note_dirty(store);
+	store->checkpoint.log_bytes += (uint64_t)(g->header_blocks + g->data_blocks) * BLOCK_SIZE;
+	return 0;
+}
+
+static void nothing(struct index_page *page, void *arg)
+{
+	(void)page;
+	(void)arg;
+}
+
+/* By stream, then by the group before, then by sequence. */
+static int by_prev(const void *a, const void *b)
+{
+	const struct recovery_group *const *pa = a, *const *pb = b;
+	const struct format_group *ga = &(*pa)->header, *gb = &(*pb)->header;
+
+	if (ga->stream != gb->stream)
+		return ga->stream - gb->stream;
+	if (ga->prev_seq != gb->prev_seq)
+		return ga->prev_seq > gb->prev_seq ? 1 : -1;
+	return by_seq(a, b);
+}
+
+/* Of the groups that come after group `prev` in the stream the newest: an older one was written
+ * before an earlier recovery, which did not accept it, and the log went on from `prev` without it.
+ */
+static struct recovery_group *find_next(const struct recovery_log *l, uint8_t stream, uint64_t prev)
+{
+	uint32_t low = 0, high = l->group_count;
+
+	while (low < high) {
+		uint32_t mid = low + (high - low) / 2;
+		const struct format_group *g = &l->groups[mid]->header;
+
+		if (g->stream < stream || (g->stream == stream && g->prev_seq <= prev))
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (low == 0 || l->groups[low - 1]->header.stream != stream ||
+	    l->groups[low - 1]->header.prev_seq != prev || l->groups[low - 1]->header.seq <= prev)
+		return NULL;
+	return l->groups[low - 1];
+}
+
+static int follow_chain(struct recovery_log *l, uint8_t stream, uint64_t durable, struct error *err)
+{
+	uint64_t last = l->last_seq[stream];
+	struct recovery_group *rg;
+
+	while ((rg = find_next(l, stream, last)) != NULL) {
+		/* Torn, unless it is known that it once was whole. */
+		if (!rg->data_ok && rg->header.seq > durable)
+			break;
+		rg->accepted = true;
+		last = rg->header.seq;
+	}
+	if (durable > last)
+		return error_set(err, -E_CORRUPT,
+				 "acknowledged writes are lost: the log is damaged after group "
+				 "%llu, and was durable up to %llu",
+				 (unsigned long long)last, (unsigned long long)durable);
+	return 0;
+}
+
+int recovery_log_replay(struct recovery_log *l, struct error *err)
+{
+	struct store *store = l->store;
+	uint64_t durable[WLOG_STREAMS];
+	int rc;
+
+	if (l->group_count == 0)
+		goto out;
+	known_durable(l, durable);
+	qsort(l->groups, l->group_count, sizeof(struct recovery_group *), by_prev);
+	for (uint8_t i = 0; i < WLOG_STREAMS; i++) {
+		rc = follow_chain(l, i, durable[i], err);
+		if (rc < 0)
+			return rc;
+	}
+	qsort(l->groups, l->group_count, sizeof(struct recovery_group *), by_seq);
+	for (uint32_t i = 0; i < l->group_count; i++) {
+		rc = l->groups[i]->accepted ? replay_group(l, l->groups[i]) : 0;
+		if (rc < 0)
+			return error_set(err, rc, "there is no memory to recover the log");
+	}
+	while (index_bury(&store->index, UINT32_MAX, nothing, NULL))
+		;
+out:
+	for (uint32_t i = 0; i < WLOG_STREAMS; i++) {
+		store->wlog.streams[i].last_seq = l->last_seq[i];
+		store->wlog.streams[i].durable_seq = l->last_seq[i];
+	}
+	store->wlog.next_seq = MAX(store->wlog.next_seq, l->max_seq + 1) + SEQ_DISTANCE;
+	return 0;
+}

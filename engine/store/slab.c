@@ -1,0 +1,102 @@
+/* slab: see slab.h. */
+#include "engine/store/slab.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/err.h"
+#include "engine/base/types.h"
+
+#include <errno.h>
+
+#define SLAB_EXTENT_BYTES (1u << 20)
+
+struct extent {
+	struct extent *next;
+	uint64_t pad;
+};
+
+void slab_init(struct slab *slab, size_t object_size, uint32_t objects_max)
+{
+	PRE(object_size >= sizeof(void *) && object_size % 8 == 0);
+	PRE(object_size <= SLAB_EXTENT_BYTES / 16);
+	*slab = (struct slab){.object_size = object_size, .objects_max = objects_max};
+}
+
+void slab_deinit(struct slab *slab)
+{
+	struct extent *e = slab->extents;
+
+	while (e != NULL) {
+		struct extent *next = e->next;
+
+		free(e);
+		e = next;
+	}
+	*slab = (struct slab){.object_size = slab->object_size};
+}
+
+static int slab_grow(struct slab *slab)
+{
+	uint32_t count =
+	    (uint32_t)((SLAB_EXTENT_BYTES - sizeof(struct extent)) / slab->object_size);
+	struct extent *e;
+	uint8_t *p;
+
+	count = MIN(count, slab->objects_max - slab->total);
+	if (count == 0)
+		return -E_LIMIT;
+	e = malloc(sizeof *e + count * slab->object_size);
+	if (e == NULL)
+		return -ENOMEM;
+	e->next = slab->extents;
+	slab->extents = e;
+	slab->memory_bytes += sizeof *e + count * slab->object_size;
+	p = (uint8_t *)(e + 1);
+	for (uint32_t i = 0; i < count; i++) {
+		void *object = p + i * slab->object_size;
+
+		memcpy(object, &slab->free_list, sizeof slab->free_list);
+		slab->free_list = object;
+	}
+	slab->total += count;
+	slab->free_count += count;
+	return 0;
+}
+
+int slab_promise(struct slab *slab, uint32_t count)
+{
+	while (slab->free_count < slab->promised + count) {
+		int rc = slab_grow(slab);
+
+		if (rc < 0)
+			return rc;
+	}
+	slab->promised += count;
+	return 0;
+}
+
+void slab_release(struct slab *slab, uint32_t count)
+{
+	PRE(slab->promised >= count);
+	slab->promised -= count;
+}
+
+void *slab_take(struct slab *slab)
+{
+	void *object = slab->free_list;
+
+	INVARIANT(object != NULL && slab->free_count > 0);
+	memcpy(&slab->free_list, object, sizeof slab->free_list);
+	slab->free_count--;
+	memset(object, 0, slab->object_size);
+	return object;
+}
+
+void slab_give(struct slab *slab, void *object)
+{
+	memcpy(object, &slab->free_list, sizeof slab->free_list);
+	slab->free_list = object;
+	slab->free_count++;
+}

@@ -1,0 +1,111 @@
+/* The log: what is written goes through one of two streams, gathered in groups.
+ *
+ * A stream has one open segment, to which it appends; hot for clients, cold for what the cleaner
+ * and resync move. A group is header and data blocks in one durable write. While up to
+ * in_flight_max groups are being written the next operations wait in the stream's queues; the pump,
+ * a deferred task at the end of the turn, gathers what is there into the next group. So all writes
+ * of one turn share a group, and the busier the disk the larger the groups.
+ *
+ * Invariants:
+ * 1. Groups are applied to the index, and their operations acknowledged, in the order of their
+ *    sequence in the stream, each after the one before it is durable. Only then do reads see them.
+ * 2. Every group names the one before it in its stream, so recovery follows one chain.
+ * 3. A group's place is in a segment that a durable checkpoint lists as reserved or open.
+ * 4. The first failed write ends all writing (store->failed): the chain must not go on past it.
+ *
+ * A group:  FREE --pump--> GATHERING --submit--> WRITING --done--> WRITTEN --its turn--> applied,
+ * FREE
+ *
+ * An operation that doesn't fit into what is left of a group or a segment is split: it is done when
+ * its last part is. */
+#ifndef STORE_WLOG_H
+#define STORE_WLOG_H
+
+#include "engine/store/item.h"
+
+#define WLOG_GROUPS_IN_FLIGHT	   2u
+#define WLOG_GROUPS_IN_FLIGHT_MAX  8u
+#define WLOG_COLD_GROUPS_IN_FLIGHT 2u
+
+enum wlog_kind { WLOG_HOT, WLOG_COLD, WLOG_STREAMS };
+
+struct wlog_group {
+	struct disk_op op;
+	struct wlog_stream *stream;
+	struct wlog_group *next; /* in the free list, or the next one in flight */
+	bool complete;
+	int status;
+	uint64_t seq;
+	uint32_t segment;
+	uint32_t first_block; /* in the segment */
+	uint32_t room;	      /* blocks that it may take, headers included */
+	uint32_t header_blocks;
+	uint32_t data_blocks;
+	uint32_t entry_count;
+	uint32_t pages; /* promised */
+	uint32_t growth;
+	uint32_t iov_count;
+	struct iovec iovs[DISK_IOV_MAX]; /* [0] is the header's */
+	struct format_entry entries[FORMAT_GROUP_ENTRIES_MAX];
+	uint32_t crcs[FORMAT_GROUP_DATA_MAX];
+	struct item *items[FORMAT_GROUP_ENTRIES_MAX];
+	uint8_t
+	    *buffer; /* FORMAT_GROUP_BLOCKS_MAX blocks: the header's, right-aligned, then data */
+};
+
+struct wlog_stream {
+	struct store *store;
+	uint8_t kind;
+	bool stalled;		  /* there is work, but no space for it */
+	bool segment_is_clients;  /* the open segment was opened without going into the reserve */
+	uint32_t hold;		  /* an erase waits for the cold stream to be quiet */
+	struct item_queue urgent; /* hot: all without data; cold: the cleaner's */
+	struct item_queue data;
+	struct wlog_group *groups_free;
+	struct wlog_group *head; /* in flight, in order */
+	struct wlog_group *tail;
+	uint32_t in_flight, in_flight_max;
+	uint32_t segment;     /* open, or SEGMENT_NONE */
+	uint32_t offset;      /* in it, blocks: where the next group goes */
+	uint64_t last_seq;    /* submitted */
+	uint64_t durable_seq; /* applied */
+};
+
+struct wlog {
+	struct wlog_stream streams[WLOG_STREAMS];
+	struct wlog_group *groups; /* all */
+	uint32_t group_count;
+	struct reactor_task pump;
+	uint64_t next_seq;
+	uint64_t pending_growth;  /* of what is gathered and not applied */
+	uint32_t unapplied;	  /* groups in flight */
+	struct item_queue erases; /* wait for the cold stream, or for a checkpoint */
+	uint32_t erases_in_flight;
+};
+
+int wlog_init(struct store *store, uint32_t groups_in_flight);
+void wlog_deinit(struct store *store);
+
+/* Queues an operation. */
+void wlog_submit(struct store *store, struct item *item, enum wlog_kind kind, bool urgent);
+
+/* Erases wait until nothing of the cold stream is in flight, so that no move of an erased block can
+ * come after the erase. */
+void wlog_submit_erase(struct store *store, struct item *item);
+
+/* Submits the erases that wait, if they need not wait any longer. */
+void wlog_release_erases(struct store *store);
+
+/* Has the pump run at the end of this turn. After anything that may have made space. */
+void wlog_kick(struct store *store);
+
+/* Fails what is queued with -ENOSPC: there is nothing left to reclaim. */
+void wlog_no_space(struct store *store, enum wlog_kind kind);
+
+/* Nothing queued, nothing in flight. */
+bool wlog_is_idle(const struct store *store);
+
+/* Of a segment with groups in flight: where the first of them begins; else UINT32_MAX. */
+uint32_t wlog_first_unapplied(const struct store *store, uint32_t segment);
+
+#endif

@@ -1,0 +1,736 @@
+/* test_store_rig: see test_store_rig.h. */
+#include "test_store_rig.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/crc32c.h"
+#include "engine/base/log.h"
+
+/* -- a machine ------------------------------------------------------------------------------------
+ */
+
+static void no_log(enum log_level level, const char *line)
+{
+	(void)level;
+	(void)line;
+}
+
+void rig_init(struct rig *rig, uint64_t seed, uint32_t disk_mib)
+{
+	log_set_sink(no_log);
+	*rig = (struct rig){.segment_bytes = 1u << 20};
+	rig->world = sim_world_create(seed);
+	rig->world->trace_off = true;
+	rig->process = sim_process_create(rig->world, "n1");
+	rig->sim_disk = sim_disk_create(rig->process, "n1.disk", (uint64_t)disk_mib << 20, true);
+	rig->sim_kv = sim_kv_create(rig->process, "n1.kv", STORE_KV_FAMILIES);
+	rig->config.identity = (struct store_identity){.node = "n1", .shard_count = 1};
+	rig->config.identity.cluster.bytes[0] = 0xc1;
+	rig->model.tries = calloc(RIG_TRIES_MAX, sizeof *rig->model.tries);
+	rig->model.generation = 1;
+	rig->ops = calloc(RIG_DEPTH_MAX, sizeof *rig->ops);
+	for (uint32_t i = 0; i < RIG_DEPTH_MAX; i++) {
+		rig->ops[i].rig = rig;
+		rig->ops[i].data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+		ck_assert_ptr_nonnull(rig->ops[i].data);
+	}
+}
+
+void rig_deinit(struct rig *rig)
+{
+	if (rig->store != NULL)
+		rig_crash(rig, SIM_KILL);
+	sim_world_destroy(rig->world);
+	for (uint32_t i = 0; i < RIG_DEPTH_MAX; i++)
+		free(rig->ops[i].data);
+	free(rig->ops);
+	free(rig->model.tries);
+}
+
+static void boot(struct rig *rig)
+{
+	if (rig->process->alive)
+		return;
+	sim_process_start(rig->process);
+	rig->config.reactor = sim_reactor(rig->process);
+	rig->config.disk = sim_disk_open(rig->sim_disk);
+	rig->config.disk->needs_priming = rig->primes;
+	rig->config.kv = sim_kv_open(rig->sim_kv);
+}
+
+struct formatting {
+	struct store_format_op op;
+	struct rig *rig;
+	bool done;
+	int status;
+};
+
+static void format_done(struct store_format_op *op, int status, const struct error *err)
+{
+	struct formatting *f = container_of(op, struct formatting, op);
+
+	f->done = true;
+	f->status = status;
+	f->rig->err = err != NULL ? *err : (struct error){0};
+}
+
+int rig_format(struct rig *rig, bool force)
+{
+	struct formatting f = {.rig = rig};
+
+	boot(rig);
+	f.op.done = format_done;
+	f.op.disk = rig->config.disk;
+	f.op.identity = rig->config.identity;
+	f.op.segment_bytes = rig->segment_bytes;
+	f.op.force = force;
+	store_format(&f.op);
+	ck_assert(!f.done);
+	ck_assert(sim_run_flag(rig->world, &f.done));
+	return f.status;
+}
+
+struct opening {
+	struct store_open_op op;
+	struct rig *rig;
+	bool done;
+	int status;
+	struct store *store;
+};
+
+static void open_done(struct store_open_op *op, int status, struct store *store,
+		      const struct error *err)
+{
+	struct opening *o = container_of(op, struct opening, op);
+
+	o->done = true;
+	o->status = status;
+	o->store = store;
+	o->rig->err = err != NULL ? *err : (struct error){0};
+}
+
+int rig_open(struct rig *rig)
+{
+	struct opening o = {.rig = rig};
+
+	boot(rig);
+	o.op.done = open_done;
+	o.op.config = rig->config;
+	store_open(&o.op);
+	ck_assert(!o.done);
+	if (!sim_run_flag(rig->world, &o.done)) {
+		ck_assert_msg(!rig->process->alive, "opening hangs");
+		store_abandon(o.op.impl);
+		return -E_DISCONNECTED;
+	}
+	rig->store = o.store;
+	return o.status;
+}
+
+void rig_must_open(struct rig *rig)
+{
+	int rc = rig_open(rig);
+
+	ck_assert_msg(rc == 0, "open: %d %s", rc, rig->err.text);
+}
+
+static void set_flag(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+void rig_close(struct rig *rig)
+{
+	bool closed = false;
+
+	store_close(rig->store, set_flag, &closed);
+	ck_assert(!closed);
+	ck_assert(sim_run_flag(rig->world, &closed));
+	rig->store = NULL;
+	sim_process_crash(rig->process, SIM_KILL);
+}
+
+void rig_crashed(struct rig *rig)
+{
+	store_abandon(rig->store);
+	rig->store = NULL;
+	for (uint32_t i = 0; i < RIG_DEPTH_MAX; i++)
+		rig->ops[i].busy = false;
+	rig->in_flight = 0;
+}
+
+void rig_crash(struct rig *rig, enum sim_crash how)
+{
+	if (rig->process->alive)
+		sim_process_crash(rig->process, how);
+	rig_crashed(rig);
+}
+
+/* -- operations -----------------------------------------------------------------------------------
+ */
+
+void rig_content(uint64_t seq, block_no_t block, uint8_t *data)
+{
+	uint64_t x = seq * 0x9e3779b97f4a7c15ull ^ (uint64_t)block << 32;
+
+	for (uint32_t i = 0; i < BLOCK_SIZE / 8; i++) {
+		uint64_t word = x + i * 0x2545f4914f6cdd1dull;
+
+		memcpy(data + i * 8, &word, 8);
+	}
+}
+
+static volume_id_t volume_id(uint32_t volume)
+{
+	return 1000 + volume * 7;
+}
+
+static struct rig_op *op_take(struct rig *rig, enum rig_kind kind, uint32_t volume, uint32_t chunk)
+{
+	for (uint32_t i = 0; i < RIG_DEPTH_MAX; i++) {
+		struct rig_op *op = &rig->ops[i];
+
+		if (op->busy)
+			continue;
+		op->busy = true;
+		op->done = false;
+		op->kind = kind;
+		op->volume = volume;
+		op->chunk = chunk;
+		rig->in_flight++;
+		return op;
+	}
+	return NULL;
+}
+
+static void op_ended(struct rig_op *op, int status)
+{
+	ck_assert(op->busy && !op->done);
+	op->done = true;
+	op->busy = false;
+	op->status = status;
+	op->rig->in_flight--;
+}
+
+static void write_done(struct store_write *write, int status)
+{
+	struct rig_op *op = container_of(write, struct rig_op, write);
+	struct rig *rig = op->rig;
+	struct rig_chunk *chunk = &rig->model.chunks[op->volume][op->chunk];
+
+	op_ended(op, status);
+	if (status == -ENOSPC)
+		rig->refused++;
+	if (status != 0 || op->seq < chunk->erased_before)
+		return;
+	for (uint32_t i = 0; i < write->block_count; i++) {
+		version_t *acked = &chunk->acked[write->block + i];
+
+		*acked = MAX(*acked, write->version);
+	}
+	chunk->watermark_acked = MAX(chunk->watermark_acked, write->watermark);
+}
+
+static struct rig_op *submit_write(struct rig *rig, struct rig_op *op, const struct rig_try *t,
+				   uint64_t seq, bool resync, version_t watermark)
+{
+	op->seq = seq;
+	op->write = (struct store_write){
+	    .done = write_done,
+	    .kind = t->kind,
+	    .volume = volume_id(t->volume),
+	    .chunk = t->chunk,
+	    .block = t->block,
+	    .block_count = t->block_count,
+	    .version = t->version,
+	    .watermark = watermark,
+	    .crcs = op->crcs,
+	    .data = op->data,
+	    .resync = resync,
+	};
+	if (t->kind == STORE_DATA) {
+		for (uint32_t i = 0; i < t->block_count; i++)
+			rig_content(seq, t->block + i, op->data + (size_t)i * BLOCK_SIZE);
+		crc32c_blocks(op->data, t->block_count, op->crcs);
+	}
+	store_write(rig->store, &op->write);
+	ck_assert(!op->done);
+	return op;
+}
+
+static struct rig_op *new_write(struct rig *rig, enum store_write_kind kind, uint32_t volume,
+				uint32_t chunk, block_no_t block, uint32_t block_count, bool resync)
+{
+	struct rig_op *op = op_take(rig, RIG_WRITE, volume, chunk);
+	struct rig_model *m = &rig->model;
+	uint64_t seq = m->try_count + 1;
+
+	if (op == NULL)
+		return NULL;
+	ck_assert_uint_lt(seq, RIG_TRIES_MAX);
+	ck_assert_uint_le(block + block_count, RIG_BLOCKS);
+	m->try_count++;
+	m->tries[seq] = (struct rig_try){.kind = kind,
+					 .version = version_make(m->generation, seq),
+					 .volume = volume,
+					 .chunk = chunk,
+					 .block = block,
+					 .block_count = block_count};
+	return submit_write(rig, op, &m->tries[seq], seq, resync, 0);
+}
+
+struct rig_op *rig_write(struct rig *rig, enum store_write_kind kind, uint32_t volume,
+			 uint32_t chunk, block_no_t block, uint32_t block_count)
+{
+	return new_write(rig, kind, volume, chunk, block, block_count, false);
+}
+
+struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+			  uint32_t block_count)
+{
+	return new_write(rig, STORE_DATA, volume, chunk, block, block_count, true);
+}
+
+struct rig_op *rig_repeat(struct rig *rig, uint64_t seq)
+{
+	const struct rig_try *t = &rig->model.tries[seq];
+	struct rig_op *op = op_take(rig, RIG_WRITE, t->volume, t->chunk);
+
+	return op != NULL ? submit_write(rig, op, t, seq, false, 0) : NULL;
+}
+
+static void fence_done(struct store_fence_op *fence, int status)
+{
+	struct rig_op *op = container_of(fence, struct rig_op, fence);
+	generation_t *acked = &op->rig->model.fence_acked[op->volume];
+
+	op_ended(op, status);
+	if (status == 0)
+		*acked = MAX(*acked, fence->generation);
+}
+
+struct rig_op *rig_fence(struct rig *rig, uint32_t volume, generation_t generation)
+{
+	struct rig_op *op = op_take(rig, RIG_FENCE, volume, 0);
+	generation_t *tried = &rig->model.fence_tried[volume];
+
+	if (op == NULL)
+		return NULL;
+	*tried = MAX(*tried, generation);
+	rig->model.generation = MAX(rig->model.generation, generation);
+	op->fence = (struct store_fence_op){
+	    .done = fence_done, .volume = volume_id(volume), .generation = generation};
+	store_fence(rig->store, &op->fence);
+	ck_assert(!op->done);
+	return op;
+}
+
+static void watermark_done(struct store_watermark_op *watermark, int status)
+{
+	struct rig_op *op = container_of(watermark, struct rig_op, watermark);
+	struct rig_chunk *chunk = &op->rig->model.chunks[op->volume][op->chunk];
+
+	op_ended(op, status);
+	if (status == 0)
+		chunk->watermark_acked = MAX(chunk->watermark_acked, watermark->watermark);
+}
+
+struct rig_op *rig_watermark(struct rig *rig, uint32_t volume, uint32_t chunk, version_t watermark)
+{
+	struct rig_op *op = op_take(rig, RIG_WATERMARK, volume, chunk);
+	version_t *tried = &rig->model.chunks[volume][chunk].watermark_tried;
+
+	if (op == NULL)
+		return NULL;
+	*tried = MAX(*tried, watermark);
+	op->watermark = (struct store_watermark_op){.done = watermark_done,
+						    .volume = volume_id(volume),
+						    .chunk = chunk,
+						    .watermark = watermark};
+	store_watermark(rig->store, &op->watermark);
+	ck_assert(!op->done);
+	return op;
+}
+
+static void erase_done(struct store_erase_op *erase, int status)
+{
+	struct rig_op *op = container_of(erase, struct rig_op, erase);
+
+	op_ended(op, status);
+	if (status == 0)
+		op->rig->model.chunks[op->volume][op->chunk].erased_before = op->seq;
+}
+
+/* The caller has nothing in flight for the chunk, and waits for the end. */
+struct rig_op *rig_erase(struct rig *rig, uint32_t volume, uint32_t chunk)
+{
+	struct rig_op *op = op_take(rig, RIG_ERASE, volume, chunk);
+	struct rig_chunk *c = &rig->model.chunks[volume][chunk];
+
+	if (op == NULL)
+		return NULL;
+	/* From now on nothing of it is owed. */
+	op->seq = rig->model.try_count + 1;
+	memset(c->acked, 0, sizeof c->acked);
+	c->watermark_acked = 0;
+	op->erase = (struct store_erase_op){
+	    .done = erase_done, .volume = volume_id(volume), .chunk = chunk};
+	store_erase(rig->store, &op->erase);
+	ck_assert(!op->done);
+	return op;
+}
+
+/* -- waiting --------------------------------------------------------------------------------------
+ */
+
+int rig_wait(struct rig *rig, struct rig_op *op)
+{
+	ck_assert_ptr_nonnull(op);
+	if (!sim_run_flag(rig->world, &op->done)) {
+		ck_assert_msg(!rig->process->alive, "an operation is never done");
+		return -E_DISCONNECTED;
+	}
+	return op->status;
+}
+
+struct drain {
+	struct rig *rig;
+	uint32_t depth;
+};
+
+static bool is_drained(void *arg)
+{
+	const struct drain *d = arg;
+
+	return d->rig->in_flight <= d->depth;
+}
+
+bool rig_drain_to(struct rig *rig, uint32_t depth)
+{
+	struct drain d = {rig, depth};
+	int rc;
+
+	if (!rig->process->alive)
+		return false;
+	rc = sim_run_until(rig->world, rig->world->now_ns + 3600 * NS_PER_S, is_drained, &d);
+	ck_assert_msg(rc == 0 || !rig->process->alive, "%u operations are never done: %d",
+		      rig->in_flight, rc);
+	return rc == 0;
+}
+
+bool rig_drain(struct rig *rig)
+{
+	return rig_drain_to(rig, 0);
+}
+
+static bool has_checkpointed(void *arg)
+{
+	const struct rig *rig = arg;
+
+	return !store_is_checkpointing(rig->store);
+}
+
+bool rig_checkpoint(struct rig *rig)
+{
+	int rc;
+
+	if (!rig->process->alive)
+		return false;
+	store_want_checkpoint(rig->store);
+	rc = sim_run_until(rig->world, rig->world->now_ns + 3600 * NS_PER_S, has_checkpointed, rig);
+	ck_assert_msg(rc == 0 || !rig->process->alive, "a checkpoint never ends: %d", rc);
+	return rc == 0;
+}
+
+/* -- reading and the model
+ * -------------------------------------------------------------------------- */
+
+struct reading {
+	struct store_read op;
+	bool done;
+	int status;
+};
+
+static void read_done(struct store_read *op, int status)
+{
+	struct reading *r = container_of(op, struct reading, op);
+
+	ck_assert(!r->done);
+	r->done = true;
+	r->status = status;
+}
+
+int rig_read(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+	     uint32_t block_count, uint8_t *data, uint32_t *crcs, version_t *versions,
+	     uint32_t *ret_bad_block)
+{
+	struct reading r = {
+	    .op =
+		{
+		    .done = read_done,
+		    .volume = volume_id(volume),
+		    .chunk = chunk,
+		    .block = block,
+		    .block_count = block_count,
+		    .data = data,
+		    .ret_crcs = crcs,
+		    .ret_versions = versions,
+		},
+	};
+
+	store_read(rig->store, &r.op);
+	ck_assert(!r.done);
+	ck_assert(sim_run_flag(rig->world, &r.done));
+	if (ret_bad_block != NULL)
+		*ret_bad_block = r.op.bad_block;
+	return r.status;
+}
+
+static void verify_block(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+			 const uint8_t *data, uint32_t crc, version_t version)
+{
+	struct rig_chunk *c = &rig->model.chunks[volume][chunk];
+	const struct rig_try *t = &rig->model.tries[version_seq(version)];
+	uint8_t expected[BLOCK_SIZE] = {0};
+
+	ck_assert_msg(version >= c->acked[block],
+		      "seed %lu: volume %u chunk %u block %u: version %lx was acknowledged, %lx is "
+		      "there",
+		      rig->world->seed, volume, chunk, block, c->acked[block], version);
+	if (version != 0) {
+		ck_assert_uint_le(version_seq(version), rig->model.try_count);
+		ck_assert_uint_eq(t->version, version);
+		ck_assert(t->volume == volume && t->chunk == chunk && block >= t->block &&
+			  block < t->block + t->block_count);
+		ck_assert_msg(version_seq(version) >= c->erased_before,
+			      "volume %u chunk %u block %u: version %lx is back from its erasure",
+			      volume, chunk, block, version);
+		if (t->kind == STORE_DATA)
+			rig_content(version_seq(version), block, expected);
+	}
+	ck_assert_msg(memcmp(expected, data, BLOCK_SIZE) == 0,
+		      "volume %u chunk %u block %u: wrong content for version %lx", volume, chunk,
+		      block, version);
+	ck_assert_uint_eq(crc, crc32c(0, data, BLOCK_SIZE));
+	c->acked[block] = version;
+}
+
+static void verify_chunk(struct rig *rig, uint32_t volume, uint32_t chunk, uint8_t *data)
+{
+	uint32_t crcs[IO_BLOCKS_MAX];
+	version_t versions[IO_BLOCKS_MAX];
+
+	for (block_no_t block = 0; block < RIG_BLOCKS; block += IO_BLOCKS_MAX) {
+		int rc =
+		    rig_read(rig, volume, chunk, block, IO_BLOCKS_MAX, data, crcs, versions, NULL);
+
+		ck_assert_int_eq(rc, 0);
+		for (uint32_t i = 0; i < IO_BLOCKS_MAX; i++)
+			verify_block(rig, volume, chunk, block + i, data + (size_t)i * BLOCK_SIZE,
+				     crcs[i], versions[i]);
+	}
+}
+
+/* The changes above a random version are exactly the blocks with newer ones. */
+static void verify_changes(struct rig *rig, uint32_t volume, uint32_t chunk);
+
+static void verify_states(struct rig *rig, uint32_t volume)
+{
+	struct store_chunk_state states[RIG_CHUNKS + 1];
+	uint32_t count = store_chunks(rig->store, volume_id(volume), 0, states, RIG_CHUNKS + 1);
+	generation_t generation = store_generation(rig->store, volume_id(volume));
+	struct rig_model *m = &rig->model;
+	uint32_t next = 0;
+
+	ck_assert_uint_ge(generation, m->fence_acked[volume]);
+	ck_assert_uint_le(generation, m->fence_tried[volume]);
+	m->fence_acked[volume] = generation;
+	ck_assert_uint_le(count, RIG_CHUNKS);
+	for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
+		struct rig_chunk *c = &m->chunks[volume][chunk];
+		version_t newest = 0, watermark = 0;
+
+		if (next < count && states[next].chunk == chunk) {
+			newest = states[next].newest;
+			watermark = states[next++].watermark;
+		}
+		for (uint32_t b = 0; b < RIG_BLOCKS; b++)
+			ck_assert_uint_le(c->acked[b], newest);
+		ck_assert_uint_ge(watermark, c->watermark_acked);
+		ck_assert_uint_le(watermark, c->watermark_tried);
+		c->watermark_acked = watermark;
+	}
+	ck_assert_uint_eq(next, count);
+}
+
+void rig_verify(struct rig *rig)
+{
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	struct error err;
+
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++) {
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
+			verify_chunk(rig, volume, chunk, data);
+			verify_changes(rig, volume, chunk);
+		}
+		verify_states(rig, volume);
+	}
+	free(data);
+	ck_assert_msg(store_check(rig->store, &err) == 0, "%s", err.text);
+}
+
+struct asking {
+	struct store_changes_op op;
+	bool done;
+	int status;
+};
+
+static void changes_done(struct store_changes_op *op, int status)
+{
+	struct asking *a = container_of(op, struct asking, op);
+
+	a->done = true;
+	a->status = status;
+}
+
+static void verify_changes(struct rig *rig, uint32_t volume, uint32_t chunk)
+{
+	const struct rig_chunk *c = &rig->model.chunks[volume][chunk];
+	uint64_t seq = sim_random_below(rig->world, rig->model.try_count + 1);
+	struct store_change changes[7];
+	struct asking a;
+	block_no_t block = 0;
+	version_t above = seq > 0 ? rig->model.tries[seq].version : 0;
+
+	for (block_no_t from = 0; from != UINT32_MAX; from = a.op.next) {
+		a = (struct asking){.op = {.done = changes_done,
+					   .volume = volume_id(volume),
+					   .chunk = chunk,
+					   .above = above,
+					   .from = from,
+					   .changes = changes,
+					   .max = ARRAY_SIZE(changes)}};
+		store_changes(rig->store, &a.op);
+		ck_assert(sim_run_flag(rig->world, &a.done));
+		ck_assert_int_eq(a.status, 0);
+		for (uint32_t i = 0; i < a.op.count; i++) {
+			for (; block < changes[i].block; block++)
+				ck_assert_uint_le(c->acked[block], above);
+			for (uint32_t k = 0; k < changes[i].block_count; k++, block++)
+				ck_assert_uint_eq(c->acked[block], changes[i].version);
+			ck_assert_uint_gt(changes[i].version, above);
+		}
+	}
+	for (; block < RIG_BLOCKS; block++)
+		ck_assert_uint_le(c->acked[block], above);
+}
+
+/* -- random work
+ * ------------------------------------------------------------------------------------ */
+
+static void random_range(struct rig *rig, block_no_t *ret_block, uint32_t *ret_count)
+{
+	static const uint32_t sizes[] = {1, 1, 1, 2, 5, 16, 17, 40, 256};
+	struct sim_world *w = rig->world;
+
+	*ret_count = sizes[sim_random_below(w, ARRAY_SIZE(sizes))];
+	*ret_block = (block_no_t)sim_random_below(w, RIG_BLOCKS - *ret_count + 1);
+}
+
+void rig_random_op(struct rig *rig, bool with_erase)
+{
+	struct sim_world *w = rig->world;
+	uint32_t volume = (uint32_t)sim_random_below(w, RIG_VOLUMES);
+	uint32_t chunk = (uint32_t)sim_random_below(w, RIG_CHUNKS);
+	uint64_t dice = sim_random_below(w, 100);
+	uint64_t seq = sim_random_below(w, rig->model.try_count + 1);
+	block_no_t block;
+	uint32_t count;
+
+	random_range(rig, &block, &count);
+	if (dice < 70)
+		rig_write(rig, STORE_DATA, volume, chunk, block, count);
+	else if (dice < 76)
+		rig_write(rig, STORE_ZERO, volume, chunk, block, count);
+	else if (dice < 82)
+		rig_write(rig, STORE_DISCARD, volume, chunk, block, count);
+	else if (dice < 88)
+		rig_resync(rig, volume, chunk, block, count);
+	else if (dice < 92)
+		rig_watermark(rig, volume, chunk, version_make(rig->model.generation, seq));
+	else if (dice < 94)
+		rig_fence(rig, volume,
+			  rig->model.fence_tried[volume] + (generation_t)sim_random_below(w, 2) +
+			      1);
+	else if (dice < 98 && seq > 0 &&
+		 seq >= rig->model.chunks[rig->model.tries[seq].volume][rig->model.tries[seq].chunk]
+			    .erased_before)
+		rig_repeat(rig, seq);
+	else if (with_erase && rig_drain(rig) && rig_erase(rig, volume, chunk) != NULL)
+		rig_drain(rig);
+}
+
+/* -- crashes everywhere
+ * ------------------------------------------------------------------------------- */
+
+static bool crash_at(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+		     uint32_t disk_mib, uint64_t seed, uint64_t n, enum sim_io_action action,
+		     enum sim_fate fate)
+{
+	struct rig rig;
+	bool survived;
+
+	rig_init(&rig, seed, disk_mib);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	if (prepare != NULL)
+		prepare(&rig);
+	ck_assert(rig.process->alive);
+	rig.process->fate = fate;
+	sim_process_on_io(rig.process, n, action);
+	scenario(&rig);
+	survived = rig.process->alive;
+	if (survived)
+		sim_process_on_io(rig.process, 1, SIM_IO_NORMAL);
+	rig_crash(&rig, action == SIM_IO_KILL ? SIM_KILL : SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	for (uint32_t i = 0; i < 8; i++) {
+		rig_write(&rig, STORE_DATA, 0, 0, i * 3, 2);
+		rig_write(&rig, STORE_DATA, 1, 2, i * 40, 40);
+	}
+	ck_assert(rig_drain(&rig));
+	/* Once more, now with what the first recovery left behind in the log. */
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	return survived;
+}
+
+void rig_crash_everywhere(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+			  uint32_t disk_mib)
+{
+	static const struct {
+		enum sim_io_action action;
+		enum sim_fate fate;
+	} ways[] = {
+	    {SIM_IO_POWER_LOSS, SIM_FATE_TEAR}, {SIM_IO_POWER_LOSS, SIM_FATE_DROP},
+	    {SIM_IO_POWER_LOSS, SIM_FATE_KEEP}, {SIM_IO_POWER_LOSS, SIM_FATE_RANDOM},
+	    {SIM_IO_KILL, SIM_FATE_RANDOM},
+	};
+
+	for (uint32_t way = 0; way < ARRAY_SIZE(ways); way++) {
+		uint64_t n = 1;
+
+		while (!crash_at(prepare, scenario, disk_mib, 1 + way, n, ways[way].action,
+				 ways[way].fate))
+			n++;
+		ck_assert_uint_gt(n, 2);
+	}
+}

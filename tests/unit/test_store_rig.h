@@ -1,0 +1,139 @@
+/* What the tests of the store share: one simulated machine with a store, operations that are waited
+ * for or kept in flight, and a model of what the store owes.
+ *
+ * The model: for each block the newest version that was acknowledged, and a table of every write
+ * that was ever tried, by sequence (each has its own). A block that is read must hold a version
+ * that was tried for it, not older than the one acknowledged, with that write's content. What was
+ * read once is owed from then on. */
+#ifndef TEST_STORE_RIG_H
+#define TEST_STORE_RIG_H
+
+#include <check.h>
+
+#include "engine/store/check.h"
+#include "engine/store/store.h"
+#include "tests/sim/disk.h"
+#include "tests/sim/kv.h"
+
+#define RIG_VOLUMES   2u
+#define RIG_CHUNKS    3u
+#define RIG_BLOCKS    512u /* of each chunk that the tests use */
+#define RIG_TRIES_MAX (1u << 18)
+#define RIG_DEPTH_MAX 64u
+
+struct rig_try {
+	enum store_write_kind kind;
+	version_t version;
+	uint32_t volume, chunk;
+	block_no_t block;
+	uint32_t block_count;
+};
+
+struct rig_chunk {
+	version_t acked[RIG_BLOCKS];
+	uint64_t erased_before; /* tries below this must not show any more */
+	version_t watermark_acked, watermark_tried;
+};
+
+struct rig_model {
+	struct rig_try *tries; /* by sequence, from 1 */
+	uint64_t try_count;
+	struct rig_chunk chunks[RIG_VOLUMES][RIG_CHUNKS];
+	generation_t generation; /* that writes use */
+	generation_t fence_acked[RIG_VOLUMES], fence_tried[RIG_VOLUMES];
+};
+
+struct rig {
+	struct sim_world *world;
+	struct sim_process *process;
+	struct sim_disk *sim_disk;
+	struct sim_kv *sim_kv;
+	struct store_config config; /* what stores are opened with */
+	struct store_open_op open_op;
+	struct store *store;
+	struct error err; /* of the last format or open */
+	uint32_t segment_bytes;
+	bool primes; /* the disk says that it needs priming */
+	struct rig_model model;
+	struct rig_op *ops;
+	uint32_t in_flight;
+	uint64_t refused; /* writes that got -ENOSPC */
+};
+
+enum rig_kind { RIG_WRITE, RIG_FENCE, RIG_WATERMARK, RIG_ERASE };
+
+struct rig_op {
+	union {
+		struct store_write write;
+		struct store_fence_op fence;
+		struct store_watermark_op watermark;
+		struct store_erase_op erase;
+	};
+	struct rig *rig;
+	enum rig_kind kind;
+	bool busy, done;
+	int status;
+	uint64_t seq;
+	uint32_t volume, chunk;
+	uint32_t crcs[IO_BLOCKS_MAX];
+	uint8_t *data; /* IO_SIZE_MAX */
+};
+
+/* A machine with a disk of so many MiB, formatted with segments of 1 MiB; nothing is open. */
+void rig_init(struct rig *rig, uint64_t seed, uint32_t disk_mib);
+void rig_deinit(struct rig *rig);
+
+int rig_format(struct rig *rig, bool force);
+
+/* Starts the process if it is down. 0; why it could not be opened; or -E_DISCONNECTED: it crashed.
+ */
+int rig_open(struct rig *rig);
+void rig_must_open(struct rig *rig);
+void rig_close(struct rig *rig);
+
+/* After a crash: forgets the store and what was in flight. */
+void rig_crashed(struct rig *rig);
+void rig_crash(struct rig *rig, enum sim_crash how);
+
+/* Kept in flight: NULL when there are RIG_DEPTH_MAX already. Volumes count from 0. */
+struct rig_op *rig_write(struct rig *rig, enum store_write_kind kind, uint32_t volume,
+			 uint32_t chunk, block_no_t block, uint32_t block_count);
+struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+			  uint32_t block_count);
+struct rig_op *rig_repeat(struct rig *rig, uint64_t seq); /* an old write again */
+struct rig_op *rig_fence(struct rig *rig, uint32_t volume, generation_t generation);
+struct rig_op *rig_watermark(struct rig *rig, uint32_t volume, uint32_t chunk, version_t watermark);
+struct rig_op *rig_erase(struct rig *rig, uint32_t volume, uint32_t chunk);
+
+/* Until op is done: its status; -E_DISCONNECTED when the process crashed. */
+int rig_wait(struct rig *rig, struct rig_op *op);
+
+/* Until nothing is in flight. False: the process crashed. */
+bool rig_drain(struct rig *rig);
+
+/* Until no more than `depth` are in flight. */
+bool rig_drain_to(struct rig *rig, uint32_t depth);
+
+/* A checkpoint that begins now, waited for. */
+bool rig_checkpoint(struct rig *rig);
+
+/* Reads blocks as they are; returns the status. bad_block as the store gave it. */
+int rig_read(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+	     uint32_t block_count, uint8_t *data, uint32_t *crcs, version_t *versions,
+	     uint32_t *ret_bad_block);
+
+/* Reads everything and compares it with the model, then store_check. */
+void rig_verify(struct rig *rig);
+
+/* The content of a block in a given write. */
+void rig_content(uint64_t seq, block_no_t block, uint8_t *data);
+
+/* A random operation, mostly writes of all kinds and sizes. */
+void rig_random_op(struct rig *rig, bool with_erase);
+
+/* Runs `scenario` with a crash at its n-th I/O for every n, in every way, each time from a fresh
+ * world prepared by `prepare`, then opens, verifies, writes on, reopens and verifies again. */
+void rig_crash_everywhere(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+			  uint32_t disk_mib);
+
+#endif
