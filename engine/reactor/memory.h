@@ -12,6 +12,8 @@
 #define MEMORY_EXTENT_SIZE (2u << 20) /* the granule; an extent is one or more of them */
 #define MEMORY_NO_SLOT	   UINT16_MAX
 #define MEMORY_SLOTS_MAX   8192u /* registered buffers; extents beyond it are used unregistered */
+#define MEMORY_SLOT_SIZE_MAX                                                                       \
+	(1u << 30) /* larger extents are used unregistered: the kernel's limit */
 
 struct memory {
 	uint8_t *base;

@@ -264,7 +264,8 @@ static void register_extent(struct uring *u, const struct memory_extent *extent)
 {
 	int rc;
 
-	if (u->slots_refused || u->next_slot == MEMORY_SLOTS_MAX)
+	if (u->slots_refused || u->next_slot == MEMORY_SLOTS_MAX ||
+	    extent->size_bytes > MEMORY_SLOT_SIZE_MAX)
 		return;
 	rc = ring_register(&u->ring, u->next_slot, extent->base, extent->size_bytes);
 	if (rc == 0) {

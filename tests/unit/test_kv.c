@@ -2,11 +2,14 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <ftw.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -54,6 +57,15 @@ static void tear_down(void)
 	kv_close(kv);
 	reactor_destroy(reactor);
 	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+/* In front of the C library's, for RocksDB too: how often something was made durable. */
+static atomic_uint sync_count;
+
+int fdatasync(int fd)
+{
+	atomic_fetch_add(&sync_count, 1);
+	return (int)syscall(SYS_fdatasync, fd);
 }
 
 static void run(void)
@@ -330,6 +342,88 @@ START_TEST(a_killed_process_has_committed_whole_batches)
 }
 END_TEST
 
+START_TEST(a_commit_is_synced_before_it_is_done)
+{
+	for (uint32_t i = 0; i < 5; i++) {
+		struct kv_batch *b = kv_batch_create(kv);
+		uint32_t before = atomic_load(&sync_count);
+
+		put(b, PAGES, "a", "1");
+		ck_assert_uint_eq(atomic_load(&sync_count), before);
+		ck_assert_int_eq(commit(b), 0);
+		ck_assert_uint_gt(atomic_load(&sync_count), before);
+	}
+}
+END_TEST
+
+static const char *damage_pattern;
+static uint32_t damaged;
+
+/* Cuts the last bytes off a log; spoils the first ones, a data block, of a table. */
+static int damage(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	static const char rubbish[] = "bytes that no checksum fits....";
+	int fd;
+
+	if (type != FTW_F || fnmatch(damage_pattern, path + ftw->base, 0) != 0 || st->st_size == 0)
+		return 0;
+	damaged++;
+	if (strcmp(damage_pattern, "*.log") == 0)
+		return truncate(path, st->st_size - 3);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	ck_assert_int_eq(write(fd, rubbish, sizeof rubbish), sizeof rubbish);
+	return close(fd);
+}
+
+static void damage_files(const char *pattern)
+{
+	damage_pattern = pattern;
+	damaged = 0;
+	ck_assert_int_eq(nftw(dir, damage, 8, FTW_PHYS), 0);
+	ck_assert_uint_gt(damaged, 0);
+}
+
+START_TEST(a_torn_batch_is_gone_altogether)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+
+	put(b, PAGES, "a", "1");
+	put(b, NODE, "a", "1");
+	ck_assert_int_eq(commit(b), 0);
+	b = kv_batch_create(kv);
+	put(b, PAGES, "a", "2");
+	put(b, NODE, "a", "2");
+	ck_assert_int_eq(commit(b), 0);
+	kv_close(kv);
+	damage_files("*.log");
+	open_kv();
+	ck_assert_str_eq(get(PAGES, "a"), "1");
+	ck_assert_str_eq(get(NODE, "a"), "1");
+}
+END_TEST
+
+START_TEST(spoilt_data_is_never_returned)
+{
+	static char value[64];
+	struct kv_get_op op = {
+	    .done = get_done, .key = "a", .key_size = 1, .value = value, .value_max = sizeof value};
+	struct kv_batch *b = kv_batch_create(kv);
+
+	put(b, PAGES, "a", "a value of some length, so that it is hit");
+	ck_assert_int_eq(commit(b), 0);
+	kv_close(kv);
+	open_kv(); /* makes a table of the log */
+	kv_close(kv);
+	damage_files("*.sst");
+	open_kv();
+	kv_get(kv, &op);
+	run();
+	ck_assert_int_eq(last_status, -E_CORRUPT);
+	ck_assert_int_eq(kv_scan(kv, PAGES, "", 0, append, NULL), -E_CORRUPT);
+	ck_assert_str_eq(scanned, "");
+}
+END_TEST
+
 START_TEST(a_database_is_opened_once)
 {
 	struct error err = {0};
@@ -383,6 +477,9 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, a_value_that_is_too_long_is_cut);
 	tcase_add_test(tc, commits_take_effect_in_the_order_of_the_calls);
 	tcase_add_loop_test(tc, a_killed_process_has_committed_whole_batches, 0, 3);
+	tcase_add_test(tc, a_commit_is_synced_before_it_is_done);
+	tcase_add_test(tc, a_torn_batch_is_gone_altogether);
+	tcase_add_test(tc, spoilt_data_is_never_returned);
 	tcase_add_test(tc, a_database_is_opened_once);
 	tcase_add_test(tc, a_database_that_cannot_be_says_so);
 	suite_add_tcase(s, tc);
