@@ -212,50 +212,99 @@ void dsse_free(struct dsse_envelope *e)
 
 /* -- signing ---------------------------------------------------------------------------------- */
 
-static json_t *signature_json(const struct signing_key *key, const void *data, size_t size_bytes)
+static json_t *signature_json(const char *keyid, const uint8_t *sig, size_t sig_size)
 {
-	uint8_t sig[ED25519_SIG_SIZE];
-	char *text = NULL;
+	char *text = base64_encode(sig, sig_size);
 	json_t *json = NULL;
 
-	if (ed25519_sign(key, data, size_bytes, sig) == 0)
-		text = base64_encode(sig, sizeof sig);
 	if (text != NULL)
-		json = json_pack("{s:s, s:s}", "keyid", key->keyid, "sig", text);
+		json = json_pack("{s:s, s:s}", "keyid", keyid, "sig", text);
 	free(text);
 	return json;
+}
+
+static bool among(const char *keyid, struct signing_key *const *keys, size_t key_count)
+{
+	for (size_t i = 0; i < key_count; i++)
+		if (strcmp(keys[i]->keyid, keyid) == 0)
+			return true;
+	return false;
+}
+
+/* e may be NULL: nobody has signed before. NULL without memory. */
+static json_t *signatures_json(const struct dsse_envelope *e, struct signing_key *const *keys,
+			       size_t key_count, const char *text, size_t text_size)
+{
+	json_t *list = json_array();
+	uint8_t sig[ED25519_SIG_SIZE];
+	int failed = list == NULL;
+
+	for (size_t i = 0; e != NULL && i < e->signature_count && failed == 0; i++) {
+		const struct signature *s = &e->signatures[i];
+
+		if (!among(s->keyid, keys, key_count))
+			failed = json_array_append_new(
+			    list, signature_json(s->keyid, s->sig, s->sig_size));
+	}
+	for (size_t i = 0; i < key_count && failed == 0; i++) {
+		failed = ed25519_sign(keys[i], text, text_size, sig);
+		if (failed == 0)
+			failed = json_array_append_new(
+			    list, signature_json(keys[i]->keyid, sig, sizeof sig));
+	}
+	if (failed == 0)
+		return list;
+	json_decref(list);
+	return NULL;
+}
+
+static int sign(const char *type, const void *payload, size_t payload_size,
+		const struct dsse_envelope *e, struct signing_key *const *keys, size_t key_count,
+		char **ret_json, struct error *err)
+{
+	size_t pae_size = 0;
+	char *text = pae(type, payload, payload_size, &pae_size);
+	char *payload_text = base64_encode(payload, payload_size);
+	json_t *envelope = NULL;
+	char *out = NULL;
+
+	if (text != NULL && payload_text != NULL)
+		envelope =
+		    json_pack("{s:s, s:s, s:o}", "payloadType", type, "payload", payload_text,
+			      "signatures", signatures_json(e, keys, key_count, text, pae_size));
+	if (envelope != NULL)
+		out = json_dumps(envelope, JSON_INDENT(1));
+	json_decref(envelope);
+	free(payload_text);
+	free(text);
+	if (out == NULL)
+		return error_set(err, -ENOMEM,
+				 "signing %s: no memory, or a key id that is not UTF-8", type);
+	*ret_json = out;
+	return 0;
 }
 
 int dsse_sign(const char *payload_type, const void *payload, size_t payload_size,
 	      struct signing_key *const *keys, size_t key_count, char **ret_json, struct error *err)
 {
-	size_t pae_size = 0;
-	char *text = pae(payload_type, payload, payload_size, &pae_size);
-	char *payload_text = base64_encode(payload, payload_size);
-	json_t *signatures = json_array();
-	json_t *envelope = NULL;
-	char *out = NULL;
-	int failed = text == NULL || payload_text == NULL || signatures == NULL;
-
 	PRE(key_count > 0 && key_count <= SIGNATURES_MAX);
 	PRE(strlen(payload_type) < TYPE_SIZE_MAX && payload_size <= DOCUMENT_SIZE_MAX);
-	for (size_t i = 0; failed == 0 && i < key_count; i++)
-		failed = json_array_append_new(signatures, signature_json(keys[i], text, pae_size));
-	if (failed == 0)
-		envelope = json_pack("{s:s, s:s, s:O}", "payloadType", payload_type, "payload",
-				     payload_text, "signatures", signatures);
-	if (envelope != NULL)
-		out = json_dumps(envelope, JSON_INDENT(1));
-	json_decref(envelope);
-	json_decref(signatures);
-	free(payload_text);
-	free(text);
-	if (out == NULL)
-		return error_set(err, -ENOMEM,
-				 "signing %s: no memory, or a key id that is not UTF-8",
-				 payload_type);
-	*ret_json = out;
-	return 0;
+	return sign(payload_type, payload, payload_size, NULL, keys, key_count, ret_json, err);
+}
+
+int dsse_cosign(const struct dsse_envelope *e, struct signing_key *const *keys, size_t key_count,
+		char **ret_json, struct error *err)
+{
+	size_t kept = 0;
+
+	PRE(key_count > 0 && key_count <= SIGNATURES_MAX);
+	for (size_t i = 0; i < e->signature_count; i++)
+		kept += !among(e->signatures[i].keyid, keys, key_count);
+	if (kept + key_count > SIGNATURES_MAX)
+		return error_set(err, -E_LIMIT,
+				 "signing %s: it would have %zu signatures, at most %u are allowed",
+				 e->type, kept + key_count, SIGNATURES_MAX);
+	return sign(e->type, e->payload, e->payload_size, e, keys, key_count, ret_json, err);
 }
 
 /* -- verifying -------------------------------------------------------------------------------- */

@@ -5,7 +5,11 @@
  * An envelope counts only if its signatures meet the threshold of each role that its type needs:
  *   root: `root` of the old and of the new root; site: `authority` and `auditor`; revocations:
  * `authority`; policy: `tenant` where the root has that role, else `root`; permit, lease:
- * `placement`. A key counts once, however often it signed. */
+ * `placement`. A key counts once, however often it signed and under however many names the
+ * root lists it; signatures by keys that the role doesn't have are passed over.
+ *
+ * All of it is pure but for signing_key_read, and safe on any thread. Errors: -E_BAD_DOCUMENT,
+ * -E_BAD_SIGNATURE, -E_WRONG_CLUSTER, -E_ROLLBACK, -ENOMEM. */
 #ifndef EVIDENCE_DSSE_H
 #define EVIDENCE_DSSE_H
 
@@ -16,6 +20,7 @@
 #define SIGNATURES_MAX	  16u
 
 struct signing_key;
+struct dsse_envelope;
 
 /* Private key from PEM (PKCS #8), as `pave evidence keygen` makes it. keyid is copied.
  * -E_BAD_DOCUMENT, -EINVAL. */
@@ -36,8 +41,12 @@ int dsse_sign(const char *payload_type, const void *payload, size_t payload_size
 	      struct signing_key *const *keys, size_t key_count, char **ret_json,
 	      struct error *err);
 
+/* Adds signatures to an envelope that others have signed already; one by a keyid that signs again
+ * is replaced. */
+int dsse_cosign(const struct dsse_envelope *e, struct signing_key *const *keys, size_t key_count,
+		char **ret_json, struct error *err);
+
 /* An envelope taken apart, not verified. */
-struct dsse_envelope;
 int dsse_parse(const void *json, size_t size_bytes, struct dsse_envelope **ret, struct error *err);
 const char *dsse_type(const struct dsse_envelope *e);
 const void *dsse_payload(const struct dsse_envelope *e, size_t *ret_size);
@@ -51,8 +60,9 @@ int dsse_verify_role(const struct dsse_envelope *e, const struct root_document *
 		     const char *role, struct error *err);
 
 /* Parse the envelope, verify it for its type (table above), check the cluster, parse the payload.
- * The only ways to get a trusted document. A first root is verified by itself: it is what is
- * trusted. old may be NULL for that. */
+ * The only ways to get a trusted document; *ret is the caller's, freed with the function of its
+ * kind. A first root is verified by itself: it is what is trusted; old is NULL then. With old: the
+ * thresholds of both, the same cluster, and a higher version (or the very same document again). */
 int root_open(const void *envelope, size_t size_bytes, const struct root_document *old,
 	      struct root_document **ret, struct error *err);
 int site_open(const void *envelope, size_t size_bytes, const struct root_document *root,

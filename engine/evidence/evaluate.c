@@ -710,7 +710,33 @@ static void rule_exposure(struct evaluation *ev)
 	}
 }
 
-/* -- what the policy must state for placement ------------------------------------------------- */
+/* -- what choosing sites will need ------------------------------------------------------------ */
+
+/* A site that doesn't say where it stands cannot be shown to be apart from another. */
+static void rule_distinct(struct evaluation *ev)
+{
+	const char *distinct = ev->policy->distinct;
+
+	if (policy_states(ev, distinct != NULL, "policy.distinct") &&
+	    strcmp(distinct, "campus") == 0 && ev->site->facility.campus == NULL)
+		fail(ev, "facility.campus", MISSING,
+		     "the campus, since copies go to distinct ones");
+}
+
+static void rule_distance(struct evaluation *ev)
+{
+	char bound[BOUND_SIZE];
+
+	if (!policy_states(ev, !isnan(ev->policy->min_distance_km), "policy.min_distance_km") ||
+	    ev->policy->min_distance_km <= 0)
+		return;
+	snprintf(bound, sizeof bound, "the position, since copies are at least %g km apart",
+		 ev->policy->min_distance_km);
+	if (isnan(ev->site->facility.latitude))
+		fail(ev, "facility.latitude", MISSING, bound);
+	if (isnan(ev->site->facility.longitude))
+		fail(ev, "facility.longitude", MISSING, bound);
+}
 
 static void rule_policy(struct evaluation *ev)
 {
@@ -718,8 +744,6 @@ static void rule_policy(struct evaluation *ev)
 
 	policy_states(ev, p->replicas != INTEGER_MISSING, "policy.replicas");
 	policy_states(ev, p->min_acks != INTEGER_MISSING, "policy.min_acks");
-	policy_states(ev, p->distinct != NULL, "policy.distinct");
-	policy_states(ev, !isnan(p->min_distance_km), "policy.min_distance_km");
 	policy_states(ev, p->hosts != NULL, "policy.hosts");
 	policy_states(ev, p->on_loss.action != NULL, "policy.on_loss.action");
 	policy_states(ev, p->on_loss.timeout_s != INTEGER_MISSING, "policy.on_loss.timeout_s");
@@ -739,6 +763,8 @@ static const struct {
     {"operator", rule_operator},
     {"forbidden_jurisdictions", rule_forbidden},
     {"exposure", rule_exposure},
+    {"distinct", rule_distinct},
+    {"min_distance_km", rule_distance},
     {"policy", rule_policy},
 };
 #define RULES_WITHOUT_POLICY 2u

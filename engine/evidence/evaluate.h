@@ -10,7 +10,8 @@
 
 struct failed_rule {
 	/* "certificate", "revocations", "territory", "labels", "ownership", "operator",
-	 * "forbidden_jurisdictions", "exposure"; "root"; "policy" for what a policy leaves out. */
+	 * "forbidden_jurisdictions", "exposure", "distinct", "min_distance_km"; "root"; "policy"
+	 * for what a policy leaves out. */
 	char rule[48];
 	/* Of the certificate, as "ownership.holders[1].capital_ppm"; of the snapshot, as
 	 * "revocations.not_after"; of the policy or the root, as "policy.territory". */

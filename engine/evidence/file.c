@@ -73,10 +73,10 @@ out:
 	return rc;
 }
 
-static int write_synced(const char *path, const char *data, size_t size, mode_t mode,
+static int write_synced(const char *path, const char *data, size_t size, int flags, mode_t mode,
 			struct error *err)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, mode);
 	int rc = 0;
 
 	if (fd < 0)
@@ -128,7 +128,7 @@ int file_replace(const char *path, const void *data, size_t size_bytes, mode_t m
 
 	if (asprintf(&temporary, "%s.new", path) < 0)
 		return fault(err, path, "writing", ENOMEM);
-	rc = write_synced(temporary, data, size_bytes, mode, err);
+	rc = write_synced(temporary, data, size_bytes, O_TRUNC, mode, err);
 	if (rc == 0 && rename(temporary, path) != 0) {
 		rc = fault(err, path, "it cannot be replaced", errno);
 		unlink(temporary);
@@ -137,4 +137,12 @@ int file_replace(const char *path, const void *data, size_t size_bytes, mode_t m
 		rc = sync_directory(path, err);
 	free(temporary);
 	return rc;
+}
+
+int file_create(const char *path, const void *data, size_t size_bytes, mode_t mode,
+		struct error *err)
+{
+	int rc = write_synced(path, data, size_bytes, O_EXCL, mode, err);
+
+	return rc != 0 ? rc : sync_directory(path, err);
 }

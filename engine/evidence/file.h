@@ -17,4 +17,9 @@ int file_read_whole(const char *path, size_t max_bytes, char **ret_data, size_t 
 int file_replace(const char *path, const void *data, size_t size_bytes, mode_t mode,
 		 struct error *err);
 
+/* Creates path, synced; -EEXIST when there is something of this name. The directory is synced too.
+ */
+int file_create(const char *path, const void *data, size_t size_bytes, mode_t mode,
+		struct error *err);
+
 #endif

@@ -64,8 +64,12 @@ struct lease {
 
 /* Verifies signature, cluster, type and sanity (expires after issued, lifetime <=
  * PERMIT_LIFETIME_MAX_MS, not issued in the future beyond the clock bound, not run out), and
- * computes the deadlines from now. -E_BAD_SIGNATURE, -E_WRONG_CLUSTER, -E_PERMIT_EXPIRED,
- * -E_CLOCK_SKEW, -E_BAD_DOCUMENT. */
+ * computes the deadlines from now_ns (CLOCK_BOOTTIME) and wall_ns, which were read together:
+ *   deadline = now + (expires_at - wall) - CLOCK_BOUND, and never beyond the trust root's own end
+ *   serve_after = now + (serve_after - wall) + CLOCK_BOUND
+ * On success the caller ends *ret_permit with permit_deinit. -E_BAD_SIGNATURE, -E_WRONG_CLUSTER,
+ * -E_PERMIT_EXPIRED, -E_CLOCK_SKEW, -E_BAD_DOCUMENT, -E_STALE_EVIDENCE (the trust root has run
+ * out), -ENOMEM. */
 int permit_open(const Pave__V1__Signed *s, const struct root_document *root, uint64_t now_ns,
 		int64_t wall_ns, struct permit *ret_permit, struct error *err);
 /* The node's entry; NULL: the node is not in it. */

@@ -16,8 +16,10 @@ struct trust;
 
 /* path: the state file, created when missing; NULL: state in memory only (simulator, tests).
  * root_envelope: the root that the operator gave; may be NULL when the state holds one already. If
- * the state holds a newer root, that one is in force. -E_ROLLBACK (given root is older and another
- * than the one kept at that version), -E_BAD_SIGNATURE, -E_CORRUPT, -EIO. */
+ * the state holds a newer root, that one is in force. -E_ROLLBACK (the given root is none of those
+ * that led to the one in force), -E_BAD_SIGNATURE, -E_WRONG_CLUSTER, -E_CORRUPT (the file is
+ * damaged: it is never begun anew by itself, because that would forget what was seen), -ENOENT (no
+ * root at all), -EIO and what open(2) returns. One process a file; one thread at a time. */
 int trust_open(const char *path, const void *root_envelope, size_t root_size, struct trust **ret,
 	       struct error *err);
 /* Valid until the next trust_accept_root that returns 0, or trust_close. */
@@ -38,8 +40,9 @@ int trust_accept_revocations(struct trust *t, const void *envelope, size_t size,
 int trust_accept_policy(struct trust *t, const void *envelope, size_t size,
 			struct policy_document **ret, struct error *err);
 
-/* True once two contents under one version of the site's certificate were seen: both are refused.
- */
+/* True once two contents under one version of the site's certificate were seen, or of the snapshot
+ * (then for every site): both are refused, and what was opened of them before must be dropped. It
+ * survives a restart, and ends with the next higher version. */
 bool trust_quarantined(const struct trust *t, const char *site);
 
 #endif

@@ -1,0 +1,352 @@
+/* pave policy: whether a site may hold data under a policy, from files alone, and the presets.
+ * Nothing here talks to a cluster.
+ *
+ * Happy path of check: the root is opened by itself, the three other envelopes under it, then one
+ * call of evaluate() at the time given. Failure modes: an envelope that doesn't verify is exit 1
+ * and never a verdict; a rule that fails is exit 3, with all of them. Exit: 0 eligible, 1 failed, 2
+ * usage, 3 refused. */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/base/text.h"
+#include "engine/evidence/dsse.h"
+#include "engine/evidence/evaluate.h"
+#include "engine/evidence/file.h"
+
+int cmd_policy(int argc, char **argv);
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3 };
+
+static const char help[] =
+    "usage: pave policy check --policy NAME-or-FILE --site FILE --revocations FILE --root FILE\n"
+    "                         [--at TIME] [--json]\n"
+    "       pave policy list [--json]\n"
+    "       pave policy show NAME\n"
+    "\n"
+    "check  Tells whether the site is eligible under the policy, and until when, or every rule "
+    "that\n"
+    "       failed. All files are signed envelopes (`pave evidence sign`); --policy may also be "
+    "the\n"
+    "       name of a preset (a file of that name is ./NAME). TIME is RFC 3339, now when not "
+    "given.\n"
+    "       --json: {\"eligible\": bool, \"until\": TIME or null, \"failed\": [{\"rule\", "
+    "\"field\",\n"
+    "       \"value\", \"bound\"}]}\n"
+    "list   Names the presets. show prints one, as a document to start from.\n"
+    "\n"
+    "Exit status: 0 eligible or done, 1 failed (a file is unreadable, unsigned or malformed), 2 "
+    "usage,\n"
+    "3 refused by the policy.\n";
+
+struct options {
+	const char *policy, *site, *revocations, *root, *at;
+	bool json;
+	char **files;
+	int file_count;
+};
+
+struct evidence {
+	struct root_document *root;
+	struct site_document *site;
+	struct revocations_document *revocations;
+	struct policy_document *policy;
+};
+
+static int usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int usage(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("pave policy: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputs("; see pave policy --help\n", stderr);
+	return EXIT_USAGE;
+}
+
+static int failed(const struct error *err)
+{
+	fprintf(stderr, "pave policy: %s\n", err->text);
+	return EXIT_FAILED;
+}
+
+enum { OPT_POLICY = 256, OPT_SITE, OPT_REVOCATIONS, OPT_ROOT, OPT_AT, OPT_JSON, OPT_CLUSTER };
+
+static const struct option long_options[] = {
+    {"policy", required_argument, NULL, OPT_POLICY},
+    {"site", required_argument, NULL, OPT_SITE},
+    {"revocations", required_argument, NULL, OPT_REVOCATIONS},
+    {"root", required_argument, NULL, OPT_ROOT},
+    {"at", required_argument, NULL, OPT_AT},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"cluster", required_argument, NULL, OPT_CLUSTER}, /* taken everywhere, of no use here */
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+/* -1: go on; else the exit status. */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	int c;
+
+	optind = 1;
+	while ((c = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+		switch (c) {
+		case OPT_POLICY:
+			o->policy = optarg;
+			break;
+		case OPT_SITE:
+			o->site = optarg;
+			break;
+		case OPT_REVOCATIONS:
+			o->revocations = optarg;
+			break;
+		case OPT_ROOT:
+			o->root = optarg;
+			break;
+		case OPT_AT:
+			o->at = optarg;
+			break;
+		case OPT_JSON:
+			o->json = true;
+			break;
+		case OPT_CLUSTER:
+			break;
+		case 'h':
+			fputs(help, stdout);
+			return EXIT_DONE;
+		default:
+			fputs("see pave policy --help\n", stderr);
+			return EXIT_USAGE;
+		}
+	}
+	o->files = argv + optind;
+	o->file_count = argc - optind;
+	return -1;
+}
+
+/* -- check ------------------------------------------------------------------------------------ */
+
+typedef int open_fn(const void *data, size_t size, struct evidence *e, struct error *err);
+
+static int open_root(const void *data, size_t size, struct evidence *e, struct error *err)
+{
+	return root_open(data, size, NULL, &e->root, err);
+}
+
+static int open_site(const void *data, size_t size, struct evidence *e, struct error *err)
+{
+	return site_open(data, size, e->root, &e->site, err);
+}
+
+static int open_revocations(const void *data, size_t size, struct evidence *e, struct error *err)
+{
+	return revocations_open(data, size, e->root, &e->revocations, err);
+}
+
+static int open_policy(const void *data, size_t size, struct evidence *e, struct error *err)
+{
+	return policy_open(data, size, e->root, &e->policy, err);
+}
+
+static int open_file(const char *option, const char *path, open_fn *open, struct evidence *e,
+		     struct error *err)
+{
+	char *data = NULL;
+	size_t size = 0;
+	int rc = file_read_whole(path, ENVELOPE_SIZE_MAX, &data, &size, err);
+
+	if (rc == 0)
+		rc = open(data, size, e, err);
+	free(data);
+	return rc == 0 ? 0 : error_wrap(err, "%s %s", option, path);
+}
+
+static int open_named_policy(const char *name, struct evidence *e, struct error *err)
+{
+	const char *preset = policy_preset(name);
+	int rc;
+
+	if (preset != NULL)
+		return policy_parse(preset, strlen(preset), &e->policy, err);
+	rc = open_file("--policy", name, open_policy, e, err);
+	if (rc == -ENOENT)
+		return error_set(
+		    err, rc,
+		    "--policy %.200s: there is neither a preset nor a file of this name; "
+		    "`pave policy list` names the presets",
+		    name);
+	return rc;
+}
+
+/* The root comes first: the others are verified under it. */
+static int open_evidence(const struct options *o, struct evidence *e, struct error *err)
+{
+	int rc = open_file("--root", o->root, open_root, e, err);
+
+	if (rc == 0)
+		rc = open_file("--site", o->site, open_site, e, err);
+	if (rc == 0)
+		rc = open_file("--revocations", o->revocations, open_revocations, e, err);
+	return rc != 0 ? rc : open_named_policy(o->policy, e, err);
+}
+
+static json_t *verdict_json(const struct verdict *v)
+{
+	json_t *failed_rules = json_array();
+	char until[40];
+
+	for (uint32_t i = 0; i < MIN(v->failed_count, FAILED_RULES_MAX); i++) {
+		const struct failed_rule *f = &v->failed[i];
+
+		json_array_append_new(failed_rules,
+				      json_pack("{s:s, s:s, s:s, s:s}", "rule", f->rule, "field",
+						f->field, "value", f->value, "bound", f->bound));
+	}
+	return json_pack("{s:b, s:o, s:o}", "eligible", v->eligible, "until",
+			 v->eligible ? json_string(text_time(v->until, until, sizeof until))
+				     : json_null(),
+			 "failed", failed_rules);
+}
+
+static void print_verdict(const struct verdict *v, const struct evidence *e, int64_t at)
+{
+	const char *site = site_name(e->site), *policy = policy_name(e->policy);
+	char time[40];
+
+	if (v->eligible) {
+		printf("%s is eligible under %s until %s\n", site, policy,
+		       text_time(v->until, time, sizeof time));
+		return;
+	}
+	printf("%s is refused under %s at %s: %u rule%s failed\n", site, policy,
+	       text_time(at, time, sizeof time), v->failed_count, v->failed_count == 1 ? "" : "s");
+	for (uint32_t i = 0; i < MIN(v->failed_count, FAILED_RULES_MAX); i++)
+		printf("  %s: %s is %s, must be: %s\n", v->failed[i].rule, v->failed[i].field,
+		       v->failed[i].value, v->failed[i].bound);
+	if (v->failed_count > FAILED_RULES_MAX)
+		printf("  and %u more\n", v->failed_count - FAILED_RULES_MAX);
+}
+
+static int print_json(json_t *json)
+{
+	char *text = json == NULL ? NULL : json_dumps(json, JSON_INDENT(1));
+
+	json_decref(json);
+	if (text == NULL) {
+		fputs("pave policy: no memory\n", stderr);
+		return EXIT_FAILED;
+	}
+	puts(text);
+	free(text);
+	return EXIT_DONE;
+}
+
+static int64_t wall_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * (int64_t)NS_PER_S + ts.tv_nsec;
+}
+
+static int check(const struct options *o)
+{
+	static struct verdict v; /* too large for a stack */
+	struct evidence e = {0};
+	struct error err = {0};
+	int64_t at = wall_now();
+	int rc;
+
+	if (o->file_count != 0 || o->policy == NULL || o->site == NULL || o->revocations == NULL ||
+	    o->root == NULL)
+		return usage(
+		    "check needs --policy, --site, --revocations and --root, and nothing else");
+	if (o->at != NULL && text_parse_time(o->at, &at) != 0)
+		return usage("--at %s: a time is needed, as 2026-11-23T10:00:00Z", o->at);
+	rc = open_evidence(o, &e, &err);
+	if (rc != 0) {
+		rc = failed(&err);
+		goto out;
+	}
+	evaluate(e.site, e.revocations, e.policy, at, &v);
+	evaluate_root(e.root, at, &v);
+	if (!o->json)
+		print_verdict(&v, &e, at);
+	else if (print_json(verdict_json(&v)) != EXIT_DONE)
+		rc = EXIT_FAILED;
+	if (rc == 0)
+		rc = v.eligible ? EXIT_DONE : EXIT_REFUSED;
+out:
+	policy_free(e.policy);
+	revocations_free(e.revocations);
+	site_free(e.site);
+	root_free(e.root);
+	return rc;
+}
+
+/* -- presets ---------------------------------------------------------------------------------- */
+
+static int list(const struct options *o)
+{
+	json_t *names;
+
+	if (o->file_count != 0)
+		return usage("list takes nothing");
+	if (!o->json) {
+		for (const char *const *name = policy_preset_names(); *name != NULL; name++)
+			puts(*name);
+		return EXIT_DONE;
+	}
+	names = json_array();
+	for (const char *const *name = policy_preset_names(); *name != NULL; name++)
+		json_array_append_new(names, json_string(*name));
+	return print_json(names);
+}
+
+static int show(const struct options *o)
+{
+	const char *preset;
+
+	if (o->file_count != 1)
+		return usage("show needs the NAME of a preset");
+	preset = policy_preset(o->files[0]);
+	if (preset == NULL) {
+		fprintf(
+		    stderr,
+		    "pave policy: %s: there is no preset of this name; `pave policy list` names "
+		    "them\n",
+		    o->files[0]);
+		return EXIT_FAILED;
+	}
+	return print_json(json_loads(preset, 0, NULL));
+}
+
+int cmd_policy(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(const struct options *o);
+	} verbs[] = {{"check", check}, {"list", list}, {"show", show}};
+	struct options o = {0};
+	int rc = parse_options(argc, argv, &o);
+
+	if (rc >= 0)
+		return rc;
+	if (o.file_count == 0)
+		return usage("one of check, list, show is needed");
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (strcmp(verbs[i].name, o.files[0]) == 0) {
+			o.files++;
+			o.file_count--;
+			return verbs[i].run(&o);
+		}
+	return usage("%s: one of check, list, show is needed", o.files[0]);
+}
