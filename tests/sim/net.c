@@ -102,6 +102,9 @@ struct sim_net {
 	struct endpoint *endpoints;	/* gone ones included, newest first */
 	struct link links[SIM_PROCESSES_MAX][SIM_PROCESSES_MAX];
 	struct sim_net_stats stats;
+	void (*observe)(const struct sim_process *from, const struct sim_process *to,
+			const struct transport_send *send, void *arg);
+	void *observe_arg;
 };
 
 static const struct transport_ops sim_transport_ops;
@@ -429,6 +432,8 @@ static void sim_send(struct transport_conn *conn, struct transport_send *s)
 	*e->sends_tail = s;
 	e->sends_tail = &s->next;
 	conn->queued_bytes += wire_size(&s->frame);
+	if (e->net->observe != NULL && e->peer != NULL)
+		e->net->observe(e->process, e->peer->process, s, e->net->observe_arg);
 	schedule_leave(e);
 }
 
@@ -790,6 +795,15 @@ void sim_net_set_delay(struct sim_process *from, struct sim_process *to, uint64_
 	PRE(min_ns <= max_ns);
 	l->min_ns = min_ns;
 	l->max_ns = max_ns;
+}
+
+void sim_net_observe(struct sim_world *w,
+		     void (*observe)(const struct sim_process *from, const struct sim_process *to,
+				     const struct transport_send *send, void *arg),
+		     void *arg)
+{
+	net_of(w)->observe = observe;
+	net_of(w)->observe_arg = arg;
 }
 
 struct sim_net_stats sim_net_stats(const struct sim_world *w)

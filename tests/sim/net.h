@@ -33,6 +33,13 @@ void sim_net_disconnect(struct sim_process *a, struct sim_process *b);
 void sim_net_set_delay(struct sim_process *from, struct sim_process *to, uint64_t min_ns,
 		       uint64_t max_ns);
 
+/* Sees every frame at transport_send, with its iovecs still to be read: for checkers. NULL: nobody.
+ * It must not change anything. */
+void sim_net_observe(struct sim_world *w,
+		     void (*observe)(const struct sim_process *from, const struct sim_process *to,
+				     const struct transport_send *send, void *arg),
+		     void *arg);
+
 struct sim_net_stats {
 	uint64_t connects, frames, bytes, broken;
 };

@@ -266,9 +266,8 @@ static void hash_bytes(struct sim_world *w, const void *data, size_t size)
 
 static void print_line(const struct sim_world *w, const struct sim_trace_line *l, FILE *to)
 {
-	fprintf(to, "%6llu.%09llu  %-8s  %s\n", l->time_ns / NS_PER_S,
-		l->time_ns % NS_PER_S, l->process == 0 ? "*" : w->processes[l->process - 1]->name,
-		l->text);
+	fprintf(to, "%6llu.%09llu  %-8s  %s\n", l->time_ns / NS_PER_S, l->time_ns % NS_PER_S,
+		l->process == 0 ? "*" : w->processes[l->process - 1]->name, l->text);
 }
 
 static void trace_text(struct sim_world *w, const struct sim_process *p, const char *fmt,

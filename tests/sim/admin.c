@@ -1,0 +1,337 @@
+/* admin: see admin.h.
+ *
+ * An errand is one message. It is sent when there is a session; an answer ends it, a lost session
+ * sends it again: the driver takes the same document twice, and a volume only once. */
+#include "tests/sim/admin.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+
+#define RETRY_NS	  (300 * NS_PER_MS)
+#define ERRAND_TIMEOUT_MS 3000u
+#define SETUP_PATIENCE_NS (60 * NS_PER_S)
+#define SNAPSHOT_LIFE_NS  (43200 * (int64_t)NS_PER_S)
+#define REVOCATION_LAG_NS (10 * NS_PER_S + NS_PER_S / 2)
+
+static void connect_now(struct cluster *c);
+
+static struct reactor *reactor_of(struct cluster *c)
+{
+	return sim_reactor(c->admin_machine->process);
+}
+
+static struct cluster *cluster_of_timer(struct reactor_timer *t)
+{
+	return container_of(t, struct cluster, admin.retry);
+}
+
+static void retry_later(struct cluster *c)
+{
+	reactor_timer_arm(reactor_of(c), &c->admin.retry, reactor_now_ns(reactor_of(c)) + RETRY_NS);
+}
+
+/* -- the session ----------------------------------------------------------------------------- */
+
+static void greeted(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		    const char *text)
+{
+	struct cluster *c = container_of(call, struct cluster, admin.call);
+
+	(void)reply;
+	if (status != 0) {
+		sim_trace(c->world, c->admin_machine->process, "no session: %s",
+			  text != NULL ? text : err_name(status));
+		if (c->admin.conn != NULL)
+			transport_close(c->admin.conn);
+		return;
+	}
+	c->admin.open = true;
+}
+
+static void ready(struct transport_conn *conn, void *arg)
+{
+	struct cluster *c = arg;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Hello hello = PAVE__V1__HELLO__INIT;
+
+	(void)conn;
+	hello.version_min = FRAME_VERSION_MIN;
+	hello.version_max = FRAME_VERSION;
+	hello.role = (char *)(uintptr_t) "admin";
+	hello.name = (char *)(uintptr_t) "sim";
+	m.body_case = PAVE__V1__CONTROL__BODY_HELLO;
+	m.hello = &hello;
+	memset(&c->admin.call, 0, sizeof(c->admin.call));
+	c->admin.call.done = greeted;
+	rpc_call_start(&c->admin.rpc, &c->admin.call, &m, 0);
+}
+
+static void rx(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct cluster *c = arg;
+
+	(void)conn;
+	if (f->op == FRAME_CONTROL)
+		rpc_rx(&c->admin.rpc, f);
+}
+
+static void *rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct cluster *c = arg;
+
+	(void)conn;
+	return f->op == FRAME_CONTROL ? rpc_rx_buffer(&c->admin.rpc, f) : NULL;
+}
+
+static void closed(struct transport_conn *conn, int reason, void *arg)
+{
+	struct cluster *c = arg;
+
+	(void)conn;
+	(void)reason;
+	c->admin.open = false;
+	c->admin.conn = NULL;
+	rpc_closed(&c->admin.rpc);
+	retry_later(c);
+}
+
+static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
+{
+	(void)arg;
+	if (request->request_id != 0)
+		rpc_fail(rpc, request->request_id, -ENOSYS, "the administrator answers nothing");
+}
+
+static const struct transport_handler handler = {
+    .ready = ready, .rx_buffer = rx_buffer, .rx = rx, .closed = closed};
+
+static void connect_now(struct cluster *c)
+{
+	if (transport_connect(c->admin_machine->transport, "pd", &handler, c, &c->admin.conn) !=
+	    0) {
+		retry_later(c);
+		return;
+	}
+	rpc_init(&c->admin.rpc, c->admin.conn, handle, c);
+}
+
+static void retry(struct reactor_timer *t)
+{
+	struct cluster *c = cluster_of_timer(t);
+
+	if (c->admin.conn == NULL)
+		connect_now(c);
+}
+
+void admin_boot(struct cluster *c)
+{
+	c->admin.retry = (struct reactor_timer){.fire = retry};
+	connect_now(c);
+}
+
+/* -- errands --------------------------------------------------------------------------------- */
+
+static void answered(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		     const char *text)
+{
+	struct cluster *c = container_of(call, struct cluster, admin.call);
+
+	sim_trace(c->world, c->admin_machine->process, "errand: %s %s", err_name(status),
+		  text != NULL ? text : "");
+	c->admin.busy = false;
+	c->admin.answered(c, status, reply);
+}
+
+/* False: there is no session now. */
+static bool send_errand(struct cluster *c, const Pave__V1__Control *m,
+			void (*done)(struct cluster *c, int status, const Pave__V1__Control *reply))
+{
+	if (!c->admin.open || c->admin.busy)
+		return false;
+	c->admin.busy = true;
+	c->admin.answered = done;
+	memset(&c->admin.call, 0, sizeof(c->admin.call));
+	c->admin.call.done = answered;
+	rpc_call_start(&c->admin.rpc, &c->admin.call, m, ERRAND_TIMEOUT_MS);
+	return true;
+}
+
+static bool session_open(struct cluster *c)
+{
+	return c->admin.open;
+}
+
+static bool errand_done(struct cluster *c)
+{
+	return !c->admin.busy;
+}
+
+static void must_succeed(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	(void)reply;
+	if (status != 0)
+		cluster_fail(c, "setting up: the driver answered %s", err_name(status));
+}
+
+static bool run_errand(struct cluster *c, const Pave__V1__Control *m)
+{
+	if (!cluster_run(c, SETUP_PATIENCE_NS, session_open)) {
+		cluster_fail(c, "setting up: no session with the driver");
+		return false;
+	}
+	send_errand(c, m, must_succeed);
+	return cluster_run(c, SETUP_PATIENCE_NS, errand_done) && !c->failed;
+}
+
+/* -- documents ------------------------------------------------------------------------------- */
+
+static int64_t wall_now(const struct cluster *c)
+{
+	return SIM_EPOCH_NS + (int64_t)c->world->now_ns;
+}
+
+static bool make_site(struct cluster *c, const struct site_truth *s, char **ret_envelope)
+{
+	struct error err = {0};
+
+	if (demo_site(&c->demo, s->name, s->certificate_version,
+		      SIM_EPOCH_NS - 86400 * (int64_t)NS_PER_S,
+		      SIM_EPOCH_NS + 86400 * 300 * (int64_t)NS_PER_S, ret_envelope, &err) == 0)
+		return true;
+	cluster_fail(c, "certificate of %s: %s", s->name, err.text);
+	return false;
+}
+
+/* withdraw: NULL, or the site that is withdrawn as of now. */
+static bool make_snapshot(struct cluster *c, const struct site_truth *withdraw, char **ret_envelope)
+{
+	struct demo_entry entries[CLUSTER_NODES];
+	struct error err = {0};
+
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		bool out = &c->sites[i] == withdraw || c->sites[i].withdrawn_from_ns != UINT64_MAX;
+
+		entries[i] = (struct demo_entry){.site = c->sites[i].name,
+						 .version = c->sites[i].certificate_version,
+						 .withdrawn_from =
+						     out ? wall_now(c) - (int64_t)NS_PER_S : 0};
+	}
+	if (demo_revocations(&c->demo, ++c->revocations_version,
+			     wall_now(c) - 2 * (int64_t)NS_PER_S, wall_now(c) + SNAPSHOT_LIFE_NS,
+			     entries, CLUSTER_NODES, ret_envelope, &err) == 0)
+		return true;
+	cluster_fail(c, "snapshot: %s", err.text);
+	return false;
+}
+
+static void fill_bytes(ProtobufCBinaryData *to, char *envelope)
+{
+	to->data = (uint8_t *)envelope;
+	to->len = strlen(envelope);
+}
+
+static bool send_sites(struct cluster *c)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+		Pave__V1__SiteAdd add = PAVE__V1__SITE_ADD__INIT;
+		char *envelope;
+		bool ok;
+
+		if (!make_site(c, &c->sites[i], &envelope))
+			return false;
+		fill_bytes(&add.envelope, envelope);
+		m.body_case = PAVE__V1__CONTROL__BODY_SITE_ADD;
+		m.site_add = &add;
+		ok = run_errand(c, &m);
+		free(envelope);
+		if (!ok)
+			return false;
+	}
+	return true;
+}
+
+static void fill_snapshot(Pave__V1__Control *m, Pave__V1__RevocationsPut *put, char *envelope)
+{
+	pave__v1__control__init(m);
+	pave__v1__revocations_put__init(put);
+	fill_bytes(&put->envelope, envelope);
+	m->body_case = PAVE__V1__CONTROL__BODY_REVOCATIONS_PUT;
+	m->revocations_put = put;
+}
+
+bool admin_set_up_sites(struct cluster *c)
+{
+	Pave__V1__Control m;
+	Pave__V1__RevocationsPut put;
+	char *envelope;
+	bool ok;
+
+	if (!send_sites(c) || !make_snapshot(c, NULL, &envelope))
+		return false;
+	fill_snapshot(&m, &put, envelope);
+	ok = run_errand(c, &m);
+	free(envelope);
+	return ok;
+}
+
+bool admin_create_volume(struct cluster *c)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeCreate create = PAVE__V1__VOLUME_CREATE__INIT;
+
+	create.name = (char *)(uintptr_t)CLUSTER_VOLUME;
+	create.size = CLUSTER_VOLUME_SIZE;
+	create.chunk_size = CLUSTER_CHUNK_SIZE;
+	create.policy = (char *)(uintptr_t) "secnumcloud-fr";
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_CREATE;
+	m.volume_create = &create;
+	return run_errand(c, &m);
+}
+
+/* -- withdrawals ----------------------------------------------------------------------------- */
+
+/* Nobody may accept anything on a withdrawn site once the driver has answered, but for permits and
+ * leases that were given before and that nobody could take back: they run out. */
+static void withdrawn(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	(void)reply;
+	if (status != 0)
+		return; /* it is not known whether it is in force; nothing is checked */
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+		if (c->sites[i].withdrawn_from_ns == UINT64_MAX - 1)
+			c->sites[i].withdrawn_from_ns = c->world->now_ns + REVOCATION_LAG_NS;
+}
+
+static void certified(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	(void)c;
+	(void)status;
+	(void)reply;
+}
+
+bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)
+{
+	struct site_truth *s = &c->sites[site];
+	Pave__V1__Control m;
+	Pave__V1__RevocationsPut put;
+	char *envelope;
+	bool ok;
+
+	PRE(site < CLUSTER_NODES);
+	if (!c->admin.open || c->admin.busy)
+		return false;
+	/* From the moment of the asking until the answer it may be in force, or not. */
+	s->withdrawn_from_ns = withdraw ? UINT64_MAX - 1 : UINT64_MAX;
+	if (!make_snapshot(c, NULL, &envelope))
+		return false;
+	sim_trace(c->world, c->admin_machine->process, "%s site %s",
+		  withdraw ? "withdraw" : "certify", s->name);
+	fill_snapshot(&m, &put, envelope);
+	ok = send_errand(c, &m, withdraw ? withdrawn : certified);
+	free(envelope);
+	return ok;
+}

@@ -1,0 +1,434 @@
+/* cluster: see cluster.h. Here: the machines, and the beginning and end of the whole. The
+ * administrator is in admin.c, the checks of what goes over the wire in watch.c. */
+#include "tests/sim/cluster.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "tests/sim/admin.h"
+#include "tests/sim/guest.h"
+#include "tests/sim/watch.h"
+
+#define LEASE_PATIENCE_NS (60 * NS_PER_S)
+#define DOWN_MAX_NS	  (6 * NS_PER_S)
+
+static const char *const site_names[CLUSTER_NODES] = {"par", "lyo", "rbx"};
+
+void cluster_fail(struct cluster *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (!c->failed)
+		vsnprintf(c->failure, sizeof(c->failure), fmt, ap);
+	va_end(ap);
+	if (!c->failed)
+		sim_trace(c->world, c->world->now, "FAILED: %s", c->failure);
+	c->failed = true;
+}
+
+static void violated(const char *text, void *arg)
+{
+	cluster_fail(arg, "%s", text);
+}
+
+/* -- the node -------------------------------------------------------------------------------- */
+
+static void lease_changed(const struct node_lease_state *state, void *arg)
+{
+	struct machine *m = arg;
+
+	sim_trace(m->cluster->world, m->process, "lease: %s",
+		  state->deadline_ns != 0 ? "held" : err_name(state->why));
+	node_shard_set_lease(m->node.shard, state);
+}
+
+static void lease_stats(struct store_stats *ret_stats, void *arg)
+{
+	store_get_stats(((struct machine *)arg)->node.store, ret_stats);
+}
+
+static void lease_erase(uint64_t token, const Pave__V1__Erase *what, void *arg)
+{
+	(void)what; /* no volume is deleted here */
+	node_lease_erased(((struct machine *)arg)->node.lease, token, -EIO);
+}
+
+static void fill_identity(const struct machine *m, struct node_identity *ret_identity)
+{
+	memset(ret_identity, 0, sizeof(*ret_identity));
+	ret_identity->cluster = m->cluster->demo.cluster;
+	snprintf(ret_identity->name, sizeof(ret_identity->name), "%s", m->process->name);
+	snprintf(ret_identity->site, sizeof(ret_identity->site), "%s", m->site);
+}
+
+static void fill_store_identity(const struct machine *m, struct store_identity *ret_identity)
+{
+	memset(ret_identity, 0, sizeof(*ret_identity));
+	ret_identity->cluster = m->cluster->demo.cluster;
+	snprintf(ret_identity->node, sizeof(ret_identity->node), "%s", m->process->name);
+	ret_identity->shard_count = 1;
+}
+
+static int start_serving(struct machine *m, struct error *err)
+{
+	struct node_shard_config shard = {.reactor = sim_reactor(m->process),
+					  .transport = m->transport,
+					  .store = m->node.store,
+					  .trust = m->trust,
+					  .listen_address = ""};
+	struct node_lease_config lease = {.reactor = sim_reactor(m->process),
+					  .transport = m->transport,
+					  .trust = m->trust,
+					  .pd_address = "pd",
+					  .shard_addresses = m->node.addresses,
+					  .shard_count = 1,
+					  .changed = lease_changed,
+					  .stats = lease_stats,
+					  .erase = lease_erase,
+					  .arg = m};
+	int rc;
+
+	fill_identity(m, &shard.identity);
+	fill_identity(m, &lease.identity);
+	rc = node_shard_start(&shard, &m->node.shard, err);
+	if (rc != 0)
+		return rc;
+	snprintf(m->node.address, sizeof(m->node.address), "%s", node_shard_address(m->node.shard));
+	m->node.addresses[0] = m->node.address;
+	return node_lease_start(&lease, &m->node.lease, err);
+}
+
+/* A process that cannot start ends, and is started again. */
+static void give_up(struct machine *m, const char *what, int status, const struct error *err)
+{
+	sim_trace(m->cluster->world, m->process, "%s: %s: %s", what, err_name(status),
+		  err != NULL ? err->text : "");
+	sim_process_crash(m->process, SIM_KILL);
+}
+
+static void store_opened(struct store_open_op *op, int status, struct store *store,
+			 const struct error *err)
+{
+	struct machine *m = container_of(op, struct machine, node.open);
+	struct error start_err = {0};
+
+	if (status == 0) {
+		m->node.store = store;
+		status = start_serving(m, &start_err);
+		err = &start_err;
+	}
+	if (status == 0)
+		return;
+	/* The disks here may fail on demand, but what they hold must always open. */
+	if (status != -EIO)
+		cluster_fail(m->cluster, "I3: %s cannot start on its disk: %s: %s",
+			     m->process->name, err_name(status), err != NULL ? err->text : "");
+	give_up(m, "cannot start", status, err);
+}
+
+static void open_store(struct machine *m)
+{
+	struct store_open_op *op = &m->node.open;
+
+	memset(op, 0, sizeof(*op));
+	op->done = store_opened;
+	op->config = (struct store_config){.reactor = sim_reactor(m->process),
+					   .disk = sim_disk_open(m->disk),
+					   .kv = sim_kv_open(m->kv),
+					   .checkpoint_bytes = 4u << 20};
+	fill_store_identity(m, &op->config.identity);
+	store_open(op);
+}
+
+static void store_formatted(struct store_format_op *op, int status, const struct error *err)
+{
+	struct machine *m = container_of(op, struct machine, node.format);
+
+	if (status != 0) {
+		give_up(m, "cannot format", status, err);
+		return;
+	}
+	disk_close(op->disk);
+	m->node.formatted = true;
+	open_store(m);
+}
+
+static void boot_node(struct machine *m)
+{
+	struct store_format_op *op = &m->node.format;
+
+	m->transport = sim_transport_create(m->process);
+	if (m->node.formatted) {
+		open_store(m);
+		return;
+	}
+	memset(op, 0, sizeof(*op));
+	op->done = store_formatted;
+	op->disk = sim_disk_open(m->disk);
+	op->segment_bytes = CLUSTER_SEGMENT_SIZE;
+	op->force = true; /* a crash may have left half of a format */
+	fill_store_identity(m, &op->identity);
+	store_format(op);
+}
+
+static void node_crashed(struct machine *m)
+{
+	if (m->node.lease != NULL)
+		node_lease_abandon(m->node.lease);
+	if (m->node.shard != NULL)
+		node_shard_abandon(m->node.shard);
+	if (m->node.store != NULL)
+		store_abandon(m->node.store);
+	else
+		sim_abandon(m->node.open.impl);
+	m->node.lease = NULL;
+	m->node.shard = NULL;
+	m->node.store = NULL;
+	m->node.open.impl = NULL;
+}
+
+/* -- the driver ------------------------------------------------------------------------------ */
+
+static void boot_pd(struct machine *m)
+{
+	struct pd_config config = {.reactor = sim_reactor(m->process),
+				   .kv = sim_kv_open(m->kv),
+				   .trust = m->trust,
+				   .placement_key = demo_key(&m->cluster->demo, DEMO_PLACEMENT),
+				   .listen_address = ""};
+	struct error err = {0};
+	int rc;
+
+	m->transport = sim_transport_create(m->process);
+	config.transport = m->transport;
+	rc = pd_start(&config, &m->pd, &err);
+	if (rc == 0)
+		return;
+	cluster_fail(m->cluster, "the driver cannot start: %s: %s", err_name(rc), err.text);
+	give_up(m, "cannot start", rc, &err);
+}
+
+/* -- every machine --------------------------------------------------------------------------- */
+
+static struct machine *machine_of(struct sim_process *p)
+{
+	return p->app;
+}
+
+static void crashed(struct sim_process *p, enum sim_crash how)
+{
+	struct machine *m = machine_of(p);
+
+	(void)how;
+	switch (m->kind) {
+	case MACHINE_PD:
+		if (m->pd != NULL)
+			pd_abandon(m->pd);
+		m->pd = NULL;
+		break;
+	case MACHINE_NODE:
+		node_crashed(m);
+		break;
+	case MACHINE_HOST:
+		guest_crashed(m->guest);
+		break;
+	case MACHINE_ADMIN:
+		break;
+	}
+	m->transport = NULL;
+	machine_boot_later(m, sim_random_below(p->world, DOWN_MAX_NS));
+}
+
+void machine_boot(struct machine *m)
+{
+	sim_process_start(m->process);
+	switch (m->kind) {
+	case MACHINE_PD:
+		boot_pd(m);
+		break;
+	case MACHINE_NODE:
+		boot_node(m);
+		break;
+	case MACHINE_HOST:
+		m->transport = sim_transport_create(m->process);
+		guest_boot(m->guest);
+		break;
+	case MACHINE_ADMIN:
+		m->transport = sim_transport_create(m->process);
+		admin_boot(m->cluster);
+		break;
+	}
+}
+
+static void boot_now(void *arg)
+{
+	struct machine *m = arg;
+
+	m->boot_scheduled = false;
+	if (!m->process->alive && !m->dead_for_ever)
+		machine_boot(m);
+}
+
+void machine_boot_later(struct machine *m, uint64_t delay_ns)
+{
+	if (m->boot_scheduled)
+		return;
+	m->boot_scheduled = true;
+	sim_schedule(m->cluster->world, NULL, delay_ns, boot_now, m);
+}
+
+static struct machine *add_machine(struct cluster *c, uint32_t i, enum machine_kind kind,
+				   const char *name, const char *site)
+{
+	struct machine *m = &c->machines[i];
+	struct error err = {0};
+
+	m->cluster = c;
+	m->kind = kind;
+	m->site = site;
+	m->process = sim_process_create(c->world, name);
+	m->process->app = m;
+	m->process->on_crash = crashed;
+	m->process->wall_offset_ns =
+	    (int64_t)sim_random_below(c->world, 400 * NS_PER_MS) - 200 * (int64_t)NS_PER_MS;
+	if (trust_open(NULL, c->root, strlen(c->root), &m->trust, &err) != 0)
+		cluster_fail(c, "trust of %s: %s", name, err.text);
+	return m;
+}
+
+static void add_node(struct cluster *c, uint32_t i, uint32_t number)
+{
+	bool volatile_cache = sim_chance(c->world, 1, 2);
+	char name[32];
+	struct machine *m;
+
+	snprintf(name, sizeof(name), "%s1", site_names[number]);
+	m = add_machine(c, i, MACHINE_NODE, name, site_names[number]);
+	m->disk = sim_disk_create(m->process, "disk", CLUSTER_DEVICE_SIZE, volatile_cache);
+	m->kv = sim_kv_create(m->process, "kv", STORE_KV_FAMILIES);
+	c->nodes[number] = m;
+	c->sites[number] = (struct site_truth){
+	    .name = site_names[number], .certificate_version = 1, .withdrawn_from_ns = UINT64_MAX};
+}
+
+/* -- the whole ------------------------------------------------------------------------------- */
+
+static void make_machines(struct cluster *c)
+{
+	uint32_t i = 0;
+	char name[32];
+
+	c->pd = add_machine(c, i++, MACHINE_PD, "pd", "");
+	c->pd->kv = sim_kv_create(c->pd->process, "register", PD_KV_FAMILIES);
+	for (uint32_t n = 0; n < CLUSTER_NODES; n++)
+		add_node(c, i++, n);
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++) {
+		snprintf(name, sizeof(name), "host%u", h);
+		c->hosts[h] = add_machine(c, i++, MACHINE_HOST, name, site_names[h]);
+		c->hosts[h]->guest = guest_create(c->hosts[h], h);
+	}
+	c->admin_machine = add_machine(c, i++, MACHINE_ADMIN, "admin", "");
+}
+
+static bool make_authority(struct cluster *c)
+{
+	struct error err = {0};
+	uint8_t seed[32];
+
+	for (size_t i = 0; i < sizeof(seed); i++)
+		seed[i] = (uint8_t)sim_random(c->world);
+	if (demo_init(&c->demo, seed, &err) != 0 ||
+	    demo_root(&c->demo, 1, SIM_EPOCH_NS - 86400 * (int64_t)NS_PER_S,
+		      SIM_EPOCH_NS + 86400 * 365 * (int64_t)NS_PER_S, &c->root, &err) != 0) {
+		cluster_fail(c, "demo authority: %s", err.text);
+		return false;
+	}
+	return true;
+}
+
+bool cluster_run(struct cluster *c, uint64_t for_ns, bool (*cond)(struct cluster *c))
+{
+	uint64_t deadline_ns = c->world->now_ns + for_ns;
+
+	while (!c->failed && c->world->now_ns < deadline_ns) {
+		if (cond != NULL && cond(c))
+			return true;
+		if (!sim_step(c->world))
+			break;
+	}
+	return cond == NULL && !c->failed;
+}
+
+static bool leases_held(struct cluster *c)
+{
+	for (uint32_t n = 0; n < CLUSTER_NODES; n++) {
+		struct node_lease_stats stats;
+
+		if (c->nodes[n]->node.lease == NULL)
+			return false;
+		node_lease_get_stats(c->nodes[n]->node.lease, &stats);
+		if (stats.state.deadline_ns == 0)
+			return false;
+	}
+	return true;
+}
+
+static void start(struct cluster *c)
+{
+	machine_boot(c->pd);
+	machine_boot(c->admin_machine);
+	if (!admin_set_up_sites(c))
+		return;
+	for (uint32_t n = 0; n < CLUSTER_NODES; n++)
+		machine_boot(c->nodes[n]);
+	if (!cluster_run(c, LEASE_PATIENCE_NS, leases_held)) {
+		cluster_fail(c, "not every node got a lease within %llu s",
+			     LEASE_PATIENCE_NS / NS_PER_S);
+		return;
+	}
+	if (!admin_create_volume(c))
+		return;
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		machine_boot(c->hosts[h]);
+}
+
+bool cluster_create(uint64_t seed, FILE *trace_to, struct cluster **ret_cluster)
+{
+	struct cluster *c = calloc(1, sizeof(*c));
+
+	INVARIANT(c != NULL);
+	c->world = sim_world_create(seed);
+	c->world->trace_to = trace_to;
+	c->oracle = oracle_create(CLUSTER_BLOCKS, violated, c);
+	*ret_cluster = c;
+	sim_world_take_log(c->world);
+	if (!make_authority(c))
+		return false;
+	make_machines(c);
+	watch_begin(c);
+	if (!c->failed)
+		start(c);
+	return !c->failed;
+}
+
+void cluster_destroy(struct cluster *c)
+{
+	if (c == NULL)
+		return;
+	sim_world_destroy(c->world);
+	for (uint32_t i = 0; i < CLUSTER_MACHINES; i++) {
+		trust_close(c->machines[i].trust);
+		if (c->machines[i].kind == MACHINE_HOST)
+			guest_destroy(c->machines[i].guest);
+	}
+	oracle_destroy(c->oracle);
+	demo_deinit(&c->demo);
+	free(c->admin.envelope);
+	free(c->root);
+	free(c);
+}

@@ -1,0 +1,129 @@
+/* A whole cluster in one world: one placement driver, three nodes on three certified sites, two
+ * hosts that want the same volume, an administrator with the demo authority's keys. All above the
+ * seams is production code.
+ *
+ * A machine is what is left when its process crashes: disk, kv, the trust state (which is durable
+ * when the code says so), and what the simulated operator does with it: boot it again.
+ *
+ * machine_boot starts the process and the code in it; a crash frees what the code can give back
+ * (the ..._abandon functions), and the machine is booted again after a while. Checks that fail call
+ * cluster_fail, which keeps the first text. */
+#ifndef SIM_CLUSTER_H
+#define SIM_CLUSTER_H
+
+#include "engine/evidence/demo.h"
+#include "engine/node/node.h"
+#include "engine/placement/pd.h"
+#include "engine/volume/volume.h"
+#include "net/rpc/rpc.h"
+#include "tests/sim/disk.h"
+#include "tests/sim/kv.h"
+#include "tests/sim/net.h"
+#include "tests/sim/oracle.h"
+
+#define CLUSTER_NODES	     3u
+#define CLUSTER_HOSTS	     2u
+#define CLUSTER_MACHINES     (CLUSTER_NODES + CLUSTER_HOSTS + 2u)
+#define CLUSTER_CHUNK_SIZE   (16u << 20)
+#define CLUSTER_VOLUME_SIZE  (2u * CLUSTER_CHUNK_SIZE)
+#define CLUSTER_BLOCKS	     (CLUSTER_VOLUME_SIZE / BLOCK_SIZE)
+#define CLUSTER_DEVICE_SIZE  (128u << 20)
+#define CLUSTER_SEGMENT_SIZE (1u << 20)
+#define CLUSTER_VOLUME	     "data"
+
+enum machine_kind { MACHINE_PD, MACHINE_NODE, MACHINE_HOST, MACHINE_ADMIN };
+
+struct cluster;
+struct guest;
+
+struct machine {
+	struct cluster *cluster;
+	enum machine_kind kind;
+	struct sim_process *process;
+	const char *site; /* nodes and hosts */
+	struct sim_disk *disk;
+	struct sim_kv *kv;
+	struct trust *trust;
+	bool dead_for_ever;
+	bool boot_scheduled;
+
+	/* What runs in the process now; NULL or zero when it doesn't. */
+	struct transport *transport;
+	union {
+		struct pd *pd;
+		struct {
+			bool formatted; /* of the disk: outlives the process */
+			struct store_format_op format;
+			struct store_open_op open;
+			struct store *store;
+			struct node_shard *shard;
+			struct node_lease *lease;
+			char address[ADDR_SIZE_MAX];
+			const char *addresses[1];
+		} node;
+		struct guest *guest; /* outlives the process: guest.h */
+	};
+};
+
+/* The administrator's errands, one at a time. */
+struct admin {
+	struct transport_conn *conn;
+	struct rpc rpc;
+	struct rpc_call call;
+	struct reactor_timer retry;
+	bool open, busy;
+	char *envelope; /* of the errand */
+	void (*answered)(struct cluster *c, int status, const Pave__V1__Control *reply);
+};
+
+/* What is true about a site, whoever knows it. */
+struct site_truth {
+	const char *name;
+	uint64_t certificate_version;
+	uint64_t withdrawn_from_ns; /* virtual time from which nothing may be accepted there;
+				     * UINT64_MAX: it is eligible */
+};
+
+struct cluster {
+	struct sim_world *world;
+	struct demo demo;
+	char *root; /* envelope */
+	struct machine machines[CLUSTER_MACHINES];
+	struct machine *pd, *nodes[CLUSTER_NODES], *hosts[CLUSTER_HOSTS], *admin_machine;
+	struct admin admin;
+	struct site_truth sites[CLUSTER_NODES];
+	uint64_t revocations_version;
+	struct oracle *oracle;
+	generation_t offered[CLUSTER_HOSTS]; /* of the last permit sent to the host */
+	uint64_t fault_kinds;		     /* bits: faults.c */
+	uint64_t fault_gap_ns;
+	bool faults_over;
+	bool failed;
+	char failure[4000];
+	struct {
+		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
+		    io_crashes, rot, attaches, fenced, ops, op_errors;
+	} stats;
+};
+
+/* Everything is created and booted, sites and snapshot are accepted, every node has a lease and the
+ * volume exists; false: it failed, and c->failure says how. trace_to: NULL, or gets the timeline.
+ */
+bool cluster_create(uint64_t seed, FILE *trace_to, struct cluster **ret_cluster);
+void cluster_destroy(struct cluster *c);
+
+void cluster_fail(struct cluster *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+void machine_boot(struct machine *m);
+
+/* The machine is booted again after delay_ns, if it is down by then. */
+void machine_boot_later(struct machine *m, uint64_t delay_ns);
+
+/* Withdraws (or certifies again) a site, as soon as the driver can be reached. Nothing happens when
+ * an errand is under way. False: it is. */
+bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw);
+
+/* Steps until cond or deadline_ns; failing checks end it too. */
+bool cluster_run(struct cluster *c, uint64_t for_ns, bool (*cond)(struct cluster *c));
+
+#endif

@@ -1,0 +1,288 @@
+/* faults: see faults.h.
+ *
+ * Each fault is chosen by weight and carries its own end (a boot, a heal, a resume at a random time
+ * to come). Several may overlap, up to all machines being down at once. A seed takes some kinds of
+ * faults and leaves out others, so that seeds differ in more than their details. */
+#include "tests/sim/faults.h"
+
+#include <stdlib.h>
+
+#include "engine/base/assert.h"
+
+#define GAP_MAX_NS	(3 * NS_PER_S)
+#define CUT_MAX_NS	(15 * NS_PER_S)
+#define PAUSE_MAX_NS	(15 * NS_PER_S)
+#define CLOCK_MAX_NS	(2 * (int64_t)NS_PER_S)
+#define CLOCK_OK_NS	(200 * (int64_t)NS_PER_MS)
+#define WITHDRAW_MAX_NS (20 * NS_PER_S)
+#define IO_AHEAD_MAX	60u
+
+/* One that goes on: what it takes to end it. */
+struct ending {
+	struct cluster *cluster;
+	struct machine *a, *b;
+	uint32_t site;
+	void (*end)(struct ending *e);
+};
+
+static bool over(struct cluster *c);
+
+static void run_ending(void *arg)
+{
+	struct ending *e = arg;
+
+	e->end(e);
+	free(e);
+}
+
+static void end_later(struct cluster *c, struct machine *a, struct machine *b, uint32_t site,
+		      uint64_t max_ns, void (*end)(struct ending *e))
+{
+	struct ending *e = calloc(1, sizeof(*e));
+
+	INVARIANT(e != NULL);
+	*e = (struct ending){.cluster = c, .a = a, .b = b, .site = site, .end = end};
+	sim_schedule(c->world, NULL, sim_random_below(c->world, max_ns), run_ending, e);
+}
+
+/* Not the administrator. */
+static struct machine *any_machine(struct cluster *c)
+{
+	return &c->machines[sim_random_below(c->world, CLUSTER_MACHINES - 1)];
+}
+
+static struct machine *any_node(struct cluster *c)
+{
+	return c->nodes[sim_random_below(c->world, CLUSTER_NODES)];
+}
+
+/* -- the faults ------------------------------------------------------------------------------ */
+
+static void kill_one(struct cluster *c)
+{
+	struct machine *m = any_machine(c);
+
+	c->stats.kills++;
+	sim_process_crash(m->process, SIM_KILL);
+}
+
+static void power_loss_of_one(struct cluster *c)
+{
+	struct machine *m = any_machine(c);
+
+	c->stats.power_losses++;
+	sim_process_crash(m->process, SIM_POWER_LOSS);
+}
+
+static void power_loss_of_all(struct cluster *c)
+{
+	sim_trace(c->world, NULL, "power loss of everything");
+	c->stats.power_losses++;
+	for (uint32_t i = 0; i < CLUSTER_MACHINES - 1; i++) {
+		sim_process_crash(c->machines[i].process, SIM_POWER_LOSS);
+	}
+}
+
+static void power_loss_of_nodes(struct cluster *c)
+{
+	sim_trace(c->world, NULL, "power loss of all nodes");
+	c->stats.power_losses++;
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+		sim_process_crash(c->nodes[i]->process, SIM_POWER_LOSS);
+	}
+}
+
+/* At one of its next I/Os. */
+static void crash_at_io(struct cluster *c)
+{
+	struct machine *m = sim_chance(c->world, 1, 6) ? c->pd : any_node(c);
+
+	if (!m->process->alive)
+		return;
+	c->stats.io_crashes++;
+	sim_process_on_io(m->process, 1 + sim_random_below(c->world, IO_AHEAD_MAX),
+			  sim_chance(c->world, 1, 2) ? SIM_IO_KILL : SIM_IO_POWER_LOSS);
+}
+
+static void end_pause(struct ending *e)
+{
+	sim_process_resume(e->a->process);
+}
+
+static void pause_one(struct cluster *c)
+{
+	struct machine *m = any_machine(c);
+
+	c->stats.pauses++;
+	sim_process_pause(m->process);
+	end_later(c, m, NULL, 0, PAUSE_MAX_NS, end_pause);
+}
+
+static void end_cut(struct ending *e)
+{
+	sim_net_cut(e->a->process, e->b->process, false);
+}
+
+static void cut_one_way(struct cluster *c)
+{
+	struct machine *a = any_machine(c), *b = any_machine(c);
+
+	if (a == b)
+		return;
+	c->stats.cuts++;
+	sim_net_cut(a->process, b->process, true);
+	end_later(c, a, b, 0, CUT_MAX_NS, end_cut);
+}
+
+static void end_isolation(struct ending *e)
+{
+	sim_net_isolate(e->a->process, false);
+}
+
+static void isolate_one(struct cluster *c)
+{
+	struct machine *m = any_machine(c);
+
+	c->stats.cuts++;
+	sim_net_isolate(m->process, true);
+	end_later(c, m, NULL, 0, CUT_MAX_NS, end_isolation);
+}
+
+static void disconnect_two(struct cluster *c)
+{
+	struct machine *a = any_machine(c), *b = any_machine(c);
+
+	c->stats.disconnects++;
+	if (a != b)
+		sim_net_disconnect(a->process, b->process);
+}
+
+static void end_clock(struct ending *e)
+{
+	e->a->process->wall_offset_ns =
+	    (int64_t)sim_random_below(e->cluster->world, 2 * CLOCK_OK_NS) - CLOCK_OK_NS;
+}
+
+static void step_clock(struct cluster *c)
+{
+	struct machine *m = any_machine(c);
+	int64_t by = (int64_t)sim_random_below(c->world, 2 * CLOCK_MAX_NS) - CLOCK_MAX_NS;
+
+	c->stats.clock_steps++;
+	sim_trace(c->world, m->process, "wall clock steps to %ld ms", by / (int64_t)NS_PER_MS);
+	m->process->wall_offset_ns = by;
+	end_later(c, m, NULL, 0, CUT_MAX_NS, end_clock);
+}
+
+static void end_slowness(struct ending *e)
+{
+	sim_disk_set_slowness(e->a->disk, 1);
+}
+
+static void slow_disk(struct cluster *c)
+{
+	struct machine *m = any_node(c);
+
+	sim_disk_set_slowness(m->disk, sim_random_range(c->world, 5, 400));
+	end_later(c, m, NULL, 0, CUT_MAX_NS, end_slowness);
+}
+
+static void end_withdrawal(struct ending *e)
+{
+	/* The administrator is busy, or has no session: again, later. */
+	if (!over(e->cluster) && !cluster_withdraw(e->cluster, e->site, false))
+		end_later(e->cluster, NULL, NULL, e->site, NS_PER_S, end_withdrawal);
+}
+
+static void withdraw_one(struct cluster *c)
+{
+	uint32_t site = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
+
+	if (!cluster_withdraw(c, site, true))
+		return;
+	c->stats.revocations++;
+	end_later(c, NULL, NULL, site, WITHDRAW_MAX_NS, end_withdrawal);
+}
+
+/* -- choosing -------------------------------------------------------------------------------- */
+
+struct kind {
+	void (*begin)(struct cluster *c);
+	uint32_t weight;
+};
+
+static const struct kind kinds[] = {
+    {kill_one, 30},	  {power_loss_of_one, 10}, {power_loss_of_all, 2}, {power_loss_of_nodes, 3},
+    {crash_at_io, 20},	  {pause_one, 10},	   {cut_one_way, 12},	   {isolate_one, 8},
+    {disconnect_two, 12}, {step_clock, 5},	   {slow_disk, 5},	   {withdraw_one, 6},
+};
+
+static uint32_t used(const struct cluster *c, size_t kind)
+{
+	return (c->fault_kinds >> kind) & 1 ? kinds[kind].weight : 0;
+}
+
+static bool over(struct cluster *c)
+{
+	return c->faults_over;
+}
+
+static void begin_one(struct cluster *c)
+{
+	uint64_t sum = 0, x;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		sum += used(c, i);
+	if (sum == 0)
+		return;
+	x = sim_random_below(c->world, sum);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		if (x < used(c, i)) {
+			kinds[i].begin(c);
+			return;
+		}
+		x -= used(c, i);
+	}
+}
+
+static void next_fault(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (c->faults_over)
+		return;
+	begin_one(c);
+	sim_schedule(c->world, NULL, sim_random_below(c->world, c->fault_gap_ns), next_fault, c);
+}
+
+void faults_begin(struct cluster *c)
+{
+	/* Every third seed has everything; the others a random half. */
+	c->fault_kinds = c->world->seed % 3 == 0 ? UINT64_MAX : sim_random(c->world);
+	c->fault_gap_ns = sim_random_range(c->world, NS_PER_S / 2, GAP_MAX_NS);
+	c->world->check_mid_turns = sim_chance(c->world, 1, 2);
+	sim_schedule(c->world, NULL, sim_random_below(c->world, GAP_MAX_NS), next_fault, c);
+}
+
+void faults_end(struct cluster *c, uint32_t lost_node)
+{
+	c->faults_over = true;
+	c->world->check_mid_turns = false;
+	sim_trace(c->world, NULL, "faults end");
+	sim_net_heal_all(c->world);
+	for (uint32_t i = 0; i < CLUSTER_MACHINES; i++) {
+		struct machine *m = &c->machines[i];
+
+		sim_process_on_io(m->process, 1, SIM_IO_NORMAL);
+		m->process->wall_offset_ns = 0;
+		if (m->disk != NULL)
+			sim_disk_set_slowness(m->disk, 1);
+		sim_process_resume(m->process); /* if it is paused */
+		machine_boot_later(m, NS_PER_S);
+	}
+	if (lost_node < CLUSTER_NODES) {
+		sim_trace(c->world, c->nodes[lost_node]->process, "lost for ever");
+		c->nodes[lost_node]->dead_for_ever = true;
+		sim_process_crash(c->nodes[lost_node]->process, SIM_POWER_LOSS);
+	}
+}

@@ -1,0 +1,15 @@
+/* What goes wrong in a simulated cluster: at random moments a random fault, and what mends it. */
+#ifndef SIM_FAULTS_H
+#define SIM_FAULTS_H
+
+#include "tests/sim/cluster.h"
+
+/* Faults begin now. */
+void faults_begin(struct cluster *c);
+
+/* No new ones; everything is mended: links heal, processes go on or are booted, clocks are right,
+ * sites are certified again. A node may be chosen to be lost for ever: pass its number, or
+ * CLUSTER_NODES for none. */
+void faults_end(struct cluster *c, uint32_t lost_node);
+
+#endif

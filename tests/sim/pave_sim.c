@@ -1,0 +1,267 @@
+/* pave-sim: runs simulated clusters, each from its seed, and checks them.
+ *
+ * A run: the cluster is set up; faults and work for some minutes of virtual time; the faults end,
+ * and (in every second seed) one node is lost for ever; then the whole volume must be read back and
+ * be right. With several seeds each runs in a process of its own, so that an assertion that fails
+ * or a sanitizer's finding is a failure of that seed, and the next one starts afresh.
+ *
+ * Exit codes: 0 every seed passed, 1 one failed, 2 usage. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/sim/faults.h"
+#include "tests/sim/guest.h"
+
+#ifndef SIM_COMMIT
+#define SIM_COMMIT "unknown"
+#endif
+
+#define SETTLE_NS	 (240 * NS_PER_S)
+#define TRACE_ON_FAILURE 60u
+
+struct options {
+	uint64_t seed, seeds, from, jobs;
+	double minutes;
+	bool one, trace, faults, verbose;
+};
+
+static const char usage[] =
+    "Usage: pave-sim --seed S [--trace] | --seeds N [--from S] [--jobs J]\n"
+    "Runs a whole cluster in one process on virtual time, with faults, and checks it.\n"
+    "\n"
+    "  --seed S      runs this seed\n"
+    "  --seeds N     runs N seeds, each in a process of its own; stops at the first that fails\n"
+    "  --from S      the first of them (default 1)\n"
+    "  --jobs J      so many at once (default 1)\n"
+    "  --minutes M   virtual time with faults (default 1)\n"
+    "  --no-faults   nothing goes wrong\n"
+    "  --trace       the whole timeline goes to stderr\n"
+    "  --verbose     what happened in each seed\n"
+    "  --help\n";
+
+/* What a crash abandons is not a leak (process.h). */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "detect_leaks=0:abort_on_error=0";
+}
+
+/* -- one seed -------------------------------------------------------------------------------- */
+
+static bool is_verified(struct cluster *c)
+{
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		if (c->hosts[h]->guest->all_verified)
+			return true;
+	return false;
+}
+
+/* One host goes away, the other reads everything. */
+static void read_back(struct cluster *c)
+{
+	uint32_t reader = (uint32_t)sim_random_below(c->world, CLUSTER_HOSTS);
+
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		c->hosts[h]->guest->wanted = h == reader;
+	guest_verify(c->hosts[reader]->guest);
+	if (!cluster_run(c, SETTLE_NS, is_verified))
+		cluster_fail(c, "the volume could not be read back within %llu s after the faults",
+			     SETTLE_NS / NS_PER_S);
+}
+
+static bool certified(struct cluster *c)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+		if (c->sites[i].withdrawn_from_ns != UINT64_MAX && !cluster_withdraw(c, i, false))
+			return false;
+	return !c->admin.busy;
+}
+
+static void run_cluster(struct cluster *c, const struct options *o)
+{
+	uint32_t lost = CLUSTER_NODES;
+
+	if (o->faults)
+		faults_begin(c);
+	cluster_run(c, (uint64_t)(o->minutes * 60.0 * (double)NS_PER_S), NULL);
+	if (c->failed)
+		return;
+	if (o->faults && sim_chance(c->world, 1, 2))
+		lost = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
+	faults_end(c, lost);
+	if (!cluster_run(c, SETTLE_NS, certified) && !c->failed)
+		cluster_fail(c, "the driver did not take the last snapshot");
+	if (!c->failed)
+		read_back(c);
+}
+
+static void print_stats(const struct cluster *c)
+{
+	struct oracle_stats os;
+	struct sim_net_stats ns = sim_net_stats(c->world);
+
+	oracle_get_stats(c->oracle, &os);
+	printf("seed %lu: %lu s, %lu events, hash %016lx; %lu attaches (%lu fenced), %lu "
+	       "operations (%lu errors), %lu writes acknowledged, %lu refused, %lu blocks "
+	       "checked, %lu undecided seen; %lu frames, %lu connects; %lu kills, %lu power "
+	       "losses, %lu crashes at an I/O, %lu pauses, %lu cuts, %lu disconnects, %lu clock "
+	       "steps, %lu withdrawals\n",
+	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
+	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.ops,
+	       c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked, os.undecided_seen,
+	       ns.frames, ns.connects, c->stats.kills, c->stats.power_losses, c->stats.io_crashes,
+	       c->stats.pauses, c->stats.cuts, c->stats.disconnects, c->stats.clock_steps,
+	       c->stats.revocations);
+}
+
+/* The cluster of an assertion that fails: so that its timeline can be shown. */
+static struct cluster *running;
+
+static void on_abort(int signal_number)
+{
+	(void)signal_number;
+	if (running != NULL) {
+		fprintf(stderr, "seed %lu (commit " SIM_COMMIT ") aborted at %lu.%09lu s\n",
+			running->world->seed, running->world->now_ns / (uint64_t)NS_PER_S,
+			running->world->now_ns % (uint64_t)NS_PER_S);
+		sim_trace_print(running->world, stderr, TRACE_ON_FAILURE);
+	}
+	_exit(1);
+}
+
+static bool run_seed(uint64_t seed, const struct options *o)
+{
+	struct cluster *c;
+	bool ok;
+
+	signal(SIGABRT, on_abort);
+	if (cluster_create(seed, o->trace ? stderr : NULL, &c)) {
+		running = c;
+		run_cluster(c, o);
+	}
+	ok = !c->failed;
+	if (!ok) {
+		fprintf(stderr,
+			"seed %lu (commit " SIM_COMMIT ") FAILED at %lu.%09lu s: %s\n"
+			"the last of the timeline:\n",
+			seed, c->world->now_ns / (uint64_t)NS_PER_S,
+			c->world->now_ns % (uint64_t)NS_PER_S, c->failure);
+		sim_trace_print(c->world, stderr, TRACE_ON_FAILURE);
+	}
+	if (o->verbose || o->one)
+		print_stats(c);
+	running = NULL;
+	cluster_destroy(c);
+	return ok;
+}
+
+/* -- many seeds ------------------------------------------------------------------------------ */
+
+static int start_child(uint64_t seed, const struct options *o)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		bool ok = run_seed(seed, o);
+
+		fflush(NULL);
+		_exit(ok ? 0 : 1);
+	}
+	return pid;
+}
+
+static bool run_many(const struct options *o)
+{
+	uint64_t next = o->from, end = o->from + o->seeds, running_count = 0, passed = 0;
+	bool ok = true;
+
+	while ((ok && next < end) || running_count > 0) {
+		int status;
+
+		if (ok && next < end && running_count < o->jobs) {
+			if (start_child(next++, o) < 0) {
+				perror("fork");
+				return false;
+			}
+			running_count++;
+			continue;
+		}
+		if (wait(&status) < 0)
+			break;
+		running_count--;
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+			ok = false;
+		else
+			passed++;
+	}
+	printf("%lu of %lu seeds from %lu passed, %.1f virtual minutes with faults each\n", passed,
+	       o->seeds, o->from, o->minutes);
+	return ok;
+}
+
+static int parse(struct options *o, int argc, char **argv)
+{
+	static const struct option options[] = {
+	    {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
+	    {"from", required_argument, NULL, 'f'},    {"jobs", required_argument, NULL, 'j'},
+	    {"minutes", required_argument, NULL, 'm'}, {"no-faults", no_argument, NULL, 'F'},
+	    {"trace", no_argument, NULL, 't'},	       {"verbose", no_argument, NULL, 'v'},
+	    {"help", no_argument, NULL, 'h'},	       {0},
+	};
+	int ch;
+
+	while ((ch = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		switch (ch) {
+		case 's':
+			o->seed = strtoull(optarg, NULL, 0);
+			o->one = true;
+			break;
+		case 'n':
+			o->seeds = strtoull(optarg, NULL, 0);
+			break;
+		case 'f':
+			o->from = strtoull(optarg, NULL, 0);
+			break;
+		case 'j':
+			o->jobs = strtoull(optarg, NULL, 0);
+			break;
+		case 'm':
+			o->minutes = strtod(optarg, NULL);
+			break;
+		case 'F':
+			o->faults = false;
+			break;
+		case 't':
+			o->trace = true;
+			break;
+		case 'v':
+			o->verbose = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 1;
+		default:
+			return -1;
+		}
+	}
+	return optind == argc && o->one != (o->seeds > 0) && o->jobs > 0 ? 0 : -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.from = 1, .jobs = 1, .minutes = 1.0, .faults = true};
+	int rc = parse(&o, argc, argv);
+
+	if (rc < 0) {
+		fputs(usage, stderr);
+		return 2;
+	}
+	if (rc > 0)
+		return 0;
+	return (o.one ? run_seed(o.seed, &o) : run_many(&o)) ? 0 : 1;
+}

@@ -1,0 +1,87 @@
+/* watch: see watch.h. */
+#include "tests/sim/watch.h"
+
+#include <string.h>
+
+static const struct machine *machine_of(const struct sim_process *p)
+{
+	return p->app;
+}
+
+static bool is_allowed(const struct cluster *c, const struct machine *node)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+		if (c->nodes[i] == node)
+			return c->world->now_ns <= c->sites[i].withdrawn_from_ns;
+	return true;
+}
+
+static void check_residency(struct cluster *c, const struct machine *node, const char *what,
+			    const struct frame *f)
+{
+	if (is_allowed(c, node))
+		return;
+	cluster_fail(c,
+		     "I1: %s of chunk %u, block %u, version %lx: site %s is not eligible any more",
+		     what, f->chunk, f->block, f->version, node->site);
+}
+
+static void watch_data(struct cluster *c, const struct machine *from, const struct machine *to,
+		       const struct frame *f)
+{
+	bool is_reply = (f->flags & FRAME_F_REPLY) != 0;
+	bool is_write = f->op == FRAME_WRITE || f->op == FRAME_ZERO;
+
+	if (is_write && !is_reply && to->kind == MACHINE_NODE)
+		check_residency(c, to, "bytes sent to a node", f);
+	if (is_write && is_reply && f->status == 0)
+		check_residency(c, from, "bytes accepted by a node", f);
+	if (f->op == FRAME_FETCH && is_reply && f->status == 0) {
+		check_residency(c, from, "resync from a node", f);
+		check_residency(c, to, "resync to a node", f);
+	}
+}
+
+/* The generation of a permit that the driver sends to a host. */
+static void watch_permit(struct cluster *c, const struct machine *to,
+			 const struct transport_send *send)
+{
+	Pave__V1__Control *m;
+	Pave__V1__Permit *permit;
+	uint32_t h = 0;
+
+	if (send->iov_count != 1)
+		return;
+	while (h < CLUSTER_HOSTS && c->hosts[h] != to)
+		h++;
+	m = pave__v1__control__unpack(NULL, send->iov[0].iov_len, send->iov[0].iov_base);
+	if (m == NULL)
+		return;
+	if (h < CLUSTER_HOSTS && m->body_case == PAVE__V1__CONTROL__BODY_ATTACH_REPLY &&
+	    m->attach_reply->permit != NULL) {
+		permit = pave__v1__permit__unpack(NULL, m->attach_reply->permit->payload.len,
+						  m->attach_reply->permit->payload.data);
+		if (permit != NULL)
+			c->offered[h] = permit->generation;
+		if (permit != NULL)
+			pave__v1__permit__free_unpacked(permit, NULL);
+	}
+	pave__v1__control__free_unpacked(m, NULL);
+}
+
+static void observe(const struct sim_process *from, const struct sim_process *to,
+		    const struct transport_send *send, void *arg)
+{
+	struct cluster *c = arg;
+	const struct machine *sender = machine_of(from), *receiver = machine_of(to);
+
+	if (send->frame.op != FRAME_CONTROL)
+		watch_data(c, sender, receiver, &send->frame);
+	else if (sender->kind == MACHINE_PD && receiver->kind == MACHINE_HOST)
+		watch_permit(c, receiver, send);
+}
+
+void watch_begin(struct cluster *c)
+{
+	sim_net_observe(c->world, observe, c);
+}

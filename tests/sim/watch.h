@@ -1,0 +1,10 @@
+/* The checks of what goes over the wire: no byte of the volume to or from a node whose site is not
+ * eligible (I1), and which generation each host was given. */
+#ifndef SIM_WATCH_H
+#define SIM_WATCH_H
+
+#include "tests/sim/cluster.h"
+
+void watch_begin(struct cluster *c);
+
+#endif
