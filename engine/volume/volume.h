@@ -5,11 +5,15 @@
  * permits, map) and the volume (chunks, replicas, operations). Users see one `struct volume`.
  *
  * Thread: its reactor's. An operation is embedded by its owner and lent until `done`, which runs
- * exactly once, never inline. status: 0, or -EIO        no majority within the policy's freeze
- * timeout -ENOSPC     a majority of the nodes is full -E_FENCED   a newer attachment has taken
- * over; every later operation gets this too -EROFS      a write on a read-only attachment -EINVAL
- * range not aligned to BLOCK_SIZE, empty, over IO_SIZE_MAX, or outside of the volume -E_LIMIT
- * VOLUME_OPS_MAX operations are in flight: retry when one is done -ECANCELED  the volume is closing
+ * exactly once, never inline. status: 0, or
+ *   -EIO        no majority within the policy's freeze timeout (at least VOLUME_HOLD_MIN_MS)
+ *   -ENOSPC     so many nodes are full that no majority is possible
+ *   -E_FENCED   a newer attachment has taken over; every later operation gets this too
+ *   -EROFS      a write on a read-only attachment
+ *   -EINVAL     range not aligned to BLOCK_SIZE, empty, too large, or outside of the volume
+ *   -E_LIMIT    VOLUME_OPS_MAX operations are in flight: retry when one is done
+ *   -ECANCELED  the volume is closing
+ * After an error a write may be there, whole or block by block, or not; reads agree on which.
  *
  * Buffers: data lies in buffers of the volume's pool (counted references), because a slow replica
  * may need it after the guest has its acknowledgement. */
@@ -28,14 +32,21 @@
 
 struct volume;
 
+#define VOLUME_HOLD_MIN_MS 1000u /* an operation waits at least so long, whatever the policy says  \
+				  */
+
+struct vbuffers_slab;
+
 /* One buffer of the pool: data is aligned to BLOCK_SIZE. */
 struct volume_buffer {
 	uint8_t *data;
-	uint32_t size;		    /* room, bytes: at least what was asked for */
-	uint32_t refs;		    /* the volume's */
+	uint32_t size;	 /* room, bytes: at least what was asked for */
+	uint32_t refs;	 /* the volume's */
+	uint32_t *crcs;	 /* of the blocks from data on, one a block of size */
+	bool crcs_known; /* crcs belong to data: a WRITE uses them, and else computes them.
+			  * Whoever changes data after that clears it. */
 	struct volume_buffer *next; /* the volume's */
-	uint32_t
-	    crcs[IO_BLOCKS_MAX]; /* of the blocks, once an operation computed or checked them */
+	struct vbuffers_slab *slab; /* the volume's */
 };
 
 /* A buffer for up to size bytes (<= IO_SIZE_MAX) with one reference; NULL when the pool is used up:
@@ -52,15 +63,20 @@ struct volume_op {
 	uint32_t size;	 /* bytes, multiple of BLOCK_SIZE, up to IO_SIZE_MAX (discard, zero: up to 1
 			    GiB) */
 	struct volume_buffer
-	    *buffer; /* READ: filled from its start. WRITE: its content; the volume takes a
-		      * reference of its own, the caller must not change the data after submit */
+	    *buffer; /* READ: filled from its start. WRITE: its content, which must not change until
+		      * the last reference is gone. The volume takes references of its own for both:
+		      * after done the buffer may still be lent to a slow connection, so the caller
+		      * puts its own and gets another */
 	uint64_t impl[40];
 };
 
 /* FLUSH is done at once: everything acknowledged is durable already. */
 void volume_submit(struct volume *v, struct volume_op *op);
 
-/* Runs fn once when a buffer or an operation's place is free again. */
+/* Defers task once when a buffer or an operation's place is free again. The task is lent until
+ * then; asking again for one that waits already changes nothing. At most VOLUME_WAITERS_MAX tasks
+ * wait; one more is deferred at once. */
+#define VOLUME_WAITERS_MAX 256u
 void volume_on_room(struct volume *v, struct reactor_task *task);
 
 /* Extents for BLOCK_STATUS: whether [offset, ..) is allocated, as far as current replicas know:
@@ -100,8 +116,8 @@ struct volume_config {
 struct volume_open_op {
 	void (*done)(struct volume_open_op *op, int status, struct volume *v,
 		     const struct error *err);
-	struct volume_config config;
-	void *impl;
+	struct volume_config config; /* strings are copied */
+	void *impl[4];
 };
 void volume_open(struct volume_open_op *op);
 

@@ -1,0 +1,546 @@
+/* attachment: see attachment.h.
+ *
+ * Happy path: Hello, Attach, then a Renew every renew_ms; each permit is verified once, becomes the
+ * gate's deadline, and is taken to every node.
+ *
+ * Failure modes: the driver cannot be reached: the gate stays open until the permit's deadline, and
+ * opens again with the next permit. It answers E_FENCED: the attachment is over. It refuses a
+ * permit: the gate closes at once, and asking goes on. Before the first permit any refusal ends the
+ * opening.
+ */
+#include "engine/volume/attachment.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/volume/core.h"
+
+#define BACKOFF_MIN_MS 100u
+#define BACKOFF_MAX_MS 2000u
+#define RENEW_MIN_MS   100u
+
+static void connect_now(struct vattach *a);
+static void renew(struct vattach *a);
+static void send_detach(struct vattach *a);
+
+static void remember(struct vattach *a, int why, const char *text)
+{
+	a->why = why;
+	snprintf(a->why_text, sizeof(a->why_text), "%.200s", text);
+}
+
+static void arm(struct vattach *a, uint64_t ms)
+{
+	reactor_timer_arm(a->volume->reactor, &a->timer, volume_now(a->volume) + ms * NS_PER_MS);
+}
+
+static void disconnect(struct vattach *a)
+{
+	if (a->conn == NULL || a->closing)
+		return;
+	a->closing = true;
+	transport_close(a->conn);
+}
+
+static void detached(struct vattach *a)
+{
+	a->state = VATTACH_OVER;
+	reactor_timer_cancel(a->volume->reactor, &a->timer);
+	disconnect(a);
+	volume_event(a->volume);
+}
+
+/* Nothing came of opening; later failures only pass. */
+static void fail(struct vattach *a, int why, const char *text)
+{
+	struct volume *v = a->volume;
+
+	remember(a, why, text);
+	if (a->state < VATTACH_ATTACHED)
+		volume_end(v, why, text);
+	else if (a->state == VATTACH_DETACHING)
+		detached(a);
+	else if (why == -E_FENCED)
+		volume_end(v, why, text);
+}
+
+/* -- permits ----------------------------------------------------------------------------------- */
+
+static Pave__V1__Signed *copy_signed(const Pave__V1__Signed *s)
+{
+	const size_t size = pave__v1__signed__get_packed_size(s);
+	uint8_t *packed = malloc(size + 1);
+	Pave__V1__Signed *copy;
+
+	if (packed == NULL)
+		return NULL;
+	pave__v1__signed__pack(s, packed);
+	copy = pave__v1__signed__unpack(NULL, size, packed);
+	free(packed);
+	return copy;
+}
+
+static void close_gate(struct vattach *a, int why)
+{
+	a->gate = (struct gate){.why = why};
+	volume_permit_changed(a->volume);
+}
+
+static int check_permit(const struct vattach *a, const struct permit *p, struct error *err)
+{
+	const struct volume *v = a->volume;
+
+	if (a->state < VATTACH_ATTACHED)
+		return 0; /* the first: it says which volume and generation */
+	if (p->volume != v->id || p->generation != v->generation)
+		return error_set(err, -E_BAD_DOCUMENT,
+				 "the permit is for volume %llu generation %u; attached is volume "
+				 "%llu generation %u",
+				 (unsigned long long)p->volume, p->generation,
+				 (unsigned long long)v->id, v->generation);
+	if (p->serial < a->permit.serial)
+		return error_set(err, -E_ROLLBACK, "the permit is older than the one in force");
+	return 0;
+}
+
+/* Verifies it, once, and puts it in force. */
+static int take_permit(struct vattach *a, const Pave__V1__Signed *signed_permit, struct error *err)
+{
+	struct volume *v = a->volume;
+	Pave__V1__Signed *copy;
+	struct permit permit;
+	int rc = permit_open(signed_permit, trust_root(v->config.trust), volume_now(v),
+			     reactor_wall_ns(v->reactor), &permit, err);
+
+	if (rc != 0)
+		return rc;
+	rc = check_permit(a, &permit, err);
+	copy = rc == 0 ? copy_signed(signed_permit) : NULL;
+	if (rc == 0 && copy == NULL)
+		rc = error_set(err, -ENOMEM, "no memory for a permit");
+	if (rc != 0) {
+		permit_deinit(&permit);
+		return rc;
+	}
+	permit_deinit(&a->permit);
+	if (a->signed_permit != NULL)
+		pave__v1__signed__free_unpacked(a->signed_permit, NULL);
+	a->permit = permit;
+	a->signed_permit = copy;
+	a->gate = (struct gate){.deadline_ns = permit.deadline_ns, .why = -E_PERMIT_EXPIRED};
+	v->stats.permits++;
+	return 0;
+}
+
+/* A permit, or word that there is none, while attached. */
+static void take_news(struct vattach *a, const Pave__V1__Signed *signed_permit, int why,
+		      const char *text)
+{
+	struct volume *v = a->volume;
+	struct error err = {0};
+
+	if (a->state != VATTACH_ATTACHED)
+		return;
+	if (signed_permit == NULL) {
+		log_warn("volume", "%s: no permit: %s", v->config.name, text);
+		fail(a, why, text);
+		close_gate(a, why);
+		return;
+	}
+	if (take_permit(a, signed_permit, &err) != 0) {
+		/* The one in force stays; it runs out by itself. */
+		log_warn("volume", "%s: the driver's permit is not valid: %s", v->config.name,
+			 err.text);
+		remember(a, err.code, err.text);
+		return;
+	}
+	a->why = 0;
+	volume_permit_changed(v);
+}
+
+/* -- Attach ------------------------------------------------------------------------------------ */
+
+static void attach_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			const char *text)
+{
+	struct vattach *a = container_of(call, struct vattach, call);
+	struct volume *v = a->volume;
+	const Pave__V1__AttachReply *r;
+	struct error err = {0};
+
+	a->calling = false;
+	if (status == -E_DISCONNECTED || status == -ETIMEDOUT) {
+		remember(a, status, text);
+		disconnect(a);
+		return;
+	}
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_ATTACH_REPLY) {
+		status = -E_BAD_FRAME;
+		text = "the driver's answer is of another kind";
+	}
+	if (status != 0) {
+		fail(a, status, text);
+		return;
+	}
+	r = reply->attach_reply;
+	if (r->root.len > 0 &&
+	    trust_accept_root(v->config.trust, r->root.data, r->root.len, &err) != 0)
+		log_warn("volume", "the driver's trust root is not accepted: %s", err.text);
+	if (r->permit == NULL)
+		error_set(&err, -E_NO_PERMIT, "the driver gave no permit");
+	else if (take_permit(a, r->permit, &err) == 0)
+		volume_take_map(v, r, &err);
+	if (a->state < VATTACH_ATTACHED && v->chunks == NULL) {
+		fail(a, err.code != 0 ? err.code : -E_BAD_DOCUMENT, err.text);
+		return;
+	}
+	a->renew_ms = MAX(r->renew_ms, RENEW_MIN_MS);
+	a->state = VATTACH_ATTACHED;
+	arm(a, a->renew_ms);
+	volume_permit_changed(v);
+	volume_event(v);
+}
+
+static void send_attach(struct vattach *a)
+{
+	const struct volume_config *config = &a->volume->config;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach attach = PAVE__V1__ATTACH__INIT;
+
+	a->state = VATTACH_ATTACHING;
+	attach.volume = (char *)(uintptr_t)config->name;
+	attach.holder = (char *)(uintptr_t)config->holder;
+	attach.holder_site = (char *)(uintptr_t)config->holder_site;
+	attach.endpoint = (char *)(uintptr_t)config->endpoint;
+	attach.read_only = config->read_only;
+	message.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
+	message.attach = &attach;
+	a->call.done = attach_done;
+	a->calling = true;
+	rpc_call_start(&a->rpc, &a->call, &message, 0);
+}
+
+/* -- Renew ------------------------------------------------------------------------------------- */
+
+static void renew_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		       const char *text)
+{
+	struct vattach *a = container_of(call, struct vattach, call);
+
+	a->calling = false;
+	if (a->state == VATTACH_DETACHING) {
+		send_detach(a);
+		return;
+	}
+	if (a->state != VATTACH_ATTACHED)
+		return;
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_RENEW_REPLY)
+		status = -E_BAD_FRAME;
+	if (status == -E_DISCONNECTED || status == -ETIMEDOUT || status == -E_BAD_FRAME) {
+		remember(a, status, text);
+		disconnect(a);
+		return;
+	}
+	arm(a, a->renew_ms);
+	if (status != 0) {
+		take_news(a, NULL, status, text);
+		return;
+	}
+	volume_take_addresses(a->volume, reply->renew_reply->nodes, reply->renew_reply->n_nodes);
+	take_news(a, reply->renew_reply->permit, -E_NO_PERMIT, "the driver gave no permit");
+}
+
+static void renew(struct vattach *a)
+{
+	struct volume *v = a->volume;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Renew renew_message = PAVE__V1__RENEW__INIT;
+	Pave__V1__ReplicaState *items = calloc(v->node_count + 1, sizeof(*items));
+	Pave__V1__ReplicaState **list = calloc(v->node_count + 1, sizeof(Pave__V1__ReplicaState *));
+
+	renew_message.volume = v->id;
+	renew_message.generation = v->generation;
+	if (items != NULL && list != NULL) {
+		volume_describe_replicas(v, items);
+		for (uint32_t i = 0; i < v->node_count; i++)
+			list[i] = &items[i];
+		renew_message.n_replicas = v->node_count;
+		renew_message.replicas = list;
+	}
+	message.body_case = PAVE__V1__CONTROL__BODY_RENEW;
+	message.renew = &renew_message;
+	a->call.done = renew_done;
+	a->calling = true;
+	rpc_call_start(&a->rpc, &a->call, &message, 0);
+	free(items);
+	free(list);
+}
+
+/* -- Detach ------------------------------------------------------------------------------------ */
+
+static void detach_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			const char *text)
+{
+	struct vattach *a = container_of(call, struct vattach, call);
+
+	(void)reply;
+	a->calling = false;
+	if (status != 0)
+		log_warn("volume", "%s: the permit could not be released, and runs out: %s",
+			 a->volume->config.name, text);
+	detached(a);
+}
+
+static void send_detach(struct vattach *a)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Detach detach = PAVE__V1__DETACH__INIT;
+
+	detach.volume = a->volume->id;
+	detach.generation = a->volume->generation;
+	message.body_case = PAVE__V1__CONTROL__BODY_DETACH;
+	message.detach = &detach;
+	a->call.done = detach_done;
+	a->calling = true;
+	rpc_call_start(&a->rpc, &a->call, &message, VATTACH_DETACH_TIMEOUT_MS);
+}
+
+void vattach_detach(struct vattach *a)
+{
+	if (a->state != VATTACH_ATTACHED || !a->greeted || a->closing) {
+		detached(a);
+		return;
+	}
+	a->state = VATTACH_DETACHING;
+	a->gate = (struct gate){.why = -E_NO_PERMIT};
+	arm(a, VATTACH_DETACH_TIMEOUT_MS);
+	if (!a->calling)
+		send_detach(a);
+}
+
+/* -- the connection ---------------------------------------------------------------------------- */
+
+static void hello_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		       const char *text)
+{
+	struct vattach *a = container_of(call, struct vattach, call);
+
+	a->calling = false;
+	if (status == -E_DISCONNECTED || status == -ETIMEDOUT) {
+		remember(a, status, text);
+		disconnect(a);
+		return;
+	}
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_HELLO_REPLY) {
+		status = -E_BAD_FRAME;
+		text = "the driver's answer is of another kind";
+	}
+	if (status == 0 && reply->hello_reply->version != FRAME_VERSION) {
+		status = -E_WIRE_VERSION;
+		text = err_text(status);
+	}
+	if (status != 0) {
+		fail(a, status, text);
+		disconnect(a);
+		return;
+	}
+	a->greeted = true;
+	a->backoff_ms = BACKOFF_MIN_MS;
+	if (a->state < VATTACH_ATTACHED)
+		send_attach(a);
+	else if (a->state == VATTACH_ATTACHED)
+		renew(a);
+	else if (a->state == VATTACH_DETACHING)
+		send_detach(a);
+}
+
+static void conn_ready(struct transport_conn *conn, void *arg)
+{
+	struct vattach *a = arg;
+	const struct uuid *cluster = root_cluster(trust_root(a->volume->config.trust));
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Hello hello = PAVE__V1__HELLO__INIT;
+	char role[] = "host", software[] = "pave " PAVE_VERSION;
+
+	(void)conn;
+	if (a->closing)
+		return;
+	if (a->state == VATTACH_CONNECTING)
+		a->state = VATTACH_GREETING;
+	hello.version_min = FRAME_VERSION_MIN;
+	hello.version_max = FRAME_VERSION;
+	hello.cluster.len = sizeof(cluster->bytes);
+	hello.cluster.data = (uint8_t *)(uintptr_t)cluster->bytes;
+	hello.role = role;
+	hello.name = (char *)(uintptr_t)a->volume->config.holder;
+	hello.software = software;
+	message.body_case = PAVE__V1__CONTROL__BODY_HELLO;
+	message.hello = &hello;
+	a->call.done = hello_done;
+	a->calling = true;
+	rpc_call_start(&a->rpc, &a->call, &message, 0);
+}
+
+static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
+{
+	struct vattach *a = arg;
+	const Pave__V1__Control *m = request->message;
+
+	(void)rpc;
+	if (m->body_case == PAVE__V1__CONTROL__BODY_PERMIT_NOTICE) {
+		const Pave__V1__PermitNotice *n = m->permit_notice;
+		const uint32_t status = MIN(n->status, (uint32_t)FRAME_STATUS_MAX);
+
+		if (n->volume == a->volume->id)
+			take_news(a, n->permit, status != 0 ? -(int)status : -E_NO_PERMIT,
+				  n->status_text);
+	} else if (m->body_case == PAVE__V1__CONTROL__BODY_DETACH_NOTICE) {
+		if (m->detach_notice->volume == a->volume->id)
+			volume_detach_asked(a->volume);
+	} else if (request->request_id != 0) {
+		rpc_fail(&a->rpc, request->request_id, -EOPNOTSUPP,
+			 "a host does not answer this kind of message");
+	}
+}
+
+static void conn_closed(struct transport_conn *conn, int reason, void *arg)
+{
+	struct vattach *a = arg;
+
+	(void)conn;
+	if (reason != 0)
+		remember(a, reason, err_text(reason));
+	a->conn = NULL;
+	a->greeted = a->closing = false;
+	rpc_closed(&a->rpc);
+	a->calling = false;
+	switch (a->state) {
+	case VATTACH_GREETING:
+	case VATTACH_ATTACHING:
+		a->state = VATTACH_CONNECTING;
+		break;
+	case VATTACH_DETACHING:
+		detached(a);
+		return;
+	case VATTACH_OVER:
+		volume_event(a->volume);
+		return;
+	default:
+		break;
+	}
+	if (a->volume->ended != 0)
+		return;
+	arm(a, a->backoff_ms);
+	a->backoff_ms = MIN(a->backoff_ms * 2, BACKOFF_MAX_MS);
+}
+
+static void *conn_rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct vattach *a = arg;
+
+	(void)conn;
+	return f->op == FRAME_CONTROL ? rpc_rx_buffer(&a->rpc, f) : NULL;
+}
+
+static void conn_rx(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct vattach *a = arg;
+
+	(void)conn;
+	if (a->closing)
+		return;
+	if (f->op == FRAME_CONTROL)
+		rpc_rx(&a->rpc, f);
+	else
+		disconnect(a);
+}
+
+static const struct transport_handler conn_handler = {
+    .ready = conn_ready,
+    .rx_buffer = conn_rx_buffer,
+    .rx = conn_rx,
+    .closed = conn_closed,
+};
+
+static void give_up_opening(struct vattach *a)
+{
+	char text[400];
+
+	snprintf(text, sizeof(text), "the placement driver at %s cannot be reached: %s",
+		 a->volume->config.pd_address, a->why != 0 ? a->why_text : "no answer in time");
+	volume_end(a->volume, -E_UNREACHABLE, text);
+}
+
+static void connect_now(struct vattach *a)
+{
+	struct volume *v = a->volume;
+	int rc = transport_connect(v->config.transport, v->config.pd_address, &conn_handler, a,
+				   &a->conn);
+
+	if (rc == 0) {
+		rpc_init(&a->rpc, a->conn, handle, a);
+		return;
+	}
+	a->conn = NULL;
+	remember(a, rc, err_text(rc));
+	if (a->state < VATTACH_ATTACHED && (rc == -EINVAL || rc == -EACCES)) {
+		give_up_opening(a);
+		return;
+	}
+	arm(a, a->backoff_ms);
+	a->backoff_ms = MIN(a->backoff_ms * 2, BACKOFF_MAX_MS);
+}
+
+static void timer_fire(struct reactor_timer *timer)
+{
+	struct vattach *a = container_of(timer, struct vattach, timer);
+
+	if (a->state == VATTACH_DETACHING) {
+		detached(a);
+		return;
+	}
+	if (a->state == VATTACH_OVER || a->volume->ended != 0)
+		return;
+	if (a->conn == NULL)
+		connect_now(a);
+	else if (a->greeted && !a->calling && a->state == VATTACH_ATTACHED)
+		renew(a);
+}
+
+void vattach_tick(struct vattach *a)
+{
+	if (a->state < VATTACH_ATTACHED && a->volume->ended == 0 &&
+	    volume_now(a->volume) > a->opened_ns + VATTACH_OPEN_TIMEOUT_MS * NS_PER_MS)
+		give_up_opening(a);
+}
+
+void vattach_start(struct vattach *a, struct volume *v)
+{
+	*a = (struct vattach){
+	    .volume = v,
+	    .timer = {.fire = timer_fire},
+	    .backoff_ms = BACKOFF_MIN_MS,
+	    .renew_ms = PERMIT_RENEW_MS,
+	    .opened_ns = volume_now(v),
+	    .gate = {.why = -E_NO_PERMIT},
+	};
+	connect_now(a);
+}
+
+void vattach_stop(struct vattach *a)
+{
+	if (a->state != VATTACH_OVER)
+		detached(a);
+}
+
+void vattach_deinit(struct vattach *a)
+{
+	permit_deinit(&a->permit);
+	if (a->signed_permit != NULL)
+		pave__v1__signed__free_unpacked(a->signed_permit, NULL);
+	a->signed_permit = NULL;
+}

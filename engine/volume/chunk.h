@@ -1,0 +1,154 @@
+/* A chunk as the host sees it (engine/ARCHITECTURE.md, "Replication"):
+ *
+ *   UNOPENED --majority present--> RECONCILING --sealed--> SERVING --no current slot left-->
+ * UNOPENED
+ *
+ * Slots: the chunk's replicas. CURRENT: holds everything acknowledged but for what is in flight to
+ * it or waits in its backlog. BEHIND: anything else. Only CURRENT slots serve reads and are told
+ * watermarks; every connected slot that is *joined* gets new writes and counts for them. */
+#ifndef VOLUME_CHUNK_H
+#define VOLUME_CHUNK_H
+
+#include "engine/volume/read.h"
+#include "engine/volume/write.h"
+
+#define VCHUNK_IDLE_MS	    1000u /* then its watermarks are sent by themselves */
+#define VCHUNK_NO_SOURCE_MS 1000u /* no current slot reachable for so long: reconcile */
+
+struct vreconcile;
+struct vresync;
+struct vpiece;
+
+enum vchunk_state { VCHUNK_UNOPENED, VCHUNK_RECONCILING, VCHUNK_SERVING };
+
+struct vslot {
+	struct vreplica *replica;
+	struct vchunk *chunk;
+	struct vslot *resync_next, *resync_prev; /* of the engine's queue */
+	struct vresync *resync;			 /* at work on it */
+	uint64_t joined_epoch;			 /* of the replica, when it joined; 0: never */
+	uint64_t joined_seq;			 /* it gets every write from this sequence on */
+	version_t told;				 /* the highest watermark that it answered */
+	version_t reported_watermark, reported_newest;
+	uint64_t resync_after_ns;
+	uint32_t outstanding; /* writes on the wire, abandoned ones too */
+	uint16_t resync_tries;
+	uint8_t node;
+	bool current;
+	bool fresh; /* reported_* is what it holds now */
+	bool resync_queued;
+};
+
+/* A range that one of the volume's own rewrites has for itself: guest writes to it wait. */
+struct vlock {
+	struct vlock *next, *prev;
+	block_no_t block;
+	uint32_t block_count;
+};
+
+struct vchunk {
+	struct volume *volume;
+	chunk_no_t no;
+	enum vchunk_state state;
+	bool kicked, troubled, dirty, reset_wanted;
+	uint8_t reconcile_queued; /* 0: no, 1: in the background, 2: somebody waits */
+	uint64_t
+	    epoch; /* rises with each failed write and each new start: reads in flight are void */
+	struct vwindow window;
+	struct vslot *slots;
+	struct vpiece *writes;		  /* waiting (utlist) */
+	struct vread *reads, *reads_tail; /* WAITING or HELD */
+	struct vlock *locks;
+	struct vreconcile *reconcile;
+	struct vchunk *reconcile_next, *reconcile_prev; /* of the engine's queues */
+	uint64_t reconcile_after_ns;
+	uint32_t reconcile_tries;
+	uint64_t no_source_ns; /* since when no current slot is ready; 0: not so */
+	uint64_t dirty_ns;
+	struct vchunk *kick_next;
+	struct vchunk *troubled_next, *troubled_prev;
+	struct vchunk *dirty_next, *dirty_prev;
+};
+
+static inline bool vslot_joined(const struct vslot *s)
+{
+	return vreplica_ready(s->replica) && s->joined_epoch == s->replica->epoch;
+}
+
+uint32_t vchunk_blocks(const struct vchunk *c); /* of this chunk's volume */
+
+/* Its waiting operations are looked at in this turn. */
+void vchunk_kick(struct vchunk *c);
+void vchunk_run(struct vchunk *c);
+
+/* Slots whose node is connected and in the permit. */
+vmask_t vchunk_ready_slots(const struct vchunk *c);
+vmask_t vchunk_permitted_slots(const struct vchunk *c);
+
+/* Where a new write goes. */
+vmask_t vchunk_targets(struct vchunk *c);
+
+/* The watermark that a current slot may be told now. */
+version_t vchunk_watermark(const struct vchunk *c, uint32_t slot);
+
+/* The slot lacks something, or may hold something that nobody else has. */
+void vchunk_slot_behind(struct vchunk *c, uint32_t slot);
+void vchunk_slot_current(struct vchunk *c, uint32_t slot);
+
+/* A write of it was settled as failed. */
+void vchunk_write_failed(struct vchunk *c, vmask_t holders);
+
+/* Reconciled, or found clean: these slots are current, the chunk serves. */
+void vchunk_serve(struct vchunk *c, vmask_t members);
+
+/* All memory of the attachment about it is void; waits to be reconciled. */
+void vchunk_reset(struct vchunk *c);
+
+void vchunk_replica_ready(struct vchunk *c, uint32_t slot);
+uint32_t vchunk_slot_of(const struct vchunk *c, const struct vreplica *r); /* UINT32_MAX: none */
+
+void vchunk_mark_dirty(struct vchunk *c);
+/* Sends watermarks of chunks that are idle (all: now). Returns how many chunks are still dirty. */
+uint32_t vchunk_settle(struct volume *v, bool all);
+
+void vchunk_lock(struct vchunk *c, struct vlock *l);
+void vchunk_unlock(struct vchunk *c, struct vlock *l);
+bool vchunk_locked(const struct vchunk *c, block_no_t block, uint32_t block_count);
+
+/* A part of a guest's operation within one chunk; embedded in the operation. */
+struct vpiece {
+	struct volume_op *op;
+	struct vchunk *chunk;
+	struct vpiece *next, *prev; /* chunk->writes */
+	union {
+		struct vwrite *write;
+		struct vread *read;
+	};
+	block_no_t block;
+	uint32_t block_count;
+	uint32_t buffer_block;
+	uint8_t state; /* enum vpiece_state */
+};
+enum vpiece_state { VPIECE_FREE, VPIECE_WAITING, VPIECE_ACTIVE };
+
+/* Puts a write's piece into the chunk's queue; front: it was there before. */
+void vchunk_queue_write(struct vchunk *c, struct vpiece *p, bool front);
+void vchunk_unqueue_write(struct vpiece *p);
+
+/* A watermark on its way to a slot; done(0) once it is durable there. From a pool. */
+struct vmark {
+	struct vrequest request;
+	struct vchunk *chunk;
+	uint32_t slot;
+	version_t watermark;
+	int status;
+	void (*done)(struct vmark *m, int status); /* NULL: nobody waits for it */
+	void *owner;
+	struct vmark *next;
+};
+#define VMARK_POOL_MAX 512u
+struct vmark *vmark_send(struct vchunk *c, uint32_t slot, version_t watermark,
+			 void (*done)(struct vmark *m, int status), void *owner);
+void vmark_cancel(struct vmark *m); /* no done follows */
+
+#endif

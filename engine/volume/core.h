@@ -1,0 +1,133 @@
+/* The volume's inside: what its parts share. The parts, each with its header:
+ *
+ *   attachment   the driver: permits, the host's gate       plan, window, quorum   pure decisions
+ *   replica      connections to nodes, requests             reconcile, resync, rewrite   copies
+ *   chunk        states, slots, waiting operations          buffers   data memory
+ *   write, read  one operation on one chunk                 volume    operations, open, close
+ *
+ * All on one thread. Callbacks into owners' code (done, ended) are made from deferred tasks only.
+ */
+#ifndef VOLUME_CORE_H
+#define VOLUME_CORE_H
+
+#include "engine/volume/attachment.h"
+#include "engine/volume/buffers.h"
+#include "engine/volume/chunk.h"
+#include "engine/volume/reconcile.h"
+#include "engine/volume/resync.h"
+#include "engine/volume/rewrite.h"
+
+#define VOLUME_TICK_MS	   100u
+#define VOLUME_CHUNKS_MAX  (1u << 20)
+#define VOLUME_GRACE_MS	   200u	  /* for replicas beyond the majority, when opening */
+#define VOLUME_OPEN_MAX_MS 10000u /* for the majority, once older permits have run out */
+
+struct vnode {
+	char name[NAME_SIZE_MAX];
+	char site[NAME_SIZE_MAX];
+	bool permitted;
+	uint32_t shard_count; /* 0: not known yet; replicas[0] stands in */
+	struct vreplica *replicas[VREPLICA_SHARDS_MAX];
+};
+
+enum volume_state {
+	VOLUME_ATTACHING, /* no permit yet */
+	VOLUME_OPENING,	  /* nodes are opened, older permits run out */
+	VOLUME_OPEN,
+	VOLUME_CLOSING, /* operations end, watermarks are sealed */
+	VOLUME_STOPPING,
+	VOLUME_GONE,
+};
+
+struct volume {
+	struct volume_config config; /* strings are ours */
+	char *strings;
+	struct reactor *reactor;
+	enum volume_state state;
+	int ended; /* why no operation is accepted any more; 0: not so */
+	bool ended_told, detach_asked;
+
+	struct vattach attach;
+	volume_id_t id;
+	generation_t generation;
+	uint64_t size, chunk_size, freeze_ns;
+	uint32_t chunk_blocks, chunk_count, replicas, majority, need;
+	struct vnode *nodes;
+	uint32_t node_count;
+	struct vchunk *chunks;
+	struct vslot *slots;
+
+	struct vbuffers buffers;
+	struct vwrite_pool writes;
+	struct vread_pool reads;
+	struct vmark *marks, *marks_free; /* VMARK_POOL_MAX */
+	uint32_t marks_busy;
+	struct vspan **spans; /* VSPAN_BUCKETS */
+
+	struct volume_op *ops, *ops_tail; /* in order of submission */
+	uint32_t op_count;
+	struct volume_op *done_head, *done_tail;
+	struct reactor_task done_task, kick_task, event_task;
+	struct vchunk *kicked, *kicked_tail;
+	struct vchunk *troubled; /* have waiting operations */
+	struct vchunk *dirty;	 /* watermarks to send; oldest write first (utlist) */
+	bool writes_starved;	 /* troubled chunks wait for the pool of writes */
+	struct reactor_task *waiters[VOLUME_WAITERS_MAX];
+	uint32_t waiter_count;
+	struct reactor_timer tick;
+
+	struct vreconcile_engine reconcile;
+	struct vresync_engine resync;
+	struct vrewrite *rewrites; /* VREWRITES_MAX */
+
+	struct volume_open_op *open_op;
+	struct error open_error;
+	uint64_t opening_ns, majority_ns;
+	void (*close_done)(void *arg);
+	void *close_arg;
+	uint64_t close_ns;
+	bool frozen;
+	struct volume_stats stats;
+};
+
+static inline uint64_t volume_now(const struct volume *v)
+{
+	return reactor_now_ns(v->reactor);
+}
+
+static inline bool volume_gate_open(const struct volume *v)
+{
+	return vattach_gate_open(&v->attach, volume_now(v));
+}
+
+/* -- what the parts tell the volume (volume.c, open.c) ------------------------------------------
+ */
+
+/* The driver's answer to Attach, checked; sets the volume up. -E_BAD_DOCUMENT, -ENOMEM. */
+int volume_take_map(struct volume *v, const Pave__V1__AttachReply *reply, struct error *err);
+void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count);
+/* The permit in force is another, or the gate was closed. */
+void volume_permit_changed(struct volume *v);
+/* The attachment is over: why is -E_FENCED, or the reason why it could not begin. */
+void volume_end(struct volume *v, int why, const char *text);
+void volume_detach_asked(struct volume *v);
+/* For the driver's `pave status`: items has node_count places, which get static strings. */
+void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *items);
+void volume_replica_ready(struct volume *v, struct vreplica *r);
+void volume_replica_away(struct volume *v, struct vreplica *r);
+void volume_event(struct volume *v); /* something that open or close waits for may have happened */
+void volume_room(struct volume *v);  /* a buffer, a write or an operation's place became free */
+struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t chunk);
+
+/* -- pieces (ops.c) ---------------------------------------------------------------------------- */
+
+/* Starts a waiting piece of a write. False: it must go on waiting. */
+bool volume_piece_start(struct vpiece *p);
+void volume_piece_done(struct vpiece *p, int status);
+void volume_ops_tick(struct volume *v, uint64_t now_ns);
+void volume_ops_end(struct volume *v, int status); /* all of them, now */
+void volume_ops_init(struct volume *v);
+void volume_relieve(struct volume *v); /* a pool ran out */
+void volume_frozen(struct volume *v);  /* operations are held: counted once a freeze */
+
+#endif

@@ -1,0 +1,321 @@
+/* map: where a volume's chunks lie, as the driver said it: nodes, their connections, chunks and
+ * slots; and what a change of permit or address means for them. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+#include "engine/volume/core.h"
+
+/* -- what the driver said ---------------------------------------------------------------------- */
+
+static int check_geometry(const struct volume *v, const Pave__V1__AttachReply *r, struct error *err)
+{
+	const uint64_t chunks =
+	    r->chunk_size == 0 ? 0 : (r->size + r->chunk_size - 1) / r->chunk_size;
+
+	if (r->volume == 0 || r->volume != v->attach.permit.volume)
+		return error_set(err, -E_BAD_DOCUMENT,
+				 "the permit is for volume %llu, the answer for volume %llu",
+				 (unsigned long long)v->attach.permit.volume,
+				 (unsigned long long)r->volume);
+	if (r->chunk_size < CHUNK_SIZE_MIN || r->chunk_size > CHUNK_SIZE_MAX ||
+	    (r->chunk_size & (r->chunk_size - 1)) != 0)
+		return error_set(err, -E_BAD_DOCUMENT, "the chunk size is %llu",
+				 (unsigned long long)r->chunk_size);
+	if (r->size == 0 || r->size % BLOCK_SIZE != 0 || chunks > VOLUME_CHUNKS_MAX)
+		return error_set(err, -E_BAD_DOCUMENT, "the volume's size is %llu",
+				 (unsigned long long)r->size);
+	if (r->replicas < 1 || r->replicas > REPLICAS_MAX || r->min_acks > r->replicas)
+		return error_set(err, -E_BAD_DOCUMENT, "%u replicas with min_acks %u", r->replicas,
+				 r->min_acks);
+	if (r->n_nodes < r->replicas || r->n_nodes > 256 || r->map.len != chunks * r->replicas)
+		return error_set(err, -E_BAD_DOCUMENT,
+				 "the map has %zu nodes and %zu bytes for %llu chunks of %u "
+				 "replicas",
+				 r->n_nodes, r->map.len, (unsigned long long)chunks, r->replicas);
+	return 0;
+}
+
+static int check_map(const Pave__V1__AttachReply *r, struct error *err)
+{
+	for (size_t i = 0; i < r->n_nodes; i++) {
+		if (!text_is_name(r->nodes[i]->node))
+			return error_set(err, -E_BAD_DOCUMENT, "node %zu of the map has no name",
+					 i);
+		for (size_t k = 0; k < i; k++)
+			if (strcmp(r->nodes[i]->node, r->nodes[k]->node) == 0)
+				return error_set(err, -E_BAD_DOCUMENT,
+						 "node %s is in the map twice", r->nodes[i]->node);
+	}
+	for (size_t i = 0; i < r->map.len; i++) {
+		const size_t first = i - i % r->replicas;
+
+		if (r->map.data[i] >= r->n_nodes)
+			return error_set(err, -E_BAD_DOCUMENT, "the map names a node %u of %zu",
+					 r->map.data[i], r->n_nodes);
+		for (size_t k = first; k < i; k++)
+			if (r->map.data[k] == r->map.data[i])
+				return error_set(err, -E_BAD_DOCUMENT,
+						 "two replicas of chunk %zu on one node",
+						 i / r->replicas);
+	}
+	return 0;
+}
+
+static struct vreplica *replica_new(struct volume *v, uint32_t node, uint32_t shard)
+{
+	struct vreplica *r = calloc(1, sizeof(*r));
+
+	if (r == NULL)
+		return NULL;
+	if (vreplica_init(r, v, node, shard) != 0) {
+		vreplica_deinit(r);
+		free(r);
+		return NULL;
+	}
+	v->nodes[node].replicas[shard] = r;
+	return r;
+}
+
+struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t chunk)
+{
+	const struct vnode *n = &v->nodes[node];
+	const uint32_t shards = MAX(n->shard_count, 1u);
+
+	return n->replicas[chunk_shard(v->id, chunk, shards)];
+}
+
+static int make_chunks(struct volume *v, const uint8_t *map)
+{
+	v->chunks = calloc(v->chunk_count, sizeof(*v->chunks));
+	v->slots = calloc((size_t)v->chunk_count * v->replicas, sizeof(*v->slots));
+	if (v->chunks == NULL || v->slots == NULL)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < v->chunk_count; i++) {
+		struct vchunk *c = &v->chunks[i];
+
+		c->volume = v;
+		c->no = i;
+		c->slots = &v->slots[(size_t)i * v->replicas];
+		for (uint32_t k = 0; k < v->replicas; k++) {
+			c->slots[k].chunk = c;
+			c->slots[k].node = map[(size_t)i * v->replicas + k];
+			c->slots[k].replica = volume_replica_of(v, c->slots[k].node, i);
+		}
+	}
+	return 0;
+}
+
+static int make_nodes(struct volume *v, Pave__V1__MapNode *const *nodes)
+{
+	v->nodes = calloc(v->node_count, sizeof(*v->nodes));
+	if (v->nodes == NULL)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < v->node_count; i++) {
+		snprintf(v->nodes[i].name, sizeof(v->nodes[i].name), "%s", nodes[i]->node);
+		snprintf(v->nodes[i].site, sizeof(v->nodes[i].site), "%s", nodes[i]->site);
+		if (replica_new(v, i, 0) == NULL)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int make_pools(struct volume *v)
+{
+	int rc = vwrite_pool_init(&v->writes, v->replicas);
+
+	if (rc == 0)
+		rc = vread_pool_init(&v->reads);
+	if (rc == 0)
+		rc = vreconcile_init(v);
+	if (rc == 0)
+		rc = vresync_init(v);
+	if (rc == 0)
+		rc = vrewrite_init(v);
+	v->spans = calloc(VSPAN_BUCKETS, sizeof(struct vspan *));
+	v->marks = calloc(VMARK_POOL_MAX, sizeof(*v->marks));
+	if (rc != 0 || v->spans == NULL || v->marks == NULL)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < VMARK_POOL_MAX; i++) {
+		v->marks[i].next = v->marks_free;
+		v->marks_free = &v->marks[i];
+	}
+	vbuffers_init(&v->buffers, v->reactor, VOLUME_BUFFER_BYTES_MAX);
+	return 0;
+}
+
+int volume_take_map(struct volume *v, const Pave__V1__AttachReply *r, struct error *err)
+{
+	int rc = check_geometry(v, r, err);
+
+	if (rc == 0)
+		rc = check_map(r, err);
+	if (rc != 0)
+		return rc;
+	v->id = r->volume;
+	v->generation = v->attach.permit.generation;
+	v->size = r->size;
+	v->chunk_size = r->chunk_size;
+	v->chunk_blocks = (uint32_t)(r->chunk_size / BLOCK_SIZE);
+	v->chunk_count = (uint32_t)((r->size + r->chunk_size - 1) / r->chunk_size);
+	v->replicas = r->replicas;
+	v->majority = vquorum_majority(r->replicas);
+	v->need = vquorum_need(r->replicas, r->min_acks);
+	v->freeze_ns =
+	    MAX(r->freeze_timeout_s * NS_PER_S, (uint64_t)VOLUME_HOLD_MIN_MS * NS_PER_MS);
+	v->node_count = (uint32_t)r->n_nodes;
+	rc = make_pools(v);
+	if (rc == 0)
+		rc = make_nodes(v, r->nodes);
+	if (rc == 0)
+		rc = make_chunks(v, r->map.data);
+	if (rc != 0) {
+		/* No chunks: the sign that there is no map. Memory goes with the volume. */
+		free(v->chunks);
+		v->chunks = NULL;
+		return error_set(err, rc, "no memory for a volume of %u chunks", v->chunk_count);
+	}
+	v->state = VOLUME_OPENING;
+	v->opening_ns = volume_now(v);
+	volume_take_addresses(v, r->nodes, r->n_nodes);
+	log_info("volume",
+		 "%s: attached as generation %u: %llu bytes, %u replicas, %u copies needed",
+		 v->config.name, v->generation, (unsigned long long)v->size, v->replicas, v->need);
+	return 0;
+}
+
+/* -- addresses --------------------------------------------------------------------------------- */
+
+/* A node with several shards shows itself for the first time: its chunks find their shard. Nothing
+ * was ever sent to it before, for its address was not known. */
+static void take_shards(struct volume *v, uint32_t node, uint32_t count)
+{
+	struct vnode *n = &v->nodes[node];
+
+	for (uint32_t i = 1; i < count; i++) {
+		if (replica_new(v, node, i) == NULL) {
+			log_error("volume", "%s: no memory for the shards of node %s",
+				  v->config.name, n->name);
+			return;
+		}
+		n->replicas[i]->permitted = n->permitted;
+	}
+	n->shard_count = count;
+	for (uint32_t i = 0; i < v->chunk_count; i++)
+		for (uint32_t k = 0; k < v->replicas; k++)
+			if (v->chunks[i].slots[k].node == node)
+				v->chunks[i].slots[k].replica = volume_replica_of(v, node, i);
+}
+
+static void take_node(struct volume *v, uint32_t node, const Pave__V1__MapNode *m)
+{
+	struct vnode *n = &v->nodes[node];
+
+	if (m->n_addresses == 0)
+		return; /* what we know may still be true */
+	if (n->shard_count == 0)
+		take_shards(v, node, (uint32_t)MIN(m->n_addresses, (size_t)VREPLICA_SHARDS_MAX));
+	if (n->shard_count != m->n_addresses) {
+		log_error("volume", "%s: node %s has %zu shards now, it had %u: not used",
+			  v->config.name, n->name, m->n_addresses, n->shard_count);
+		return;
+	}
+	for (uint32_t i = 0; i < n->shard_count; i++)
+		vreplica_set_address(n->replicas[i], m->addresses[i]);
+}
+
+void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count)
+{
+	for (size_t k = 0; k < count; k++)
+		for (uint32_t i = 0; i < v->node_count; i++)
+			if (strcmp(v->nodes[i].name, nodes[k]->node) == 0)
+				take_node(v, i, nodes[k]);
+}
+
+/* -- permits ----------------------------------------------------------------------------------- */
+
+/* Undecided writes are counted again: the gate opened, or a copy stopped counting. */
+static void judge_all(struct volume *v)
+{
+	for (uint32_t i = 0; i < v->chunk_count; i++) {
+		struct vchunk *c = &v->chunks[i];
+		struct vwindow_entry *e = c->window.undecided;
+
+		while (e != NULL) {
+			struct vwindow_entry *next = e->next;
+
+			vwrite_judge(vwrite_of_entry(e));
+			/* Judging takes out no other write than this one. */
+			e = next;
+		}
+		if (c->reads != NULL || c->writes != NULL)
+			vchunk_kick(c);
+	}
+}
+
+void volume_permit_changed(struct volume *v)
+{
+	const struct permit *p = &v->attach.permit;
+
+	if (v->chunks == NULL || v->ended != 0)
+		return;
+	for (uint32_t i = 0; i < v->node_count; i++) {
+		struct vnode *n = &v->nodes[i];
+
+		if (v->attach.gate.deadline_ns == 0)
+			break; /* the gate alone was closed */
+		n->permitted = permit_find_node(p, n->name) != NULL;
+		for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && n->replicas[k] != NULL; k++)
+			vreplica_set_permitted(n->replicas[k], n->permitted);
+	}
+	for (uint32_t i = 0; i < v->node_count; i++)
+		for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && v->nodes[i].replicas[k] != NULL;
+		     k++)
+			vreplica_pump(v->nodes[i].replicas[k]);
+	judge_all(v);
+	vreconcile_kick(v);
+	vresync_kick(v);
+	volume_event(v);
+}
+
+/* -- for people -------------------------------------------------------------------------------- */
+
+void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *items)
+{
+	static char current[] = "current", behind[] = "behind", catching_up[] = "catching-up",
+		    away[] = "away", refused[] = "refused", tcp[] = "tcp";
+	char *states[256];
+
+	for (uint32_t i = 0; i < v->node_count; i++) {
+		const struct vnode *n = &v->nodes[i];
+		bool ready = n->shard_count > 0;
+
+		pave__v1__replica_state__init(&items[i]);
+		items[i].node = (char *)(uintptr_t)n->name;
+		items[i].transport = tcp;
+		for (uint32_t k = 0; k < n->shard_count; k++) {
+			ready = ready && vreplica_ready(n->replicas[k]);
+			items[i].lag += n->replicas[k]->backlog_ops;
+		}
+		states[i] = !n->permitted ? refused : ready ? current : away;
+	}
+	for (uint32_t c = 0; c < v->chunk_count; c++) {
+		for (uint32_t k = 0; k < v->replicas; k++) {
+			const struct vslot *s = &v->chunks[c].slots[k];
+
+			if (v->chunks[c].state != VCHUNK_SERVING || s->current)
+				continue;
+			if (s->resync != NULL && states[s->node] != refused &&
+			    states[s->node] != away)
+				states[s->node] = catching_up;
+			else if (states[s->node] == current)
+				states[s->node] = behind;
+		}
+	}
+	for (uint32_t i = 0; i < v->node_count; i++)
+		items[i].state = states[i];
+}

@@ -1,0 +1,438 @@
+/* replica: the connection's life. See replica.h. Requests are in request.c.
+ *
+ * Happy path: connect, Hello, Open under the permit in force, Chunks page by page, READY; then what
+ * waited unsent leaves in order.
+ *
+ * Failure modes: whatever goes wrong before READY, a request that stays unanswered for
+ * VREPLICA_STALL_MS, or a refusal by the node's gate ends the connection, and it is tried again
+ * after the back-off. E_FENCED ends the attachment. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/volume/core.h"
+
+#define SCAN_MAX	16384u
+#define CALL_TIMEOUT_MS 5000u
+
+static void connect_now(struct vreplica *r);
+static void scan(struct vreplica *r);
+
+static const char *name_of(const struct vreplica *r)
+{
+	return r->volume->nodes[r->node].name;
+}
+
+const char *vreplica_state_name(const struct vreplica *r)
+{
+	static const char *const names[] = {
+	    [VREPLICA_AWAY] = "away",	      [VREPLICA_CONNECTING] = "connecting",
+	    [VREPLICA_GREETING] = "greeting", [VREPLICA_OPENING] = "opening",
+	    [VREPLICA_SCANNING] = "scanning", [VREPLICA_READY] = "ready",
+	};
+
+	return names[r->state];
+}
+
+static void arm_retry(struct vreplica *r)
+{
+	reactor_timer_arm(r->volume->reactor, &r->retry,
+			  volume_now(r->volume) + r->backoff_ms * NS_PER_MS);
+	r->backoff_ms = MIN(r->backoff_ms * 2, VREPLICA_BACKOFF_MAX_MS);
+}
+
+void vreplica_disconnect(struct vreplica *r, int why)
+{
+	if (why != 0)
+		r->why = why;
+	if (r->conn == NULL || r->closing)
+		return;
+	if (r->state == VREPLICA_READY)
+		log_info("volume", "%s: disconnects node %s: %s", r->volume->config.name,
+			 name_of(r), err_text(why));
+	r->closing = true;
+	transport_close(r->conn);
+}
+
+/* A step of the greeting failed. */
+static void step_failed(struct vreplica *r, int status, const char *text)
+{
+	if (status == -E_DISCONNECTED)
+		return; /* closed comes, or has come */
+	if (r->why != status)
+		log_warn("volume", "%s: node %s (%s) refuses: %s", r->volume->config.name,
+			 name_of(r), r->address, text);
+	if (status == -E_FENCED)
+		volume_end(r->volume, -E_FENCED, text);
+	vreplica_disconnect(r, status);
+}
+
+/* -- Hello, Open, Chunks ----------------------------------------------------------------------- */
+
+static void became_ready(struct vreplica *r)
+{
+	log_info("volume", "%s: node %s (%s) is ready", r->volume->config.name, name_of(r),
+		 r->address);
+	r->state = VREPLICA_READY;
+	r->why = 0;
+	r->tried = true;
+	r->overflowed = false;
+	r->backoff_ms = VREPLICA_BACKOFF_MIN_MS;
+	r->epoch++;
+	volume_replica_ready(r->volume, r);
+	vreplica_pump(r);
+}
+
+static void take_states(struct vreplica *r, const Pave__V1__ChunksReply *reply)
+{
+	struct volume *v = r->volume;
+
+	for (size_t i = 0; i < reply->n_chunks; i++) {
+		const Pave__V1__ChunkState *state = reply->chunks[i];
+		struct vchunk *c;
+		uint32_t slot;
+
+		if (state->chunk >= v->chunk_count)
+			continue;
+		c = &v->chunks[state->chunk];
+		slot = vchunk_slot_of(c, r);
+		if (slot == UINT32_MAX)
+			continue;
+		c->slots[slot].reported_watermark = state->watermark;
+		c->slots[slot].reported_newest = state->newest;
+	}
+}
+
+static void scan_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		      const char *text)
+{
+	struct vreplica *r = container_of(call, struct vreplica, call);
+
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_CHUNKS_REPLY)
+		status = -E_BAD_FRAME;
+	if (status == 0 && reply->chunks_reply->more && reply->chunks_reply->next <= r->scan_from)
+		status = -E_BAD_FRAME;
+	if (status != 0) {
+		step_failed(r, status, text);
+		return;
+	}
+	take_states(r, reply->chunks_reply);
+	r->scan_from = reply->chunks_reply->next;
+	if (reply->chunks_reply->more && r->scan_from < r->volume->chunk_count)
+		scan(r);
+	else
+		became_ready(r);
+}
+
+static void scan(struct vreplica *r)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Chunks chunks = PAVE__V1__CHUNKS__INIT;
+
+	chunks.from = r->scan_from;
+	chunks.max = SCAN_MAX;
+	message.body_case = PAVE__V1__CONTROL__BODY_CHUNKS;
+	message.chunks = &chunks;
+	r->call.done = scan_done;
+	rpc_call_start(&r->rpc, &r->call, &message, CALL_TIMEOUT_MS);
+}
+
+/* What the node will not list it does not hold. */
+static void scan_begin(struct vreplica *r)
+{
+	struct volume *v = r->volume;
+
+	r->state = VREPLICA_SCANNING;
+	r->scan_from = 0;
+	for (uint32_t i = 0; i < v->chunk_count; i++) {
+		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
+
+		if (slot == UINT32_MAX)
+			continue;
+		v->chunks[i].slots[slot].reported_watermark = 0;
+		v->chunks[i].slots[slot].reported_newest = 0;
+		v->chunks[i].slots[slot].fresh = true;
+	}
+	scan(r);
+}
+
+static void open_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		      const char *text)
+{
+	struct vreplica *r = container_of(call, struct vreplica, call);
+
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_OPEN_REPLY)
+		status = -E_BAD_FRAME;
+	if (status == 0 && reply->open_reply->generation != r->volume->generation) {
+		status = -E_FENCED;
+		text = "the node has opened the volume under another generation";
+	}
+	if (status != 0)
+		step_failed(r, status, text);
+	else
+		scan_begin(r);
+}
+
+static void open_volume(struct vreplica *r)
+{
+	struct volume *v = r->volume;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Open open = PAVE__V1__OPEN__INIT;
+
+	r->state = VREPLICA_OPENING;
+	open.permit = v->attach.signed_permit;
+	open.chunk_size = v->chunk_size;
+	message.body_case = PAVE__V1__CONTROL__BODY_OPEN;
+	message.open = &open;
+	r->call.done = open_done;
+	rpc_call_start(&r->rpc, &r->call, &message, CALL_TIMEOUT_MS);
+}
+
+static void hello_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		       const char *text)
+{
+	struct vreplica *r = container_of(call, struct vreplica, call);
+
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_HELLO_REPLY)
+		status = -E_BAD_FRAME;
+	if (status == 0 && reply->hello_reply->version != FRAME_VERSION)
+		status = -E_WIRE_VERSION;
+	if (status == 0 && strcmp(reply->hello_reply->name, name_of(r)) != 0) {
+		status = -E_WRONG_NODE;
+		text = "another node answers at this address";
+	}
+	if (status != 0) {
+		step_failed(r, status, text);
+		return;
+	}
+	r->window = VREPLICA_WINDOW_MAX;
+	if (reply->hello_reply->inflight_max != 0)
+		r->window = MIN(r->window, reply->hello_reply->inflight_max);
+	open_volume(r);
+}
+
+static void conn_ready(struct transport_conn *conn, void *arg)
+{
+	struct vreplica *r = arg;
+	const struct uuid *cluster = root_cluster(trust_root(r->volume->config.trust));
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Hello hello = PAVE__V1__HELLO__INIT;
+	char role[] = "host", software[] = "pave " PAVE_VERSION;
+
+	(void)conn;
+	if (r->closing)
+		return;
+	r->state = VREPLICA_GREETING;
+	hello.version_min = FRAME_VERSION_MIN;
+	hello.version_max = FRAME_VERSION;
+	hello.cluster.len = sizeof(cluster->bytes);
+	hello.cluster.data = (uint8_t *)(uintptr_t)cluster->bytes;
+	hello.role = role;
+	hello.name = (char *)(uintptr_t)r->volume->config.holder;
+	hello.software = software;
+	message.body_case = PAVE__V1__CONTROL__BODY_HELLO;
+	message.hello = &hello;
+	r->call.done = hello_done;
+	rpc_call_start(&r->rpc, &r->call, &message, CALL_TIMEOUT_MS);
+}
+
+/* -- the connection ---------------------------------------------------------------------------- */
+
+static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
+{
+	struct vreplica *r = arg;
+	int why;
+
+	(void)rpc;
+	if (request->message->body_case != PAVE__V1__CONTROL__BODY_GATE_CLOSED) {
+		if (request->request_id != 0)
+			rpc_fail(&r->rpc, request->request_id, -EOPNOTSUPP,
+				 "a host does not answer this kind of message");
+		return;
+	}
+	why = -(int)MIN(request->message->gate_closed->status, (uint32_t)FRAME_STATUS_MAX);
+	log_warn("volume", "%s: node %s has closed its gate: %s", r->volume->config.name,
+		 name_of(r), err_text(why));
+	if (why == -E_FENCED)
+		volume_end(r->volume, why, err_text(why));
+	vreplica_disconnect(r, why);
+}
+
+static void conn_closed(struct transport_conn *conn, int reason, void *arg)
+{
+	struct vreplica *r = arg;
+	const bool was_ready = r->state == VREPLICA_READY;
+
+	(void)conn;
+	if (reason != 0)
+		r->why = reason;
+	if (was_ready)
+		log_info("volume", "%s: node %s is away: %s", r->volume->config.name, name_of(r),
+			 err_text(r->why != 0 ? r->why : -E_DISCONNECTED));
+	r->state = VREPLICA_AWAY;
+	r->closing = false;
+	r->conn = NULL;
+	r->tried = true;
+	rpc_closed(&r->rpc);
+	r->permit_calling = r->permit_again = false;
+	vrequests_lost(r);
+	if (!r->stopped && r->permitted && r->address[0] != '\0')
+		arm_retry(r);
+	volume_replica_away(r->volume, r);
+}
+
+static const struct transport_handler conn_handler = {
+    .ready = conn_ready,
+    .rx_buffer = vrequests_rx_buffer,
+    .rx = vrequests_rx,
+    .closed = conn_closed,
+};
+
+static void connect_now(struct vreplica *r)
+{
+	int rc;
+
+	PRE(r->conn == NULL);
+	if (r->stopped || !r->permitted || r->address[0] == '\0' ||
+	    r->volume->attach.signed_permit == NULL)
+		return;
+	r->state = VREPLICA_CONNECTING;
+	rc = transport_connect(r->volume->config.transport, r->address, &conn_handler, r, &r->conn);
+	if (rc != 0) {
+		r->state = VREPLICA_AWAY;
+		r->conn = NULL;
+		r->why = rc;
+		r->tried = true;
+		arm_retry(r);
+		return;
+	}
+	rpc_init(&r->rpc, r->conn, handle, r);
+}
+
+static void retry_fire(struct reactor_timer *timer)
+{
+	struct vreplica *r = container_of(timer, struct vreplica, retry);
+
+	if (r->conn == NULL)
+		connect_now(r);
+}
+
+void vreplica_set_address(struct vreplica *r, const char *address)
+{
+	if (strcmp(r->address, address) == 0)
+		return;
+	snprintf(r->address, sizeof(r->address), "%s", address);
+	r->backoff_ms = VREPLICA_BACKOFF_MIN_MS;
+	if (r->conn != NULL)
+		vreplica_disconnect(r, -E_DISCONNECTED); /* comes back at the new address */
+	else
+		connect_now(r);
+}
+
+/* -- permits ----------------------------------------------------------------------------------- */
+
+static void send_permit(struct vreplica *r);
+
+static void permit_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			const char *text)
+{
+	struct vreplica *r = container_of(call, struct vreplica, permit_call);
+
+	(void)reply;
+	r->permit_calling = false;
+	if (status != 0) {
+		step_failed(r, status, text);
+		return;
+	}
+	if (r->permit_again && r->state == VREPLICA_READY)
+		send_permit(r);
+}
+
+static void send_permit(struct vreplica *r)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PermitUpdate update = PAVE__V1__PERMIT_UPDATE__INIT;
+
+	r->permit_again = r->permit_calling;
+	if (r->permit_calling)
+		return;
+	update.permit = r->volume->attach.signed_permit;
+	message.body_case = PAVE__V1__CONTROL__BODY_PERMIT_UPDATE;
+	message.permit_update = &update;
+	r->permit_call.done = permit_done;
+	r->permit_calling = true;
+	rpc_call_start(&r->rpc, &r->permit_call, &message, 0);
+}
+
+void vreplica_set_permitted(struct vreplica *r, bool permitted)
+{
+	const bool before = r->permitted;
+
+	r->permitted = permitted;
+	if (!permitted) {
+		/* Not another byte: what is queued is dropped, what is on the wire is given up. */
+		reactor_timer_cancel(r->volume->reactor, &r->retry);
+		r->tried = true;
+		if (before || r->why == 0)
+			r->why = -E_NOT_IN_PERMIT;
+		if (r->conn != NULL)
+			vreplica_disconnect(r, -E_NOT_IN_PERMIT);
+		if (before)
+			vrequests_forbid(r);
+		return;
+	}
+	if (r->conn == NULL) {
+		if (!before) {
+			r->backoff_ms = VREPLICA_BACKOFF_MIN_MS;
+			connect_now(r);
+		}
+		return;
+	}
+	/* Between Open and READY the node has the permit that Open carried; that one is short-lived
+	 * too, so it gets the newer one as soon as it may. */
+	if (r->state >= VREPLICA_SCANNING && !r->closing)
+		send_permit(r);
+}
+
+/* -- life -------------------------------------------------------------------------------------- */
+
+int vreplica_init(struct vreplica *r, struct volume *v, uint32_t node, uint32_t shard)
+{
+	*r = (struct vreplica){
+	    .volume = v,
+	    .node = node,
+	    .shard = shard,
+	    .backoff_ms = VREPLICA_BACKOFF_MIN_MS,
+	    .retry = {.fire = retry_fire},
+	};
+	return vrequests_init(r);
+}
+
+void vreplica_deinit(struct vreplica *r)
+{
+	reactor_timer_cancel(r->volume->reactor, &r->retry);
+	free(r->table);
+	free(r->free_places);
+	r->table = NULL;
+	r->free_places = NULL;
+}
+
+void vreplica_stop(struct vreplica *r)
+{
+	r->stopped = true;
+	reactor_timer_cancel(r->volume->reactor, &r->retry);
+	vreplica_disconnect(r, 0);
+}
+
+void vreplica_tick(struct vreplica *r, uint64_t now_ns)
+{
+	const struct vrequest *oldest = r->sent.head;
+
+	if (r->state == VREPLICA_READY && oldest != NULL && !r->closing &&
+	    now_ns > oldest->sent_ns + VREPLICA_STALL_MS * NS_PER_MS)
+		vreplica_disconnect(r, -ETIMEDOUT);
+	vreplica_pump(r);
+}

@@ -1,0 +1,413 @@
+/* resync: see resync.h.
+ *
+ * INVARIANTS
+ *  1. A slot becomes current only when it holds everything that was decided, no phantom, and is
+ *     awaited for whatever is in flight: everything below joined_seq comes by the pull, everything
+ *     from it on directly.
+ *  2. No write of the chunk may fail meanwhile: the source might hold what failed, and hand it on.
+ *
+ * Failure modes: anything that goes wrong sends the slot back into the queue, with a back-off. */
+#include "engine/volume/resync.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/volume/core.h"
+#include "engine/volume/fetch.h"
+
+#define RESYNC_REWRITES_MAX 4u
+
+enum resync_step {
+	RESYNC_FREE,
+	RESYNC_SETTLE,
+	RESYNC_STATE,
+	RESYNC_LISTS,
+	RESYNC_REWRITE,
+	RESYNC_ARRIVE, /* the rewrites are answered by the slot too */
+	RESYNC_PULL,
+	RESYNC_PULLED,
+};
+
+struct resync_rewrite {
+	struct vresync *resync;
+	struct vrewrite *rewrite;
+};
+
+struct vresync {
+	struct vchunk *chunk;
+	uint32_t slot, source;
+	enum resync_step step;
+	int failed;
+	uint64_t epoch, replica_epoch, source_epoch, joined_seq, rewritten_seq;
+	struct vfetch theirs, ours;
+	uint32_t fetching;
+	struct vplan_list theirs_list, ours_list;
+	struct vplan_copies phantoms;
+	uint32_t next_phantom;
+	struct resync_rewrite rewrites[RESYNC_REWRITES_MAX];
+	bool need_pull, pulling;
+	struct rpc_call pull;
+};
+
+static void run_engine(struct reactor_task *task);
+
+int vresync_init(struct volume *v)
+{
+	v->resync.task.run = run_engine;
+	v->resync.contexts = calloc(VRESYNCS_MAX, sizeof(*v->resync.contexts));
+	return v->resync.contexts != NULL ? 0 : -ENOMEM;
+}
+
+void vresync_kick(struct volume *v)
+{
+	reactor_defer(v->reactor, &v->resync.task);
+}
+
+void vresync_want(struct vchunk *c, uint32_t slot)
+{
+	struct vslot *s = &c->slots[slot];
+
+	if (s->resync != NULL || s->resync_queued)
+		return;
+	s->resync_queued = true;
+	DL_APPEND2(c->volume->resync.queue, s, resync_prev, resync_next);
+	vresync_kick(c->volume);
+}
+
+void vresync_disturbed(struct vchunk *c, uint32_t slot)
+{
+	struct vresync *x = c->slots[slot].resync;
+
+	if (x == NULL || x->failed != 0)
+		return;
+	x->failed = -E_STALE_REPLICA;
+	vresync_kick(c->volume);
+}
+
+/* -- ends -------------------------------------------------------------------------------------- */
+
+static void release(struct vresync *x)
+{
+	vplan_list_deinit(&x->theirs_list);
+	vplan_list_deinit(&x->ours_list);
+	vplan_copies_deinit(&x->phantoms);
+	x->chunk->slots[x->slot].resync = NULL;
+	*x = (struct vresync){0};
+}
+
+static void abort_resync(struct vresync *x)
+{
+	struct vchunk *c = x->chunk;
+	struct volume *v = c->volume;
+	const uint32_t slot = x->slot;
+	struct vslot *s = &c->slots[slot];
+	uint64_t wait_ms;
+
+	log_debug("volume", "%s: resync of chunk %u on node %s begins again: %s", v->config.name,
+		  c->no, v->nodes[s->node].name, err_text(x->failed));
+	vfetch_cancel(&x->theirs);
+	vfetch_cancel(&x->ours);
+	if (x->pulling)
+		rpc_call_cancel(&x->pull);
+	for (uint32_t i = 0; i < RESYNC_REWRITES_MAX; i++)
+		if (x->rewrites[i].rewrite != NULL)
+			vrewrite_cancel(x->rewrites[i].rewrite);
+	release(x);
+	wait_ms = (uint64_t)VRESYNC_RETRY_MS << MIN(s->resync_tries, 10u);
+	s->resync_tries++;
+	s->resync_after_ns =
+	    volume_now(v) + MIN(wait_ms, (uint64_t)VRESYNC_RETRY_MAX_MS) * NS_PER_MS;
+	if (c->state == VCHUNK_SERVING && vslot_joined(s))
+		vresync_want(c, slot);
+}
+
+static void finish(struct vresync *x)
+{
+	struct vchunk *c = x->chunk;
+	const uint32_t slot = x->slot;
+
+	log_info("volume", "%s: chunk %u on node %s is current again", c->volume->config.name,
+		 c->no, c->volume->nodes[c->slots[slot].node].name);
+	c->volume->stats.resyncs++;
+	release(x);
+	vchunk_slot_current(c, slot);
+}
+
+/* -- steps ------------------------------------------------------------------------------------- */
+
+static void fetched(struct vfetch *f, int status)
+{
+	struct vresync *x = f->owner;
+
+	x->fetching--;
+	if (status != 0 && x->failed == 0)
+		x->failed = status;
+	vresync_kick(f->chunk->volume);
+}
+
+static void ask_lists(struct vresync *x)
+{
+	const struct vslot *s = &x->chunk->slots[x->slot];
+
+	x->fetching = 1;
+	vfetch_changes(&x->ours, x->chunk, x->source, s->reported_watermark, 0, 0, &x->ours_list,
+		       fetched, x);
+	if (s->reported_newest > s->reported_watermark) {
+		x->fetching++;
+		vfetch_changes(&x->theirs, x->chunk, x->slot, s->reported_watermark, 0, 0,
+			       &x->theirs_list, fetched, x);
+	}
+	x->step = RESYNC_LISTS;
+}
+
+static void rewritten(void *owner, int status)
+{
+	struct resync_rewrite *p = owner;
+	struct vresync *x = p->resync;
+
+	p->rewrite = NULL;
+	if (status != 0 && x->failed == 0)
+		x->failed = status;
+	vresync_kick(x->chunk->volume);
+}
+
+static void make_plan(struct vresync *x)
+{
+	struct vchunk *c = x->chunk;
+
+	x->failed = vplan_phantoms(&x->theirs_list, &x->ours_list,
+				   version_make(c->volume->generation, x->joined_seq),
+				   c->volume->chunk_blocks, &x->phantoms, &x->need_pull);
+	vplan_list_deinit(&x->theirs_list);
+	vplan_list_deinit(&x->ours_list);
+	x->step = RESYNC_REWRITE;
+}
+
+static bool start_rewrites(struct vresync *x)
+{
+	bool working = false;
+
+	for (uint32_t i = 0; i < RESYNC_REWRITES_MAX; i++) {
+		struct resync_rewrite *r = &x->rewrites[i];
+
+		if (r->rewrite == NULL && x->next_phantom < x->phantoms.count && x->failed == 0) {
+			const struct vplan_copy *p = &x->phantoms.copies[x->next_phantom];
+
+			r->resync = x;
+			r->rewrite =
+			    vrewrite_start(x->chunk, p->block, p->block_count, rewritten, r);
+			if (r->rewrite == NULL)
+				return true;
+			x->next_phantom++;
+		}
+		working = working || r->rewrite != NULL;
+	}
+	return working;
+}
+
+static void pulled(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		   const char *text)
+{
+	struct vresync *x = container_of(call, struct vresync, pull);
+	struct volume *v = x->chunk->volume;
+
+	x->pulling = false;
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_PULL_REPLY)
+		status = -E_BAD_FRAME;
+	if (status != 0) {
+		log_info("volume", "%s: node %s could not pull chunk %u: %s", v->config.name,
+			 v->nodes[x->chunk->slots[x->slot].node].name, x->chunk->no, text);
+		x->failed = x->failed != 0 ? x->failed : status;
+	} else {
+		x->step = RESYNC_PULLED;
+	}
+	vresync_kick(v);
+}
+
+static void send_pull(struct vresync *x)
+{
+	struct vchunk *c = x->chunk;
+	struct volume *v = c->volume;
+	const struct vslot *s = &c->slots[x->slot], *m = &c->slots[x->source];
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Pull pull = PAVE__V1__PULL__INIT;
+
+	pull.chunk = c->no;
+	pull.above = s->reported_watermark;
+	pull.source_node = v->nodes[m->node].name;
+	pull.source_address = m->replica->address;
+	message.body_case = PAVE__V1__CONTROL__BODY_PULL;
+	message.pull = &pull;
+	x->pull.done = pulled;
+	x->pulling = true;
+	rpc_call_start(&s->replica->rpc, &x->pull, &message, VRESYNC_PULL_MS);
+	x->step = RESYNC_PULL;
+}
+
+static void check(struct vresync *x)
+{
+	const struct vchunk *c = x->chunk;
+	const struct vslot *s = &c->slots[x->slot], *m = &c->slots[x->source];
+
+	if (c->state != VCHUNK_SERVING || c->epoch != x->epoch || !vslot_joined(s) ||
+	    s->replica->epoch != x->replica_epoch || s->joined_seq != x->joined_seq ||
+	    !m->current || !vreplica_ready(m->replica) || m->replica->epoch != x->source_epoch)
+		x->failed = -E_STALE_REPLICA;
+}
+
+static void step(struct vresync *x)
+{
+	struct vwindow *w = &x->chunk->window;
+	const enum resync_step before = x->step;
+
+	switch (x->step) {
+	case RESYNC_FREE:
+		return;
+	case RESYNC_SETTLE:
+		if (!vwindow_decided_below(w, x->joined_seq) ||
+		    !vwindow_answered_below(w, x->source, x->joined_seq))
+			break;
+		x->fetching = 1;
+		vfetch_state(&x->theirs, x->chunk, x->slot, fetched, x);
+		x->step = RESYNC_STATE;
+		break;
+	case RESYNC_STATE:
+		if (x->fetching == 0)
+			ask_lists(x);
+		break;
+	case RESYNC_LISTS:
+		if (x->fetching == 0)
+			make_plan(x);
+		break;
+	case RESYNC_REWRITE:
+		if (start_rewrites(x))
+			break;
+		x->rewritten_seq = x->phantoms.count > 0 ? w->last_seq : 0;
+		x->step = RESYNC_ARRIVE;
+		break;
+	case RESYNC_ARRIVE:
+		if (!vwindow_answered_below(w, x->slot, x->rewritten_seq + 1))
+			break;
+		if (x->need_pull)
+			send_pull(x);
+		else
+			x->step = RESYNC_PULLED;
+		break;
+	case RESYNC_PULL:
+		break;
+	case RESYNC_PULLED:
+		finish(x);
+		return;
+	}
+	if (x->failed == 0 && x->step != before)
+		step(x);
+}
+
+static void tick(struct vresync *x)
+{
+	if (x->step == RESYNC_FREE)
+		return;
+	if (x->failed == 0)
+		check(x);
+	if (x->failed == 0)
+		step(x);
+	if (x->step != RESYNC_FREE && x->failed != 0)
+		abort_resync(x);
+}
+
+/* -- the queue --------------------------------------------------------------------------------- */
+
+static uint32_t find_source(const struct vchunk *c, uint32_t slot)
+{
+	uint32_t best = UINT32_MAX;
+
+	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+		const struct vreplica *r = c->slots[i].replica;
+
+		if (i == slot || !c->slots[i].current || !vreplica_ready(r))
+			continue;
+		if (best == UINT32_MAX || r->inflight < c->slots[best].replica->inflight)
+			best = i;
+	}
+	return best;
+}
+
+static void begin(struct vslot *s, struct vresync *free)
+{
+	struct vchunk *c = s->chunk;
+	struct volume *v = c->volume;
+	const uint32_t slot = (uint32_t)(s - c->slots);
+	uint32_t source;
+
+	if (c->state != VCHUNK_SERVING || s->current || !vslot_joined(s)) {
+		DL_DELETE2(v->resync.queue, s, resync_prev, resync_next);
+		s->resync_queued = false; /* its replica's return will want it again */
+		return;
+	}
+	source = find_source(c, slot);
+	if (source == UINT32_MAX || volume_now(v) < s->resync_after_ns || !volume_gate_open(v))
+		return;
+	DL_DELETE2(v->resync.queue, s, resync_prev, resync_next);
+	s->resync_queued = false;
+	*free = (struct vresync){
+	    .chunk = c,
+	    .slot = slot,
+	    .source = source,
+	    .step = RESYNC_SETTLE,
+	    .epoch = c->epoch,
+	    .replica_epoch = s->replica->epoch,
+	    .source_epoch = c->slots[source].replica->epoch,
+	    .joined_seq = s->joined_seq,
+	};
+	s->resync = free;
+	tick(free);
+}
+
+static struct vresync *find_free(struct volume *v)
+{
+	for (uint32_t i = 0; i < VRESYNCS_MAX; i++)
+		if (v->resync.contexts[i].step == RESYNC_FREE)
+			return &v->resync.contexts[i];
+	return NULL;
+}
+
+static void run_engine(struct reactor_task *task)
+{
+	struct volume *v = container_of(task, struct volume, resync.task);
+	struct vslot *s, *next;
+
+	if (v->state >= VOLUME_CLOSING || v->ended != 0)
+		return;
+	for (uint32_t i = 0; i < VRESYNCS_MAX; i++)
+		tick(&v->resync.contexts[i]);
+	DL_FOREACH_SAFE2(v->resync.queue, s, next, resync_next)
+	{
+		if (find_free(v) == NULL)
+			break;
+		begin(s, find_free(v));
+	}
+}
+
+void vresync_stop(struct volume *v)
+{
+	for (uint32_t i = 0; v->resync.contexts != NULL && i < VRESYNCS_MAX; i++) {
+		struct vresync *x = &v->resync.contexts[i];
+
+		if (x->step == RESYNC_FREE)
+			continue;
+		x->failed = -ECANCELED;
+		abort_resync(x);
+	}
+}
+
+void vresync_deinit(struct volume *v)
+{
+	for (uint32_t i = 0; v->resync.contexts != NULL && i < VRESYNCS_MAX; i++)
+		if (v->resync.contexts[i].step != RESYNC_FREE)
+			release(&v->resync.contexts[i]);
+	free(v->resync.contexts);
+	v->resync.contexts = NULL;
+}

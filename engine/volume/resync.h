@@ -1,0 +1,34 @@
+/* Resync: a replica that is behind catches up while the chunk serves.
+ *
+ *   SETTLE   everything from before it joined is decided, and a current replica (the source) has it
+ *   LISTS    what it holds above its watermark, and what the source holds above the same
+ *   REWRITE  its phantoms: blocks that it holds newer than they are, written again from a current
+ * one PULL     its node fetches the rest from the source's node, by itself
+ *   -> current
+ *
+ * An error of it to a new write, a failed write of the chunk, or a lost connection: from the start.
+ */
+#ifndef VOLUME_RESYNC_H
+#define VOLUME_RESYNC_H
+
+#include "engine/volume/chunk.h"
+
+#define VRESYNCS_MAX	     4u
+#define VRESYNC_RETRY_MS     200u /* doubled up to: */
+#define VRESYNC_RETRY_MAX_MS 30000u
+#define VRESYNC_PULL_MS	     600000u
+
+struct vresync_engine {
+	struct vresync *contexts; /* VRESYNCS_MAX */
+	struct vslot *queue;	  /* utlist */
+	struct reactor_task task;
+};
+
+int vresync_init(struct volume *v);
+void vresync_deinit(struct volume *v);
+void vresync_stop(struct volume *v);
+void vresync_kick(struct volume *v);
+void vresync_want(struct vchunk *c, uint32_t slot);
+void vresync_disturbed(struct vchunk *c, uint32_t slot);
+
+#endif

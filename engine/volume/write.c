@@ -1,0 +1,476 @@
+/* write: see write.h.
+ *
+ * INVARIANTS
+ *  1. A write is counted as acknowledged at one place (vwrite_judge), and only with the gate open
+ * at that moment, over slots that the permit in force names.
+ *  2. A slot that may hold a write which failed, or lacks one that was acknowledged, is behind.
+ *  3. An abandoned write is in neither window nor table; it exists until its requests come home.
+ *
+ * Failure modes: a lost connection keeps the write queued for the slot (its backlog); a refusal by
+ * the node's gate ends the connection and does the same; E_FENCED ends the attachment. */
+#include "engine/volume/write.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/base/assert.h"
+#include "engine/volume/core.h"
+
+/* -- pool -------------------------------------------------------------------------------------- */
+
+int vwrite_pool_init(struct vwrite_pool *p, uint32_t replicas)
+{
+	p->stride = ROUND_UP(sizeof(struct vwrite) + replicas * sizeof(struct vrequest), 64);
+	p->memory = calloc(VWRITE_POOL_MAX, p->stride);
+	p->free_count = VWRITE_POOL_MAX;
+	return p->memory != NULL ? 0 : -ENOMEM;
+}
+
+void vwrite_pool_deinit(struct vwrite_pool *p)
+{
+	free(p->memory);
+	*p = (struct vwrite_pool){0};
+}
+
+static struct vwrite *pool_get(struct vwrite_pool *p, bool own)
+{
+	struct vwrite *w = p->free;
+
+	if (p->free_count <= (own ? 0 : VWRITE_POOL_RESERVE))
+		return NULL;
+	p->free_count--;
+	if (w != NULL)
+		p->free = w->next;
+	else
+		w = (struct vwrite *)(void *)(p->memory + p->stride * p->touched++);
+	return w;
+}
+
+/* -- the span table ---------------------------------------------------------------------------- */
+
+static uint32_t span_bucket(chunk_no_t chunk, uint32_t group)
+{
+	return (uint32_t)(((chunk * 0x9e3779b97f4a7c15ull) + group) * 0xd6e8feb86659fd93ull >> 40) %
+	       VSPAN_BUCKETS;
+}
+
+static void spans_add(struct vwrite *w)
+{
+	struct volume *v = w->chunk->volume;
+	const uint32_t first = w->what.block >> VSPAN_SHIFT;
+	const uint32_t last = (w->what.block + w->what.block_count - 1) >> VSPAN_SHIFT;
+
+	w->span_count = last - first + 1;
+	INVARIANT(w->span_count <= VSPANS_MAX);
+	for (uint32_t i = 0; i < w->span_count; i++) {
+		struct vspan *s = &w->spans[i];
+		struct vspan **head = &v->spans[span_bucket(w->chunk->no, first + i)];
+
+		*s = (struct vspan){.next = *head, .link = head, .write = w, .group = first + i};
+		if (*head != NULL)
+			(*head)->link = &s->next;
+		*head = s;
+	}
+}
+
+static void spans_remove(struct vwrite *w)
+{
+	for (uint32_t i = 0; i < w->span_count; i++) {
+		struct vspan *s = &w->spans[i];
+
+		*s->link = s->next;
+		if (s->next != NULL)
+			s->next->link = s->link;
+	}
+	w->span_count = 0;
+}
+
+struct vwrite_overlap vwrite_overlaps(const struct vchunk *c, block_no_t block,
+				      uint32_t block_count, uint64_t seq_max)
+{
+	const uint32_t first = block >> VSPAN_SHIFT;
+	const uint32_t last = (block + block_count - 1) >> VSPAN_SHIFT;
+	struct vwrite_overlap o = {0};
+
+	for (uint32_t g = first; g <= last; g++) {
+		const struct vspan *s = c->volume->spans[span_bucket(c->no, g)];
+
+		for (; s != NULL; s = s->next) {
+			const struct vwrite *w = s->write;
+
+			if (s->group != g || w->chunk != c ||
+			    w->what.block >= block + block_count ||
+			    block >= w->what.block + w->what.block_count)
+				continue;
+			o.any = true;
+			if (w->acked)
+				o.missing |= w->entry.pending;
+			else if (w->entry.seq <= seq_max)
+				o.undecided = true;
+		}
+	}
+	return o;
+}
+
+/* -- bookkeeping ------------------------------------------------------------------------------- */
+
+static uint32_t slot_of(const struct vwrite *w, const struct vrequest *q)
+{
+	return (uint32_t)(q - w->requests);
+}
+
+static struct vwrite *write_of(struct vrequest *q)
+{
+	return q->owner;
+}
+
+static void give_back(struct vwrite *w)
+{
+	struct volume *v = w->chunk->volume;
+
+	vbuffers_put(&v->buffers, w->what.buffer);
+	w->next = v->writes.free;
+	v->writes.free = w;
+	v->writes.free_count++;
+	volume_room(v);
+}
+
+/* Frees what nobody needs any more. w may be gone after this. */
+static void retire(struct vwrite *w)
+{
+	if (!w->decided)
+		return;
+	if (w->entry.inside && w->entry.pending == 0) {
+		vwindow_remove(&w->chunk->window, &w->entry);
+		spans_remove(w);
+	}
+	if (!w->entry.inside && w->busy == 0)
+		give_back(w);
+}
+
+/* The slot is awaited no more. */
+static void clear_pending(struct vwrite *w, uint32_t slot)
+{
+	struct vreplica *r = w->chunk->slots[slot].replica;
+
+	if ((w->entry.pending & vmask_bit(slot)) == 0)
+		return;
+	if (w->acked) {
+		r->backlog_ops--;
+		r->backlog_bytes -= vwrite_bytes(w);
+	}
+	vwindow_clear(&w->chunk->window, &w->entry, slot);
+}
+
+static void count_backlog(struct vwrite *w)
+{
+	for (uint32_t i = 0; i < w->chunk->volume->replicas; i++) {
+		struct vreplica *r = w->chunk->slots[i].replica;
+
+		if ((w->entry.pending & vmask_bit(i)) == 0)
+			continue;
+		r->backlog_ops++;
+		r->backlog_bytes += vwrite_bytes(w);
+		if ((r->backlog_ops > VOLUME_BACKLOG_OPS_MAX ||
+		     r->backlog_bytes > VOLUME_BACKLOG_BYTES_MAX) &&
+		    !r->overflow_wanted) {
+			r->overflow_wanted = true;
+			vchunk_kick(w->chunk);
+		}
+	}
+}
+
+/* Out of everything; what is on the wire comes home to a zombie. */
+static void take_out(struct vwrite *w)
+{
+	for (uint32_t i = 0; i < w->chunk->volume->replicas; i++) {
+		clear_pending(w, i);
+		if (w->requests[i].state == VREQUEST_QUEUED && vreplica_cancel(&w->requests[i]))
+			w->busy--;
+	}
+	w->retry = 0;
+	if (w->entry.inside) {
+		vwindow_remove(&w->chunk->window, &w->entry);
+		spans_remove(w);
+	}
+	w->abandoned = true;
+}
+
+/* -- deciding ---------------------------------------------------------------------------------- */
+
+static void decide_acked(struct vwrite *w)
+{
+	struct vchunk *c = w->chunk;
+	const vmask_t lacking = w->votes.refused | w->votes.unknown;
+
+	w->decided = w->acked = true;
+	vwindow_decide(&c->window, &w->entry);
+	count_backlog(w);
+	for (uint32_t i = 0; i < c->volume->replicas; i++)
+		if ((lacking & vmask_bit(i)) != 0)
+			vchunk_slot_behind(c, i);
+	if (c->reads != NULL)
+		vchunk_kick(c);
+	w->what.decided(w, 0);
+	retire(w);
+}
+
+static void settle_failed(struct vwrite *w, int status, bool tell)
+{
+	struct vchunk *c = w->chunk;
+	const vmask_t holders = vquorum_holders(&w->votes);
+
+	w->decided = true;
+	take_out(w);
+	vchunk_write_failed(c, holders);
+	if (tell)
+		w->what.decided(w, status);
+	retire(w);
+}
+
+void vwrite_fail(struct vwrite *w)
+{
+	if (!w->decided)
+		settle_failed(w, 0, false);
+}
+
+void vwrite_judge(struct vwrite *w)
+{
+	struct vchunk *c = w->chunk;
+	struct volume *v = c->volume;
+	const vmask_t permitted = vchunk_permitted_slots(c);
+
+	if (w->decided)
+		return;
+	switch (vquorum_judge(v->replicas, w->what.need, &w->votes, permitted)) {
+	case VQUORUM_ACKED:
+		/* The pause: the clock is read again, for this may run long after the turn began.
+		 */
+		reactor_refresh(v->reactor);
+		if (volume_gate_open(v))
+			decide_acked(w);
+		return;
+	case VQUORUM_FAILED:
+		settle_failed(w, w->error != 0 ? w->error : -EIO, true);
+		return;
+	case VQUORUM_PENDING:
+		/* Its copies were given up with their nodes: it must begin again where it can. */
+		if (vmask_count((w->votes.ok & permitted) | w->entry.pending) < w->what.need)
+			settle_failed(w, -E_STALE_REPLICA, true);
+		return;
+	}
+}
+
+void vwrite_abandon(struct vwrite *w)
+{
+	const bool tell = !w->decided;
+
+	w->decided = true;
+	take_out(w);
+	if (tell)
+		w->what.decided(w, -E_STALE_REPLICA);
+	retire(w);
+}
+
+/* -- requests ---------------------------------------------------------------------------------- */
+
+static bool is_gate_refusal(int status)
+{
+	switch (-status) {
+	case E_NO_LEASE:
+	case E_LEASE_EXPIRED:
+	case E_NO_PERMIT:
+	case E_PERMIT_EXPIRED:
+	case E_NOT_IN_PERMIT:
+	case E_REVOKED:
+	case E_CLOCK_SKEW:
+	case E_MAP_VERSION:
+	case E_DENIED:
+	case E_STALE_EVIDENCE:
+	case E_LIMIT: /* not the gate's, but the same cure: later, again */
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void write_fill(struct vrequest *q)
+{
+	struct vwrite *w = write_of(q);
+	struct vchunk *c = w->chunk;
+	const uint32_t slot = slot_of(w, q);
+	struct frame *f = &q->send.frame;
+
+	w->votes.sent |= vmask_bit(slot);
+	c->slots[slot].outstanding++;
+	c->slots[slot].fresh = false;
+	*f = (struct frame){
+	    .op = w->what.zero ? FRAME_ZERO : FRAME_WRITE,
+	    .flags = w->what.discard ? FRAME_F_DISCARD : 0,
+	    .chunk = c->no,
+	    .block = w->what.block,
+	    .block_count = w->what.block_count,
+	    .version = version_make(c->volume->generation, w->entry.seq),
+	    .watermark = c->slots[slot].current ? vchunk_watermark(c, slot) : 0,
+	};
+	if (w->what.zero)
+		return;
+	f->payload_size = w->what.block_count * BLOCK_SIZE;
+	f->crc_count = frame_crc_count(f->payload_size);
+	f->crcs = w->what.buffer->crcs + w->what.buffer_block;
+	q->send.iov[0].iov_base = w->what.buffer->data + (size_t)w->what.buffer_block * BLOCK_SIZE;
+	q->send.iov[0].iov_len = f->payload_size;
+	q->send.iov_count = 1;
+}
+
+/* An answer of a slot that is still awaited. */
+static void take_answer(struct vwrite *w, struct vrequest *q, uint32_t slot, int status)
+{
+	struct vchunk *c = w->chunk;
+	const vmask_t bit = vmask_bit(slot);
+
+	if (status == 0) {
+		w->votes.ok |= bit;
+		if (q->send.frame.watermark > c->slots[slot].told)
+			c->slots[slot].told = q->send.frame.watermark;
+	} else if (status == -ENOSPC || status == -E_BAD_CRC || status == -EINVAL ||
+		   status == -EROFS) {
+		w->votes.refused |= bit;
+	} else {
+		w->votes.unknown |= bit;
+	}
+	if (status != 0 && (w->error == 0 || status == -ENOSPC))
+		w->error = status == -ENOSPC ? -ENOSPC : -EIO;
+	clear_pending(w, slot);
+	/* A current slot that refused a write which is undecided may stay so, if the write fails.
+	 */
+	if (status != 0 && (w->acked || !c->slots[slot].current))
+		vchunk_slot_behind(c, slot);
+	vwrite_judge(w);
+}
+
+static void write_answered(struct vrequest *q, int status, const struct frame *f)
+{
+	struct vwrite *w = write_of(q);
+	const uint32_t slot = slot_of(w, q);
+
+	(void)f;
+	w->chunk->slots[slot].outstanding--;
+	if (status == -E_FENCED) {
+		volume_end(w->chunk->volume, status, err_text(status));
+		return;
+	}
+	if (is_gate_refusal(status)) {
+		w->retry |= vmask_bit(slot);
+		vreplica_disconnect(q->replica, status);
+		return;
+	}
+	if (w->abandoned) {
+		vreconcile_quiet(w->chunk);
+		return;
+	}
+	if ((w->entry.pending & vmask_bit(slot)) != 0)
+		take_answer(w, q, slot, status);
+}
+
+/* The request is idle and unanswered: again, or the slot goes without. */
+static void again_or_not(struct vwrite *w, uint32_t slot)
+{
+	struct vslot *s = &w->chunk->slots[slot];
+	struct vreplica *r = s->replica;
+
+	if (!w->abandoned && (w->entry.pending & vmask_bit(slot)) != 0 && r->permitted &&
+	    !r->stopped && (!w->decided || (s->current && !r->overflowed))) {
+		vreplica_submit(r, &w->requests[slot]);
+		return;
+	}
+	w->busy--;
+	if (!w->abandoned) {
+		clear_pending(w, slot);
+		vchunk_slot_behind(w->chunk, slot);
+		vwrite_judge(w);
+	}
+}
+
+static void write_lost(struct vrequest *q)
+{
+	struct vwrite *w = write_of(q);
+	const uint32_t slot = slot_of(w, q);
+
+	w->busy++; /* held: judging may settle it */
+	w->chunk->slots[slot].outstanding--;
+	again_or_not(w, slot);
+	w->busy--;
+	retire(w);
+}
+
+static void write_dropped(struct vrequest *q)
+{
+	struct vwrite *w = write_of(q);
+
+	w->busy++;
+	again_or_not(w, slot_of(w, q));
+	w->busy--;
+	retire(w);
+}
+
+static void write_released(struct vrequest *q)
+{
+	struct vwrite *w = write_of(q);
+	const uint32_t slot = slot_of(w, q);
+
+	w->busy++;
+	if ((w->retry & vmask_bit(slot)) != 0) {
+		w->retry &= ~vmask_bit(slot);
+		again_or_not(w, slot);
+	} else {
+		w->busy--;
+	}
+	w->busy--;
+	retire(w);
+}
+
+static const struct vrequest_ops write_ops = {
+    .fill = write_fill,
+    .answered = write_answered,
+    .lost = write_lost,
+    .released = write_released,
+    .dropped = write_dropped,
+};
+
+void vwrite_ignore(struct vwrite *w, int status)
+{
+	(void)w;
+	(void)status;
+}
+
+/* -- starting ---------------------------------------------------------------------------------- */
+
+bool vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool own,
+		  struct vwrite **ret_write)
+{
+	struct volume *v = c->volume;
+	struct vwrite *w = pool_get(&v->writes, own);
+
+	if (w == NULL)
+		return false;
+	PRE(what->zero || what->buffer->crcs_known);
+	*w = (struct vwrite){.chunk = c, .what = *what};
+	if (what->zero)
+		w->what.buffer = NULL;
+	else
+		vbuffers_ref(what->buffer);
+	vwindow_add(&c->window, &w->entry, what->targets);
+	spans_add(w);
+	vchunk_mark_dirty(c);
+	for (uint32_t i = 0; i < v->replicas; i++)
+		w->requests[i] = (struct vrequest){.ops = &write_ops, .owner = w, .bulk = true};
+	*ret_write = w;
+	for (uint32_t i = 0; i < v->replicas; i++) {
+		if ((what->targets & vmask_bit(i)) == 0)
+			continue;
+		w->busy++;
+		vreplica_submit(c->slots[i].replica, &w->requests[i]);
+	}
+	return true;
+}
