@@ -232,8 +232,8 @@ static bool parse_request(struct nbd_conn *c)
 {
 	struct nbd_server *s = c->server;
 	struct nbd_limits limits = {
-	    .size = volume_size(s->config.volume),
-	    .read_only = volume_read_only(s->config.volume),
+	    .size = volume_size(s->volume),
+	    .read_only = volume_read_only(s->volume),
 	    .structured = c->structured,
 	    .context = c->context,
 	};
@@ -552,7 +552,7 @@ static void server_free(struct nbd_server *s)
 	free(s);
 }
 
-int nbd_start(const struct nbd_config *config, struct nbd_server **ret_server, struct error *err)
+int nbd_listen(const struct nbd_config *config, struct nbd_server **ret_server, struct error *err)
 {
 	struct nbd_server *s = calloc(1, sizeof *s);
 	int rc;
@@ -576,13 +576,19 @@ int nbd_start(const struct nbd_config *config, struct nbd_server **ret_server, s
 		rc = listen_tcp(s, err);
 	if (rc != 0)
 		goto fail;
-	s->accepting = true;
-	reactor_io_accept(config->reactor, &s->accept_io, s->fd);
 	*ret_server = s;
 	return 0;
 fail:
 	server_free(s);
 	return rc;
+}
+
+void nbd_serve(struct nbd_server *server, struct volume *volume)
+{
+	PRE(server->volume == NULL && !server->stopping);
+	server->volume = volume;
+	server->accepting = true;
+	reactor_io_accept(server->config.reactor, &server->accept_io, server->fd);
 }
 
 const char *nbd_uri(const struct nbd_server *server)

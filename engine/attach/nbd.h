@@ -19,21 +19,25 @@ struct nbd_server;
 
 struct nbd_config {
 	struct reactor *reactor;
-	struct volume *volume;	 /* lent until the server has stopped */
 	const char *export_name; /* the volume's name; the empty name means it too */
 	const char *address;	 /* "unix:PATH" or "HOST:PORT" (loopback, unless insecure) */
 	bool insecure;
 };
 
-/* Listens. -EADDRINUSE (a socket that somebody answers on), -EACCES, -EINVAL; the text names the
- * address and the way out. A unix socket that nobody answers on is replaced. */
-int nbd_start(const struct nbd_config *config, struct nbd_server **ret_server, struct error *err);
+/* Listens; clients that come now wait. So the address is known to be free before the volume is
+ * attached, which would fence whoever serves it there. -EADDRINUSE (somebody answers on the
+ * socket), -EACCES, -EINVAL; the text names the address and the way out. A unix socket that nobody
+ * answers on is replaced. */
+int nbd_listen(const struct nbd_config *config, struct nbd_server **ret_server, struct error *err);
+
+/* Serves the volume, which is lent until the server has stopped. Once. */
+void nbd_serve(struct nbd_server *server, struct volume *volume);
 
 /* "nbd+unix:///NAME?socket=PATH" or "nbd://HOST:PORT/NAME". */
 const char *nbd_uri(const struct nbd_server *server);
 
-/* No new connections and requests; what is in flight is answered; then the connections end. done
- * once. */
+/* No new connections and requests; what is in flight is answered; then the connections end. Then
+ * the server is gone; done once, never inline. */
 void nbd_stop(struct nbd_server *server, void (*done)(void *arg), void *arg);
 
 struct nbd_stats {

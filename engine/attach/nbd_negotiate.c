@@ -16,7 +16,7 @@ uint16_t nbd_export_flags(const struct nbd_server *s)
 			 NBD_EXPORT_TRIM | NBD_EXPORT_WRITE_ZEROES | NBD_EXPORT_DF |
 			 NBD_EXPORT_MULTI_CONN | NBD_EXPORT_FAST_ZERO;
 
-	if (volume_read_only(s->config.volume))
+	if (volume_read_only(s->volume))
 		flags |= NBD_EXPORT_READ_ONLY;
 	return flags;
 }
@@ -69,7 +69,7 @@ static bool option_export_name(struct nbd_conn *c, const uint8_t *data, uint32_t
 		conn_fail(c, "the client asked for an export that is not served here");
 		return false;
 	}
-	p = put_be64(p, volume_size(c->server->config.volume));
+	p = put_be64(p, volume_size(c->server->volume));
 	put_be16(p, nbd_export_flags(c->server));
 	c->out_size += 10;
 	if (!c->no_zeroes) {
@@ -110,7 +110,7 @@ static void option_go(struct nbd_conn *c, uint32_t option, const uint8_t *data, 
 		return;
 	}
 	p = put_be16(info, NBD_INFO_EXPORT);
-	p = put_be64(p, volume_size(c->server->config.volume));
+	p = put_be64(p, volume_size(c->server->volume));
 	put_be16(p, nbd_export_flags(c->server));
 	reply(c, option, NBD_REP_INFO, info, 12);
 	if (go.wants_name) {

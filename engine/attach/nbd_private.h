@@ -106,6 +106,7 @@ struct nbd_conn {
 
 struct nbd_server {
 	struct nbd_config config;
+	struct volume *volume; /* NULL: not served yet */
 	char export_name[NAME_SIZE_MAX];
 	char uri[512];
 	char unix_path[108];

@@ -37,7 +37,7 @@ static void ask_for_room(struct nbd_server *s)
 	if (s->room_asked)
 		return;
 	s->room_asked = true;
-	volume_on_room(s->config.volume, &s->room);
+	volume_on_room(s->volume, &s->room);
 }
 
 static void starve(struct nbd_request *r)
@@ -94,7 +94,7 @@ static bool part_is_partial(const struct nbd_part *p)
 
 static void put_buffers(struct nbd_part *p)
 {
-	struct volume *v = p->request->conn->server->config.volume;
+	struct volume *v = p->request->conn->server->volume;
 
 	if (p->buffer != NULL)
 		volume_buffer_put(v, p->buffer);
@@ -107,7 +107,7 @@ static void put_buffers(struct nbd_part *p)
  * another could wait for itself. */
 static bool get_buffers(struct nbd_part *p)
 {
-	struct volume *v = p->request->conn->server->config.volume;
+	struct volume *v = p->request->conn->server->volume;
 
 	p->buffer = volume_buffer_get(v, (uint32_t)(span_end(p) - span_start(p)));
 	if (p->buffer != NULL && part_is_partial(p))
@@ -246,7 +246,7 @@ static void read_edge(struct nbd_part *p, uint64_t block_start)
 	    .size = BLOCK_SIZE,
 	    .buffer = p->edge,
 	};
-	volume_submit(p->request->conn->server->config.volume, &p->op);
+	volume_submit(p->request->conn->server->volume, &p->op);
 }
 
 static void submit_whole(struct nbd_part *p)
@@ -259,7 +259,7 @@ static void submit_whole(struct nbd_part *p)
 	    .size = (uint32_t)(span_end(p) - span_start(p)),
 	    .buffer = p->buffer,
 	};
-	volume_submit(p->request->conn->server->config.volume, &p->op);
+	volume_submit(p->request->conn->server->volume, &p->op);
 }
 
 /* The tick of a part: does what its state awaits next. */
@@ -329,7 +329,7 @@ void request_put(struct nbd_request *r)
 		part_put(p);
 	}
 	if (r->extents_buffer != NULL)
-		volume_buffer_put(s->config.volume, r->extents_buffer);
+		volume_buffer_put(s->volume, r->extents_buffer);
 	r->next = c->free_requests;
 	c->free_requests = r;
 	c->inflight--;
@@ -559,7 +559,7 @@ static void extents_done(struct volume_extents_op *op, int status)
 
 static void start_block_status(struct nbd_request *r)
 {
-	struct volume *v = r->conn->server->config.volume;
+	struct volume *v = r->conn->server->volume;
 	uint64_t start = r->q.offset / BLOCK_SIZE * BLOCK_SIZE;
 
 	r->extents_buffer = volume_buffer_get(v, NBD_EXTENTS_MAX * sizeof(struct volume_extent));

@@ -65,11 +65,11 @@ static void start(void)
 		t.volume->buffers_max = t.buffers_max;
 	config = (struct nbd_config){
 	    .reactor = t.reactor,
-	    .volume = t.volume,
 	    .export_name = "vol",
 	    .address = t.socket,
 	};
-	ck_assert_msg(nbd_start(&config, &t.server, &err) == 0, "%s", err.text);
+	ck_assert_msg(nbd_listen(&config, &t.server, &err) == 0, "%s", err.text);
+	nbd_serve(t.server, t.volume);
 	ck_assert_int_eq(pthread_create(&t.thread, NULL, reactor_main, NULL), 0);
 }
 
@@ -560,14 +560,14 @@ START_TEST(a_second_server_on_a_live_socket_is_refused)
 	struct error err;
 
 	start();
-	config = (struct nbd_config){
-	    .reactor = t.reactor, .volume = t.volume, .export_name = "vol", .address = t.socket};
-	ck_assert_int_eq(nbd_start(&config, &second, &err), -EADDRINUSE);
+	config =
+	    (struct nbd_config){.reactor = t.reactor, .export_name = "vol", .address = t.socket};
+	ck_assert_int_eq(nbd_listen(&config, &second, &err), -EADDRINUSE);
 	ck_assert_ptr_nonnull(strstr(err.text, t.socket + 5));
 	config.address = "192.0.2.1:10809";
-	ck_assert_int_eq(nbd_start(&config, &second, &err), -EACCES);
+	ck_assert_int_eq(nbd_listen(&config, &second, &err), -EACCES);
 	config.address = "nonsense";
-	ck_assert_int_eq(nbd_start(&config, &second, &err), -EINVAL);
+	ck_assert_int_eq(nbd_listen(&config, &second, &err), -EINVAL);
 	ck_assert_ptr_null(second);
 	finish();
 }

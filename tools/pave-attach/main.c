@@ -65,7 +65,10 @@ static void drained(void *arg)
 
 	a->server = NULL;
 	a->phase = CLOSING;
-	volume_close(a->volume, closed, a);
+	if (a->volume != NULL)
+		volume_close(a->volume, closed, a);
+	else
+		reactor_stop(a->reactor);
 }
 
 static void detach(struct attach *a, int exit_code)
@@ -103,29 +106,16 @@ static void on_ended(int why, void *arg)
 static void opened(struct volume_open_op *op, int status, struct volume *v, const struct error *err)
 {
 	struct attach *a = container_of(op, struct attach, open);
-	struct error nbd_err;
-	struct nbd_config config = {
-	    .reactor = a->reactor,
-	    .volume = v,
-	    .export_name = a->volume_name,
-	    .address = a->nbd,
-	    .insecure = a->insecure,
-	};
 
 	if (status != 0) {
 		fprintf(stderr, "pave-attach: %s\n", err->text);
 		a->exit_code = daemon_exit_code(status);
-		reactor_stop(a->reactor);
+		a->phase = DRAINING;
+		nbd_stop(a->server, drained, a);
 		return;
 	}
 	a->volume = v;
-	if (nbd_start(&config, &a->server, &nbd_err) != 0) {
-		fprintf(stderr, "pave-attach: %s\n", nbd_err.text);
-		a->exit_code = 1;
-		a->phase = CLOSING;
-		volume_close(v, closed, a);
-		return;
-	}
+	nbd_serve(a->server, v);
 	a->phase = SERVING;
 	log_info("attach", "volume %s: %llu bytes%s at %s", a->volume_name,
 		 (unsigned long long)volume_size(v), volume_read_only(v) ? ", read-only," : "",
@@ -208,6 +198,11 @@ static int parse(struct attach *a, int argc, char **argv)
 static int run(struct attach *a, struct error *err)
 {
 	const struct reactor_config config = {.name = "attach"};
+	struct nbd_config nbd = {
+	    .export_name = a->volume_name,
+	    .address = a->nbd,
+	    .insecure = a->insecure,
+	};
 	int rc;
 
 	rc = daemon_open_trust(a->dir, a->root, &a->trust, err);
@@ -222,6 +217,10 @@ static int run(struct attach *a, struct error *err)
 	rc = reactor_on_terminate(a->reactor, on_signal, a);
 	if (rc != 0)
 		return error_set(err, rc, "signals: %s", err_text(rc));
+	nbd.reactor = a->reactor;
+	rc = nbd_listen(&nbd, &a->server, err);
+	if (rc != 0)
+		return rc;
 	a->open = (struct volume_open_op){
 	    .done = opened,
 	    .config =

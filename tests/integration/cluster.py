@@ -1,0 +1,146 @@
+"""A development cluster for a test: made in a directory of its own, found again in /proc, and gone afterwards.
+
+Only processes whose command line names the cluster's directory are ever signalled, by pid."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("PAVE_BUILD", TOP / "build"))
+PAVE = BUILD / "tools" / "pave"
+
+
+class Failure(Exception):
+    """A test's expectation that did not hold."""
+
+
+def wait_for(what, condition, seconds=60):
+    """Polls condition until it is true; the bound is generous, and reaching it is a failure."""
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise Failure(f"waited {seconds} s for {what}")
+        time.sleep(0.05)
+
+
+class Cluster:
+    def __init__(self, *dev_up_options):
+        self.dir = Path(tempfile.mkdtemp(prefix="pave-test-"))
+        self.options = dev_up_options
+        self.children = []
+
+    def __enter__(self):
+        try:
+            self.up()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            self.show_logs()
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        for pid, _ in self.processes("pave-attach"):
+            self.kill(pid, signal.SIGTERM)
+        self.pave("dev", "down", "--dir", str(self.dir), check=False)
+        for pid, _ in self.processes():
+            self.kill(pid)
+        if kind is None or not os.environ.get("PAVE_TEST_KEEP"):
+            shutil.rmtree(self.dir, ignore_errors=True)
+        return False
+
+    def show_logs(self):
+        for log in sorted(self.dir.glob("**/*.log")):
+            lines = log.read_text(errors="replace").splitlines()
+            print(f"--- {log.name}, last of {len(lines)} lines", file=sys.stderr)
+            print("\n".join(lines[-25:]), file=sys.stderr)
+
+    def pave(self, *args, check=True, timeout=120, parse=False):
+        """Runs the CLI on this cluster. Returns the finished process, or the parsed output of --json."""
+        command = [str(PAVE), *map(str, args)]
+        if parse:
+            command.append("--json")
+        done = subprocess.run(command, env={**os.environ, "PAVE_CLUSTER": str(self.dir)}, capture_output=True,
+                              text=True, timeout=timeout, check=False)
+        if check and done.returncode != 0:
+            raise Failure(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
+        return json.loads(done.stdout) if parse else done
+
+    def up(self):
+        self.pave("dev", "up", "--dir", str(self.dir), *self.options)
+
+    def processes(self, program=None):
+        """(pid, argv) of the daemons that name this directory."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+                zombie = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+            except OSError:
+                continue
+            if zombie or not argv or not any(str(self.dir) in a for a in argv):
+                continue
+            name = os.path.basename(argv[0])
+            if name.startswith("pave-") and program in (None, name):
+                found.append((int(entry.name), argv))
+        return found
+
+    def nodes(self):
+        """{node name: pid}"""
+        return {argv[argv.index("--name") + 1]: pid for pid, argv in self.processes("pave-node")}
+
+    def kill(self, pid, signal_number=signal.SIGKILL):
+        try:
+            os.kill(pid, signal_number)
+        except ProcessLookupError:
+            pass
+
+    def wait_gone(self, pid):
+        wait_for(f"the end of process {pid}", lambda: all(p != pid for p, _ in self.processes()))
+
+    def attach(self, volume, *options, timeout=90):
+        """Attaches in the background; returns the NBD URI."""
+        socket = self.dir / f"{volume}.sock"
+        self.pave("attach", volume, "--nbd", f"unix:{socket}", "--detach", *options, timeout=timeout)
+        return f"nbd+unix:///{volume}?socket={socket}"
+
+    def start(self, *command, **options):
+        child = subprocess.Popen([str(c) for c in command], **options)
+        self.children.append(child)
+        return child
+
+
+def run(*command, timeout=300, check=True):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, check=False)
+    if check and done.returncode != 0:
+        raise Failure(f"{' '.join(map(str, command))}: exit {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done
+
+
+def main(tests):
+    """Runs the tests in order, each of which raises on failure; prints a line for each."""
+    bad = 0
+    for test in tests:
+        begun = time.monotonic()
+        try:
+            test()
+            print(f"ok   {test.__name__} ({time.monotonic() - begun:.1f} s)", flush=True)
+        except (Failure, subprocess.TimeoutExpired, AssertionError) as e:
+            bad += 1
+            print(f"FAIL {test.__name__}: {type(e).__name__}: {e}", flush=True)
+    sys.exit(1 if bad else 0)
