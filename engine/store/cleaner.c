@@ -1,55 +1,506 @@
 /* cleaner: see cleaner.h. */
 #include "engine/store/cleaner.h"
 
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/crc32c.h"
+#include "engine/base/log.h"
+#include "engine/base/text.h"
 #include "engine/store/core.h"
+
+/* A packed segment holds more than 63/64 of data; a victim must have clearly less. */
+#define GAIN_MIN_DEN 32u
+
+/* Clients start with this share of a segment when space becomes tight, so that they slow down
+ * without stopping first. */
+#define CREDIT_SHARE 4u
+
+static void tick(struct store *store);
+static void pause_fire(struct reactor_timer *timer);
 
 int cleaner_init(struct store *store)
 {
-	(void)store;
-	return 0;
+	struct cleaner *c = &store->cleaner;
+	uint32_t blocks = store->segments.blocks;
+
+	c->pause.fire = pause_fire;
+	c->buffer = aligned_alloc(BLOCK_SIZE, (size_t)blocks * BLOCK_SIZE);
+	c->blocks = calloc(blocks, sizeof *c->blocks);
+	c->crcs = calloc(blocks, sizeof *c->crcs);
+	for (uint32_t i = 0; i < CLEANER_STEP_BLOCKS; i++)
+		c->moves[i].cleaner = c;
+	return c->buffer != NULL && c->blocks != NULL && c->crcs != NULL ? 0 : -ENOMEM;
 }
+
 void cleaner_deinit(struct store *store)
 {
-	(void)store;
+	struct cleaner *c = &store->cleaner;
+
+	if (c->pause.fire != NULL)
+		reactor_timer_cancel(store->reactor, &c->pause);
+	free(c->buffer);
+	free(c->blocks);
+	free(c->crcs);
+	c->buffer = NULL;
+	c->blocks = NULL;
+	c->crcs = NULL;
 }
-void cleaner_kick(struct store *store)
-{
-	(void)store;
-}
+
 bool cleaner_is_idle(const struct store *store)
 {
-	(void)store;
-	return true;
+	return !store->cleaner.reading && store->cleaner.moves_in_flight == 0;
 }
-void cleaner_describe(const struct item *item, struct format_entry *ret_entry,
-		      const uint8_t **ret_data, const uint32_t **ret_crcs)
-{
-	(void)item;
-	(void)ret_entry;
-	(void)ret_data;
-	(void)ret_crcs;
-}
-uint32_t cleaner_moved_from(const struct item *item, block_no_t block)
-{
-	(void)item;
-	(void)block;
-	return 0;
-}
-void cleaner_moved(struct store *store, struct item *item, int status)
-{
-	(void)store;
-	(void)item;
-	(void)status;
-}
+
+/* -- credit ---------------------------------------------------------------------------------------
+ */
+
 bool cleaner_lets_write(struct store *store, uint8_t stream)
 {
-	(void)store;
-	(void)stream;
-	return true;
+	struct space *space = &store->space;
+
+	if (stream != WLOG_HOT)
+		return true;
+	if (!space_is_tight(space, space_reclaimed(store))) {
+		space->credit = store->segments.blocks / CREDIT_SHARE;
+		return true;
+	}
+	if (space->credit > 0 || store->cleaner.starving)
+		return true;
+	cleaner_kick(store);
+	return false;
 }
+
 void cleaner_charge(struct store *store, uint8_t stream, uint32_t blocks)
 {
-	(void)store;
-	(void)stream;
-	(void)blocks;
+	if (stream == WLOG_HOT)
+		store->space.credit -= blocks + 1;
+}
+
+static void earn(struct store *store, uint64_t blocks)
+{
+	struct space *space = &store->space;
+
+	space->credit = MIN(space->credit + (int64_t)blocks, 2 * (int64_t)store->segments.blocks);
+}
+
+/* -- choosing -------------------------------------------------------------------------------------
+ */
+
+static bool is_wanted(const struct store *store)
+{
+	uint32_t below = store->space.clean_below;
+
+	if (store->closing || store->failed != 0 || !store->serving)
+		return false;
+	/* Once begun it goes a little further than where it begins. */
+	if (store->cleaner.state != CLEANER_IDLE)
+		below += 2;
+	return space_reclaimed(store) < below;
+}
+
+/* What of a segment can be gained, in blocks, when its live blocks are packed elsewhere. */
+static uint32_t gain_of(const struct segments *t, const struct segment *s)
+{
+	uint32_t cost = s->live + s->live / 64 + 1;
+
+	return cost < t->blocks ? t->blocks - cost : 0;
+}
+
+/* Blocks that the cold stream can still take, so that no victim is begun that can't be finished. */
+static uint64_t cold_room(const struct store *store)
+{
+	const struct wlog_stream *cold = &store->wlog.streams[WLOG_COLD];
+	uint64_t room = (uint64_t)segments_available(&store->segments) * store->segments.blocks;
+
+	if (cold->segment != SEGMENT_NONE)
+		room += store->segments.blocks - cold->offset;
+	return room;
+}
+
+static bool is_candidate(const struct store *store, const struct segment *s)
+{
+	const struct segments *t = &store->segments;
+
+	return s->state == SEGMENT_SEALED && s->live > 0 && s->unapplied == 0 && !s->stuck &&
+	       gain_of(t, s) >= t->blocks / GAIN_MIN_DEN;
+}
+
+/* *ret_waits: there is one, but no room to move it to until a checkpoint has made some. */
+static uint32_t choose(const struct store *store, bool *ret_waits)
+{
+	const struct segments *t = &store->segments;
+	bool tight = space_is_tight(&store->space, space_reclaimed(store));
+	uint64_t room = cold_room(store);
+	uint32_t best = SEGMENT_NONE;
+	double best_score = -1;
+
+	*ret_waits = false;
+	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
+		const struct segment *s = &t->array[no];
+		double u, age, score;
+
+		if (!is_candidate(store, s))
+			continue;
+		if (s->live + s->live / 32 + 8 > room) {
+			*ret_waits = true;
+			continue;
+		}
+		u = (double)s->live / t->blocks;
+		age = tight ? 1 : (double)(store->wlog.next_seq - s->last_seq);
+		score = (1 - u) * age / (1 + u);
+		if (score > best_score) {
+			best_score = score;
+			best = no;
+		}
+	}
+	return best;
+}
+
+/* -- reading --------------------------------------------------------------------------------------
+ */
+
+static void read_done(struct disk_op *op, int status);
+
+static void read_next(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+	uint32_t count = MIN(CLEANER_READ_BYTES / BLOCK_SIZE, c->end - c->read_end);
+
+	c->op.kind = DISK_READ;
+	c->op.offset = (uint64_t)(c->base + c->read_end) * BLOCK_SIZE;
+	c->op.size = (uint64_t)count * BLOCK_SIZE;
+	c->op.iov[0] =
+	    (struct iovec){c->buffer + (size_t)c->read_end * BLOCK_SIZE, (size_t)c->op.size};
+	c->op.iovs = c->op.iov;
+	c->op.iov_count = 1;
+	c->op.done = read_done;
+	c->reading = true;
+	disk_submit(store->disk, &c->op);
+}
+
+/* Notes the blocks of an entry that the index still refers to. */
+static void note_live(struct store *store, const struct format_entry *e, uint32_t location)
+{
+	struct index_chunk *chunk = index_find_chunk(&store->index, e->volume, e->chunk);
+	struct cleaner *c = &store->cleaner;
+
+	for (uint32_t i = 0; chunk != NULL && i < e->block_count; i++) {
+		const struct format_slot *slot = index_find_slot(chunk, e->block + i);
+		const uint8_t *data;
+
+		if (slot == NULL || slot->location != location + i)
+			continue;
+		data = c->buffer + (size_t)(location + i - c->base) * BLOCK_SIZE;
+		if (crc32c(0, data, BLOCK_SIZE) != slot->crc) {
+			log_warn("store",
+				 "%s: block %u of chunk %u of volume %llu does not check; segment "
+				 "%u cannot be cleaned",
+				 store->disk->name, e->block + i, e->chunk,
+				 (unsigned long long)e->volume, c->victim);
+			store->stats.bad_blocks++;
+			c->damaged = true;
+			continue;
+		}
+		c->blocks[c->block_count++] = (struct cleaner_block){
+		    .volume = e->volume,
+		    .chunk = e->chunk,
+		    .block = e->block + i,
+		    .version = slot->version,
+		    .location = location + i,
+		    .crc = slot->crc,
+		};
+	}
+}
+
+/* 0, -E_CORRUPT, or -EAGAIN: it goes on beyond what was read. */
+static int parse_group(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+	uint32_t left = c->read_end - c->parsed;
+	const uint8_t *p = c->buffer + (size_t)c->parsed * BLOCK_SIZE;
+	struct format_group g;
+	int rc = format_group_decode(p, (size_t)left * BLOCK_SIZE, &g);
+
+	if (rc == 0 &&
+	    (!uuid_equal(&g.device, &store->super.device) || g.segment != c->victim ||
+	     g.epoch != store->segments.array[c->victim].epoch || g.first_block != c->parsed))
+		rc = -E_CORRUPT;
+	if (rc == -ENOSPC || (rc == 0 && g.header_blocks + g.data_blocks > left))
+		rc = -EAGAIN;
+	if (rc < 0)
+		return c->read_end == c->end && rc == -EAGAIN ? -E_CORRUPT : rc;
+	/* The CRCs that count are the index's. */
+	format_group_entries(p, &g, c->entries, c->entry_crcs);
+	for (uint32_t i = 0; i < g.entry_count; i++)
+		if (c->entries[i].kind == FORMAT_DATA)
+			note_live(store, &c->entries[i],
+				  c->base + c->parsed + g.header_blocks + c->entries[i].data_first);
+	c->parsed += g.header_blocks + g.data_blocks;
+	return 0;
+}
+
+static int by_key(const void *a, const void *b)
+{
+	const struct cleaner_block *ba = a, *bb = b;
+
+	if (ba->volume != bb->volume)
+		return ba->volume > bb->volume ? 1 : -1;
+	if (ba->chunk != bb->chunk)
+		return ba->chunk > bb->chunk ? 1 : -1;
+	return (ba->block > bb->block) - (ba->block < bb->block);
+}
+
+static void begin_moving(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+
+	qsort(c->blocks, c->block_count, sizeof *c->blocks, by_key);
+	for (uint32_t i = 0; i < c->block_count; i++)
+		c->crcs[i] = c->blocks[i].crc;
+	c->next = 0;
+	c->state = CLEANER_MOVING;
+}
+
+static void parse(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+
+	while (c->parsed < c->read_end) {
+		int rc = parse_group(store);
+
+		if (rc == -EAGAIN)
+			return;
+		/* A damaged header: what it covers isn't found, but what follows is. */
+		if (rc < 0)
+			c->parsed++;
+	}
+}
+
+/* -- moving ---------------------------------------------------------------------------------------
+ */
+
+/* Blocks from `first` that can move as one: one after the other, before and after, of one version.
+ */
+static uint32_t run_length(const struct cleaner *c, uint32_t first, uint32_t max)
+{
+	const struct cleaner_block *a = &c->blocks[first];
+	uint32_t n = 1;
+
+	while (n < max && first + n < c->block_count) {
+		const struct cleaner_block *b = &c->blocks[first + n];
+
+		if (b->volume != a->volume || b->chunk != a->chunk || b->block != a->block + n ||
+		    b->version != a->version || b->location != a->location + n)
+			break;
+		n++;
+	}
+	return n;
+}
+
+static void move_some(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+	uint32_t left = CLEANER_STEP_BLOCKS;
+
+	while (left > 0 && c->next < c->block_count) {
+		struct cleaner_move *m = &c->moves[c->moves_in_flight++];
+
+		m->item = (struct item){.kind = ITEM_MOVE};
+		m->first = c->next;
+		m->count = run_length(c, c->next, left);
+		c->next += m->count;
+		left -= m->count;
+		wlog_submit(store, &m->item, WLOG_COLD, true);
+	}
+}
+
+void cleaner_describe(const struct item *item, struct format_entry *e, const uint8_t **ret_data,
+		      const uint32_t **ret_crcs)
+{
+	const struct cleaner_move *m =
+	    (const struct cleaner_move *)(const void *)((const char *)item -
+							offsetof(struct cleaner_move, item));
+	const struct cleaner *c = m->cleaner;
+	const struct cleaner_block *b = &c->blocks[m->first];
+
+	*e = (struct format_entry){
+	    .kind = FORMAT_DATA,
+	    .flags = FORMAT_FLAG_MOVE,
+	    .block_count = (uint16_t)m->count,
+	    .block = b->block,
+	    .volume = b->volume,
+	    .chunk = b->chunk,
+	    .version = b->version,
+	};
+	*ret_data = c->buffer + (size_t)(b->location - c->base) * BLOCK_SIZE;
+	*ret_crcs = &c->crcs[m->first];
+}
+
+uint32_t cleaner_moved_from(const struct item *item, block_no_t block)
+{
+	const struct cleaner_move *m =
+	    (const struct cleaner_move *)(const void *)((const char *)item -
+							offsetof(struct cleaner_move, item));
+	const struct cleaner_block *b = &m->cleaner->blocks[m->first];
+
+	return b->location + (block - b->block);
+}
+
+void cleaner_moved(struct store *store, struct item *item, int status)
+{
+	struct cleaner_move *m = container_of(item, struct cleaner_move, item);
+	struct cleaner *c = &store->cleaner;
+
+	if (status < 0) {
+		c->damaged = true;
+	} else {
+		store->stats.moved_blocks += m->count;
+		earn(store, c->gain * m->count / MAX(1u, c->block_count));
+	}
+	if (--c->moves_in_flight == 0)
+		tick(store);
+}
+
+/* -- steps ----------------------------------------------------------------------------------------
+ */
+
+static uint64_t pause_ns(const struct store *store)
+{
+	const struct space *space = &store->space;
+	uint32_t reclaimed = space_reclaimed(store);
+
+	if (reclaimed <= space->tight_below || space->clean_below <= space->tight_below)
+		return 0;
+	return MIN(CLEANER_PAUSE_MAX_NS, CLEANER_PAUSE_MAX_NS * (reclaimed - space->tight_below) /
+					     (space->clean_below - space->tight_below));
+}
+
+static void pause_then_tick(struct store *store)
+{
+	reactor_timer_arm(store->reactor, &store->cleaner.pause,
+			  reactor_now_ns(store->reactor) + pause_ns(store));
+}
+
+static void pause_fire(struct reactor_timer *timer)
+{
+	tick(container_of(timer, struct store, cleaner.pause));
+}
+
+static void read_done(struct disk_op *op, int status)
+{
+	struct store *store = container_of(op, struct store, cleaner.op);
+	struct cleaner *c = &store->cleaner;
+
+	c->reading = false;
+	c->read_end += (uint32_t)(op->size / BLOCK_SIZE);
+	if (status < 0) {
+		/* What was found before can still be moved; what follows stays. */
+		c->damaged = true;
+		c->end = c->parsed;
+		c->read_end = c->parsed;
+	}
+	parse(store);
+	if (c->read_end == c->end)
+		begin_moving(store);
+	pause_then_tick(store);
+	store_close_tick(store);
+}
+
+static void finish_victim(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+	struct segment *s = &store->segments.array[c->victim];
+
+	c->state = CLEANER_IDLE;
+	if (s->live == 0)
+		store->stats.cleaned_segments++;
+	else if (store->index.graves == NULL || c->damaged)
+		s->stuck = true;
+	checkpoint_consider(store);
+	wlog_kick(store);
+}
+
+/* Nothing can be gained. Who waits for space waits in vain, unless something else is under way. */
+static void starve(struct store *store)
+{
+	const struct segments *t = &store->segments;
+
+	store->cleaner.starving = true;
+	if (t->empty_count > 0 || store->index.graves != NULL ||
+	    store->checkpoint.state != CHECKPOINT_IDLE) {
+		checkpoint_consider(store);
+		return;
+	}
+	if (store->wlog.streams[WLOG_HOT].stalled && !space_may_open(store, SPACE_CLIENT))
+		wlog_no_space(store, WLOG_HOT);
+	if (store->wlog.streams[WLOG_COLD].stalled && !space_may_open(store, SPACE_RESYNC))
+		wlog_no_space(store, WLOG_COLD);
+}
+
+static void begin_victim(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+	struct segments *t = &store->segments;
+	bool waits;
+	uint32_t no = choose(store, &waits);
+
+	if (no == SEGMENT_NONE) {
+		if (waits && t->empty_count > 0)
+			checkpoint_want(store);
+		else
+			starve(store);
+		return;
+	}
+	c->starving = false;
+	c->state = CLEANER_READING;
+	c->victim = no;
+	c->base = segments_first_block(t, no);
+	c->end = t->array[no].used;
+	c->read_end = 0;
+	c->parsed = 0;
+	c->block_count = 0;
+	c->damaged = false;
+	c->gain = gain_of(t, &t->array[no]);
+	read_next(store);
+}
+
+static void tick(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+
+	if (c->reading || c->moves_in_flight > 0)
+		return;
+	if (store->closing || store->failed != 0) {
+		c->state = CLEANER_IDLE;
+		store_close_tick(store);
+		return;
+	}
+	switch (c->state) {
+	case CLEANER_IDLE:
+		if (is_wanted(store))
+			begin_victim(store);
+		return;
+	case CLEANER_READING:
+		read_next(store);
+		return;
+	case CLEANER_MOVING:
+		if (c->next < c->block_count) {
+			move_some(store);
+			return;
+		}
+		finish_victim(store);
+		pause_then_tick(store);
+		return;
+	}
+	INVARIANT(false);
+}
+
+void cleaner_kick(struct store *store)
+{
+	if (store->cleaner.state == CLEANER_IDLE && store->cleaner.pause.heap_slot == 0 &&
+	    is_wanted(store))
+		pause_then_tick(store);
 }

@@ -1,25 +1,95 @@
-/* The cleaner */
+/* The cleaner: makes whole segments free again by moving what is live in them to the cold stream.
+ *
+ *   IDLE --space is low, victim found--> READING --read and parsed--> MOVING --all moved--> IDLE
+ *
+ * READING: the victim is read in large pieces, and its groups parsed; what the index still refers
+ * to is noted. MOVING: sorted by volume, chunk and block, so that what was scattered lies together
+ * again, it is given to the cold stream bit by bit, under its original versions. A block that was
+ * written meanwhile keeps its new place: a move holds only where the index still has the old
+ * location. The victim is then empty, and the next checkpoint makes it free (segment.h).
+ *
+ * Which one: by benefit and cost, (1 - u) * age / (1 + u) for the share u that is live; the
+ * emptiest when space is tight. One in which nothing can be gained is never taken, so it comes to
+ * rest.
+ *
+ * How fast: one read or one group in flight; with pauses, which shrink as space does. When space is
+ * tight clients pay: each of their groups costs credit, which is earned by what moving will free.
+ *
+ * Failure: what can not be read or does not check stays where it is; the segment is stuck, and not
+ * taken again until it is empty by itself. */
 #ifndef STORE_CLEANER_H
 #define STORE_CLEANER_H
 
 #include "engine/store/item.h"
 
+#define CLEANER_READ_BYTES   (1u << 20)
+#define CLEANER_STEP_BLOCKS  256u /* moved at a time */
+#define CLEANER_PAUSE_MAX_NS (4 * NS_PER_MS)
+
+enum cleaner_state { CLEANER_IDLE, CLEANER_READING, CLEANER_MOVING };
+
+struct cleaner_block {
+	volume_id_t volume;
+	chunk_no_t chunk;
+	block_no_t block;
+	version_t version;
+	uint32_t location;
+	uint32_t crc;
+};
+
+struct cleaner_move {
+	struct item item;
+	uint32_t first; /* in blocks */
+	uint32_t count;
+	struct cleaner *cleaner;
+};
+
 struct cleaner {
-	int x;
+	enum cleaner_state state;
+	bool starving; /* space is low, but there is nothing to gain */
+	bool reading;  /* op is in flight */
+	uint32_t moves_in_flight;
+	uint32_t victim;
+	uint32_t end;	   /* blocks of it that were written */
+	uint32_t read_end; /* blocks that are in the buffer */
+	uint32_t parsed;   /* blocks that were looked at */
+	bool damaged;	   /* something could not be read */
+	struct disk_op op;
+	uint8_t *buffer;	      /* a segment */
+	uint32_t base;		      /* the device's block of its first block */
+	struct cleaner_block *blocks; /* found live; a segment's at most */
+	uint32_t *crcs;		      /* of blocks, once sorted */
+	uint32_t block_count;
+	uint32_t next; /* of blocks, to be moved */
+	struct format_entry entries[FORMAT_GROUP_ENTRIES_MAX]; /* of the group being parsed */
+	uint32_t entry_crcs[FORMAT_GROUP_DATA_MAX];
+	uint64_t gain; /* blocks that are free when the victim is */
+	struct cleaner_move moves[CLEANER_STEP_BLOCKS];
+	struct reactor_timer pause;
 };
 
 int cleaner_init(struct store *store);
 void cleaner_deinit(struct store *store);
+
+/* Space may be low: looks whether there is something to do. */
 void cleaner_kick(struct store *store);
+
+/* Nothing in flight. */
 bool cleaner_is_idle(const struct store *store);
 
 /* -- for the log ------------------------------------------------------------------------------ */
 
 void cleaner_describe(const struct item *item, struct format_entry *ret_entry,
 		      const uint8_t **ret_data, const uint32_t **ret_crcs);
+
+/* Where a block of a move was. */
 uint32_t cleaner_moved_from(const struct item *item, block_no_t block);
 void cleaner_moved(struct store *store, struct item *item, int status);
+
+/* May a group with data be written to this stream now? If not, the cleaner kicks the pump later. */
 bool cleaner_lets_write(struct store *store, uint8_t stream);
+
+/* A group with so many blocks is written. */
 void cleaner_charge(struct store *store, uint8_t stream, uint32_t blocks);
 
 #endif

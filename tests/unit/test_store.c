@@ -66,6 +66,101 @@ START_TEST(random_work_matches_the_model)
 }
 END_TEST
 
+/* -- space ----------------------------------------------------------------------------------------
+ */
+
+/* Fills every block of the volumes that the model knows, so far as the device takes it. */
+static void fill(struct rig *rig, uint32_t chunks)
+{
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+		for (uint32_t chunk = 0; chunk < chunks; chunk++)
+			for (block_no_t block = 0; block < RIG_BLOCKS; block += 64) {
+				rig_write(rig, STORE_DATA, volume, chunk, block, 64);
+				rig_drain_to(rig, 8);
+			}
+	ck_assert(rig_drain(rig));
+}
+
+START_TEST(a_full_device_refuses_and_reads_go_on)
+{
+	struct store_stats stats;
+	struct rig rig;
+
+	/* 12 MiB are wanted; of 13 segments 4 are the reserve. */
+	rig_init(&rig, 1, 15);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	fill(&rig, RIG_CHUNKS);
+	store_get_stats(rig.store, &stats);
+	ck_assert_uint_gt(rig.refused, 0);
+	ck_assert_uint_gt(stats.live_bytes, stats.size_bytes - 2 * 64 * BLOCK_SIZE);
+	rig_verify(&rig);
+	/* What is overwritten or given back needs no more than there is. */
+	rig.refused = 0;
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 0, 64)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DISCARD, 0, 0, 0, 64)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 2, 0, 64)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 2, 64, 64)), -ENOSPC);
+	rig_verify(&rig);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* A device of which `used_mib` of live data are overwritten at random, many times its size. */
+static void overwrite(uint64_t seed, uint32_t disk_mib, uint32_t writes, uint32_t max_blocks,
+		      bool primes)
+{
+	struct store_stats stats;
+	struct rig rig;
+
+	rig_init(&rig, seed, disk_mib);
+	rig.primes = primes;
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	fill(&rig, RIG_CHUNKS);
+	ck_assert_uint_eq(rig.refused, 0);
+	for (uint32_t i = 0; i < writes; i++) {
+		uint32_t count = (uint32_t)sim_random_range(rig.world, 1, max_blocks);
+
+		rig_write(&rig, STORE_DATA, (uint32_t)sim_random_below(rig.world, RIG_VOLUMES),
+			  (uint32_t)sim_random_below(rig.world, RIG_CHUNKS),
+			  (block_no_t)sim_random_below(rig.world, RIG_BLOCKS - count + 1), count);
+		rig_drain_to(&rig, 16);
+		if (i % 1000 == 999) {
+			ck_assert(rig_drain(&rig));
+			rig_verify(&rig);
+		}
+	}
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_eq(rig.refused, 0);
+	store_get_stats(rig.store, &stats);
+	ck_assert_uint_gt(stats.cleaned_segments, 3);
+	if (getenv("STORE_TEST_VERBOSE") != NULL)
+		fprintf(stderr,
+			"disk %u MiB, live %.1f of %.1f MiB: %lu segments cleaned, %lu blocks "
+			"written, %lu moved, %lu checkpoints\n",
+			disk_mib, (double)stats.live_bytes / (double)MIB,
+			(double)stats.size_bytes / (double)MIB, stats.cleaned_segments,
+			stats.blocks_written, stats.moved_blocks, stats.checkpoints);
+	rig_verify(&rig);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+
+START_TEST(overwriting_goes_on_for_ever)
+{
+	/* 12 MiB live. Bound of what may be live: 12.2, 13.1, 15, 28 MiB. */
+	static const uint32_t disks[] = {22, 23, 25, 40};
+
+	overwrite((uint64_t)_i + 1, disks[_i % 4], 3000, _i < 4 ? 24 : 2, _i == 2);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("store");
@@ -76,6 +171,8 @@ int main(void)
 	tcase_set_timeout(tc, 100);
 	tcase_add_test(tc, what_was_written_is_read);
 	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 16);
+	tcase_add_test(tc, a_full_device_refuses_and_reads_go_on);
+	tcase_add_loop_test(tc, overwriting_goes_on_for_ever, 0, 8);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
