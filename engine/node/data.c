@@ -56,7 +56,7 @@ int node_requests_reserve(struct node_shard *shard, struct node_session *s)
 	const uint32_t spare = left > others + least ? left - others - least : 0;
 
 	PRE(s->reserved == 0);
-	s->inflight_max = MIN(NODE_INFLIGHT_MIN + spare / 8, NODE_INFLIGHT_MAX);
+	s->inflight_max = MIN(NODE_INFLIGHT_MIN + spare / 4, NODE_INFLIGHT_MAX);
 	/* A quarter more than it is told: it may hear an answer, and ask again, before we hear that
 	 * the answer was sent. */
 	s->reserved = s->inflight_max + s->inflight_max / 4;

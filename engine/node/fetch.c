@@ -54,7 +54,7 @@ static struct node_fetch *fetch_take(struct node_shard *shard)
 		return NULL;
 	fetch = calloc(1, sizeof(*fetch));
 	if (fetch != NULL)
-		shard->fetch_count++;
+		shard->fetches[shard->fetch_count++] = fetch;
 	return fetch;
 }
 
@@ -68,14 +68,9 @@ static void fetch_give_back(struct node_shard *shard, struct node_fetch *fetch)
 
 void node_fetch_free_all(struct node_shard *shard)
 {
-	struct node_fetch *fetch = shard->free_fetches;
-
-	while (fetch != NULL) {
-		struct node_fetch *next = fetch->next;
-
-		free(fetch);
-		fetch = next;
-	}
+	for (uint32_t i = 0; i < shard->fetch_count; i++)
+		free(shard->fetches[i]);
+	shard->fetch_count = 0;
 	shard->free_fetches = NULL;
 }
 

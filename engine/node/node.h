@@ -35,14 +35,14 @@
 #define NODE_SESSIONS_MAX  256u
 #define NODE_INFLIGHT_MAX  1024u
 #define NODE_INFLIGHT_MIN  16u	  /* what the last of all sessions still gets */
-#define NODE_REQUESTS_MAX  12288u /* data requests of all sessions of a shard */
+#define NODE_REQUESTS_MAX  10240u /* data requests of all sessions of a shard */
 #define NODE_RX_MEMORY_MAX (384u << 20)
 #define NODE_TX_MEMORY_MAX (64u << 20)
 /* What the two grow to at most, and what start takes: for reactor_config.memory_bytes. */
 #define NODE_SHARD_MEMORY_MAX (NODE_RX_MEMORY_MAX + NODE_TX_MEMORY_MAX)
 #define NODE_CONTROLS_MAX     1024u /* control requests of a session that are being carried out */
 #define NODE_PULLS_ACTIVE_MAX 4u    /* of a shard; more wait for their turn */
-#define NODE_FETCHES_MAX      16u   /* of a shard, as the source; more wait */
+#define NODE_FETCHES_MAX      8u    /* of a shard, as the source; more wait */
 #define NODE_HELLO_TIMEOUT_MS 5000u
 
 struct node_shard;

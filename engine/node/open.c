@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
@@ -308,14 +309,15 @@ out:
 	free(list);
 }
 
-struct changes_job {
+struct node_changes {
+	struct node_changes *prev, *next; /* of the session */
 	struct node_session *session;
 	uint64_t request_id;
 	struct store_changes_op op;
 	struct store_change changes[STORE_CHANGES_MAX];
 };
 
-static void changes_answer(const struct changes_job *job)
+static void changes_answer(const struct node_changes *job)
 {
 	const uint32_t count = job->op.count;
 	Pave__V1__Change *items = malloc((count + 1) * sizeof(*items));
@@ -349,7 +351,7 @@ out:
 
 static void changes_done(struct store_changes_op *op, int status)
 {
-	struct changes_job *job = container_of(op, struct changes_job, op);
+	struct node_changes *job = container_of(op, struct node_changes, op);
 	struct node_session *s = job->session;
 
 	if (status == 0)
@@ -358,14 +360,25 @@ static void changes_done(struct store_changes_op *op, int status)
 		changes_answer(job);
 	else
 		node_session_fail(s, job->request_id, status, "the changes could not be listed");
+	DL_DELETE(s->changes, job);
 	free(job);
 	node_session_control_end(s);
+}
+
+void node_changes_destroy_all(struct node_session *s)
+{
+	struct node_changes *job, *tmp;
+
+	DL_FOREACH_SAFE (s->changes, job, tmp) {
+		DL_DELETE(s->changes, job);
+		free(job);
+	}
 }
 
 static void handle_changes(struct node_session *s, uint64_t request_id,
 			   const Pave__V1__Changes *ask)
 {
-	struct changes_job *job;
+	struct node_changes *job;
 
 	if (ask->from >= s->chunk_blocks) {
 		node_session_fail(s, request_id, -EINVAL,
@@ -380,6 +393,7 @@ static void handle_changes(struct node_session *s, uint64_t request_id,
 		node_session_control_end(s);
 		return;
 	}
+	DL_APPEND(s->changes, job);
 	job->session = s;
 	job->request_id = request_id;
 	job->op = (struct store_changes_op){

@@ -20,6 +20,7 @@
  * for again begins anew, harmlessly. A source that does not answer for PULL_STALL_MS: -ETIMEDOUT.
  *
  * A completion only records its result and defers the tick. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,9 +32,15 @@
 #include "engine/base/log.h"
 #include "engine/node/shard.h"
 
-#define PULL_BATCHES	3u
+#define PULL_BATCHES	2u
 #define PULL_STALL_MS	10000u
 #define PULL_REQUEST_ID ((uint64_t)1 << 63) /* of FETCH; apart from those of control requests */
+
+/* What the node asks of the store at once leaves room for control requests. */
+static_assert(NODE_REQUESTS_MAX + NODE_PULLS_ACTIVE_MAX * PULL_BATCHES * RUN_TABLE_RUNS_MAX +
+		      NODE_FETCHES_MAX * RUN_TABLE_BLOCKS_MAX <
+		  STORE_OPS_MAX,
+	      "bounded by what the store takes");
 
 enum pull_state {
 	PULL_WAITING,

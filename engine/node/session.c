@@ -96,6 +96,7 @@ void node_session_destroy(struct node_session *s)
 	struct node_shard *shard = s->shard;
 
 	node_pull_destroy_all(s);
+	node_changes_destroy_all(s);
 	if (s->volume != NULL)
 		node_shard_put_volume(shard, s->volume);
 	permit_deinit(&s->permit);

@@ -23,6 +23,7 @@
 struct node_session;
 struct node_fetch;
 struct node_pull;
+struct node_changes;
 
 /* One data request, from its arrival until its answer was handed to the network. */
 struct node_request {
@@ -90,6 +91,7 @@ struct node_session {
 	bool fencing;
 	uint64_t open_request; /* the request_id of the Open that waits for the fence */
 	struct node_pull *pulls;
+	struct node_changes *changes; /* lists that are being made */
 };
 
 struct node_shard {
@@ -109,8 +111,9 @@ struct node_shard {
 	struct node_request *waiting, *waiting_last; /* reads and fetches without memory */
 	struct reactor_task serve_task;
 
-	struct node_fetch *free_fetches;
+	struct node_fetch *fetches[NODE_FETCHES_MAX]; /* made so far */
 	uint32_t fetch_count;
+	struct node_fetch *free_fetches;
 	struct node_pull *waiting_pulls;
 	uint32_t pulls_active;
 
@@ -177,6 +180,8 @@ void node_session_hello(struct node_session *s, uint64_t request_id, const Pave_
 
 /* rpc.handle of a session. */
 void node_session_handle(struct rpc *rpc, const struct rpc_request *request, void *arg);
+
+void node_changes_destroy_all(struct node_session *s); /* node_shard_abandon */
 
 /* -- data.c ----------------------------------------------------------------------------------- */
 

@@ -1,0 +1,568 @@
+/* The node's data path and gates: what is served, and what is refused by the node itself, with
+ * nothing stored. On simulated seams; the same against a real process:
+ * tests/integration/node_refuses.c. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/crc32c.h"
+#include "tests/unit/test_node_rig.h"
+
+static struct rig *rig;
+static struct peer_host host, other;
+static uint8_t *data, *back;
+
+static void setup(void)
+{
+	rig = rig_create(1);
+	data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	back = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	peer_fill(data, IO_BLOCKS_MAX, 1);
+	memset(&host, 0, sizeof(host));
+	memset(&other, 0, sizeof(other));
+}
+
+static void teardown(void)
+{
+	peer_host_close(&host);
+	peer_host_close(&other);
+	rig_destroy(rig);
+	free(data);
+	free(back);
+}
+
+static struct node_stats stats_of(uint32_t node)
+{
+	struct node_stats stats;
+
+	node_shard_get_stats(rig->nodes[node].shard, &stats);
+	return stats;
+}
+
+static version_t v(generation_t generation, uint64_t seq)
+{
+	return version_make(generation, seq);
+}
+
+/* A write is refused with this code, and the store has not heard of it. */
+static void expect_refused(struct peer_host *h, generation_t generation, int code)
+{
+	struct store_stats before, after;
+
+	store_get_stats(rig->nodes[0].store, &before);
+	ck_assert_int_eq(peer_host_write(h, 3, 0, 1, v(generation, 900), data), code);
+	ck_assert_int_eq(peer_host_write(h, 3, 64, 32, v(generation, 901), data), code);
+	ck_assert_int_eq(peer_host_zero(h, 3, 0, 1, v(generation, 902), false), code);
+	store_get_stats(rig->nodes[0].store, &after);
+	ck_assert_uint_eq(before.writes, after.writes);
+	ck_assert_uint_eq(before.blocks_written, after.blocks_written);
+}
+
+/* -- served ----------------------------------------------------------------------------------- */
+
+START_TEST(test_write_and_read)
+{
+	static const uint32_t counts[] = {1, 4, 5, 16, 17, 32, 64, 200, 256};
+	block_no_t block = 10;
+
+	rig_open(rig, &host, 0, 1);
+	for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
+		ck_assert_int_eq(
+		    peer_host_write(&host, 2, block, counts[i], v(1, i + 1), data + 4096 * 0), 0);
+		memset(back, 0xee, IO_SIZE_MAX);
+		ck_assert_int_eq(peer_host_read(&host, 2, block, counts[i], back), 0);
+		ck_assert_mem_eq(back, data, counts[i] * BLOCK_SIZE);
+		block += counts[i];
+	}
+	ck_assert_uint_eq(stats_of(0).writes, ARRAY_SIZE(counts));
+	ck_assert_uint_eq(stats_of(0).reads, ARRAY_SIZE(counts));
+}
+END_TEST
+
+START_TEST(test_holes_zeroes_and_discard)
+{
+	const uint8_t *zeroes = calloc(8, BLOCK_SIZE);
+
+	rig_open(rig, &host, 0, 1);
+	ck_assert_int_eq(peer_host_read(&host, 5, 100, 8, back), 0);
+	ck_assert_mem_eq(back, zeroes, 8 * BLOCK_SIZE);
+	ck_assert_int_eq(peer_host_write(&host, 5, 100, 8, v(1, 1), data), 0);
+	ck_assert_int_eq(peer_host_zero(&host, 5, 101, 2, v(1, 2), false), 0);
+	ck_assert_int_eq(peer_host_zero(&host, 5, 105, 2, v(1, 3), true), 0);
+	ck_assert_int_eq(peer_host_read(&host, 5, 100, 8, back), 0);
+	memset(data + BLOCK_SIZE, 0, 2 * BLOCK_SIZE);
+	memset(data + 5 * BLOCK_SIZE, 0, 2 * BLOCK_SIZE);
+	ck_assert_mem_eq(back, data, 8 * BLOCK_SIZE);
+	free((void *)(uintptr_t)zeroes);
+}
+END_TEST
+
+static Pave__V1__ChunksReply *ask_chunks(struct peer_host *h, uint32_t from, uint32_t max)
+{
+	Pave__V1__Chunks ask = PAVE__V1__CHUNKS__INIT;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+
+	ask.from = from;
+	ask.max = max;
+	message.body_case = PAVE__V1__CONTROL__BODY_CHUNKS;
+	message.chunks = &ask;
+	ck_assert_int_eq(peer_host_ask(h, &message), 0);
+	return h->call_reply->chunks_reply;
+}
+
+static Pave__V1__ChangesReply *ask_changes(struct peer_host *h, uint32_t chunk, version_t above)
+{
+	Pave__V1__Changes ask = PAVE__V1__CHANGES__INIT;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+
+	ask.chunk = chunk;
+	ask.above = above;
+	message.body_case = PAVE__V1__CONTROL__BODY_CHANGES;
+	message.changes = &ask;
+	ck_assert_int_eq(peer_host_ask(h, &message), 0);
+	return h->call_reply->changes_reply;
+}
+
+START_TEST(test_chunks_and_changes)
+{
+	Pave__V1__ChunksReply *chunks;
+	Pave__V1__ChangesReply *changes;
+
+	rig_open(rig, &host, 0, 1);
+	ck_assert_uint_eq(ask_chunks(&host, 0, 0)->n_chunks, 0);
+	for (chunk_no_t c = 1; c < 6; c += 2)
+		ck_assert_int_eq(peer_host_write(&host, c, 8, 4, v(1, c), data), 0);
+	ck_assert_int_eq(peer_host_write(&host, 3, 20, 2, v(1, 9), data), 0);
+	ck_assert_int_eq(peer_host_watermark(&host, 3, v(1, 4)), 0);
+	chunks = ask_chunks(&host, 0, 2);
+	ck_assert_uint_eq(chunks->n_chunks, 2);
+	ck_assert(chunks->more);
+	ck_assert_uint_eq(chunks->chunks[0]->chunk, 1);
+	ck_assert_uint_eq(chunks->chunks[1]->chunk, 3);
+	ck_assert_uint_eq(chunks->chunks[1]->watermark, v(1, 4));
+	ck_assert_uint_eq(chunks->chunks[1]->newest, v(1, 9));
+	chunks = ask_chunks(&host, chunks->next, 2);
+	ck_assert_uint_eq(chunks->n_chunks, 1);
+	ck_assert(!chunks->more);
+	ck_assert_uint_eq(chunks->chunks[0]->chunk, 5);
+	changes = ask_changes(&host, 3, v(1, 4));
+	ck_assert_uint_eq(changes->n_changes, 1);
+	ck_assert_uint_eq(changes->changes[0]->block, 20);
+	ck_assert_uint_eq(changes->changes[0]->block_count, 2);
+	ck_assert_uint_eq(changes->changes[0]->version, v(1, 9));
+	ck_assert(!changes->more);
+}
+END_TEST
+
+/* Many requests at once, as many as it is told; all are answered. */
+START_TEST(test_inflight)
+{
+	static struct peer_request *q[2048];
+	uint32_t count;
+
+	rig_open(rig, &host, 0, 1);
+	count = host.inflight_max;
+	ck_assert_uint_eq(count, NODE_INFLIGHT_MAX);
+	for (uint32_t i = 0; i < count; i++)
+		q[i] = peer_host_send(&host,
+				      (struct frame){.op = FRAME_WRITE,
+						     .chunk = 1,
+						     .block = i % 100,
+						     .block_count = 1,
+						     .version = v(1, i + 1)},
+				      data, false);
+	for (uint32_t i = 0; i < count; i++) {
+		ck_assert(peer_host_wait(&host, q[i]));
+		ck_assert_int_eq(q[i]->status, 0);
+		peer_request_free(q[i]);
+	}
+	/* Reads of 1 MiB, over the memory that there is: they wait for each other. */
+	for (uint32_t i = 0; i < 200; i++)
+		q[i] = peer_host_send(
+		    &host, (struct frame){.op = FRAME_READ, .chunk = 1, .block_count = 256}, NULL,
+		    false);
+	for (uint32_t i = 0; i < 200; i++) {
+		ck_assert(peer_host_wait(&host, q[i]));
+		ck_assert_int_eq(q[i]->status, 0);
+		peer_request_free(q[i]);
+	}
+	ck_assert_uint_gt(stats_of(0).waited_memory, 0);
+	ck_assert_uint_le(stats_of(0).memory_bytes, NODE_SHARD_MEMORY_MAX);
+	ck_assert_uint_eq(stats_of(0).dropped, 0);
+}
+END_TEST
+
+/* -- refused ---------------------------------------------------------------------------------- */
+
+START_TEST(test_no_volume_open)
+{
+	rig_host(rig, &host, 0);
+	expect_refused(&host, 1, -E_NO_PERMIT);
+}
+END_TEST
+
+START_TEST(test_permit_expires)
+{
+	struct peer_permit p;
+
+	rig_open(rig, &host, 0, 1);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(1, 1), data), 0);
+	/* It ends early by the clock bound. */
+	rig_run_ms(rig, PERMIT_LIFETIME_MS - CLOCK_BOUND_NS / NS_PER_MS + 1);
+	expect_refused(&host, 1, -E_PERMIT_EXPIRED);
+	ck_assert_int_eq(peer_host_read(&host, 1, 0, 1, back), -E_PERMIT_EXPIRED);
+	ck_assert_int_eq(peer_host_watermark(&host, 1, v(1, 1)), -E_PERMIT_EXPIRED);
+	ck_assert_uint_eq(rig_chunks_held(&rig->nodes[0]), 1);
+	/* The next one opens the gate again. */
+	p = rig_permit(rig, 1, 2);
+	ck_assert_int_eq(rig_update(&host, &p), 0);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(1, 2), data), 0);
+	ck_assert_uint_gt(stats_of(0).refused_gate, 0);
+}
+END_TEST
+
+/* Keeps the permit fresh while ms pass. */
+static void run_with_permits(uint64_t ms, uint64_t *serial)
+{
+	for (uint64_t done = 0; done < ms; done += 1000) {
+		struct peer_permit p = rig_permit(rig, 1, ++*serial);
+
+		rig_update(&host, &p);
+		rig_run_ms(rig, 1000);
+	}
+}
+
+START_TEST(test_lease_expires)
+{
+	uint64_t serial = 1;
+
+	rig_open(rig, &host, 0, 1);
+	rig->pd.silent = true;
+	run_with_permits(PERMIT_LIFETIME_MS + PERMIT_RENEW_MS, &serial);
+	ck_assert_int_eq(rig->nodes[0].state.why, -E_LEASE_EXPIRED);
+	expect_refused(&host, 1, -E_LEASE_EXPIRED);
+	ck_assert_uint_eq(host.gate_closed_count, 1);
+	ck_assert_int_eq(host.gate_closed_why, -E_LEASE_EXPIRED);
+	rig->pd.silent = false;
+	rig_wait_lease(&rig->nodes[0], true);
+	run_with_permits(1000, &serial);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(1, 1), data), 0);
+}
+END_TEST
+
+START_TEST(test_site_is_withdrawn)
+{
+	const int64_t now = reactor_wall_ns(sim_reactor(rig->pd_process));
+	char *next = rig_revocations(rig, 2, "par", now - (int64_t)NS_PER_S);
+	struct peer_permit p;
+
+	rig_open(rig, &host, 0, 1);
+	/* Whatever the driver goes on saying. */
+	peer_pd_notice(&rig->pd, next);
+	ck_assert(sim_run_flag(rig->world, &host.gate_closed));
+	ck_assert_int_eq(host.gate_closed_why, -E_REVOKED);
+	expect_refused(&host, 1, -E_REVOKED);
+	rig->pd.revocations = next;
+	rig_run_ms(rig, 20000);
+	ck_assert_int_eq(rig->nodes[0].state.why, -E_REVOKED);
+	p = rig_permit(rig, 1, 2);
+	ck_assert_int_eq(rig_update(&host, &p), -E_REVOKED);
+	expect_refused(&host, 1, -E_REVOKED);
+	ck_assert_uint_eq(host.gate_closed_count, 1);
+	/* The other site is as it was. */
+	ck_assert_uint_ne(rig->nodes[1].state.deadline_ns, 0);
+	rig->pd.revocations = rig->revocations;
+	free(next);
+}
+END_TEST
+
+START_TEST(test_not_in_permit)
+{
+	struct peer_permit p;
+
+	rig_open(rig, &host, 0, 1);
+	p = rig_permit(rig, 1, 2);
+	p.nodes[0] = "n9";
+	ck_assert_int_eq(rig_update(&host, &p), -E_NOT_IN_PERMIT);
+	expect_refused(&host, 1, -E_NOT_IN_PERMIT);
+	ck_assert(sim_run_flag(rig->world, &host.gate_closed));
+	ck_assert_int_eq(host.gate_closed_why, -E_NOT_IN_PERMIT);
+	/* The older permit does not come back. */
+	p = rig_permit(rig, 1, 1);
+	ck_assert_int_eq(rig_update(&host, &p), -E_ROLLBACK);
+	expect_refused(&host, 1, -E_NOT_IN_PERMIT);
+	/* Nor does another host get in with one that does not name the node, or its site. */
+	rig_host(rig, &other, 0);
+	p = rig_permit(rig, 2, 1);
+	p.nodes[0] = "n9";
+	ck_assert_int_eq(rig_try_open(&other, &p), -E_NOT_IN_PERMIT);
+	p = rig_permit(rig, 2, 1);
+	p.sites[0] = "rbx";
+	ck_assert_int_eq(rig_try_open(&other, &p), -E_NOT_IN_PERMIT);
+	expect_refused(&other, 2, -E_NO_PERMIT);
+	/* What was refused has fenced nobody. */
+	ck_assert_uint_eq(store_generation(rig->nodes[0].store, RIG_VOLUME), 1);
+}
+END_TEST
+
+START_TEST(test_certificate_versions_differ)
+{
+	struct peer_permit p;
+
+	rig_open(rig, &host, 0, 1);
+	p = rig_permit(rig, 1, 2);
+	p.site_version = 2;
+	ck_assert_int_eq(rig_update(&host, &p), -E_STALE_EVIDENCE);
+	expect_refused(&host, 1, -E_STALE_EVIDENCE);
+}
+END_TEST
+
+START_TEST(test_forged_permits)
+{
+	struct peer_permit p;
+	Pave__V1__Signed *s;
+	struct demo stranger;
+	struct error err;
+
+	rig_host(rig, &host, 0);
+	ck_assert_int_eq(demo_init(&stranger, NULL, &err), 0);
+	p = rig_permit(rig, 1, 1);
+	p.key = demo_key(&stranger, DEMO_PLACEMENT);
+	ck_assert_int_eq(rig_try_open(&host, &p), -E_BAD_SIGNATURE);
+	p.key = demo_key(&rig->demo, DEMO_AUTHORITY);
+	ck_assert_int_eq(rig_try_open(&host, &p), -E_BAD_SIGNATURE);
+	p.key = NULL;
+	s = peer_permit_make(&p);
+	s->payload.data[s->payload.len / 2] ^= 1;
+	ck_assert_int_eq(peer_host_open(&host, s, RIG_CHUNK_SIZE), -E_BAD_SIGNATURE);
+	peer_permit_free(s);
+	p.demo = &stranger;
+	p.key = demo_key(&rig->demo, DEMO_PLACEMENT);
+	ck_assert_int_eq(rig_try_open(&host, &p), -E_WRONG_CLUSTER);
+	ck_assert_int_eq(peer_host_open(&host, NULL, RIG_CHUNK_SIZE), -E_NO_PERMIT);
+	p = rig_permit(rig, 1, 1);
+	p.issued_at -= 20 * (int64_t)NS_PER_S;
+	ck_assert_int_eq(rig_try_open(&host, &p), -E_PERMIT_EXPIRED);
+	expect_refused(&host, 1, -E_NO_PERMIT);
+	ck_assert_uint_eq(rig_chunks_held(&rig->nodes[0]), 0);
+	ck_assert_uint_eq(store_generation(rig->nodes[0].store, RIG_VOLUME), 0);
+	demo_deinit(&stranger);
+}
+END_TEST
+
+START_TEST(test_fencing)
+{
+	struct peer_permit p;
+
+	rig_open(rig, &host, 0, 1);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(1, 1), data), 0);
+	rig_open(rig, &other, 0, 2);
+	expect_refused(&host, 1, -E_FENCED);
+	ck_assert(sim_run_flag(rig->world, &host.gate_closed));
+	ck_assert_int_eq(host.gate_closed_why, -E_FENCED);
+	p = rig_permit(rig, 1, 2);
+	ck_assert_int_eq(rig_update(&host, &p), -E_FENCED);
+	peer_host_close(&host);
+	rig_host(rig, &host, 0);
+	ck_assert_int_eq(rig_try_open(&host, &p), -E_FENCED);
+	/* The same attachment may come again; its older connection goes on. */
+	p = rig_permit(rig, 2, 1);
+	ck_assert_int_eq(rig_try_open(&host, &p), 0);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(2, 1), data), 0);
+	ck_assert_int_eq(peer_host_write(&other, 1, 0, 1, v(2, 2), data), 0);
+	/* A version of another generation than the session's is no version. */
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(1, 7), data), -E_FENCED);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(3, 7), data), -EINVAL);
+	ck_assert_int_eq(peer_host_watermark(&host, 1, v(3, 7)), -EINVAL);
+	peer_host_close(&host);
+	peer_host_close(&other);
+	/* The fence is durable. */
+	rig_node_crash(&rig->nodes[0], SIM_POWER_LOSS);
+	rig_node_start(&rig->nodes[0]);
+	rig_wait_lease(&rig->nodes[0], true);
+	rig_host(rig, &host, 0);
+	p = rig_permit(rig, 1, 9);
+	ck_assert_int_eq(rig_try_open(&host, &p), -E_FENCED);
+	p = rig_permit(rig, 2, 9);
+	ck_assert_int_eq(rig_try_open(&host, &p), 0);
+	ck_assert_int_eq(peer_host_read(&host, 1, 0, 1, back), 0);
+	ck_assert_mem_eq(back, data, BLOCK_SIZE);
+}
+END_TEST
+
+START_TEST(test_bad_crc)
+{
+	static const uint32_t counts[] = {1, 4, 8, 256};
+
+	rig_open(rig, &host, 0, 1);
+	for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
+		struct peer_request *q = peer_host_send(&host,
+							(struct frame){.op = FRAME_WRITE,
+								       .chunk = 1,
+								       .block_count = counts[i],
+								       .version = v(1, i + 1)},
+							data, true);
+
+		ck_assert(peer_host_wait(&host, q));
+		ck_assert_int_eq(q->status, -E_BAD_CRC);
+		peer_request_free(q);
+	}
+	ck_assert_uint_eq(stats_of(0).refused_crc, ARRAY_SIZE(counts));
+	ck_assert_uint_eq(rig_chunks_held(&rig->nodes[0]), 0);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(1, 1), data), 0);
+}
+END_TEST
+
+START_TEST(test_out_of_the_chunk)
+{
+	const uint32_t blocks = RIG_CHUNK_SIZE / BLOCK_SIZE;
+
+	rig_open(rig, &host, 0, 1);
+	ck_assert_int_eq(peer_host_write(&host, 1, blocks, 1, v(1, 1), data), -EINVAL);
+	ck_assert_int_eq(peer_host_write(&host, 1, blocks - 1, 2, v(1, 1), data), -EINVAL);
+	ck_assert_int_eq(peer_host_zero(&host, 1, blocks - 1, 2, v(1, 1), false), -EINVAL);
+	ck_assert_int_eq(peer_host_read(&host, 1, blocks, 1, back), -EINVAL);
+	ck_assert_uint_eq(rig_chunks_held(&rig->nodes[0]), 0);
+	ck_assert_int_eq(peer_host_write(&host, 1, blocks - 1, 1, v(1, 1), data), 0);
+	peer_host_close(&host);
+	rig_host(rig, &host, 0);
+	for (uint64_t size = 0; size < 3; size++) {
+		static const uint64_t sizes[] = {0, CHUNK_SIZE_MIN / 2, 48u << 20};
+		struct peer_permit p = rig_permit(rig, 1, 2);
+		Pave__V1__Signed *s = peer_permit_make(&p);
+
+		ck_assert_int_eq(peer_host_open(&host, s, sizes[size]), -EINVAL);
+		peer_permit_free(s);
+	}
+}
+END_TEST
+
+START_TEST(test_read_only)
+{
+	struct peer_permit p;
+
+	rig_host(rig, &host, 0);
+	p = rig_permit(rig, 1, 1);
+	p.read_only = true;
+	ck_assert_int_eq(rig_try_open(&host, &p), 0);
+	expect_refused(&host, 1, -EROFS);
+	ck_assert_int_eq(peer_host_watermark(&host, 1, v(1, 1)), -EROFS);
+	ck_assert_int_eq(peer_host_read(&host, 1, 0, 1, back), 0);
+}
+END_TEST
+
+START_TEST(test_map_version)
+{
+	struct peer_permit p;
+
+	rig_host(rig, &host, 0);
+	p = rig_permit(rig, 1, 1);
+	p.map_version = 5;
+	ck_assert_int_eq(rig_try_open(&host, &p), 0);
+	p = rig_permit(rig, 1, 2);
+	p.map_version = 4;
+	ck_assert_int_eq(rig_update(&host, &p), -E_MAP_VERSION);
+	rig_host(rig, &other, 0);
+	ck_assert_int_eq(rig_try_open(&other, &p), -E_MAP_VERSION);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 1, v(1, 1), data), 0);
+}
+END_TEST
+
+/* Written, and durable; but the permit ends before the answer: never an acknowledgement. */
+START_TEST(test_expires_between_write_and_answer)
+{
+	struct peer_request *q;
+	struct peer_permit p;
+
+	rig_open(rig, &host, 0, 1);
+	sim_disk_set_slowness(rig->nodes[0].sim_disk, 200000);
+	q = peer_host_send(
+	    &host,
+	    (struct frame){.op = FRAME_WRITE, .chunk = 1, .block_count = 1, .version = v(1, 1)},
+	    data, false);
+	ck_assert(peer_host_wait(&host, q));
+	sim_disk_set_slowness(rig->nodes[0].sim_disk, 1);
+	ck_assert_int_eq(q->status, -E_PERMIT_EXPIRED);
+	peer_request_free(q);
+	ck_assert_uint_eq(stats_of(0).refused_late, 1);
+	ck_assert_uint_eq(stats_of(0).writes, 0);
+	/* It was carried out, which is allowed. */
+	p = rig_permit(rig, 1, 2);
+	ck_assert_int_eq(rig_update(&host, &p), 0);
+	ck_assert_int_eq(peer_host_read(&host, 1, 0, 1, back), 0);
+	ck_assert_mem_eq(back, data, BLOCK_SIZE);
+}
+END_TEST
+
+/* The process stands still between the write and the answer, for longer than the permit lives. */
+START_TEST(test_paused_between_write_and_answer)
+{
+	struct peer_request *q;
+
+	rig_open(rig, &host, 0, 1);
+	q = peer_host_send(
+	    &host,
+	    (struct frame){.op = FRAME_WRITE, .chunk = 1, .block_count = 1, .version = v(1, 1)},
+	    data, false);
+	while (rig_chunks_held(&rig->nodes[0]) == 0) {
+		struct store_stats stats;
+
+		store_get_stats(rig->nodes[0].store, &stats);
+		if (sim_disk_stats(rig->nodes[0].sim_disk)->writes > 0 && stats.writes > 0)
+			break;
+		ck_assert(!q->done);
+		ck_assert(sim_step(rig->world));
+	}
+	sim_process_pause(rig->nodes[0].process);
+	rig_run_ms(rig, PERMIT_LIFETIME_MS);
+	sim_process_resume(rig->nodes[0].process);
+	peer_host_wait(&host, q);
+	ck_assert_int_ne(q->status, 0);
+	peer_request_free(q);
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *s = suite_create("node");
+	TCase *served = tcase_create("served");
+	TCase *refused = tcase_create("refused");
+
+	tcase_add_checked_fixture(served, setup, teardown);
+	tcase_add_test(served, test_write_and_read);
+	tcase_add_test(served, test_holes_zeroes_and_discard);
+	tcase_add_test(served, test_chunks_and_changes);
+	tcase_add_test(served, test_inflight);
+	tcase_set_timeout(served, 60);
+	suite_add_tcase(s, served);
+	tcase_add_checked_fixture(refused, setup, teardown);
+	tcase_add_test(refused, test_no_volume_open);
+	tcase_add_test(refused, test_permit_expires);
+	tcase_add_test(refused, test_lease_expires);
+	tcase_add_test(refused, test_site_is_withdrawn);
+	tcase_add_test(refused, test_not_in_permit);
+	tcase_add_test(refused, test_certificate_versions_differ);
+	tcase_add_test(refused, test_forged_permits);
+	tcase_add_test(refused, test_fencing);
+	tcase_add_test(refused, test_bad_crc);
+	tcase_add_test(refused, test_out_of_the_chunk);
+	tcase_add_test(refused, test_read_only);
+	tcase_add_test(refused, test_map_version);
+	tcase_add_test(refused, test_expires_between_write_and_answer);
+	tcase_add_test(refused, test_paused_between_write_and_answer);
+	tcase_set_timeout(refused, 60);
+	suite_add_tcase(s, refused);
+	return s;
+}
+
+int main(void)
+{
+	SRunner *runner = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}

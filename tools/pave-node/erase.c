@@ -1,0 +1,132 @@
+/* erase: see erase.h.
+ *
+ * INVARIANT: the head of the list is the one under way; the next begins when its last chunk is
+ * done, or one of them has failed. */
+#include "tools/pave-node/erase.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+struct erasure {
+	struct erasure *next;
+	uint64_t token;
+	volume_id_t volume;
+	uint32_t count, done_count;
+	chunk_no_t chunks[]; /* UINT32_MAX alone: the whole volume */
+};
+
+struct eraser {
+	struct reactor *reactor;
+	struct store *store;
+	void (*erased)(uint64_t token, int status, void *arg);
+	void *arg;
+	struct erasure *list;
+	struct store_erase_op op;
+	bool busy;
+	struct reactor_task task;
+	bool stopping;
+	void (*stop_done)(void *arg);
+	void *stop_arg;
+};
+
+static void finish_head(struct eraser *e, int status)
+{
+	struct erasure *head = e->list;
+
+	LL_DELETE(e->list, head);
+	e->erased(head->token, status, e->arg);
+	free(head);
+}
+
+static void chunk_erased(struct store_erase_op *op, int status)
+{
+	struct eraser *e = container_of(op, struct eraser, op);
+
+	e->busy = false;
+	e->list->done_count++;
+	if (status != 0)
+		finish_head(e, status);
+	reactor_defer(e->reactor, &e->task);
+}
+
+static void eraser_end(struct eraser *e)
+{
+	void (*done)(void *arg) = e->stop_done;
+	void *arg = e->stop_arg;
+	struct erasure *x, *tmp;
+
+	LL_FOREACH_SAFE(e->list, x, tmp)
+	free(x);
+	free(e);
+	done(arg);
+}
+
+static void eraser_tick(struct reactor_task *task)
+{
+	struct eraser *e = container_of(task, struct eraser, task);
+
+	if (e->busy)
+		return;
+	if (e->stopping) {
+		eraser_end(e);
+		return;
+	}
+	while (e->list != NULL && e->list->done_count == e->list->count)
+		finish_head(e, 0);
+	if (e->list == NULL)
+		return;
+	e->busy = true;
+	e->op = (struct store_erase_op){
+	    .done = chunk_erased,
+	    .volume = e->list->volume,
+	    .chunk = e->list->chunks[e->list->done_count],
+	};
+	store_erase(e->store, &e->op);
+}
+
+int eraser_start(struct reactor *r, struct store *store,
+		 void (*erased)(uint64_t token, int status, void *arg), void *arg,
+		 struct eraser **ret_eraser)
+{
+	struct eraser *e = calloc(1, sizeof(*e));
+
+	if (e == NULL)
+		return -ENOMEM;
+	e->reactor = r;
+	e->store = store;
+	e->erased = erased;
+	e->arg = arg;
+	e->task.run = eraser_tick;
+	*ret_eraser = e;
+	return 0;
+}
+
+void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what)
+{
+	const uint32_t count = what->whole_volume ? 1 : (uint32_t)what->n_chunks;
+	struct erasure *x = calloc(1, sizeof(*x) + count * sizeof(x->chunks[0]));
+
+	if (x == NULL) {
+		e->erased(token, -ENOMEM, e->arg);
+		return;
+	}
+	x->token = token;
+	x->volume = what->volume;
+	x->count = count;
+	if (what->whole_volume)
+		x->chunks[0] = UINT32_MAX;
+	else if (count > 0)
+		memcpy(x->chunks, what->chunks, count * sizeof(x->chunks[0]));
+	LL_APPEND(e->list, x);
+	reactor_defer(e->reactor, &e->task);
+}
+
+void eraser_stop(struct eraser *e, void (*done)(void *arg), void *arg)
+{
+	e->stopping = true;
+	e->stop_done = done;
+	e->stop_arg = arg;
+	reactor_defer(e->reactor, &e->task);
+}

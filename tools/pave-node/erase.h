@@ -1,0 +1,23 @@
+/* Erasures that the placement driver asks for, one after the other, chunk by chunk.
+ *
+ * Thread: the reactor's. */
+#ifndef PAVE_NODE_ERASE_H
+#define PAVE_NODE_ERASE_H
+
+#include "control.pb-c.h"
+#include "engine/store/store.h"
+
+struct eraser;
+
+/* erased: called once for each eraser_add, when all of it is durable or failed. 0 or -ENOMEM. */
+int eraser_start(struct reactor *r, struct store *store,
+		 void (*erased)(uint64_t token, int status, void *arg), void *arg,
+		 struct eraser **ret_eraser);
+
+/* what is valid until this returns. Whoever adds bounds how many (LEASE_ERASES_MAX). */
+void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what);
+
+/* Those that have not begun are forgotten; done, never inline, when none is under way. */
+void eraser_stop(struct eraser *e, void (*done)(void *arg), void *arg);
+
+#endif

@@ -1,0 +1,456 @@
+/* pave-node: one node of the cluster: a device, its index, the answers to hosts, and the lease.
+ *
+ *   OPENING --device open--> SERVING --SIGTERM--> ENDING: lease, sessions, store, in this order
+ *
+ * Prints "ready ADDRESS" on stdout when it listens; a lease comes (and goes) later, and until then
+ * everything is refused. Exit codes: 0 ended by SIGTERM, all written; 1 failed; 2 usage.
+ *
+ * Under --dir: index (RocksDB), trust.json (the evidence seen). */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+#include "engine/node/node.h"
+#include "engine/reactor/io.h"
+#include "tools/common/daemon.h"
+#include "tools/pave-node/device.h"
+#include "tools/pave-node/erase.h"
+
+/* What the store's groups and buffers take of the reactor's memory, beside the node's. */
+#define STORE_MEMORY_MAX (256u << 20)
+
+enum phase { OPENING, SERVING, ENDING };
+
+struct node {
+	enum phase phase;
+	int exit_code;
+	const char *name, *site, *pd, *root, *dir, *device, *listen, *certificate;
+	uint64_t device_size;
+	bool insecure;
+	char index_path[4200];
+
+	struct reactor *reactor;
+	struct transport *transport;
+	struct trust *trust;
+	struct disk *disk;
+	struct kv *kv;
+	struct node_identity identity;
+	struct device_open opening;
+	struct store *store;
+	struct node_shard *shard;
+	struct node_lease *lease;
+	struct eraser *eraser;
+	struct error err; /* why it failed */
+};
+
+static const char usage[] =
+    "Usage: pave-node --name NAME --site SITE --pd HOST:PORT --root FILE --dir DIR --device PATH\n"
+    "Keeps copies of volumes on a device, and serves them to hosts that hold a permit.\n"
+    "\n"
+    "  --name NAME         of this node, unique in the cluster\n"
+    "  --site SITE         the site that it stands in\n"
+    "  --pd HOST:PORT      the placement driver\n"
+    "  --root FILE         the trust root (DSSE envelope)\n"
+    "  --dir DIR           for the index and the evidence seen\n"
+    "  --device PATH       block device or file; an empty one is formatted\n"
+    "  --device-size SIZE  creates the file with this size when it is not there, as 8GiB\n"
+    "  --listen HOST:PORT  default 127.0.0.1:0, any free port\n"
+    "  --certificate FILE  the site's certificate; default: the driver sends it\n"
+    "  --shards N          reactors; only 1 in this version\n"
+    "  --insecure          allow addresses other than loopback, without TLS\n"
+    "  --cluster-dir DIR   not looked at: the process names its cluster by it\n"
+    "  --log-level LEVEL   error, warn, info (default), debug\n"
+    "  --version, --help\n";
+
+/* -- ending ----------------------------------------------------------------------------------- */
+
+static void store_closed(void *arg)
+{
+	struct node *n = arg;
+
+	n->store = NULL;
+	log_info("node", "all is written; ending");
+	reactor_stop(n->reactor);
+}
+
+static void end_store(struct node *n)
+{
+	if (n->store != NULL)
+		store_close(n->store, store_closed, n);
+	else
+		reactor_stop(n->reactor);
+}
+
+static void erases_ended(void *arg)
+{
+	struct node *n = arg;
+
+	n->eraser = NULL;
+	end_store(n);
+}
+
+static void end_erases(struct node *n)
+{
+	if (n->eraser != NULL)
+		eraser_stop(n->eraser, erases_ended, n);
+	else
+		end_store(n);
+}
+
+static void shard_stopped(void *arg)
+{
+	struct node *n = arg;
+
+	n->shard = NULL;
+	end_erases(n);
+}
+
+static void end_shard(struct node *n)
+{
+	if (n->shard != NULL)
+		node_shard_stop(n->shard, shard_stopped, n);
+	else
+		end_erases(n);
+}
+
+static void lease_stopped(void *arg)
+{
+	struct node *n = arg;
+
+	n->lease = NULL;
+	end_shard(n);
+}
+
+static void end(struct node *n, int exit_code)
+{
+	if (n->phase == ENDING)
+		return;
+	n->exit_code = exit_code;
+	/* While the device is being opened, opened() goes on with the end. */
+	if (n->phase == SERVING) {
+		n->phase = ENDING;
+		if (n->lease != NULL)
+			node_lease_stop(n->lease, lease_stopped, n);
+		else
+			end_shard(n);
+	}
+	n->phase = ENDING;
+}
+
+static void on_signal(int signal_number, void *arg)
+{
+	log_info("node", "%s: ending", strsignal(signal_number));
+	end(arg, 0);
+}
+
+/* -- serving ---------------------------------------------------------------------------------- */
+
+static void lease_changed(const struct node_lease_state *state, void *arg)
+{
+	struct node *n = arg;
+
+	node_shard_set_lease(n->shard, state);
+}
+
+static void fill_stats(struct store_stats *ret_stats, void *arg)
+{
+	struct node *n = arg;
+
+	store_get_stats(n->store, ret_stats);
+}
+
+static void erased(uint64_t token, int status, void *arg)
+{
+	struct node *n = arg;
+
+	if (n->lease != NULL)
+		node_lease_erased(n->lease, token, status);
+}
+
+static void erase(uint64_t token, const Pave__V1__Erase *what, void *arg)
+{
+	struct node *n = arg;
+
+	eraser_add(n->eraser, token, what);
+}
+
+static int start_lease(struct node *n, struct error *err)
+{
+	const char *address = node_shard_address(n->shard);
+	struct node_lease_config config = {
+	    .reactor = n->reactor,
+	    .transport = n->transport,
+	    .trust = n->trust,
+	    .identity = n->identity,
+	    .pd_address = n->pd,
+	    .shard_addresses = &address,
+	    .shard_count = 1,
+	    .changed = lease_changed,
+	    .stats = fill_stats,
+	    .erase = erase,
+	    .arg = n,
+	};
+	char *certificate = NULL;
+	size_t size = 0;
+	int rc = 0;
+
+	if (n->certificate != NULL)
+		rc = daemon_read_file(n->certificate, ENVELOPE_SIZE_MAX, &certificate, &size, err);
+	if (rc == 0) {
+		config.site_certificate = certificate;
+		config.site_certificate_size = size;
+		rc = node_lease_start(&config, &n->lease, err);
+	}
+	free(certificate);
+	return rc;
+}
+
+static int serve(struct node *n, struct error *err)
+{
+	struct node_shard_config config = {
+	    .reactor = n->reactor,
+	    .transport = n->transport,
+	    .store = n->store,
+	    .trust = n->trust,
+	    .identity = n->identity,
+	    .listen_address = n->listen,
+	};
+	int rc = eraser_start(n->reactor, n->store, erased, n, &n->eraser);
+
+	if (rc != 0)
+		return error_set(err, rc, "no memory");
+	rc = node_shard_start(&config, &n->shard, err);
+	if (rc != 0)
+		return rc;
+	rc = start_lease(n, err);
+	if (rc != 0)
+		return rc;
+	log_info("node", "node %s in site %s serves at %s", n->name, n->site,
+		 node_shard_address(n->shard));
+	daemon_ready(node_shard_address(n->shard));
+	return 0;
+}
+
+static void opened(struct device_open *op, int status, struct store *store, const struct error *err)
+{
+	struct node *n = container_of(op, struct node, opening);
+	const bool ending = n->phase == ENDING;
+	int rc = status;
+
+	n->store = store;
+	n->phase = SERVING;
+	if (status != 0)
+		n->err = *err;
+	else if (!ending)
+		rc = serve(n, &n->err);
+	if (rc != 0)
+		fprintf(stderr, "pave-node: %s\n", n->err.text);
+	if (rc != 0 || ending)
+		end(n, rc != 0 ? 1 : n->exit_code);
+}
+
+/* -- start ------------------------------------------------------------------------------------ */
+
+static int open_files(struct node *n, struct error *err)
+{
+	int rc = daemon_open_trust(n->dir, n->root, &n->trust, err);
+
+	if (rc != 0)
+		return rc;
+	rc = device_create_missing(n->device, n->device_size, err);
+	if (rc == 0)
+		rc = disk_file_open(n->reactor, n->device, &n->disk, err);
+	if (rc != 0)
+		return rc;
+	if (n->disk->size_bytes < DEVICE_PROBE_SIZE)
+		return error_set(err, -EINVAL, "device %s: %llu bytes are too few", n->device,
+				 (unsigned long long)n->disk->size_bytes);
+	snprintf(n->index_path, sizeof n->index_path, "%s/index", n->dir);
+	return kv_rocks_open(n->reactor, n->index_path, store_kv_family_names, STORE_KV_FAMILIES, 0,
+			     &n->kv, err);
+}
+
+static int run(struct node *n, struct error *err)
+{
+	const struct reactor_config config = {
+	    .name = "node",
+	    .worker_count = 2, /* evidence must not wait behind a checkpoint */
+	    .memory_bytes = NODE_SHARD_MEMORY_MAX + STORE_MEMORY_MAX,
+	};
+	struct device_open *op = &n->opening;
+	int rc = reactor_create(&config, &n->reactor);
+
+	if (rc != 0)
+		return error_set(err, rc, "io_uring: %s", err_text(rc));
+	rc = transport_tcp_create(n->reactor, n->insecure, &n->transport);
+	if (rc != 0)
+		return error_set(err, rc, "transport: %s", err_text(rc));
+	rc = reactor_on_terminate(n->reactor, on_signal, n);
+	if (rc != 0)
+		return error_set(err, rc, "signals: %s", err_text(rc));
+	rc = open_files(n, err);
+	if (rc != 0)
+		return rc;
+	n->identity.cluster = *root_cluster(trust_root(n->trust));
+	snprintf(n->identity.name, sizeof n->identity.name, "%s", n->name);
+	snprintf(n->identity.site, sizeof n->identity.site, "%s", n->site);
+	*op = (struct device_open){
+	    .done = opened,
+	    .reactor = n->reactor,
+	    .disk = n->disk,
+	    .kv = n->kv,
+	    .probe = reactor_memory(n->reactor, DEVICE_PROBE_SIZE),
+	    .device = n->device,
+	    .index = n->index_path,
+	    .identity = {.cluster = n->identity.cluster, .shard_count = 1},
+	};
+	if (op->probe == NULL)
+		return error_set(err, -ENOMEM, "no memory for I/O: raise the limit (ulimit -l)");
+	snprintf(op->identity.node, sizeof op->identity.node, "%s", n->name);
+	device_open(op);
+	rc = reactor_run(n->reactor);
+	return rc == 0 ? 0 : error_set(err, rc, "reactor: %s", err_text(rc));
+}
+
+static int parse_shards(const char *text)
+{
+	if (strcmp(text, "1") == 0)
+		return 0;
+	fprintf(stderr,
+		"pave-node: --shards %s: this version runs one shard a process; start several "
+		"nodes, each on a device of its own\n",
+		text);
+	return 2;
+}
+
+static int parse_size(struct node *n, const char *text)
+{
+	if (text_parse_size(text, &n->device_size) == 0 && n->device_size > 0) {
+		n->device_size = ROUND_UP(n->device_size, BLOCK_SIZE);
+		return 0;
+	}
+	fprintf(stderr, "pave-node: --device-size %s: a size is needed, as 8GiB\n", text);
+	return 2;
+}
+
+/* 0, 2, or -1 when the answer was printed. */
+static int take_option(struct node *n, int c)
+{
+	switch (c) {
+	case 'n':
+		n->name = optarg;
+		return 0;
+	case 's':
+		n->site = optarg;
+		return 0;
+	case 'p':
+		n->pd = optarg;
+		return 0;
+	case 'r':
+		n->root = optarg;
+		return 0;
+	case 'd':
+		n->dir = optarg;
+		return 0;
+	case 'D':
+		n->device = optarg;
+		return 0;
+	case 'S':
+		return parse_size(n, optarg);
+	case 'L':
+		n->listen = optarg;
+		return 0;
+	case 'c':
+		n->certificate = optarg;
+		return 0;
+	case 'N':
+		return parse_shards(optarg);
+	case 'I':
+		n->insecure = true;
+		return 0;
+	case 'C':
+		return 0;
+	case 'l':
+		return daemon_log_level("pave-node", optarg) != 0 ? 2 : 0;
+	case 'V':
+		puts("pave-node " PAVE_VERSION);
+		return -1;
+	case 'h':
+		fputs(usage, stdout);
+		return -1;
+	default:
+		fputs("Try `pave-node --help`.\n", stderr);
+		return 2;
+	}
+}
+
+static int parse(struct node *n, int argc, char **argv)
+{
+	static const struct option options[] = {
+	    {"name", required_argument, NULL, 'n'},
+	    {"site", required_argument, NULL, 's'},
+	    {"pd", required_argument, NULL, 'p'},
+	    {"root", required_argument, NULL, 'r'},
+	    {"dir", required_argument, NULL, 'd'},
+	    {"device", required_argument, NULL, 'D'},
+	    {"device-size", required_argument, NULL, 'S'},
+	    {"listen", required_argument, NULL, 'L'},
+	    {"certificate", required_argument, NULL, 'c'},
+	    {"shards", required_argument, NULL, 'N'},
+	    {"insecure", no_argument, NULL, 'I'},
+	    {"cluster-dir", required_argument, NULL, 'C'},
+	    {"log-level", required_argument, NULL, 'l'},
+	    {"version", no_argument, NULL, 'V'},
+	    {"help", no_argument, NULL, 'h'},
+	    {0},
+	};
+	int c, rc = 0;
+
+	n->listen = "127.0.0.1:0";
+	while (rc == 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
+		rc = take_option(n, c);
+	if (rc != 0)
+		return rc;
+	if (optind != argc || n->name == NULL || n->site == NULL || n->pd == NULL ||
+	    n->root == NULL || n->dir == NULL || n->device == NULL) {
+		fputs("pave-node: --name, --site, --pd, --root, --dir and --device are needed, and "
+		      "nothing else\nTry `pave-node --help`.\n",
+		      stderr);
+		return 2;
+	}
+	if (!text_is_name(n->name) || !text_is_name(n->site)) {
+		fputs("pave-node: --name and --site take 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+		      "beginning with a letter or digit\n",
+		      stderr);
+		return 2;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct node n;
+	struct error err = {0};
+	int rc = parse(&n, argc, argv);
+
+	if (rc != 0)
+		return rc < 0 ? 0 : rc;
+	signal(SIGPIPE, SIG_IGN);
+	log_set_name(n.name);
+	if (run(&n, &err) != 0) {
+		fprintf(stderr, "pave-node: %s\n", err.text);
+		return 1; /* what was begun ends with the process, as after a crash */
+	}
+	kv_close(n.kv);
+	disk_close(n.disk);
+	transport_destroy(n.transport);
+	trust_close(n.trust);
+	reactor_destroy(n.reactor);
+	return n.exit_code;
+}
