@@ -314,6 +314,7 @@ START_TEST(test_notice)
 	rpc_notify(&client.rpc, &message); /* the server answers it, which goes nowhere */
 	start(&client.rpc, &a, 1, 0);
 	wait_count(&a.done_count, 1);
+	ck_assert_int_eq(a.status, 0);
 	ck_assert_uint_eq(server.notices, 1);
 	ck_assert_uint_eq(server.requests, 1);
 	ck_assert_uint_eq(client.rx_frames, 1);

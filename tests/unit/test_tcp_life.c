@@ -54,7 +54,8 @@ START_TEST(test_peer_death_with_queued_sends)
 }
 END_TEST
 
-/* What the peer said before it hung up is heard, also when sending fails first. */
+/* What the peer said before it hung up is heard, although sending fails first: both happen in one
+ * turn, in which the send is tried before the receive is looked at. */
 START_TEST(test_last_words)
 {
 	uint8_t bytes[200];
@@ -62,17 +63,15 @@ START_TEST(test_last_words)
 	    image((struct frame){.op = FRAME_CONTROL, .request_id = 1, .payload_size = 9}, bytes);
 	int fd = connect_raw();
 
+	send_control(&server, 1, 10);
+	run_while(has_outgoing, NULL);
 	write_all(fd, bytes, size);
-	send_at_most =
-	    1; /* many sends: one of them meets the reset before the receive is looked at */
-	for (unsigned i = 0; i < 300; i++)
-		send_control(&server, i + 1, 100000);
-	shutdown(fd, SHUT_RDWR);
-	close(fd);
+	close(fd); /* with something unread: a reset */
+	send_control(&server, 2, 10);
 	wait_flag(&server.is_closed);
-	send_at_most = 0;
 	ck_assert_int_eq(server.reason, -E_DISCONNECTED);
 	ck_assert_uint_eq(server.rx_count, 1);
+	ck_assert_uint_eq(outgoing_failed, 1);
 }
 END_TEST
 
@@ -182,7 +181,7 @@ START_TEST(test_connect_timeout)
 	wait_flag(&client.is_closed);
 	ck_assert_int_eq(client.reason, -ETIMEDOUT);
 	ck_assert_uint_ge(reactor_now_ns(reactor) - begin_ns, 2900 * NS_PER_MS);
-	ck_assert_uint_le(reactor_now_ns(reactor) - begin_ns, 6000 * NS_PER_MS);
+	ck_assert_uint_le(reactor_now_ns(reactor) - begin_ns, 4500 * NS_PER_MS);
 	for (size_t i = 0; i < ARRAY_SIZE(fill_fds); i++)
 		close(fill_fds[i]);
 	close(fd);
@@ -210,8 +209,9 @@ END_TEST
 
 START_TEST(test_not_loopback)
 {
-	static const char *const outside[] = {"0.0.0.0:0", "192.0.2.1:7400", "[::]:0",
-					      "[2001:db8::1]:7400", "128.0.0.1:1"};
+	static const char *const outside[] = {"0.0.0.0:0",   "192.0.2.1:7400",
+					      "[::]:0",	     "[2001:db8::1]:7400",
+					      "128.0.0.1:1", "126.0.0.1:1"};
 	struct transport_listener *l = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(outside); i++) {
