@@ -13,8 +13,7 @@
 #define RETRY_NS	  (300 * NS_PER_MS)
 #define ERRAND_TIMEOUT_MS 3000u
 #define SETUP_PATIENCE_NS (60 * NS_PER_S)
-#define SNAPSHOT_LIFE_NS  (43200 * (int64_t)NS_PER_S)
-#define REVOCATION_LAG_NS (10 * NS_PER_S + NS_PER_S / 2)
+#define REVOCATION_LAG_NS (PERMIT_LIFETIME_MS * NS_PER_MS)
 
 static void connect_now(struct cluster *c);
 
@@ -205,14 +204,15 @@ static bool make_site(struct cluster *c, const struct site_truth *s, char **ret_
 	return false;
 }
 
-/* withdraw: NULL, or the site that is withdrawn as of now. */
-static bool make_snapshot(struct cluster *c, const struct site_truth *withdraw, char **ret_envelope)
+/* As the sites are in truth. */
+static bool make_snapshot(struct cluster *c, char **ret_envelope)
 {
+	int64_t not_after = wall_now(c) + c->snapshot_life_ns;
 	struct demo_entry entries[CLUSTER_NODES];
 	struct error err = {0};
 
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
-		bool out = &c->sites[i] == withdraw || c->sites[i].withdrawn_from_ns != UINT64_MAX;
+		bool out = c->sites[i].withdrawn_from_ns != UINT64_MAX;
 
 		entries[i] = (struct demo_entry){.site = c->sites[i].name,
 						 .version = c->sites[i].certificate_version,
@@ -220,9 +220,12 @@ static bool make_snapshot(struct cluster *c, const struct site_truth *withdraw, 
 						     out ? wall_now(c) - (int64_t)NS_PER_S : 0};
 	}
 	if (demo_revocations(&c->demo, ++c->revocations_version,
-			     wall_now(c) - 2 * (int64_t)NS_PER_S, wall_now(c) + SNAPSHOT_LIFE_NS,
-			     entries, CLUSTER_NODES, ret_envelope, &err) == 0)
+			     wall_now(c) - 2 * (int64_t)NS_PER_S, not_after, entries, CLUSTER_NODES,
+			     ret_envelope, &err) == 0) {
+		/* Written in whole seconds. */
+		c->snapshot_until_ns = (uint64_t)(not_after - SIM_EPOCH_NS);
 		return true;
+	}
 	cluster_fail(c, "snapshot: %s", err.text);
 	return false;
 }
@@ -270,7 +273,7 @@ bool admin_set_up_sites(struct cluster *c)
 	char *envelope;
 	bool ok;
 
-	if (!send_sites(c) || !make_snapshot(c, NULL, &envelope))
+	if (!send_sites(c) || !make_snapshot(c, &envelope))
 		return false;
 	fill_snapshot(&m, &put, envelope);
 	ok = run_errand(c, &m);
@@ -326,12 +329,27 @@ bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)
 		return false;
 	/* From the moment of the asking until the answer it may be in force, or not. */
 	s->withdrawn_from_ns = withdraw ? UINT64_MAX - 1 : UINT64_MAX;
-	if (!make_snapshot(c, NULL, &envelope))
+	if (!make_snapshot(c, &envelope))
 		return false;
 	sim_trace(c->world, c->admin_machine->process, "%s site %s",
 		  withdraw ? "withdraw" : "certify", s->name);
 	fill_snapshot(&m, &put, envelope);
 	ok = send_errand(c, &m, withdraw ? withdrawn : certified);
+	free(envelope);
+	return ok;
+}
+
+bool cluster_renew_snapshot(struct cluster *c)
+{
+	Pave__V1__Control m;
+	Pave__V1__RevocationsPut put;
+	char *envelope;
+	bool ok;
+
+	if (!c->admin.open || c->admin.busy || !make_snapshot(c, &envelope))
+		return false;
+	fill_snapshot(&m, &put, envelope);
+	ok = send_errand(c, &m, certified);
 	free(envelope);
 	return ok;
 }

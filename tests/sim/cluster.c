@@ -11,6 +11,7 @@
 #include "engine/base/assert.h"
 #include "tests/sim/admin.h"
 #include "tests/sim/guest.h"
+#include "tests/sim/mutants.h"
 #include "tests/sim/watch.h"
 
 #define LEASE_PATIENCE_NS (60 * NS_PER_S)
@@ -41,9 +42,16 @@ static void violated(const char *text, void *arg)
 static void lease_changed(const struct node_lease_state *state, void *arg)
 {
 	struct machine *m = arg;
+	struct node_lease_state longer = *state;
 
 	sim_trace(m->cluster->world, m->process, "lease: %s",
 		  state->deadline_ns != 0 ? "held" : err_name(state->why));
+	if (mutant_now() == MUTANT_LEASE_IGNORED) {
+		if (state->deadline_ns == 0)
+			return;
+		longer.deadline_ns += 100 * NS_PER_S;
+		state = &longer;
+	}
 	node_shard_set_lease(m->node.shard, state);
 }
 
@@ -303,7 +311,7 @@ static struct machine *add_machine(struct cluster *c, uint32_t i, enum machine_k
 
 static void add_node(struct cluster *c, uint32_t i, uint32_t number)
 {
-	bool volatile_cache = sim_chance(c->world, 1, 2);
+	bool volatile_cache = sim_chance(c->world, 1, 2) || mutant_now() == MUTANT_NOT_DURABLE;
 	char name[32];
 	struct machine *m;
 
@@ -405,6 +413,7 @@ bool cluster_create(uint64_t seed, FILE *trace_to, struct cluster **ret_cluster)
 	c->world = sim_world_create(seed);
 	c->world->trace_to = trace_to;
 	c->oracle = oracle_create(CLUSTER_BLOCKS, violated, c);
+	c->snapshot_life_ns = 43200 * (int64_t)NS_PER_S;
 	*ret_cluster = c;
 	sim_world_take_log(c->world);
 	if (!make_authority(c))

@@ -97,7 +97,10 @@ struct cluster {
 	generation_t offered[CLUSTER_HOSTS]; /* of the last permit sent to the host */
 	uint64_t fault_kinds;		     /* bits: faults.c */
 	uint64_t fault_gap_ns;
+	uint32_t rot_node;
 	bool faults_over;
+	int64_t snapshot_life_ns;
+	uint64_t snapshot_until_ns; /* virtual time: no snapshot is in force for longer */
 	bool failed;
 	char failure[4000];
 	struct {
@@ -122,6 +125,9 @@ void machine_boot_later(struct machine *m, uint64_t delay_ns);
 /* Withdraws (or certifies again) a site, as soon as the driver can be reached. Nothing happens when
  * an errand is under way. False: it is. */
 bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw);
+
+/* A newer snapshot with the same content, likewise. */
+bool cluster_renew_snapshot(struct cluster *c);
 
 /* Steps until cond or deadline_ns; failing checks end it too. */
 bool cluster_run(struct cluster *c, uint64_t for_ns, bool (*cond)(struct cluster *c));

@@ -9,13 +9,16 @@
 
 #include "engine/base/assert.h"
 
-#define GAP_MAX_NS	(3 * NS_PER_S)
-#define CUT_MAX_NS	(15 * NS_PER_S)
-#define PAUSE_MAX_NS	(15 * NS_PER_S)
-#define CLOCK_MAX_NS	(2 * (int64_t)NS_PER_S)
-#define CLOCK_OK_NS	(200 * (int64_t)NS_PER_MS)
-#define WITHDRAW_MAX_NS (20 * NS_PER_S)
-#define IO_AHEAD_MAX	60u
+#define GAP_MAX_NS	  (3 * NS_PER_S)
+#define CUT_MAX_NS	  (15 * NS_PER_S)
+#define PAUSE_MAX_NS	  (15 * NS_PER_S)
+#define CLOCK_MAX_NS	  (2 * (int64_t)NS_PER_S)
+#define CLOCK_OK_NS	  (200 * (int64_t)NS_PER_MS)
+#define WITHDRAW_MAX_NS	  (20 * NS_PER_S)
+#define IO_AHEAD_MAX	  60u
+#define SNAPSHOT_LONG_NS  (43200 * (int64_t)NS_PER_S)
+#define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
+#define SNAPSHOT_RENEW_NS (6 * NS_PER_S)
 
 /* One that goes on: what it takes to end it. */
 struct ending {
@@ -204,6 +207,47 @@ static void withdraw_one(struct cluster *c)
 	end_later(c, NULL, NULL, site, WITHDRAW_MAX_NS, end_withdrawal);
 }
 
+/* Bit rot in a block of data, always of the same node: two copies of everything stay good. */
+static void rot(struct cluster *c)
+{
+	struct machine *m = c->nodes[c->rot_node];
+	uint64_t blocks = CLUSTER_DEVICE_SIZE / BLOCK_SIZE;
+
+	for (unsigned tries = 0; tries < 500; tries++) {
+		uint64_t offset = sim_random_below(c->world, blocks) * BLOCK_SIZE;
+		uint64_t at = offset + sim_random_range(c->world, 16, BLOCK_SIZE - 1);
+		uint8_t stamp[16], byte;
+
+		sim_disk_peek(m->disk, offset, stamp, sizeof(stamp));
+		if (!oracle_is_stamped(stamp))
+			continue;
+		sim_disk_peek(m->disk, at, &byte, 1);
+		byte ^= (uint8_t)(1u << sim_random_below(c->world, 8));
+		sim_disk_poke(m->disk, at, &byte, 1);
+		sim_trace(c->world, m->process, "bit rot at %lu", at);
+		c->stats.rot++;
+		return;
+	}
+}
+
+/* Snapshots that run out soon, and an administrator who doesn't always bring the next in time. */
+static void next_snapshot(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (c->faults_over)
+		return;
+	if (!sim_chance(c->world, 1, 8))
+		cluster_renew_snapshot(c);
+	sim_schedule(c->world, NULL, SNAPSHOT_RENEW_NS, next_snapshot, c);
+}
+
+static void begin_short_snapshots(struct cluster *c)
+{
+	c->snapshot_life_ns = SNAPSHOT_SHORT_NS;
+	sim_schedule(c->world, NULL, SNAPSHOT_RENEW_NS, next_snapshot, c);
+}
+
 /* -- choosing -------------------------------------------------------------------------------- */
 
 struct kind {
@@ -212,9 +256,19 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-    {kill_one, 30},	  {power_loss_of_one, 10}, {power_loss_of_all, 2}, {power_loss_of_nodes, 3},
-    {crash_at_io, 20},	  {pause_one, 10},	   {cut_one_way, 12},	   {isolate_one, 8},
-    {disconnect_two, 12}, {step_clock, 5},	   {slow_disk, 5},	   {withdraw_one, 6},
+    {kill_one, 30},
+    {power_loss_of_one, 10},
+    {power_loss_of_all, 2},
+    {power_loss_of_nodes, 3},
+    {crash_at_io, 20},
+    {pause_one, 10},
+    {cut_one_way, 12},
+    {isolate_one, 8},
+    {disconnect_two, 12},
+    {step_clock, 5},
+    {slow_disk, 5},
+    {withdraw_one, 6},
+    {rot, 8},
 };
 
 static uint32_t used(const struct cluster *c, size_t kind)
@@ -259,14 +313,18 @@ void faults_begin(struct cluster *c)
 {
 	/* Every third seed has everything; the others a random half. */
 	c->fault_kinds = c->world->seed % 3 == 0 ? UINT64_MAX : sim_random(c->world);
+	c->rot_node = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
 	c->fault_gap_ns = sim_random_range(c->world, NS_PER_S / 2, GAP_MAX_NS);
 	c->world->check_mid_turns = sim_chance(c->world, 1, 2);
 	sim_schedule(c->world, NULL, sim_random_below(c->world, GAP_MAX_NS), next_fault, c);
+	if (sim_chance(c->world, 1, 4))
+		begin_short_snapshots(c);
 }
 
 void faults_end(struct cluster *c, uint32_t lost_node)
 {
 	c->faults_over = true;
+	c->snapshot_life_ns = SNAPSHOT_LONG_NS;
 	c->world->check_mid_turns = false;
 	sim_trace(c->world, NULL, "faults end");
 	sim_net_heal_all(c->world);

@@ -9,6 +9,7 @@
 
 #define THINK_MAX_NS	(60 * NS_PER_MS)
 #define ATTACH_RETRY_NS (2 * NS_PER_S)
+#define AWAY_MAX_NS	(20 * NS_PER_S)
 #define STAY_MIN_NS	(2 * NS_PER_S)
 #define STAY_MAX_NS	(20 * NS_PER_S)
 #define HOT_BLOCKS	48u
@@ -209,11 +210,14 @@ static void think(struct guest_slot *s, uint64_t for_ns)
 
 /* -- the attachment -------------------------------------------------------------------------- */
 
+/* Mostly it lets the other have the volume for a while: each attach takes it away from there. */
 static void detached(struct guest *g)
 {
+	bool soon = g->quiet || sim_chance(world_of(g), 1, 3);
+
 	g->phase = GUEST_DETACHED;
 	g->detach_due = false;
-	arm(g, &g->timer, sim_random_below(world_of(g), ATTACH_RETRY_NS));
+	arm(g, &g->timer, sim_random_below(world_of(g), soon ? ATTACH_RETRY_NS : AWAY_MAX_NS));
 }
 
 static void closed(void *arg)
@@ -339,7 +343,6 @@ void guest_boot(struct guest *g)
 	g->timer = (struct reactor_timer){.fire = timer_fired};
 	for (uint32_t i = 0; i < GUEST_SLOTS; i++)
 		g->slots[i].think = (struct reactor_timer){.fire = thought};
-	g->phase = GUEST_DETACHED;
 	detached(g);
 }
 
@@ -371,4 +374,6 @@ void guest_verify(struct guest *g)
 	g->wanted = true;
 	g->verified = 0;
 	g->all_verified = false;
+	if (g->machine->process->alive && g->phase == GUEST_DETACHED)
+		detached(g);
 }

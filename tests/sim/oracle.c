@@ -91,6 +91,14 @@ void oracle_fill(const struct oracle_write *w, void *data)
 			   (uint64_t *)(void *)((uint8_t *)data + (size_t)i * BLOCK_SIZE));
 }
 
+bool oracle_is_stamped(const void *data)
+{
+	uint64_t magic;
+
+	memcpy(&magic, data, sizeof(magic));
+	return magic == MAGIC;
+}
+
 static bool is_zero(const uint64_t *words)
 {
 	for (size_t i = 0; i < WORDS; i++)

@@ -41,6 +41,9 @@ void oracle_write_begin(struct oracle *o, enum oracle_kind kind, generation_t ge
 /* The content of the write's blocks (ORACLE_DATA). */
 void oracle_fill(const struct oracle_write *w, void *data);
 
+/* Whether a block of a disk holds what oracle_fill made; its first 16 bytes are enough. */
+bool oracle_is_stamped(const void *data);
+
 /* status 0: acknowledged. Otherwise it was refused after it may have had effect; for what never
  * had any, and for one whose host has crashed, oracle_write_end is not called. */
 void oracle_write_end(struct oracle *o, const struct oracle_write *w, int status);

@@ -16,6 +16,7 @@
 
 #include "tests/sim/faults.h"
 #include "tests/sim/guest.h"
+#include "tests/sim/mutants.h"
 
 #ifndef SIM_COMMIT
 #define SIM_COMMIT "unknown"
@@ -28,6 +29,7 @@ struct options {
 	uint64_t seed, seeds, from, jobs;
 	double minutes;
 	bool one, trace, faults, verbose;
+	enum mutant mutant;
 };
 
 static const char usage[] =
@@ -41,6 +43,7 @@ static const char usage[] =
     "  --minutes M   virtual time with faults (default 1)\n"
     "  --no-faults   nothing goes wrong\n"
     "  --trace       the whole timeline goes to stderr\n"
+    "  --mutant NAME breaks one promise of the code on purpose; some seed must find it\n"
     "  --verbose     what happened in each seed\n"
     "  --help\n";
 
@@ -76,6 +79,8 @@ static void read_back(struct cluster *c)
 
 static bool certified(struct cluster *c)
 {
+	if (c->snapshot_until_ns < c->world->now_ns + SETTLE_NS && !cluster_renew_snapshot(c))
+		return false;
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
 		if (c->sites[i].withdrawn_from_ns != UINT64_MAX && !cluster_withdraw(c, i, false))
 			return false;
@@ -92,7 +97,8 @@ static void run_cluster(struct cluster *c, const struct options *o)
 	if (c->failed)
 		return;
 	if (o->faults && sim_chance(c->world, 1, 2))
-		lost = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
+		lost = c->stats.rot > 0 ? c->rot_node
+					: (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
 	faults_end(c, lost);
 	if (!cluster_run(c, SETTLE_NS, certified) && !c->failed)
 		cluster_fail(c, "the driver did not take the last snapshot");
@@ -140,6 +146,7 @@ static bool run_seed(uint64_t seed, const struct options *o)
 	bool ok;
 
 	signal(SIGABRT, on_abort);
+	mutant_set(o->mutant);
 	if (cluster_create(seed, o->trace ? stderr : NULL, &c)) {
 		running = c;
 		run_cluster(c, o);
@@ -204,14 +211,32 @@ static bool run_many(const struct options *o)
 	return ok;
 }
 
+static bool parse_mutant(const char *text, enum mutant *ret_mutant)
+{
+	for (enum mutant m = MUTANT_NONE; m < MUTANTS; m++) {
+		if (strcmp(mutant_name(m), text) == 0) {
+			*ret_mutant = m;
+			return true;
+		}
+	}
+	fprintf(stderr, "pave-sim: there is no mutant %s\n", text);
+	return false;
+}
+
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
-	    {"from", required_argument, NULL, 'f'},    {"jobs", required_argument, NULL, 'j'},
-	    {"minutes", required_argument, NULL, 'm'}, {"no-faults", no_argument, NULL, 'F'},
-	    {"trace", no_argument, NULL, 't'},	       {"verbose", no_argument, NULL, 'v'},
-	    {"help", no_argument, NULL, 'h'},	       {0},
+	    {"seed", required_argument, NULL, 's'},
+	    {"seeds", required_argument, NULL, 'n'},
+	    {"from", required_argument, NULL, 'f'},
+	    {"jobs", required_argument, NULL, 'j'},
+	    {"minutes", required_argument, NULL, 'm'},
+	    {"no-faults", no_argument, NULL, 'F'},
+	    {"trace", no_argument, NULL, 't'},
+	    {"verbose", no_argument, NULL, 'v'},
+	    {"mutant", required_argument, NULL, 'M'},
+	    {"help", no_argument, NULL, 'h'},
+	    {0},
 	};
 	int ch;
 
@@ -238,6 +263,10 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 't':
 			o->trace = true;
+			break;
+		case 'M':
+			if (!parse_mutant(optarg, &o->mutant))
+				return -1;
 			break;
 		case 'v':
 			o->verbose = true;

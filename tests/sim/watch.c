@@ -10,6 +10,8 @@ static const struct machine *machine_of(const struct sim_process *p)
 
 static bool is_allowed(const struct cluster *c, const struct machine *node)
 {
+	if (c->world->now_ns > c->snapshot_until_ns)
+		return false;
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
 		if (c->nodes[i] == node)
 			return c->world->now_ns <= c->sites[i].withdrawn_from_ns;

@@ -333,3 +333,8 @@ void sim_world_take_log(struct sim_world *w)
 	log_world = w;
 	log_set_sink(log_to_trace);
 }
+
+struct sim_world *sim_world_now(void)
+{
+	return log_world;
+}

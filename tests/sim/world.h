@@ -104,6 +104,9 @@ uint64_t sim_trace_hash(const struct sim_world *w);
 /* Sends the production code's log_line to the trace of this world until it is destroyed. */
 void sim_world_take_log(struct sim_world *w);
 
+/* The world whose log is taken, for code that has no other way to it. */
+struct sim_world *sim_world_now(void);
+
 /* -- for the other parts of the simulator ---------------------------------------------------- */
 
 /* Takes the head of the queue if it is due at time_ns for p, as part of p's present turn. */
