@@ -255,10 +255,6 @@ static void check_stopping(struct volume *v)
 	}
 	if (v->attach.state != VATTACH_OVER || v->attach.conn != NULL)
 		return;
-	if (tasks_queued(v)) {
-		volume_event(v);
-		return;
-	}
 	v->state = VOLUME_GONE;
 }
 
@@ -312,7 +308,12 @@ static void run_event(struct reactor_task *task)
 		check_closing(v);
 	if (v->state == VOLUME_STOPPING)
 		check_stopping(v);
-	if (v->state == VOLUME_GONE)
+	if (v->state != VOLUME_GONE)
+		return;
+	/* The memory goes with the last task that might still run. */
+	if (tasks_queued(v))
+		volume_event(v);
+	else if (!v->event_task.queued)
 		tell_gone(v);
 }
 
