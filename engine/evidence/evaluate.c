@@ -5,8 +5,8 @@
  * that must change.
  *
  * Invariants: 1. no time, no memory, no I/O: the same arguments give the same verdict anywhere. 2.
- * what is missing fails (I2 of DESIGN). 3. eligible if and only if nothing failed, and then now <
- * until. */
+ * what is missing fails (I2, fail closed). 3. eligible if and only if nothing failed, and then now
+ * < until. */
 #include "engine/evidence/evaluate.h"
 
 #include <math.h>

@@ -16,8 +16,7 @@
 #include "engine/base/text.h"
 #include "engine/evidence/dsse.h"
 #include "engine/evidence/file.h"
-
-int cmd_evidence(int argc, char **argv);
+#include "tools/pave/cmd.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 

@@ -18,8 +18,7 @@
 #include "engine/evidence/dsse.h"
 #include "engine/evidence/evaluate.h"
 #include "engine/evidence/file.h"
-
-int cmd_policy(int argc, char **argv);
+#include "tools/pave/cmd.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3 };
 
