@@ -53,7 +53,8 @@ struct transport_handler {
 	 * is promised. The payload's CRCs are not yet checked: whoever uses it does that once. */
 	void (*rx)(struct transport_conn *conn, const struct frame *f, void *arg);
 	/* reason: -E_DISCONNECTED, -E_BAD_FRAME, -E_BAD_CRC (of a header), -E_WIRE_VERSION,
-	 * -ENOBUFS, -ECONNREFUSED, -ETIMEDOUT, or another errno of the system. 0: closed by us. */
+	 * -ENOBUFS, -ECONNREFUSED, -ETIMEDOUT, or another errno of the system. 0: closed by us. A
+	 * peer that fell silent is -ETIMEDOUT, or -E_DISCONNECTED when a send was in flight. */
 	void (*closed)(struct transport_conn *conn, int reason, void *arg);
 };
 

@@ -32,7 +32,6 @@
 #define TCP_RX_BUFFER_SIZE     (256u << 10)
 #define TCP_RX_WINDOW_LARGE    (TRANSPORT_COPY_MAX + 4096u)
 #define TCP_RX_ROOM_MIN	       (64u << 10)
-#define TCP_RX_TOGETHER_MAX    (64u << 10)
 #define TCP_TX_IOV_MAX	       1024u
 #define TCP_TX_BATCH_BYTES_MAX (2u << 20)
 
