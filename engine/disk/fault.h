@@ -7,9 +7,10 @@
 
 #include "engine/disk/disk.h"
 
-#define DISK_FAULTS_MAX	   16u
-#define DISK_FAULT_OPS_MAX 1024u /* operations in flight; one more is a mistake of the test (PRE)  \
-				  */
+#define DISK_FAULTS_MAX 16u
+#define DISK_FAULT_OPS_MAX                                                                         \
+	1024u /* operations in flight; one more is a mistake of the test (PRE)                     \
+	       */
 #define DISK_FAULT_FOREVER UINT64_MAX
 
 enum disk_fault_kind {

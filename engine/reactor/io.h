@@ -5,7 +5,9 @@
  * Each function prepares one operation; it is submitted at the end of the turn. `io` is embedded by
  * the owner and lent until its `done` runs, exactly once, with a non-negative result or a negative
  * errno, as the system call of the same name would return. Buffers, iovecs and msghdrs are lent for
- * as long. When the ring is full the reactor submits at once: preparing never fails. */
+ * as long. When the ring is full the reactor submits at once: preparing never fails. Descriptors
+ * stay in blocking mode: with O_NONBLOCK the kernel answers -EAGAIN instead of waiting. The owner
+ * closes a descriptor only when nothing is in flight on it. */
 #ifndef REACTOR_IO_H
 #define REACTOR_IO_H
 
@@ -51,7 +53,8 @@ void reactor_io_poll(struct reactor *r, struct reactor_io *io, int fd, uint32_t 
 void reactor_io_cancel(struct reactor *r, struct reactor_io *io);
 
 /* Signals as events: from now on SIGTERM and SIGINT call fn on the reactor's thread instead of
- * ending the process. One reactor a process. 0 or a negative errno. */
+ * ending the process. One reactor a process; before other reactors' threads are started, since they
+ * inherit that the signals are blocked, as do child processes. 0 or a negative errno. */
 int reactor_on_terminate(struct reactor *r, void (*fn)(int signal_number, void *arg), void *arg);
 
 #endif
