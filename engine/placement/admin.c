@@ -494,17 +494,18 @@ void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m)
 
 void admin_node_list(struct pd_request *q, const Pave__V1__Control *m)
 {
+	struct pd *pd = q->pd;
 	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
 	Pave__V1__NodeListReply r = PAVE__V1__NODE_LIST_REPLY__INIT;
 	struct arena a = {0};
 
 	(void)m;
-	r.nodes = all_nodes(q->pd, &a, reg_now(&q->pd->reg, NULL), &r.n_nodes);
-	r.default_policy = q->pd->default_policy;
+	r.nodes = all_nodes(pd, &a, reg_now(&pd->reg, NULL), &r.n_nodes);
+	r.default_policy = pd->default_policy;
 	reply.body_case = PAVE__V1__CONTROL__BODY_NODE_LIST_REPLY;
 	reply.node_list_reply = &r;
 	answer(q, &reply, &a);
-	pd_arm_evidence_timer(q->pd);
+	pd_arm_evidence_timer(pd);
 }
 
 void admin_status(struct pd_request *q, const Pave__V1__Control *m)

@@ -8,6 +8,8 @@
 
 #include "engine/base/assert.h"
 
+#define REFUSAL_KEPT_NS ((int64_t)NS_PER_S)
+
 int verdicts_init(struct verdicts *v, struct trust *trust, struct error *err)
 {
 	const char *const *names = policy_preset_names();
@@ -183,7 +185,6 @@ static void refuse(struct verdict *ret, const char *rule, const char *field, con
 		   const char *bound)
 {
 	memset(ret, 0, sizeof *ret);
-	ret->until = INT64_MAX;
 	ret->failed_count = 1;
 	snprintf(ret->failed[0].rule, sizeof ret->failed[0].rule, "%s", rule);
 	snprintf(ret->failed[0].field, sizeof ret->failed[0].field, "%s", field);
@@ -209,13 +210,16 @@ void verdicts_full(struct verdicts *v, const char *site, const char *policy, int
 		refuse(ret, "policy", "name", policy, "a policy that the driver knows");
 	else
 		evaluate(s->doc, v->revocations, p, now, ret);
+	evaluate_root(trust_root(v->trust), now, ret);
 }
 
-static void brief(const struct verdict *full, uint64_t epoch, struct verdict_brief *ret)
+static void brief(const struct verdict *full, uint64_t epoch, int64_t now,
+		  struct verdict_brief *ret)
 {
 	ret->epoch = epoch;
 	ret->eligible = full->eligible;
-	ret->until = full->until;
+	/* A refusal has no end of its own (a certificate may begin later): it is looked at again. */
+	ret->until = full->eligible ? full->until : now + REFUSAL_KEPT_NS;
 	ret->why[0] = '\0';
 	if (!full->eligible)
 		snprintf(ret->why, sizeof ret->why, "%.47s: %.80s is %.60s, the bound is %.50s%s",
@@ -247,7 +251,7 @@ const struct verdict_brief *verdicts_get(struct verdicts *v, const char *site, c
 		return b;
 	}
 	verdicts_full(v, site, policy, now, full);
-	brief(full, v->epoch, b);
+	brief(full, v->epoch, now, b);
 	free(full);
 	return b;
 }
@@ -257,10 +261,11 @@ int64_t verdicts_next_change(const struct verdicts *v, int64_t now)
 	int64_t next = INT64_MAX;
 
 	for (const struct verdict_site *s = v->sites; s != NULL; s = s->hh.next) {
-		if (s->own.epoch == v->epoch && s->own.until > now)
+		if (s->own.epoch == v->epoch && s->own.eligible && s->own.until > now)
 			next = MIN(next, s->own.until);
 		for (uint32_t i = 0; i < v->policy_count; i++)
-			if (s->under[i].epoch == v->epoch && s->under[i].until > now)
+			if (s->under[i].epoch == v->epoch && s->under[i].eligible &&
+			    s->under[i].until > now)
 				next = MIN(next, s->under[i].until);
 	}
 	return next;

@@ -21,7 +21,7 @@
 struct verdict_brief {
 	uint64_t epoch; /* of the evidence; 0: never computed */
 	bool eligible;
-	int64_t until;
+	int64_t until; /* when to look again: the end of what makes it eligible */
 	char why[300]; /* when it isn't: the first failed rule */
 };
 
@@ -77,7 +77,7 @@ const struct verdict_brief *verdicts_get(struct verdicts *v, const char *site, c
 void verdicts_full(struct verdicts *v, const char *site, const char *policy, int64_t now,
 		   struct verdict *ret);
 
-/* The first moment after now at which some cached verdict may change; INT64_MAX: none. */
+/* The first moment after now at which some site may lose its eligibility; INT64_MAX: none. */
 int64_t verdicts_next_change(const struct verdicts *v, int64_t now);
 
 #endif

@@ -1,0 +1,370 @@
+/* pave: the command of people. Here: the table of commands, global options, help, and what all
+ * commands share (cmd.h). */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/base/log.h"
+#include "tools/common/daemon.h"
+#include "tools/pave/cmd.h"
+
+#define ARGS_MAX 256
+
+struct cli cli;
+
+/* clang-format off */
+const struct command commands[] = {
+	{"dev up", "start a whole cluster on this machine, with a demo authority",
+	 "[--dir D] [--sites par,lyo,rbx] [--device-size 8GiB] [--permit-lifetime 10s]\n"
+	 "  On a directory that is there already it starts what is not running, keeps all data, and refreshes the\n"
+	 "  revocation snapshot. D: else --cluster, PAVE_CLUSTER, PAVE_DEV_DIR, or ./pave-dev.\n", cmd_dev_up, false},
+	{"dev down", "stop that cluster; its data stays", "[--dir D]\n", cmd_dev_down, false},
+	{"dev status", "the processes of that cluster", "[--dir D]\n", cmd_dev_status, false},
+	{"volume create", "make a volume",
+	 "NAME --size SIZE [--policy POLICY] [--chunk-size 256MiB]\n", cmd_volume_create, false},
+	{"volume list", "all volumes", "\n", cmd_volume_list, false},
+	{"volume show", "one volume, and whether its sites are eligible", "NAME\n", cmd_volume_show, false},
+	{"volume delete", "delete a volume; its nodes erase their copies", "NAME\n", cmd_volume_delete, false},
+	{"volume map", "every chunk: its nodes, sites, state", "NAME\n", cmd_volume_map, false},
+	{"attach", "serve a volume over NBD",
+	 "NAME --nbd unix:PATH|HOST:PORT [--read-only] [--detach] [--site SITE]\n"
+	 "  --detach: in the background. Another attachment of the volume is fenced.\n", cmd_attach, false},
+	{"detach", "end the attachment of a volume cleanly", "NAME\n", cmd_detach, false},
+	{"site add", "submit a signed site certificate", "FILE\n", cmd_site_add, false},
+	{"site list", "all sites, and which policies they fulfil", "\n", cmd_site_list, false},
+	{"site show", "one site: its certificate, and every rule that it fails", "SITE\n", cmd_site_show, false},
+	{"site revoke", "withdraw a site: signs and submits the next revocation snapshot",
+	 "SITE [--effective-from TIME] [--reason TEXT] [--valid-for 24h] [--key KEYID=FILE]... [--root FILE]\n"
+	 "  In a development cluster key and root are found by themselves.\n", cmd_site_revoke, false},
+	{"site refresh", "sign and submit the next revocation snapshot, with new times",
+	 "[--site SITE=VERSION] [--valid-for 24h] [--key KEYID=FILE]... [--root FILE]\n"
+	 "  --site: puts this version of its certificate in force, and lifts its withdrawals.\n", cmd_site_refresh, false},
+	{"policy put", "submit a signed placement policy", "FILE\n", cmd_policy_put, false},
+	{"policy", "check SITE files under a policy, offline; list, show presets", "", cmd_policy, true},
+	{"evidence", "the authority's tools: keygen, sign, verify, show", "", cmd_evidence, true},
+	{"node list", "all nodes: state, space, eligibility, lag", "\n", cmd_node_list, false},
+	{"status", "the cluster at a glance", "\n", cmd_status, false},
+	{"completion", "completion for a shell", "bash\n  source <(pave completion bash)\n", cmd_completion, false},
+	{NULL, NULL, NULL, NULL, false},
+};
+/* clang-format on */
+
+static const char global_options[] =
+    "Everywhere:\n"
+    "  --cluster DIR|HOST:PORT  the cluster (or PAVE_CLUSTER; else PAVE_DEV_DIR or ./pave-dev)\n"
+    "  --json                   for programs\n"
+    "  --insecure               allow a driver that is not on the loopback, without TLS\n"
+    "  --help, --version\n"
+    "Sizes as 10GiB, times as 2026-11-23T10:00:00Z. Exit codes: 0 done, 1 failed, 2 usage,\n"
+    "3 refused by policy, 4 unreachable.\n";
+
+/* -- what commands share ---------------------------------------------------------------------- */
+
+int cmd_usage_error(const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "pave %s: ", cli.command != NULL ? cli.command->name : "");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\nTry `pave %s%s--help`.\n", cli.command != NULL ? cli.command->name : "",
+		cli.command != NULL ? " " : "");
+	return 2;
+}
+
+int cmd_fail(const struct error *err)
+{
+	fprintf(stderr, "pave %s: %s\n", cli.command != NULL ? cli.command->name : "", err->text);
+	return daemon_exit_code(err->code);
+}
+
+int cmd_cluster(struct cluster_ref *ret, struct error *err)
+{
+	const char *dev = getenv("PAVE_DEV_DIR");
+	char path[4200];
+
+	if (cli.cluster != NULL)
+		return cluster_resolve(cli.cluster, ret, err);
+	if (dev == NULL || dev[0] == '\0')
+		dev = "./pave-dev";
+	snprintf(path, sizeof path, "%s/cluster.json", dev);
+	if (access(path, F_OK) == 0)
+		return cluster_resolve(dev, ret, err);
+	return error_set(err, -ENOENT,
+			 "which cluster? Give --cluster DIR or HOST:PORT, or set PAVE_CLUSTER "
+			 "(there is no development cluster in %s either)",
+			 dev);
+}
+
+const char *cmd_operand(int argc, char **argv, const char *what)
+{
+	extern int optind;
+
+	if (optind == argc - 1 && argv[optind][0] != '\0')
+		return argv[optind];
+	cmd_usage_error(optind < argc ? "one %s is wanted, not %d" : "%s is missing", what,
+			argc - optind);
+	return NULL;
+}
+
+int cmd_print_json(json_t *o)
+{
+	int rc = json_dumpf(o, stdout, JSON_INDENT(2));
+
+	json_decref(o);
+	if (rc == 0 && putchar('\n') != EOF && fflush(stdout) == 0)
+		return 0;
+	fprintf(stderr, "pave: the output cannot be written\n");
+	return 1;
+}
+
+int cmd_program_dir(char *buf, size_t size, struct error *err)
+{
+	ssize_t n = readlink("/proc/self/exe", buf, size - 1);
+	char *slash;
+
+	if (n < 0)
+		return error_set(err, -errno, "/proc/self/exe: %s", err_text(errno));
+	buf[n] = '\0';
+	slash = strrchr(buf, '/');
+	if (slash == NULL)
+		return error_set(err, -ENOENT, "/proc/self/exe names no folder");
+	*slash = '\0';
+	return 0;
+}
+
+/* -- tables ----------------------------------------------------------------------------------- */
+
+void table_init(struct table *t, unsigned columns, const char *const *titles)
+{
+	memset(t, 0, sizeof *t);
+	t->columns = columns;
+	t->titles = titles;
+}
+
+void table_add(struct table *t, const char *fmt, ...)
+{
+	char *cell = NULL;
+	va_list ap;
+
+	if (t->count == t->room) {
+		size_t room = t->room != 0 ? t->room * 2 : 64;
+		char **cells = realloc(t->cells, room * sizeof *cells);
+
+		if (cells == NULL)
+			exit(1);
+		t->cells = cells;
+		t->room = room;
+	}
+	va_start(ap, fmt);
+	if (vasprintf(&cell, fmt, ap) < 0)
+		exit(1);
+	va_end(ap);
+	t->cells[t->count++] = cell;
+}
+
+/* In characters: bytes that go on a UTF-8 sequence take no room. */
+static int width(const char *text)
+{
+	int n = 0;
+
+	for (; *text != '\0'; text++)
+		n += (*text & 0xC0) != 0x80;
+	return n;
+}
+
+static void print_cell(const char *text, int wide, bool right, bool last)
+{
+	int fill = wide - width(text);
+
+	if (right)
+		printf("%*s%s", fill > 0 ? fill : 0, "", text);
+	else
+		printf("%s%*s", text, last || fill < 0 ? 0 : fill, "");
+	fputs(last ? "\n" : "  ", stdout);
+}
+
+void table_print(struct table *t)
+{
+	int wide[TABLE_COLUMNS_MAX];
+
+	for (unsigned c = 0; c < t->columns; c++) {
+		wide[c] = width(t->titles[c]);
+		for (size_t i = c; i < t->count; i += t->columns)
+			if (width(t->cells[i]) > wide[c])
+				wide[c] = width(t->cells[i]);
+	}
+	for (unsigned c = 0; c < t->columns; c++)
+		print_cell(t->titles[c], wide[c], t->right[c], c + 1 == t->columns);
+	for (size_t i = 0; i < t->count; i++) {
+		unsigned c = (unsigned)(i % t->columns);
+
+		print_cell(t->cells[i][0] != '\0' ? t->cells[i] : "-", wide[c], t->right[c],
+			   c + 1 == t->columns);
+	}
+	table_discard(t);
+}
+
+void table_discard(struct table *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		free(t->cells[i]);
+	free(t->cells);
+	memset(t, 0, sizeof *t);
+}
+
+/* -- finding the command ---------------------------------------------------------------------- */
+
+static int help(const struct command *c)
+{
+	if (c != NULL) {
+		printf("Usage: pave %s %s  %s\n\n%s", c->name, c->usage, c->summary,
+		       global_options);
+		return 0;
+	}
+	printf("Usage: pave COMMAND [ARGUMENT...]\n"
+	       "Pavé: volumes replicated on certified sites, and nowhere else.\n\n");
+	for (c = commands; c->name != NULL; c++)
+		printf("  %-16s %s\n", c->name, c->summary);
+	printf("\n%sHelp on one: pave COMMAND --help\n", global_options);
+	return 0;
+}
+
+/* How many words of the arguments name the command; 0: they don't. */
+static int match(const struct command *c, int argc, char **argv)
+{
+	const char *space = strchr(c->name, ' ');
+
+	if (space == NULL)
+		return argc >= 1 && strcmp(argv[0], c->name) == 0 ? 1 : 0;
+	return argc >= 2 && strlen(argv[0]) == (size_t)(space - c->name) &&
+		       strncmp(argv[0], c->name, strlen(argv[0])) == 0 &&
+		       strcmp(argv[1], space + 1) == 0
+		   ? 2
+		   : 0;
+}
+
+static int unknown_command(int argc, char **argv, bool wants_help)
+{
+	size_t len = argc > 0 ? strlen(argv[0]) : 0;
+	bool any = false;
+
+	if (argc == 0) {
+		if (wants_help)
+			return help(NULL);
+		fprintf(stderr, "pave: a command is missing\nTry `pave --help`.\n");
+		return 2;
+	}
+	for (const struct command *c = commands; c->name != NULL; c++)
+		any |= strncmp(c->name, argv[0], len) == 0 && c->name[len] == ' ';
+	if (!any) {
+		fprintf(stderr, "pave: there is no command \"%s\"\nTry `pave --help`.\n", argv[0]);
+		return 2;
+	}
+	if (argc > 1 && !wants_help)
+		fprintf(stderr, "pave: there is no command \"%s %s\"\n", argv[0], argv[1]);
+	for (const struct command *c = commands; c->name != NULL; c++)
+		if (strncmp(c->name, argv[0], len) == 0 && c->name[len] == ' ')
+			fprintf(wants_help ? stdout : stderr, "  pave %-16s %s\n", c->name,
+				c->summary);
+	return wants_help ? 0 : 2;
+}
+
+/* Takes the global options out of the arguments. Returns how many are left, or -1 after a line on
+ * stderr. */
+static int take_global(int argc, char **argv, char **left, bool *ret_help, bool *ret_version)
+{
+	int n = 0;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--") == 0) {
+			while (i < argc && n < ARGS_MAX)
+				left[n++] = argv[i++];
+			break;
+		}
+		if (strcmp(argv[i], "--json") == 0) {
+			cli.json = true;
+		} else if (strcmp(argv[i], "--insecure") == 0) {
+			cli.insecure = true;
+		} else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+			*ret_help = true;
+		} else if (strcmp(argv[i], "--version") == 0) {
+			*ret_version = true;
+		} else if (strncmp(argv[i], "--cluster=", 10) == 0) {
+			cli.cluster = argv[i] + 10;
+		} else if (strcmp(argv[i], "--cluster") == 0) {
+			if (++i == argc) {
+				fprintf(stderr, "pave: --cluster wants DIR or HOST:PORT\n");
+				return -1;
+			}
+			cli.cluster = argv[i];
+		} else if (n < ARGS_MAX) {
+			left[n++] = argv[i];
+		}
+	}
+	if (n == ARGS_MAX) {
+		fprintf(stderr, "pave: over %d arguments\n", ARGS_MAX);
+		return -1;
+	}
+	return n;
+}
+
+/* The command's word goes, all the rest stays in its order. */
+static int run_raw(const struct command *c, int argc, char **argv, const char *word)
+{
+	char *args[ARGS_MAX + 2];
+	int n = 1;
+
+	args[0] = (char *)(uintptr_t)c->name;
+	for (int i = 1; i < argc && n <= ARGS_MAX; i++) {
+		if (argv[i] == word)
+			continue;
+		args[n++] = argv[i];
+	}
+	args[n] = NULL;
+	return c->run(n, args);
+}
+
+int main(int argc, char **argv)
+{
+	char *left[ARGS_MAX + 1];
+	bool wants_help = false, wants_version = false;
+	int n, words = 0;
+	const struct command *c;
+
+	signal(SIGPIPE, SIG_IGN);
+	log_set_level(LOG_ERROR);
+	cli.cluster = getenv("PAVE_CLUSTER");
+	if (cli.cluster != NULL && cli.cluster[0] == '\0')
+		cli.cluster = NULL;
+	n = take_global(argc, argv, left, &wants_help, &wants_version);
+	if (n < 0)
+		return 2;
+	left[n] = NULL;
+	if (wants_version) {
+		puts("pave " PAVE_VERSION);
+		return 0;
+	}
+	if (n > 0 && strcmp(left[0], "help") == 0)
+		return help(NULL);
+	for (c = commands; c->name != NULL; c++) {
+		words = match(c, n, left);
+		if (words > 0)
+			break;
+	}
+	if (c->name == NULL)
+		return unknown_command(n, left, wants_help);
+	cli.command = c;
+	if (c->raw)
+		return run_raw(c, argc, argv, left[0]);
+	if (wants_help)
+		return help(c);
+	left[words - 1] = (char *)(uintptr_t)c->name;
+	return c->run(n - words + 1, left + words - 1);
+}

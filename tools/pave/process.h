@@ -1,0 +1,34 @@
+/* Background processes of a development cluster: each has a name, a log D/log/NAME.log, and a file
+ * D/run/NAME.pid with its pid and its start time, so that a pid that was used again is never taken
+ * for it. They are in sessions of their own and outlive whoever started them. */
+#ifndef PAVE_PROCESS_H
+#define PAVE_PROCESS_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "engine/base/error.h"
+#include "engine/base/types.h"
+
+#define PROCESS_READY_SIZE 512u
+
+/* Starts PROGRAM (beside this one) with argv, waits until it prints "ready WHERE" on stdout, and
+ * copies WHERE. On failure it isn't running, and the text holds the last line of its log, with its
+ * exit code in *ret_exit (may be NULL; -1: none). */
+int process_start(const char *dir, const char *name, const char *program, char *const argv[],
+		  unsigned timeout_ms, char ret_ready[PROCESS_READY_SIZE], int *ret_exit,
+		  struct error *err);
+
+/* Whether it runs. ret_pid may be NULL. */
+bool process_find(const char *dir, const char *name, pid_t *ret_pid);
+
+/* SIGTERM, and SIGKILL if it doesn't end in time; waits for its end. 0 also when it didn't run.
+ * ret_killed (may be NULL): SIGKILL was needed. */
+int process_stop(const char *dir, const char *name, unsigned timeout_ms, bool *ret_killed,
+		 struct error *err);
+
+/* Calls each for every D/run/NAME.pid, in the order of the names. */
+int process_each(const char *dir, void (*each)(const char *name, void *arg), void *arg,
+		 struct error *err);
+
+#endif
