@@ -98,8 +98,10 @@ static int lease_matches(const struct node_lease *k)
 
 int node_lease_end_reason(struct node_lease *k)
 {
-	/* By another clock of the cluster it may be so late already. */
-	const int64_t wall_ns = reactor_wall_ns(k->config.reactor) + (int64_t)CLOCK_BOUND_NS;
+	/* By another clock of the cluster it may be so late already; and the two clocks of this
+	 * machine may have drifted a little since the deadline was computed. */
+	const int64_t wall_ns =
+	    reactor_wall_ns(k->config.reactor) + (int64_t)(CLOCK_BOUND_NS + 10 * NS_PER_MS);
 	int64_t until;
 	const int rc = site_verdict(k, wall_ns, &until);
 

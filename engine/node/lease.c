@@ -382,7 +382,7 @@ static void lease_closed(struct transport_conn *conn, int reason, void *arg)
 	}
 	if (k->step > LEASE_GREETING)
 		log_warn("lease", "lost the placement driver at %s: %s", k->pd_address,
-			 err_text(reason));
+			 reason != 0 ? err_text(reason) : "it does not answer");
 	lease_back_off(k);
 }
 

@@ -378,7 +378,6 @@ START_TEST(test_reader_session)
 	ck_assert_uint_eq(store_generation(rig->nodes[1].store, RIG_VOLUME), 1);
 	ck_assert_int_eq(peer_host_write(&from, CHUNK, 0, 1, v(5000), data), 0);
 	p = rig_permit(rig, 2, 1001);
-	p.nodes[0] = NULL;
 	p.nodes[0] = "n2";
 	p.sites[0] = "lyo";
 	p.nodes[1] = NULL;

@@ -25,6 +25,8 @@
 /* What the store's groups and buffers take of the reactor's memory, beside the node's. */
 #define STORE_MEMORY_MAX (256u << 20)
 
+#define DRAIN_NS (20 * NS_PER_MS)
+
 enum phase { OPENING, SERVING, ENDING };
 
 struct node {
@@ -436,6 +438,7 @@ static int parse(struct node *n, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	static struct node n;
+	const bool never = false;
 	struct error err = {0};
 	int rc = parse(&n, argc, argv);
 
@@ -447,6 +450,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "pave-node: %s\n", err.text);
 		return 1; /* what was begun ends with the process, as after a crash */
 	}
+	/* The listener's accept is still being cancelled; nobody tells when it was. */
+	reactor_refresh(n.reactor);
+	reactor_run_until(n.reactor, &never, reactor_now_ns(n.reactor) + DRAIN_NS);
 	kv_close(n.kv);
 	disk_close(n.disk);
 	transport_destroy(n.transport);

@@ -1,0 +1,384 @@
+/* The lease keeper: what it takes for a lease, and what ends one. On virtual time. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/test_node_rig.h"
+
+static struct rig *rig;
+static struct rig_node *n;
+
+static void setup(void)
+{
+	rig = rig_create(1);
+	n = &rig->nodes[0];
+}
+
+static void teardown(void)
+{
+	rig_destroy(rig);
+}
+
+static struct node_lease_stats stats(void)
+{
+	struct node_lease_stats s;
+
+	node_lease_get_stats(n->lease, &s);
+	return s;
+}
+
+static int64_t wall(void)
+{
+	return reactor_wall_ns(sim_reactor(rig->pd_process));
+}
+
+START_TEST(test_renews)
+{
+	const uint64_t granted = stats().granted;
+
+	rig_run_ms(rig, 30000);
+	ck_assert_uint_ge(stats().granted, granted + 9);
+	ck_assert_uint_le(stats().granted, granted + 11);
+	ck_assert_uint_eq(stats().connects, 1);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	ck_assert_uint_eq(n->state.site_version, 1);
+}
+END_TEST
+
+/* A lease never lasts beyond its time by the node's own clock, the bound taken off. */
+START_TEST(test_deadline)
+{
+	const uint64_t now = reactor_now_ns(sim_reactor(n->process));
+
+	ck_assert_uint_le(n->state.deadline_ns,
+			  now + PERMIT_LIFETIME_MS * NS_PER_MS - CLOCK_BOUND_NS);
+	rig->pd.silent = true;
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_LEASE_EXPIRED);
+	ck_assert_uint_le(reactor_now_ns(sim_reactor(n->process)),
+			  now + PERMIT_LIFETIME_MS * NS_PER_MS + 10 * NS_PER_MS);
+	rig->pd.silent = false;
+	rig_wait_lease(n, true);
+}
+END_TEST
+
+START_TEST(test_driver_goes_and_comes)
+{
+	sim_net_isolate(rig->pd_process, true);
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_LEASE_EXPIRED);
+	rig_run_ms(rig, 60000);
+	sim_net_isolate(rig->pd_process, false);
+	rig_wait_lease(n, true);
+	/* Broken, not only cut: back within the lease's life. */
+	for (unsigned i = 0; i < 5; i++) {
+		const uint64_t changes = n->changes;
+
+		sim_net_disconnect(rig->pd_process, n->process);
+		rig_run_ms(rig, 5000);
+		ck_assert_uint_ne(n->state.deadline_ns, 0);
+		ck_assert_uint_gt(n->changes, changes);
+	}
+	ck_assert_uint_ge(stats().connects, 6);
+}
+END_TEST
+
+START_TEST(test_refusals_are_verdicts)
+{
+	static const int verdicts[] = {E_REVOKED, E_DENIED, E_STALE_EVIDENCE, E_CLOCK_SKEW,
+				       E_NO_LEASE};
+
+	for (size_t i = 0; i < ARRAY_SIZE(verdicts); i++) {
+		const uint64_t asked = reactor_now_ns(sim_reactor(n->process));
+
+		rig->pd.refuse = verdicts[i];
+		rig_wait_lease(n, false);
+		ck_assert_int_eq(n->state.why, -verdicts[i]);
+		/* At once: with the next answer. */
+		ck_assert_uint_le(reactor_now_ns(sim_reactor(n->process)) - asked,
+				  (PERMIT_RENEW_MS + 100) * NS_PER_MS);
+		rig->pd.refuse = 0;
+		rig_wait_lease(n, true);
+	}
+	/* Trouble of the driver's own is none. */
+	rig->pd.refuse = EIO;
+	rig_run_ms(rig, PERMIT_LIFETIME_MS - PERMIT_RENEW_MS - 1000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_LEASE_EXPIRED);
+}
+END_TEST
+
+START_TEST(test_clocks)
+{
+	/* Within the bound, both ways. */
+	n->process->wall_offset_ns = 450 * (int64_t)NS_PER_MS;
+	rig_run_ms(rig, 20000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	ck_assert_int_gt(stats().clock_offset_ns, 440 * (int64_t)NS_PER_MS);
+	ck_assert_int_lt(stats().clock_offset_ns, 460 * (int64_t)NS_PER_MS);
+	n->process->wall_offset_ns = -450 * (int64_t)NS_PER_MS;
+	rig_run_ms(rig, 20000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	/* Beyond it. */
+	n->process->wall_offset_ns = 520 * (int64_t)NS_PER_MS;
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_CLOCK_SKEW);
+	n->process->wall_offset_ns = 0;
+	rig_wait_lease(n, true);
+	n->process->wall_offset_ns = -3600 * (int64_t)NS_PER_S;
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_CLOCK_SKEW);
+	n->process->wall_offset_ns = 0;
+	rig_wait_lease(n, true);
+	/* The clock of the driver is no better. */
+	rig->pd.wall_skew_ns = 700 * (int64_t)NS_PER_MS;
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_CLOCK_SKEW);
+}
+END_TEST
+
+/* An answer that took so long that it proves nothing about the clocks gives no lease. */
+START_TEST(test_slow_answers)
+{
+	sim_net_set_delay(rig->pd_process, n->process, 600 * NS_PER_MS, 600 * NS_PER_MS);
+	sim_net_set_delay(n->process, rig->pd_process, 600 * NS_PER_MS, 600 * NS_PER_MS);
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_LEASE_EXPIRED);
+	sim_net_set_delay(rig->pd_process, n->process, NS_PER_MS, NS_PER_MS);
+	sim_net_set_delay(n->process, rig->pd_process, NS_PER_MS, NS_PER_MS);
+	rig_wait_lease(n, true);
+}
+END_TEST
+
+static void expect_no_more_leases(void)
+{
+	const uint64_t granted = stats().granted;
+
+	rig_run_ms(rig, 2 * PERMIT_LIFETIME_MS);
+	ck_assert_uint_eq(n->state.deadline_ns, 0);
+	ck_assert_uint_eq(stats().granted, granted);
+}
+
+START_TEST(test_leases_that_are_none)
+{
+	struct demo stranger;
+	struct error err;
+
+	ck_assert_int_eq(demo_init(&stranger, NULL, &err), 0);
+	rig->pd.wrong_nonce = true;
+	rig_wait_lease(n, false);
+	expect_no_more_leases();
+	rig->pd.wrong_nonce = false;
+	rig_wait_lease(n, true);
+	rig->pd.key = demo_key(&stranger, DEMO_PLACEMENT);
+	rig_wait_lease(n, false);
+	expect_no_more_leases();
+	rig->pd.key = demo_key(&rig->demo, DEMO_PLACEMENT);
+	rig_wait_lease(n, true);
+	rig->pd.lease_node = "n2";
+	rig_wait_lease(n, false);
+	expect_no_more_leases();
+	rig->pd.lease_node = NULL;
+	rig_wait_lease(n, true);
+	rig->pd.site_version = 2;
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_STALE_EVIDENCE);
+	expect_no_more_leases();
+	rig->pd.site_version = 1;
+	rig_wait_lease(n, true);
+	/* The driver knows a snapshot that it does not send. */
+	rig->pd.revocations_version = 9;
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_STALE_EVIDENCE);
+	expect_no_more_leases();
+	demo_deinit(&stranger);
+}
+END_TEST
+
+START_TEST(test_withdrawal_closes_at_once)
+{
+	char *next = rig_revocations(rig, 2, "par", wall() - 1);
+	const uint64_t before = rig->world->now_ns;
+
+	peer_pd_notice(&rig->pd, next);
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_REVOKED);
+	ck_assert_uint_lt(rig->world->now_ns - before, 100 * NS_PER_MS);
+	expect_no_more_leases();
+	ck_assert_int_eq(n->state.why, -E_REVOKED);
+	free(next);
+}
+END_TEST
+
+/* At every moment of an exchange: the gate that a withdrawal has closed does not open again, though
+ * the driver's leases are under way. */
+START_TEST(test_withdrawal_races_with_a_lease)
+{
+	for (uint32_t steps = 0; steps < 60; steps++) {
+		struct rig *r = rig_create(steps + 2);
+		char *next = rig_revocations(r, 2, "par", SIM_EPOCH_NS);
+		struct rig_node *m = &r->nodes[0];
+
+		r->pd.flag = false;
+		ck_assert(sim_run_flag(r->world, &r->pd.flag));
+		for (uint32_t i = 0; i < steps; i++)
+			ck_assert(sim_step(r->world));
+		peer_pd_notice(&r->pd, next);
+		rig_wait_lease(m, false);
+		for (uint32_t i = 0; i < 3000; i++) {
+			ck_assert(sim_step(r->world));
+			ck_assert_uint_eq(m->state.deadline_ns, 0);
+		}
+		ck_assert_int_eq(m->state.why, -E_REVOKED);
+		rig_destroy(r);
+		free(next);
+	}
+}
+END_TEST
+
+/* From a moment to come: the lease ends by then, the clock bound taken off. */
+START_TEST(test_withdrawal_to_come)
+{
+	const int64_t from = (wall() / (int64_t)NS_PER_S + 10) * (int64_t)NS_PER_S;
+	char *next = rig_revocations(rig, 2, "par", from);
+
+	rig->pd.revocations = next;
+	rig->pd.revocations_version = 2;
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	rig_wait_lease(n, false);
+	ck_assert_int_le(wall(), from - (int64_t)CLOCK_BOUND_NS + (int64_t)(10 * NS_PER_MS));
+	ck_assert_int_ge(wall(), from - (int64_t)CLOCK_BOUND_NS - (int64_t)(10 * NS_PER_MS));
+	ck_assert_int_eq(n->state.why, -E_REVOKED);
+	expect_no_more_leases();
+	rig->pd.revocations = rig->revocations;
+	free(next);
+}
+END_TEST
+
+/* The snapshot is short-lived: when it has run out, every site in it counts as revoked. */
+START_TEST(test_snapshot_runs_out)
+{
+	const struct demo_entry entry = {"par", 1, 0};
+	const int64_t end = (wall() / (int64_t)NS_PER_S + 8) * (int64_t)NS_PER_S;
+	char *next = NULL;
+	struct error err;
+
+	ck_assert_int_eq(demo_revocations(&rig->demo, 2, wall() - (int64_t)NS_PER_S, end, &entry, 1,
+					  &next, &err),
+			 0);
+	rig->pd.revocations = next;
+	rig->pd.revocations_version = 2;
+	rig_run_ms(rig, 4000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	rig_wait_lease(n, false);
+	ck_assert_int_le(wall(), end - (int64_t)CLOCK_BOUND_NS + (int64_t)(10 * NS_PER_MS));
+	ck_assert_int_eq(n->state.why, -E_STALE_EVIDENCE);
+	expect_no_more_leases();
+	rig->pd.revocations = rig->revocations;
+	free(next);
+}
+END_TEST
+
+/* Notices that are no documents, are forged, or older than what was seen, change nothing. */
+START_TEST(test_bad_notices)
+{
+	char *newer = rig_revocations(rig, 5, NULL, 0);
+	struct demo stranger;
+	struct rig fake = *rig;
+	struct error err;
+	char *forged;
+
+	peer_pd_notice(&rig->pd, "{\"payloadType\": 3}");
+	peer_pd_notice(&rig->pd, "not JSON");
+	ck_assert_int_eq(demo_init(&stranger, NULL, &err), 0);
+	fake.demo = stranger;
+	fake.demo.cluster = rig->demo.cluster;
+	forged = rig_revocations(&fake, 6, "par", SIM_EPOCH_NS);
+	peer_pd_notice(&rig->pd, forged);
+	rig_run_ms(rig, 20000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	rig->pd.revocations = newer;
+	rig->pd.revocations_version = 5;
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	peer_pd_notice(&rig->pd, rig->revocations);
+	rig_run_ms(rig, 20000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	rig->pd.revocations = rig->revocations;
+	free(newer);
+	free(forged);
+	demo_deinit(&stranger);
+}
+END_TEST
+
+START_TEST(test_erase_is_answered)
+{
+	ck_assert_int_eq(peer_pd_erase(&rig->pd, rig->wait, RIG_VOLUME, true, 0), 0);
+	ck_assert_int_eq(peer_pd_erase(&rig->pd, rig->wait, RIG_VOLUME, false, 3), -EIO);
+}
+END_TEST
+
+/* Stopped at any moment: it ends. */
+static void set_flag(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+START_TEST(test_stops_at_any_moment)
+{
+	for (uint32_t steps = 0; steps < 60; steps++) {
+		struct rig *r = rig_create(steps + 2);
+		bool done = false;
+		char *next = rig_revocations(r, 2, NULL, 0);
+
+		peer_pd_notice(&r->pd, next);
+		for (uint32_t i = 0; i < steps; i++)
+			ck_assert(sim_step(r->world));
+		node_lease_stop(r->nodes[0].lease, set_flag, &done);
+		ck_assert(sim_run_flag(r->world, &done));
+		r->nodes[0].lease = NULL;
+		sim_process_crash(r->nodes[0].process, SIM_KILL);
+		rig_destroy(r);
+		free(next);
+	}
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *s = suite_create("node_lease");
+	TCase *t = tcase_create("lease");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, test_renews);
+	tcase_add_test(t, test_deadline);
+	tcase_add_test(t, test_driver_goes_and_comes);
+	tcase_add_test(t, test_refusals_are_verdicts);
+	tcase_add_test(t, test_clocks);
+	tcase_add_test(t, test_slow_answers);
+	tcase_add_test(t, test_leases_that_are_none);
+	tcase_add_test(t, test_withdrawal_closes_at_once);
+	tcase_add_test(t, test_withdrawal_races_with_a_lease);
+	tcase_add_test(t, test_withdrawal_to_come);
+	tcase_add_test(t, test_snapshot_runs_out);
+	tcase_add_test(t, test_bad_notices);
+	tcase_add_test(t, test_erase_is_answered);
+	tcase_add_test(t, test_stops_at_any_moment);
+	tcase_set_timeout(t, 120);
+	suite_add_tcase(s, t);
+	return s;
+}
+
+int main(void)
+{
+	SRunner *runner = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}
