@@ -87,25 +87,18 @@ struct rows {
 };
 
 static void add_row(struct rows *r, const char *name, const char *program, const char *site,
-		    const char *address)
+		    pid_t pid, const char *address, const char *state, const char *log)
 {
-	char log[4400];
-	pid_t pid = 0;
-	bool runs = process_find(r->d->dir, name, &pid);
-	const char *word = node_word(r->answer, name);
-	const char *state = !runs ? "stopped" : word[0] != '\0' ? word : "running";
-
-	r->running += runs;
-	snprintf(log, sizeof log, "%s/log/%s.log", r->d->dir, name);
+	r->running += pid != 0;
 	json_array_append_new(r->json,
 			      json_pack("{s:s,s:s,s:s?,s:o,s:s,s:s,s:s}", "name", name, "program",
 					program, "site", site[0] != '\0' ? site : NULL, "pid",
-					runs ? json_integer(pid) : json_null(), "address", address,
-					"state", state, "log", log));
+					pid != 0 ? json_integer(pid) : json_null(), "address",
+					address, "state", state, "log", log));
 	table_add(&r->table, "%s", name);
 	table_add(&r->table, "%s", program);
 	table_add(&r->table, "%s", site);
-	if (runs)
+	if (pid != 0)
 		table_add(&r->table, "%d", (int)pid);
 	else
 		table_add(&r->table, "%s", "");
@@ -114,12 +107,40 @@ static void add_row(struct rows *r, const char *name, const char *program, const
 	table_add(&r->table, "%s", log);
 }
 
-static void add_attachment(const char *name, void *arg)
+static void add_daemon(struct rows *r, const char *name, const char *program, const char *site,
+		       const char *address)
 {
-	struct rows *r = arg;
+	const char *word = node_word(r->answer, name);
+	char log[4400];
+	pid_t pid = 0;
 
-	if (strncmp(name, "attach-", 7) == 0 && process_find(r->d->dir, name, NULL))
-		add_row(r, name, "pave-attach", "", "");
+	if (!process_find(r->d->dir, name, &pid))
+		word = "stopped";
+	else if (word[0] == '\0')
+		word = "running";
+	snprintf(log, sizeof log, "%s/log/%s.log", r->d->dir, name);
+	add_row(r, name, program, site, pid, address, word, log);
+}
+
+/* What follows the option among the arguments; "". */
+static const char *argument(const char *argv, const char *option)
+{
+	for (const char *a = argv; *a != '\0'; a += strlen(a) + 1)
+		if (strcmp(a, option) == 0)
+			return a + strlen(a) + 1;
+	return "";
+}
+
+static void add_attachment(pid_t pid, const char *argv, void *arg)
+{
+	const char *dir = argument(argv, "--dir");
+	const char *slash = strrchr(dir, '/');
+	char log[4400], name[NAME_SIZE_MAX + 16];
+
+	snprintf(name, sizeof name, "attach:%.63s", slash != NULL ? slash + 1 : dir);
+	snprintf(log, sizeof log, "%.4000s/attach.log", dir);
+	add_row(arg, name, "pave-attach", argument(argv, "--site"), pid, argument(argv, "--nbd"),
+		"running", log);
 }
 
 static int print_processes(const struct dev_cluster *d, const Pave__V1__NodeListReply *answer)
@@ -128,18 +149,21 @@ static int print_processes(const struct dev_cluster *d, const Pave__V1__NodeList
 					     "ADDRESS", "STATE",   "LOG"};
 	struct rows r = {.d = d, .answer = answer, .json = json_array()};
 	struct error err;
+	unsigned daemons;
 
 	table_init(&r.table, ARRAY_SIZE(titles), titles);
 	r.table.right[3] = true;
-	add_row(&r, "pd", "pave-pd", "", d->pd);
+	add_daemon(&r, "pd", "pave-pd", "", d->pd);
 	for (unsigned i = 0; i < d->node_count; i++)
-		add_row(&r, d->nodes[i].name, "pave-node", d->nodes[i].site, d->nodes[i].address);
-	process_each(d->dir, add_attachment, &r, &err);
+		add_daemon(&r, d->nodes[i].name, "pave-node", d->nodes[i].site,
+			   d->nodes[i].address);
+	daemons = r.running;
+	process_scan(d->dir, "pave-attach", add_attachment, &r, &err);
 	if (cli.json) {
 		table_discard(&r.table);
 		return cmd_print_json(json_pack("{s:s,s:s,s:b,s:o}", "dir", d->dir, "pd", d->pd,
-						"running", r.running > d->node_count, "processes",
-						r.json));
+						"running", daemons == d->node_count + 1,
+						"processes", r.json));
 	}
 	json_decref(r.json);
 	table_print(&r.table);
@@ -443,39 +467,54 @@ struct stops {
 	struct error err;
 	int rc;
 	unsigned count;
-	bool attachments;
 };
 
-static void stop_one(const char *name, void *arg)
+static void tell_killed(const char *name, bool killed)
 {
-	struct stops *s = arg;
-	bool is_attachment = strncmp(name, "attach-", 7) == 0;
-	bool killed;
-	int rc;
-
-	if (is_attachment != s->attachments || strcmp(name, "pd") == 0)
-		return;
-	s->count += process_find(s->d->dir, name, NULL);
-	rc = process_stop(s->d->dir, name, STOP_MS, &killed, &s->err);
 	if (killed)
 		fprintf(stderr, "%s did not end by itself within %u s, and was killed\n", name,
 			STOP_MS / 1000);
+}
+
+static void stop_attachment(pid_t pid, const char *argv, void *arg)
+{
+	struct stops *s = arg;
+	bool killed;
+	int rc = process_stop_found(s->d->dir, "pave-attach", pid, STOP_MS, &killed, &s->err);
+
+	(void)argv;
+	s->count++;
+	tell_killed("pave-attach", killed);
 	if (rc != 0)
 		s->rc = rc;
+}
+
+static void stop_daemon(const char *name, void *arg)
+{
+	struct stops *s = arg;
+	bool killed;
+	int rc;
+
+	s->count += process_find(s->d->dir, name, NULL);
+	rc = process_stop(s->d->dir, name, STOP_MS, &killed, &s->err);
+	tell_killed(name, killed);
+	if (rc != 0)
+		s->rc = rc;
+}
+
+static void stop_node(const char *name, void *arg)
+{
+	if (strcmp(name, "pd") != 0)
+		stop_daemon(name, arg);
 }
 
 /* Attachments first, while there is somebody to detach from; the driver last. */
 static int stop_all(struct stops *s)
 {
-	s->attachments = true;
-	if (process_each(s->d->dir, stop_one, s, &s->err) != 0)
+	if (process_scan(s->d->dir, "pave-attach", stop_attachment, s, &s->err) != 0 ||
+	    process_each(s->d->dir, stop_node, s, &s->err) != 0)
 		return s->err.code;
-	s->attachments = false;
-	if (process_each(s->d->dir, stop_one, s, &s->err) != 0)
-		return s->err.code;
-	s->count += process_find(s->d->dir, "pd", NULL);
-	if (process_stop(s->d->dir, "pd", STOP_MS, NULL, &s->err) != 0)
-		return s->err.code;
+	stop_daemon("pd", s);
 	return s->rc;
 }
 

@@ -5,9 +5,9 @@
  *   evidence/       root.dsse.json, site-SITE.dsse.json, revocations.dsse.json
  *   pd/             the driver's register and trust state
  *   nodes/NODE/     index, trust state, device
- *   run/NAME.pid    log/NAME.log    of each process
- *
- * Names of processes: "pd", the nodes' names (SITE-1), "attach-VOLUME". */
+ *   run/NAME.pid    log/NAME.log    of the driver ("pd") and of each node (SITE-1)
+ *   attach/VOLUME/  what `pave attach` keeps: the evidence seen, its log
+ */
 #ifndef PAVE_DEV_H
 #define PAVE_DEV_H
 

@@ -19,6 +19,8 @@
 #include "tools/pave/cmd.h"
 
 #define PATH_SIZE 4400
+#define ARGV_SIZE 32768
+#define KILL_MS	  10000u
 
 static int64_t monotonic_ms(void)
 {
@@ -264,41 +266,106 @@ static bool ends_within(int pidfd, unsigned timeout_ms)
 	}
 }
 
+/* pidfd is the process, without a doubt. */
+static int end_process(int pidfd, const char *name, pid_t pid, unsigned timeout_ms,
+		       bool *ret_killed, struct error *err)
+{
+	pidfd_send_signal(pidfd, SIGTERM, NULL, 0);
+	if (ends_within(pidfd, timeout_ms))
+		return 0;
+	pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+	if (ret_killed != NULL)
+		*ret_killed = true;
+	if (ends_within(pidfd, KILL_MS))
+		return 0;
+	return error_set(err, -ETIMEDOUT, "%s (pid %d) does not end, not even by SIGKILL", name,
+			 (int)pid);
+}
+
 int process_stop(const char *dir, const char *name, unsigned timeout_ms, bool *ret_killed,
 		 struct error *err)
 {
 	char path[PATH_SIZE];
-	int fd = -1;
 	pid_t pid;
+	int fd;
 	int rc = 0;
 
 	if (ret_killed != NULL)
 		*ret_killed = false;
-	if (!process_find(dir, name, &pid))
-		goto out;
-	/* From here on the descriptor stands for the process; looked at again, because it may have
-	 * ended between. */
-	fd = pidfd_open(pid, 0);
-	if (fd < 0 || !process_find(dir, name, &pid))
-		goto out;
-	pidfd_send_signal(fd, SIGTERM, NULL, 0);
-	if (!ends_within(fd, timeout_ms)) {
-		pidfd_send_signal(fd, SIGKILL, NULL, 0);
-		if (ret_killed != NULL)
-			*ret_killed = true;
-		if (!ends_within(fd, 10000))
-			rc = error_set(err, -ETIMEDOUT,
-				       "%s (pid %d) does not end, not even by "
-				       "SIGKILL",
-				       name, (int)pid);
+	if (process_find(dir, name, &pid)) {
+		/* From here on the descriptor stands for the process; looked at again, because it
+		 * may have ended between. */
+		fd = pidfd_open(pid, 0);
+		if (fd >= 0 && process_find(dir, name, &pid))
+			rc = end_process(fd, name, pid, timeout_ms, ret_killed, err);
+		if (fd >= 0)
+			close(fd);
 	}
-out:
-	if (fd >= 0)
-		close(fd);
 	if (rc == 0) {
 		pid_path(path, dir, name);
 		unlink(path);
 	}
+	return rc;
+}
+
+/* -- those that others started ---------------------------------------------------------------- */
+
+/* The arguments, if it is this program with a path below dir among them. */
+static bool belongs(pid_t pid, const char *dir, const char *program, char *argv, size_t size)
+{
+	char path[64];
+	size_t n, dir_len = strlen(dir);
+	const char *base;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+	f = fopen(path, "r");
+	if (f == NULL)
+		return false;
+	n = fread(argv, 1, size - 2, f);
+	fclose(f);
+	argv[n] = argv[n + 1] = '\0';
+	base = strrchr(argv, '/');
+	if (n == 0 || strcmp(base != NULL ? base + 1 : argv, program) != 0)
+		return false;
+	for (const char *a = argv; a < argv + n; a += strlen(a) + 1)
+		if (strncmp(a, dir, dir_len) == 0 && (a[dir_len] == '/' || a[dir_len] == '\0'))
+			return start_time(pid) != 0;
+	return false;
+}
+
+int process_scan(const char *dir, const char *program,
+		 void (*each)(pid_t pid, const char *argv, void *arg), void *arg, struct error *err)
+{
+	char argv[ARGV_SIZE];
+	struct dirent *e;
+	DIR *d = opendir("/proc");
+
+	if (d == NULL)
+		return error_set(err, -errno, "/proc: %s", strerror(errno));
+	while ((e = readdir(d)) != NULL) {
+		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+
+		if (pid > 1 && pid != getpid() && belongs(pid, dir, program, argv, sizeof argv))
+			each(pid, argv, arg);
+	}
+	closedir(d);
+	return 0;
+}
+
+int process_stop_found(const char *dir, const char *program, pid_t pid, unsigned timeout_ms,
+		       bool *ret_killed, struct error *err)
+{
+	char argv[ARGV_SIZE];
+	int fd = pidfd_open(pid, 0);
+	int rc = 0;
+
+	*ret_killed = false;
+	if (fd < 0)
+		return 0;
+	if (belongs(pid, dir, program, argv, sizeof argv))
+		rc = end_process(fd, program, pid, timeout_ms, ret_killed, err);
+	close(fd);
 	return rc;
 }
 

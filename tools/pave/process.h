@@ -31,4 +31,14 @@ int process_stop(const char *dir, const char *name, unsigned timeout_ms, bool *r
 int process_each(const char *dir, void (*each)(const char *name, void *arg), void *arg,
 		 struct error *err);
 
+/* Processes of this program that others started for D: those whose arguments name a path below it.
+ * argv: NUL-separated, ended by an empty one. */
+int process_scan(const char *dir, const char *program,
+		 void (*each)(pid_t pid, const char *argv, void *arg), void *arg,
+		 struct error *err);
+/* As process_stop, for one that process_scan found; it is looked at again before it is signalled.
+ */
+int process_stop_found(const char *dir, const char *program, pid_t pid, unsigned timeout_ms,
+		       bool *ret_killed, struct error *err);
+
 #endif
