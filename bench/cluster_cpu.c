@@ -11,7 +11,7 @@
 
 static size_t read_proc(int pid, const char *file, char *buf, size_t size)
 {
-	char path[64];
+	char path[160];
 	FILE *f;
 	size_t n;
 

@@ -63,7 +63,7 @@ class Cluster:
         return False
 
     def show_logs(self):
-        for log in sorted(self.dir.glob("**/*.log")):
+        for log in [*sorted(self.dir.glob("log/*.log")), *sorted(self.dir.glob("attach/*/attach.log"))]:
             lines = log.read_text(errors="replace").splitlines()
             print(f"--- {log.name}, last of {len(lines)} lines", file=sys.stderr)
             print("\n".join(lines[-25:]), file=sys.stderr)
