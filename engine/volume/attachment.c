@@ -233,7 +233,9 @@ static void renew_done(struct rpc_call *call, int status, const Pave__V1__Contro
 
 	a->calling = false;
 	if (a->state == VATTACH_DETACHING) {
-		send_detach(a);
+		/* Without a connection conn_closed, which called this, ends it. */
+		if (a->conn != NULL)
+			send_detach(a);
 		return;
 	}
 	if (a->state != VATTACH_ATTACHED)

@@ -302,6 +302,7 @@ bool admin_create_volume(struct cluster *c)
 static void withdrawn(struct cluster *c, int status, const Pave__V1__Control *reply)
 {
 	(void)reply;
+	c->admin.unsure = status != 0;
 	if (status != 0)
 		return; /* it is not known whether it is in force; nothing is checked */
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
@@ -311,9 +312,8 @@ static void withdrawn(struct cluster *c, int status, const Pave__V1__Control *re
 
 static void certified(struct cluster *c, int status, const Pave__V1__Control *reply)
 {
-	(void)c;
-	(void)status;
 	(void)reply;
+	c->admin.unsure = status != 0;
 }
 
 bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)

@@ -15,7 +15,7 @@
 #include "tests/sim/watch.h"
 
 #define LEASE_PATIENCE_NS (60 * NS_PER_S)
-#define DOWN_MAX_NS	  (6 * NS_PER_S)
+#define DOWN_MAX_NS	  (4 * NS_PER_S)
 
 static const char *const site_names[CLUSTER_NODES] = {"par", "lyo", "rbx"};
 

@@ -72,6 +72,7 @@ struct admin {
 	struct rpc_call call;
 	struct reactor_timer retry;
 	bool open, busy;
+	bool unsure;	/* whether the driver has the newest snapshot */
 	char *envelope; /* of the errand */
 	void (*answered)(struct cluster *c, int status, const Pave__V1__Control *reply);
 };

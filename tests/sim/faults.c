@@ -9,7 +9,8 @@
 
 #include "engine/base/assert.h"
 
-#define GAP_MAX_NS	  (3 * NS_PER_S)
+#define GAP_MIN_NS	  NS_PER_S
+#define GAP_MAX_NS	  (16 * NS_PER_S)
 #define CUT_MAX_NS	  (15 * NS_PER_S)
 #define PAUSE_MAX_NS	  (15 * NS_PER_S)
 #define CLOCK_MAX_NS	  (2 * (int64_t)NS_PER_S)
@@ -314,7 +315,7 @@ void faults_begin(struct cluster *c)
 	/* Every third seed has everything; the others a random half. */
 	c->fault_kinds = c->world->seed % 3 == 0 ? UINT64_MAX : sim_random(c->world);
 	c->rot_node = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
-	c->fault_gap_ns = sim_random_range(c->world, NS_PER_S / 2, GAP_MAX_NS);
+	c->fault_gap_ns = sim_random_range(c->world, GAP_MIN_NS, GAP_MAX_NS);
 	c->world->check_mid_turns = sim_chance(c->world, 1, 2);
 	sim_schedule(c->world, NULL, sim_random_below(c->world, GAP_MAX_NS), next_fault, c);
 	if (sim_chance(c->world, 1, 4))

@@ -7,9 +7,9 @@
 
 #include "engine/base/assert.h"
 
-#define THINK_MAX_NS	(60 * NS_PER_MS)
+#define THINK_MAX_NS	(40 * NS_PER_MS)
 #define ATTACH_RETRY_NS (2 * NS_PER_S)
-#define AWAY_MAX_NS	(20 * NS_PER_S)
+#define AWAY_MAX_NS	(10 * NS_PER_S)
 #define STAY_MIN_NS	(2 * NS_PER_S)
 #define STAY_MAX_NS	(20 * NS_PER_S)
 #define HOT_BLOCKS	48u
@@ -81,7 +81,8 @@ static void op_done(struct volume_op *op, int status)
 	s->buffer = NULL;
 	if (g->quiet && status != 0) {
 		g->verify_errors++;
-		g->verified = MIN(g->verified, op->offset / BLOCK_SIZE);
+		g->verified =
+		    MIN(g->verified, op->offset / BLOCK_SIZE / VERIFY_BLOCKS * VERIFY_BLOCKS);
 	}
 	if (g->phase != GUEST_ATTACHED)
 		return;

@@ -84,7 +84,9 @@ static bool certified(struct cluster *c)
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
 		if (c->sites[i].withdrawn_from_ns != UINT64_MAX && !cluster_withdraw(c, i, false))
 			return false;
-	return !c->admin.busy;
+	if (c->admin.unsure && !c->admin.busy)
+		cluster_renew_snapshot(c);
+	return !c->admin.busy && !c->admin.unsure;
 }
 
 static void run_cluster(struct cluster *c, const struct options *o)
