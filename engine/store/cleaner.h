@@ -60,7 +60,7 @@ struct cleaner {
 	struct cleaner_block *blocks; /* found live; a segment's at most */
 	uint32_t *crcs;		      /* of blocks, once sorted */
 	uint32_t block_count;
-	uint32_t next; /* of blocks, to be moved */
+	uint32_t next;					       /* of blocks, to be moved */
 	struct format_entry entries[FORMAT_GROUP_ENTRIES_MAX]; /* of the group being parsed */
 	uint32_t entry_crcs[FORMAT_GROUP_DATA_MAX];
 	uint64_t gain; /* blocks that are free when the victim is */

@@ -10,7 +10,9 @@
 
 #include <errno.h>
 
-#define SLAB_EXTENT_BYTES (1u << 20)
+/* Extents grow with the slab, from the first size to the second. */
+#define SLAB_EXTENT_MIN (64u << 10)
+#define SLAB_EXTENT_MAX (1u << 20)
 
 struct extent {
 	struct extent *next;
@@ -20,7 +22,7 @@ struct extent {
 void slab_init(struct slab *slab, size_t object_size, uint32_t objects_max)
 {
 	PRE(object_size >= sizeof(void *) && object_size % 8 == 0);
-	PRE(object_size <= SLAB_EXTENT_BYTES / 16);
+	PRE(object_size <= SLAB_EXTENT_MIN / 16);
 	*slab = (struct slab){.object_size = object_size, .objects_max = objects_max};
 }
 
@@ -39,8 +41,8 @@ void slab_deinit(struct slab *slab)
 
 static int slab_grow(struct slab *slab)
 {
-	uint32_t count =
-	    (uint32_t)((SLAB_EXTENT_BYTES - sizeof(struct extent)) / slab->object_size);
+	uint64_t bytes = MIN(MAX(slab->memory_bytes, SLAB_EXTENT_MIN), SLAB_EXTENT_MAX);
+	uint32_t count = (uint32_t)((bytes - sizeof(struct extent)) / slab->object_size);
 	struct extent *e;
 	uint8_t *p;
 

@@ -68,6 +68,11 @@ static void close_run(struct reactor_task *task)
 	void (*closed)(void *arg) = store->closed;
 	void *arg = store->closed_arg;
 
+	/* Tasks that are queued behind this one would run in memory that is gone. */
+	if (store->wlog.pump.queued || store->finish_task.queued) {
+		reactor_defer(store->reactor, task);
+		return;
+	}
 	store_abandon(store);
 	closed(arg);
 }

@@ -2,11 +2,19 @@
 #include "test_store_rig.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/crc32c.h"
 #include "engine/base/log.h"
+
+/* Each ck_assert is a system call: where there are many they are only made to fail. */
+#define CHECK(cond, ...)                                                                           \
+	do {                                                                                       \
+		if (!(cond))                                                                       \
+			ck_abort_msg(__VA_ARGS__);                                                 \
+	} while (0)
 
 /* -- a machine ------------------------------------------------------------------------------------
  */
@@ -20,6 +28,9 @@ static void no_log(enum log_level level, const char *line)
 void rig_init(struct rig *rig, uint64_t seed, uint32_t disk_mib)
 {
 	log_set_sink(no_log);
+	/* Worlds come and go by the thousand: their memory stays in the process. */
+	mallopt(M_MMAP_THRESHOLD, 256 << 20);
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	*rig = (struct rig){.segment_bytes = 1u << 20};
 	rig->world = sim_world_create(seed);
 	rig->world->trace_off = true;
@@ -87,7 +98,7 @@ int rig_format(struct rig *rig, bool force)
 	f.op.segment_bytes = rig->segment_bytes;
 	f.op.force = force;
 	store_format(&f.op);
-	ck_assert(!f.done);
+	CHECK(!f.done, "done inside the call");
 	ck_assert(sim_run_flag(rig->world, &f.done));
 	return f.status;
 }
@@ -119,13 +130,18 @@ int rig_open(struct rig *rig)
 	o.op.done = open_done;
 	o.op.config = rig->config;
 	store_open(&o.op);
-	ck_assert(!o.done);
+	CHECK(!o.done, "done inside the call");
 	if (!sim_run_flag(rig->world, &o.done)) {
 		ck_assert_msg(!rig->process->alive, "opening hangs");
 		store_abandon(o.op.impl);
 		return -E_DISCONNECTED;
 	}
 	rig->store = o.store;
+	if (!rig->process->alive) {
+		/* Opened, and crashed later in the same turn. */
+		rig_crashed(rig);
+		return -E_DISCONNECTED;
+	}
 	return o.status;
 }
 
@@ -189,7 +205,7 @@ static volume_id_t volume_id(uint32_t volume)
 
 static struct rig_op *op_take(struct rig *rig, enum rig_kind kind, uint32_t volume, uint32_t chunk)
 {
-	for (uint32_t i = 0; i < RIG_DEPTH_MAX; i++) {
+	for (uint32_t i = 0; i < RIG_DEPTH_MAX && rig->process->alive; i++) {
 		struct rig_op *op = &rig->ops[i];
 
 		if (op->busy)
@@ -207,7 +223,7 @@ static struct rig_op *op_take(struct rig *rig, enum rig_kind kind, uint32_t volu
 
 static void op_ended(struct rig_op *op, int status)
 {
-	ck_assert(op->busy && !op->done);
+	CHECK(op->busy && !op->done, "done twice");
 	op->done = true;
 	op->busy = false;
 	op->status = status;
@@ -256,7 +272,7 @@ static struct rig_op *submit_write(struct rig *rig, struct rig_op *op, const str
 		crc32c_blocks(op->data, t->block_count, op->crcs);
 	}
 	store_write(rig->store, &op->write);
-	ck_assert(!op->done);
+	CHECK(!op->done, "done inside the call");
 	return op;
 }
 
@@ -269,8 +285,7 @@ static struct rig_op *new_write(struct rig *rig, enum store_write_kind kind, uin
 
 	if (op == NULL)
 		return NULL;
-	ck_assert_uint_lt(seq, RIG_TRIES_MAX);
-	ck_assert_uint_le(block + block_count, RIG_BLOCKS);
+	CHECK(seq < RIG_TRIES_MAX && block + block_count <= RIG_BLOCKS, "a mistake of the test");
 	m->try_count++;
 	m->tries[seq] = (struct rig_try){.kind = kind,
 					 .version = version_make(m->generation, seq),
@@ -323,7 +338,7 @@ struct rig_op *rig_fence(struct rig *rig, uint32_t volume, generation_t generati
 	op->fence = (struct store_fence_op){
 	    .done = fence_done, .volume = volume_id(volume), .generation = generation};
 	store_fence(rig->store, &op->fence);
-	ck_assert(!op->done);
+	CHECK(!op->done, "done inside the call");
 	return op;
 }
 
@@ -350,7 +365,7 @@ struct rig_op *rig_watermark(struct rig *rig, uint32_t volume, uint32_t chunk, v
 						    .chunk = chunk,
 						    .watermark = watermark};
 	store_watermark(rig->store, &op->watermark);
-	ck_assert(!op->done);
+	CHECK(!op->done, "done inside the call");
 	return op;
 }
 
@@ -378,7 +393,7 @@ struct rig_op *rig_erase(struct rig *rig, uint32_t volume, uint32_t chunk)
 	op->erase = (struct store_erase_op){
 	    .done = erase_done, .volume = volume_id(volume), .chunk = chunk};
 	store_erase(rig->store, &op->erase);
-	ck_assert(!op->done);
+	CHECK(!op->done, "done inside the call");
 	return op;
 }
 
@@ -415,8 +430,8 @@ bool rig_drain_to(struct rig *rig, uint32_t depth)
 	if (!rig->process->alive)
 		return false;
 	rc = sim_run_until(rig->world, rig->world->now_ns + 3600 * NS_PER_S, is_drained, &d);
-	ck_assert_msg(rc == 0 || !rig->process->alive, "%u operations are never done: %d",
-		      rig->in_flight, rc);
+	CHECK(rc == 0 || !rig->process->alive, "%u operations are never done: %d", rig->in_flight,
+	      rc);
 	return rc == 0;
 }
 
@@ -457,7 +472,7 @@ static void read_done(struct store_read *op, int status)
 {
 	struct reading *r = container_of(op, struct reading, op);
 
-	ck_assert(!r->done);
+	CHECK(!r->done, "done twice");
 	r->done = true;
 	r->status = status;
 }
@@ -481,8 +496,8 @@ int rig_read(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
 	};
 
 	store_read(rig->store, &r.op);
-	ck_assert(!r.done);
-	ck_assert(sim_run_flag(rig->world, &r.done));
+	CHECK(!r.done, "done inside the call");
+	CHECK(sim_run_flag(rig->world, &r.done), "a read is never done");
 	if (ret_bad_block != NULL)
 		*ret_bad_block = r.op.bad_block;
 	return r.status;
@@ -495,25 +510,25 @@ static void verify_block(struct rig *rig, uint32_t volume, uint32_t chunk, block
 	const struct rig_try *t = &rig->model.tries[version_seq(version)];
 	uint8_t expected[BLOCK_SIZE] = {0};
 
-	ck_assert_msg(version >= c->acked[block],
-		      "seed %lu: volume %u chunk %u block %u: version %lx was acknowledged, %lx is "
-		      "there",
-		      rig->world->seed, volume, chunk, block, c->acked[block], version);
+	CHECK(version >= c->acked[block],
+	      "seed %lu: volume %u chunk %u block %u: version %lx was acknowledged, %lx is there",
+	      rig->world->seed, volume, chunk, block, c->acked[block], version);
 	if (version != 0) {
-		ck_assert_uint_le(version_seq(version), rig->model.try_count);
-		ck_assert_uint_eq(t->version, version);
-		ck_assert(t->volume == volume && t->chunk == chunk && block >= t->block &&
-			  block < t->block + t->block_count);
-		ck_assert_msg(version_seq(version) >= c->erased_before,
-			      "volume %u chunk %u block %u: version %lx is back from its erasure",
-			      volume, chunk, block, version);
+		CHECK(version_seq(version) <= rig->model.try_count && t->version == version &&
+			  t->volume == volume && t->chunk == chunk && block >= t->block &&
+			  block < t->block + t->block_count,
+		      "volume %u chunk %u block %u: version %lx was never written there", volume,
+		      chunk, block, version);
+		CHECK(version_seq(version) >= c->erased_before,
+		      "volume %u chunk %u block %u: version %lx is back from its erasure", volume,
+		      chunk, block, version);
 		if (t->kind == STORE_DATA)
 			rig_content(version_seq(version), block, expected);
 	}
-	ck_assert_msg(memcmp(expected, data, BLOCK_SIZE) == 0,
-		      "volume %u chunk %u block %u: wrong content for version %lx", volume, chunk,
-		      block, version);
-	ck_assert_uint_eq(crc, crc32c(0, data, BLOCK_SIZE));
+	CHECK(memcmp(expected, data, BLOCK_SIZE) == 0,
+	      "volume %u chunk %u block %u: wrong content for version %lx", volume, chunk, block,
+	      version);
+	CHECK(crc == crc32c(0, data, BLOCK_SIZE), "block %u: wrong CRC", block);
 	c->acked[block] = version;
 }
 
@@ -557,7 +572,7 @@ static void verify_states(struct rig *rig, uint32_t volume)
 			watermark = states[next++].watermark;
 		}
 		for (uint32_t b = 0; b < RIG_BLOCKS; b++)
-			ck_assert_uint_le(c->acked[b], newest);
+			CHECK(c->acked[b] <= newest, "block %u is newer than its chunk", b);
 		ck_assert_uint_ge(watermark, c->watermark_acked);
 		ck_assert_uint_le(watermark, c->watermark_tried);
 		c->watermark_acked = watermark;
@@ -613,18 +628,17 @@ static void verify_changes(struct rig *rig, uint32_t volume, uint32_t chunk)
 					   .changes = changes,
 					   .max = ARRAY_SIZE(changes)}};
 		store_changes(rig->store, &a.op);
-		ck_assert(sim_run_flag(rig->world, &a.done));
-		ck_assert_int_eq(a.status, 0);
+		CHECK(sim_run_flag(rig->world, &a.done) && a.status == 0, "changes");
 		for (uint32_t i = 0; i < a.op.count; i++) {
 			for (; block < changes[i].block; block++)
-				ck_assert_uint_le(c->acked[block], above);
+				CHECK(c->acked[block] <= above, "block %u is missing", block);
 			for (uint32_t k = 0; k < changes[i].block_count; k++, block++)
-				ck_assert_uint_eq(c->acked[block], changes[i].version);
-			ck_assert_uint_gt(changes[i].version, above);
+				CHECK(c->acked[block] == changes[i].version, "block %u", block);
+			CHECK(changes[i].version > above, "an old change");
 		}
 	}
 	for (; block < RIG_BLOCKS; block++)
-		ck_assert_uint_le(c->acked[block], above);
+		CHECK(c->acked[block] <= above, "block %u is missing", block);
 }
 
 /* -- random work

@@ -95,7 +95,8 @@ void rig_close(struct rig *rig);
 void rig_crashed(struct rig *rig);
 void rig_crash(struct rig *rig, enum sim_crash how);
 
-/* Kept in flight: NULL when there are RIG_DEPTH_MAX already. Volumes count from 0. */
+/* Kept in flight: NULL when there are RIG_DEPTH_MAX already, or the process is down. Volumes count
+ * from 0. */
 struct rig_op *rig_write(struct rig *rig, enum store_write_kind kind, uint32_t volume,
 			 uint32_t chunk, block_no_t block, uint32_t block_count);
 struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
