@@ -81,7 +81,7 @@ struct schema {
 	size_t member_count;
 };
 
-#define LIST_AT(list, type, i) (&((const type *)(list)->items)[i])
+#define LIST_AT(list, type, i) (&((type const *)(list)->items)[i])
 
 /* Parses size_bytes of JSON strictly (duplicate members, trailing bytes and NULs are refused),
  * checks `type` and `critical`, and reads the members. what: for texts, as "site certificate". On

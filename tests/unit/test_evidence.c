@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "engine/evidence/base64.h"
+#include "engine/evidence/evaluate.h"
 #include "engine/evidence/file.h"
 #include "test_evidence_rig.h"
 
@@ -807,6 +808,49 @@ START_TEST(a_snapshot_follows_from_the_last)
 }
 END_TEST
 
+static char *example(const char *name, size_t *ret_size)
+{
+	char path[1024], *data = NULL;
+	struct error err = {0};
+
+	snprintf(path, sizeof path, "%s/%s", EVIDENCE_EXAMPLES, name);
+	ck_assert_msg(file_read_whole(path, DOCUMENT_SIZE_MAX, &data, ret_size, &err) == 0, "%s",
+		      err.text);
+	return data;
+}
+
+START_TEST(the_examples_are_good)
+{
+	static const char *const names[] = {"root.json", "site-nantes-est.json", "revocations.json",
+					    "policy-mutuelle-ouest.json"};
+	struct root_document *root = NULL;
+	struct site_document *site = NULL;
+	struct revocations_document *revocations = NULL;
+	struct policy_document *policy = NULL;
+	struct error err = {0};
+	struct verdict v;
+	char *text[4];
+	size_t size[4];
+
+	for (size_t i = 0; i < 4; i++)
+		text[i] = example(names[i], &size[i]);
+	ck_assert_msg(root_parse(text[0], size[0], &root, &err) == 0 &&
+			  site_parse(text[1], size[1], &site, &err) == 0 &&
+			  revocations_parse(text[2], size[2], &revocations, &err) == 0 &&
+			  policy_parse(text[3], size[3], &policy, &err) == 0,
+		      "%s", err.text);
+	evaluate(site, revocations, policy, RIG_NOW, &v);
+	ck_assert(v.eligible);
+	ck_assert(v.until == RIG_NOW + 8 * RIG_HOUR); /* issued at six, stale after twelve hours */
+	root_free(root);
+	site_free(site);
+	revocations_free(revocations);
+	policy_free(policy);
+	for (size_t i = 0; i < 4; i++)
+		free(text[i]);
+}
+END_TEST
+
 /* -- key files -------------------------------------------------------------------------------- */
 
 START_TEST(keys_go_to_files_and_back)
@@ -885,6 +929,7 @@ static void add_documents(Suite *s)
 	tcase_add_test(tc, presets_are_documents);
 	tcase_add_test(tc, demo_sites_are_real_documents);
 	tcase_add_test(tc, a_snapshot_follows_from_the_last);
+	tcase_add_test(tc, the_examples_are_good);
 	suite_add_tcase(s, tc);
 }
 

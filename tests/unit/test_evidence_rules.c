@@ -418,73 +418,73 @@ END_TEST
 
 /* -- territory: sets and places --------------------------------------------------------------- */
 
+static const struct {
+	const char *wanted, *country, *territory;
+	bool in;
+} territory_cases[] = {
+    {"FR-metropolitan", "FR", "FR-IDF", true},
+    {"FR-metropolitan", "FR", "FR-2A", true},
+    {"FR-metropolitan", "FR", "FR-20R", true},
+    {"FR-metropolitan", "RE", "FR-974", false},
+    {"FR-metropolitan", "FR", "FR", false},
+    {"FR", "FR", "FR", true},
+    {"FR", "FR", "FR-93", true},
+    {"FR", "RE", "FR-974", true},
+    {"FR", "RE", "RE", true},
+    {"FR", "GP", "FR-971", true},
+    {"FR", "NC", "NC", true},
+    {"FR", "PF", "FR-PF", true},
+    {"FR", "BL", "BL", true},
+    {"FR", "MC", "MC", false},
+    {"FR", "BE", "BE-BRU", false},
+    {"EU", "RE", "FR-974", true},
+    {"EU", "MF", "MF", true},
+    {"EU", "YT", "FR-976", true},
+    {"EU", "NC", "NC", false},
+    {"EU", "PF", "PF", false},
+    {"EU", "BL", "BL", false},
+    {"EU", "PM", "PM", false},
+    {"EU", "DE", "DE-BE", true},
+    {"EU", "PT", "PT-20", true},
+    {"EU", "AX", "FI-01", true},
+    {"EU", "GL", "GL", false},
+    {"EU", "AW", "NL-AW", false},
+    {"EU", "GB", "GB-LND", false},
+    {"EU", "CH", "CH-GE", false},
+    {"EU", "NO", "NO-03", false},
+    {"EEA", "NO", "NO-03", true},
+    {"EEA", "IS", "IS-1", true},
+    {"EEA", "LI", "LI-11", true},
+    {"EEA", "SJ", "SJ", false},
+    {"EEA", "RE", "FR-974", true},
+    {"EEA", "NC", "NC", false},
+    {"EEA", "CH", "CH-GE", false},
+    {"FR-IDF", "FR", "FR-IDF", true},
+    {"FR-IDF", "FR", "FR-93", true},
+    {"FR-IDF", "FR", "FR-69", false},
+    {"FR-93", "FR", "FR-IDF", false},
+    {"FR-974", "RE", "FR-974", true},
+    {"FR-974", "RE", "RE", true},
+    {"RE", "RE", "FR-974", true},
+    {"FR-974", "GP", "FR-971", false},
+    {"DE", "DE", "DE-BE", true},
+    {"DE-BE", "DE", "DE-BE", true},
+    {"DE-BE", "DE", "DE-HE", false},
+    {"DE-BE", "DE", "DE", false},
+    {"NL-BQ1", "BQ", "NL-BQ2", false},
+    {"any", "US", "US-VA", true},
+};
+
 START_TEST(territories)
 {
-	static const struct {
-		const char *wanted, *country, *territory;
-		bool in;
-	} cases[] = {
-	    {"FR-metropolitan", "FR", "FR-IDF", true},
-	    {"FR-metropolitan", "FR", "FR-2A", true},
-	    {"FR-metropolitan", "FR", "FR-20R", true},
-	    {"FR-metropolitan", "RE", "FR-974", false},
-	    {"FR-metropolitan", "FR", "FR", false},
-	    {"FR", "FR", "FR", true},
-	    {"FR", "FR", "FR-93", true},
-	    {"FR", "RE", "FR-974", true},
-	    {"FR", "RE", "RE", true},
-	    {"FR", "GP", "FR-971", true},
-	    {"FR", "NC", "NC", true},
-	    {"FR", "PF", "FR-PF", true},
-	    {"FR", "BL", "BL", true},
-	    {"FR", "MC", "MC", false},
-	    {"FR", "BE", "BE-BRU", false},
-	    {"EU", "RE", "FR-974", true},
-	    {"EU", "MF", "MF", true},
-	    {"EU", "YT", "FR-976", true},
-	    {"EU", "NC", "NC", false},
-	    {"EU", "PF", "PF", false},
-	    {"EU", "BL", "BL", false},
-	    {"EU", "PM", "PM", false},
-	    {"EU", "DE", "DE-BE", true},
-	    {"EU", "PT", "PT-20", true},
-	    {"EU", "AX", "FI-01", true},
-	    {"EU", "GL", "GL", false},
-	    {"EU", "AW", "NL-AW", false},
-	    {"EU", "GB", "GB-LND", false},
-	    {"EU", "CH", "CH-GE", false},
-	    {"EU", "NO", "NO-03", false},
-	    {"EEA", "NO", "NO-03", true},
-	    {"EEA", "IS", "IS-1", true},
-	    {"EEA", "LI", "LI-11", true},
-	    {"EEA", "SJ", "SJ", false},
-	    {"EEA", "RE", "FR-974", true},
-	    {"EEA", "NC", "NC", false},
-	    {"EEA", "CH", "CH-GE", false},
-	    {"FR-IDF", "FR", "FR-IDF", true},
-	    {"FR-IDF", "FR", "FR-93", true},
-	    {"FR-IDF", "FR", "FR-69", false},
-	    {"FR-93", "FR", "FR-IDF", false},
-	    {"FR-974", "RE", "FR-974", true},
-	    {"FR-974", "RE", "RE", true},
-	    {"RE", "RE", "FR-974", true},
-	    {"FR-974", "GP", "FR-971", false},
-	    {"DE", "DE", "DE-BE", true},
-	    {"DE-BE", "DE", "DE-BE", true},
-	    {"DE-BE", "DE", "DE-HE", false},
-	    {"DE-BE", "DE", "DE", false},
-	    {"NL-BQ1", "BQ", "NL-BQ2", false},
-	    {"any", "US", "US-VA", true},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(territory_cases); i++) {
 		struct rule_case c = {"territory", {{NULL}}, {NULL}};
 		char wanted[40], country[40], territory[40];
 		struct verdict v;
 
-		snprintf(wanted, sizeof wanted, "[\"%s\"]", cases[i].wanted);
-		snprintf(country, sizeof country, "\"%s\"", cases[i].country);
-		snprintf(territory, sizeof territory, "\"%s\"", cases[i].territory);
+		snprintf(wanted, sizeof wanted, "[\"%s\"]", territory_cases[i].wanted);
+		snprintf(country, sizeof country, "\"%s\"", territory_cases[i].country);
+		snprintf(territory, sizeof territory, "\"%s\"", territory_cases[i].territory);
 		c.changes[0].path = "policy territory";
 		c.changes[0].text = wanted;
 		c.changes[1].path = "site facility.country";
@@ -492,8 +492,9 @@ START_TEST(territories)
 		c.changes[2].path = "site facility.territory";
 		c.changes[2].text = territory;
 		judge(&c, "dev", RIG_NOW, &v);
-		ck_assert_msg(v.eligible == cases[i].in, "%s, %s under %s", cases[i].country,
-			      cases[i].territory, cases[i].wanted);
+		ck_assert_msg(v.eligible == territory_cases[i].in, "%s, %s under %s",
+			      territory_cases[i].country, territory_cases[i].territory,
+			      territory_cases[i].wanted);
 	}
 }
 END_TEST
@@ -597,13 +598,14 @@ END_TEST
 START_TEST(more_failures_than_are_kept_are_counted)
 {
 	struct rule_case c = {"many", {{NULL}}, {NULL}};
-	char *many = calloc(1, 200 * 32);
+	json_t *list = json_array();
 	struct verdict v;
+	char *many;
 
-	strcpy(many, "[\"US\"");
-	for (int i = 1; i < 200; i++)
-		strcat(many, ", \"US\"");
-	strcat(many, "]");
+	for (int i = 0; i < 200; i++)
+		json_array_append_new(list, json_string("US"));
+	many = json_dumps(list, 0);
+	json_decref(list);
 	c.changes[0].path = "site admin_locations";
 	c.changes[0].text = many;
 	judge(&c, "secnumcloud-fr", RIG_NOW, &v);
@@ -617,13 +619,14 @@ END_TEST
 START_TEST(values_are_cut_between_characters)
 {
 	struct rule_case c = {"long", {{NULL}}, {NULL}};
-	char law[600] = "[{\"law\": \"x";
+	char law[600];
 	struct verdict v;
 	json_t *json;
+	int len = snprintf(law, sizeof law, "[{\"law\": \"x");
 
 	for (int i = 0; i < 150; i++)
-		strcat(law, "\xc3\xa9");
-	strcat(law, "\"}]");
+		len += snprintf(law + len, sizeof law - (size_t)len, "\xc3\xa9");
+	snprintf(law + len, sizeof law - (size_t)len, "\"}]");
 	c.changes[0].path = "site exposure";
 	c.changes[0].text = law;
 	judge(&c, "secnumcloud-fr", RIG_NOW, &v);

@@ -76,7 +76,7 @@ static void quiet(enum log_level level, const char *line)
 static void setup(void)
 {
 	rig_init(&rig);
-	strcpy(dir, "/tmp/evidence-trust-XXXXXX");
+	snprintf(dir, sizeof dir, "/tmp/evidence-trust-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(path, sizeof path, "%s/trust.json", dir);
 	log_set_sink(quiet);
