@@ -13,7 +13,6 @@
 #define RETRY_NS	  (300 * NS_PER_MS)
 #define ERRAND_TIMEOUT_MS 3000u
 #define SETUP_PATIENCE_NS (60 * NS_PER_S)
-#define REVOCATION_LAG_NS (PERMIT_LIFETIME_MS * NS_PER_MS)
 
 static void connect_now(struct cluster *c);
 
@@ -307,7 +306,8 @@ static void withdrawn(struct cluster *c, int status, const Pave__V1__Control *re
 		return; /* it is not known whether it is in force; nothing is checked */
 	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
 		if (c->sites[i].withdrawn_from_ns == UINT64_MAX - 1)
-			c->sites[i].withdrawn_from_ns = c->world->now_ns + REVOCATION_LAG_NS;
+			c->sites[i].withdrawn_from_ns =
+			    c->world->now_ns + c->permit_lifetime_ms * NS_PER_MS;
 }
 
 static void certified(struct cluster *c, int status, const Pave__V1__Control *reply)

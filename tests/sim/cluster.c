@@ -15,7 +15,10 @@
 #include "tests/sim/watch.h"
 
 #define LEASE_PATIENCE_NS (60 * NS_PER_S)
-#define DOWN_MAX_NS	  (4 * NS_PER_S)
+/* More attachments in the same time; nodes renew their leases each PERMIT_RENEW_MS. */
+#define PERMIT_LIFETIME_SHORT_MS 5000u
+#define DOWN_SHORT_NS		 (200 * NS_PER_MS)
+#define DOWN_MAX_NS		 (4 * NS_PER_S)
 
 static const char *const site_names[CLUSTER_NODES] = {"par", "lyo", "rbx"};
 
@@ -42,16 +45,9 @@ static void violated(const char *text, void *arg)
 static void lease_changed(const struct node_lease_state *state, void *arg)
 {
 	struct machine *m = arg;
-	struct node_lease_state longer = *state;
 
 	sim_trace(m->cluster->world, m->process, "lease: %s",
 		  state->deadline_ns != 0 ? "held" : err_name(state->why));
-	if (mutant_now() == MUTANT_LEASE_IGNORED) {
-		if (state->deadline_ns == 0)
-			return;
-		longer.deadline_ns += 100 * NS_PER_S;
-		state = &longer;
-	}
 	node_shard_set_lease(m->node.shard, state);
 }
 
@@ -208,6 +204,7 @@ static void boot_pd(struct machine *m)
 				   .kv = sim_kv_open(m->kv),
 				   .trust = m->trust,
 				   .placement_key = demo_key(&m->cluster->demo, DEMO_PLACEMENT),
+				   .permit_lifetime_ms = m->cluster->permit_lifetime_ms,
 				   .listen_address = ""};
 	struct error err = {0};
 	int rc;
@@ -249,7 +246,8 @@ static void crashed(struct sim_process *p, enum sim_crash how)
 		break;
 	}
 	m->transport = NULL;
-	machine_boot_later(m, sim_random_below(p->world, DOWN_MAX_NS));
+	machine_boot_later(m, sim_random_below(p->world, sim_chance(p->world, 1, 2) ? DOWN_SHORT_NS
+										    : DOWN_MAX_NS));
 }
 
 void machine_boot(struct machine *m)
@@ -413,6 +411,8 @@ bool cluster_create(uint64_t seed, FILE *trace_to, struct cluster **ret_cluster)
 	c->world = sim_world_create(seed);
 	c->world->trace_to = trace_to;
 	c->oracle = oracle_create(CLUSTER_BLOCKS, violated, c);
+	c->permit_lifetime_ms =
+	    sim_chance(c->world, 3, 4) ? PERMIT_LIFETIME_SHORT_MS : PERMIT_LIFETIME_MS;
 	c->snapshot_life_ns = 43200 * (int64_t)NS_PER_S;
 	*ret_cluster = c;
 	sim_world_take_log(c->world);

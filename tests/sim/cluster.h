@@ -25,7 +25,7 @@
 #define CLUSTER_HOSTS	     2u
 #define CLUSTER_MACHINES     (CLUSTER_NODES + CLUSTER_HOSTS + 2u)
 #define CLUSTER_CHUNK_SIZE   (16u << 20)
-#define CLUSTER_VOLUME_SIZE  (2u * CLUSTER_CHUNK_SIZE)
+#define CLUSTER_VOLUME_SIZE  (4u * CLUSTER_CHUNK_SIZE)
 #define CLUSTER_BLOCKS	     (CLUSTER_VOLUME_SIZE / BLOCK_SIZE)
 #define CLUSTER_DEVICE_SIZE  (128u << 20)
 #define CLUSTER_SEGMENT_SIZE (1u << 20)
@@ -99,6 +99,7 @@ struct cluster {
 	uint64_t fault_kinds;		     /* bits: faults.c */
 	uint64_t fault_gap_ns;
 	uint32_t rot_node;
+	uint32_t permit_lifetime_ms;
 	bool faults_over;
 	int64_t snapshot_life_ns;
 	uint64_t snapshot_until_ns; /* virtual time: no snapshot is in force for longer */
@@ -106,7 +107,7 @@ struct cluster {
 	char failure[4000];
 	struct {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
-		    io_crashes, rot, attaches, fenced, ops, op_errors;
+		    io_crashes, rot, contests, attaches, fenced, ops, op_errors;
 	} stats;
 };
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "engine/base/assert.h"
+#include "tests/sim/guest.h"
 
 #define GAP_MIN_NS	  NS_PER_S
 #define GAP_MAX_NS	  (16 * NS_PER_S)
@@ -16,6 +17,7 @@
 #define CLOCK_MAX_NS	  (2 * (int64_t)NS_PER_S)
 #define CLOCK_OK_NS	  (200 * (int64_t)NS_PER_MS)
 #define WITHDRAW_MAX_NS	  (20 * NS_PER_S)
+#define CONTEST_MAX_NS	  (6 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
 #define SNAPSHOT_LONG_NS  (43200 * (int64_t)NS_PER_S)
 #define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
@@ -208,6 +210,40 @@ static void withdraw_one(struct cluster *c)
 	end_later(c, NULL, NULL, site, WITHDRAW_MAX_NS, end_withdrawal);
 }
 
+static void kill_it(struct ending *e)
+{
+	if (!over(e->cluster))
+		sim_process_crash(e->a->process,
+				  sim_chance(e->cluster->world, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+}
+
+/* The other host attaches while the driver cannot tell the one that has the volume; maybe a node
+ * doesn't hear the new one, or restarts in the middle of it. */
+static void contest(struct cluster *c)
+{
+	struct machine *old = NULL, *new = NULL, *deaf = any_node(c);
+
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++) {
+		if (c->hosts[h]->guest->phase == GUEST_ATTACHED)
+			old = c->hosts[h];
+		else
+			new = c->hosts[h];
+	}
+	if (old == NULL || new == NULL || !guest_attach_now(new->guest))
+		return;
+	c->stats.contests++;
+	sim_trace(c->world, NULL, "contest: %s against %s", new->process->name, old->process->name);
+	sim_net_cut(c->pd->process, old->process, true);
+	end_later(c, c->pd, old, 0, CUT_MAX_NS, end_cut);
+	if (sim_chance(c->world, 1, 2)) {
+		sim_net_cut(new->process, deaf->process, true);
+		end_later(c, new, deaf, 0, CONTEST_MAX_NS, end_cut);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		if (sim_chance(c->world, 1, 2))
+			end_later(c, any_node(c), NULL, 0, CONTEST_MAX_NS, kill_it);
+}
+
 /* Bit rot in a block of data, always of the same node: two copies of everything stay good. */
 static void rot(struct cluster *c)
 {
@@ -270,6 +306,7 @@ static const struct kind kinds[] = {
     {slow_disk, 5},
     {withdraw_one, 6},
     {rot, 8},
+    {contest, 15},
 };
 
 static uint32_t used(const struct cluster *c, size_t kind)

@@ -114,9 +114,13 @@ static void choose_range(struct sim_world *w, uint64_t *ret_block, uint32_t *ret
 	uint64_t chunk_blocks = CLUSTER_CHUNK_SIZE / BLOCK_SIZE;
 	uint32_t count =
 	    1 + (uint32_t)sim_random_below(w, sim_chance(w, 1, 10) ? GUEST_BLOCKS_MAX : 6);
-	uint64_t block = sim_random_below(w, CLUSTER_BLOCKS / chunk_blocks) * chunk_blocks;
+	uint64_t chunks = CLUSTER_BLOCKS / chunk_blocks;
+	/* Half of the chunks are used little: what one operation leaves isn't covered by the next.
+	 */
+	uint64_t chunk = sim_random_below(w, sim_chance(w, 1, 12) ? chunks : chunks / 2);
+	uint64_t block = chunk * chunk_blocks;
 
-	if (sim_chance(w, 1, 8)) /* across the border of two chunks, or pages, or anywhere */
+	if (sim_chance(w, 1, 16)) /* across the border of two chunks, or pages, or anywhere */
 		block =
 		    sim_chance(w, 1, 2) ? chunk_blocks - 2 : sim_random_below(w, CLUSTER_BLOCKS);
 	else
@@ -367,6 +371,15 @@ void guest_crashed(struct guest *g)
 	g->phase = GUEST_DETACHED;
 	g->detach_due = false;
 	g->verified = 0;
+}
+
+bool guest_attach_now(struct guest *g)
+{
+	if (!g->machine->process->alive || g->machine->process->paused ||
+	    g->phase != GUEST_DETACHED || !g->wanted)
+		return false;
+	arm(g, &g->timer, 0);
+	return true;
 }
 
 void guest_verify(struct guest *g)

@@ -9,7 +9,7 @@
 
 #include "tests/sim/cluster.h"
 
-#define GUEST_SLOTS	 6u
+#define GUEST_SLOTS	 8u
 #define GUEST_BLOCKS_MAX 64u /* in one operation */
 
 enum guest_phase { GUEST_DETACHED, GUEST_OPENING, GUEST_ATTACHED, GUEST_CLOSING };
@@ -45,6 +45,9 @@ struct guest *guest_create(struct machine *m, uint32_t number);
 void guest_destroy(struct guest *g);
 void guest_boot(struct guest *g);
 void guest_crashed(struct guest *g);
+
+/* Attaches now, if it may. False: it is busy with something else. */
+bool guest_attach_now(struct guest *g);
 
 /* From now on it only reads the whole volume, block by block, until all_verified. */
 void guest_verify(struct guest *g);

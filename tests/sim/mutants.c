@@ -1,26 +1,41 @@
-/* mutants: see mutants.h. */
+/* mutants: see mutants.h. The linker is told of the wrapped functions in meson.build. */
 #include "tests/sim/mutants.h"
 
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "engine/base/assert.h"
 #include "engine/base/crc32c.h"
 #include "engine/disk/disk.h"
+#include "engine/evidence/evaluate.h"
+#include "engine/evidence/permit.h"
+#include "engine/node/shard.h"
 #include "engine/store/store.h"
+#include "engine/volume/chunk.h"
+#include "engine/volume/plan.h"
+#include "engine/volume/write.h"
 #include "tests/sim/process.h"
 
 static enum mutant active;
 
+static const char *const names[MUTANTS] = {
+    [MUTANT_NONE] = "none",
+    [MUTANT_NOT_DURABLE] = "not-durable",
+    [MUTANT_FENCE_FORGOTTEN] = "fence-forgotten",
+    [MUTANT_FENCE_IGNORED] = "fence-ignored",
+    [MUTANT_EARLY_SERVE] = "early-serve",
+    [MUTANT_UNANSWERED_READ] = "unanswered-read",
+    [MUTANT_UNDECIDED_READ] = "undecided-read",
+    [MUTANT_STALE_CURRENT] = "stale-current",
+    [MUTANT_PHANTOM_KEPT] = "phantom-kept",
+    [MUTANT_UNSEALED] = "unsealed",
+    [MUTANT_CRC_UNCHECKED] = "crc-unchecked",
+    [MUTANT_REVOCATION_IGNORED] = "revocation-ignored",
+};
+
 const char *mutant_name(enum mutant m)
 {
-	static const char *const names[] = {
-	    [MUTANT_NONE] = "none",
-	    [MUTANT_NOT_DURABLE] = "not-durable",
-	    [MUTANT_FENCE_FORGOTTEN] = "fence-forgotten",
-	    [MUTANT_CRC_UNCHECKED] = "crc-unchecked",
-	    [MUTANT_LEASE_IGNORED] = "lease-ignored",
-	    [MUTANT_UNSEALED] = "unsealed",
-	};
-
 	return m < MUTANTS ? names[m] : NULL;
 }
 
@@ -34,7 +49,15 @@ enum mutant mutant_now(void)
 	return active;
 }
 
-/* -- the wrapped functions ------------------------------------------------------------------- */
+/* An answer without the deed, by the process whose turn it is. */
+static void answer_later(void (*fn)(void *arg), void *op)
+{
+	struct sim_world *w = sim_world_now();
+
+	sim_schedule(w, w->now, NS_PER_MS, fn, op);
+}
+
+/* -- disk and store -------------------------------------------------------------------------- */
 
 void __real_disk_submit(struct disk *disk, struct disk_op *op);
 void __wrap_disk_submit(struct disk *disk, struct disk_op *op);
@@ -44,14 +67,6 @@ void __wrap_disk_submit(struct disk *disk, struct disk_op *op)
 	    sim_chance(sim_process_of(disk->reactor)->world, 1, 3))
 		op->durable = false;
 	__real_disk_submit(disk, op);
-}
-
-/* By the process whose turn it is. */
-static void answer_later(void (*fn)(void *arg), void *op)
-{
-	struct sim_world *w = sim_world_now();
-
-	sim_schedule(w, w->now, NS_PER_MS, fn, op);
 }
 
 static void fence_answered(void *arg)
@@ -65,7 +80,7 @@ void __real_store_fence(struct store *store, struct store_fence_op *op);
 void __wrap_store_fence(struct store *store, struct store_fence_op *op);
 void __wrap_store_fence(struct store *store, struct store_fence_op *op)
 {
-	if (active == MUTANT_FENCE_FORGOTTEN)
+	if (active == MUTANT_FENCE_FORGOTTEN || active == MUTANT_FENCE_IGNORED)
 		answer_later(fence_answered, op);
 	else
 		__real_store_fence(store, op);
@@ -88,10 +103,159 @@ void __wrap_store_watermark(struct store *store, struct store_watermark_op *op)
 		__real_store_watermark(store, op);
 }
 
+void __real_node_shard_fence_sessions(struct node_shard *shard, struct node_volume *volume);
+void __wrap_node_shard_fence_sessions(struct node_shard *shard, struct node_volume *volume);
+void __wrap_node_shard_fence_sessions(struct node_shard *shard, struct node_volume *volume)
+{
+	if (active != MUTANT_FENCE_IGNORED)
+		__real_node_shard_fence_sessions(shard, volume);
+}
+
+/* -- checksums ------------------------------------------------------------------------------- */
+
 bool __real_crc32c_blocks_match(const void *data, uint32_t block_count, const uint32_t *crcs);
 bool __wrap_crc32c_blocks_match(const void *data, uint32_t block_count, const uint32_t *crcs);
 bool __wrap_crc32c_blocks_match(const void *data, uint32_t block_count, const uint32_t *crcs)
 {
 	return active == MUTANT_CRC_UNCHECKED ||
 	       __real_crc32c_blocks_match(data, block_count, crcs);
+}
+
+/* The store's own check of what it read, which cannot be wrapped: its verdict is. */
+struct unchecked {
+	struct unchecked *next;
+	struct store_read *op;
+	void (*done)(struct store_read *op, int status);
+};
+static struct unchecked *unchecked;
+
+static void read_unchecked(struct store_read *op, int status)
+{
+	struct unchecked **at = &unchecked, *u;
+
+	while ((*at)->op != op)
+		at = &(*at)->next;
+	u = *at;
+	*at = u->next;
+	op->done = u->done;
+	free(u);
+	op->done(op, status == -E_BAD_CRC ? 0 : status);
+}
+
+void __real_store_read(struct store *store, struct store_read *op);
+void __wrap_store_read(struct store *store, struct store_read *op);
+void __wrap_store_read(struct store *store, struct store_read *op)
+{
+	struct unchecked *u;
+
+	if (active == MUTANT_CRC_UNCHECKED) {
+		u = malloc(sizeof(*u));
+		INVARIANT(u != NULL);
+		*u = (struct unchecked){.next = unchecked, .op = op, .done = op->done};
+		unchecked = u;
+		op->done = read_unchecked;
+	}
+	__real_store_read(store, op);
+}
+
+/* -- the volume ------------------------------------------------------------------------------ */
+
+struct vwrite_overlap __real_vwrite_overlaps(const struct vchunk *c, block_no_t block,
+					     uint32_t block_count, uint64_t seq_max);
+struct vwrite_overlap __wrap_vwrite_overlaps(const struct vchunk *c, block_no_t block,
+					     uint32_t block_count, uint64_t seq_max);
+struct vwrite_overlap __wrap_vwrite_overlaps(const struct vchunk *c, block_no_t block,
+					     uint32_t block_count, uint64_t seq_max)
+{
+	struct vwrite_overlap o = __real_vwrite_overlaps(c, block, block_count, seq_max);
+
+	if (active == MUTANT_UNANSWERED_READ)
+		o.missing = 0;
+	if (active == MUTANT_UNDECIDED_READ)
+		o.undecided = false;
+	return o;
+}
+
+void __real_vchunk_slot_behind(struct vchunk *c, uint32_t slot);
+void __wrap_vchunk_slot_behind(struct vchunk *c, uint32_t slot);
+void __wrap_vchunk_slot_behind(struct vchunk *c, uint32_t slot)
+{
+	if (active != MUTANT_STALE_CURRENT)
+		__real_vchunk_slot_behind(c, slot);
+}
+
+int __real_vplan_phantoms(const struct vplan_list *theirs, const struct vplan_list *ours,
+			  version_t limit, uint32_t chunk_blocks, struct vplan_copies *ret_phantoms,
+			  bool *ret_pull);
+int __wrap_vplan_phantoms(const struct vplan_list *theirs, const struct vplan_list *ours,
+			  version_t limit, uint32_t chunk_blocks, struct vplan_copies *ret_phantoms,
+			  bool *ret_pull);
+int __wrap_vplan_phantoms(const struct vplan_list *theirs, const struct vplan_list *ours,
+			  version_t limit, uint32_t chunk_blocks, struct vplan_copies *ret_phantoms,
+			  bool *ret_pull)
+{
+	int rc = __real_vplan_phantoms(theirs, ours, limit, chunk_blocks, ret_phantoms, ret_pull);
+
+	if (rc == 0 && active == MUTANT_PHANTOM_KEPT) {
+		ret_phantoms->count = 0;
+		ret_phantoms->block_count = 0;
+	}
+	return rc;
+}
+
+/* -- evidence -------------------------------------------------------------------------------- */
+
+int __real_permit_open(const Pave__V1__Signed *s, const struct root_document *root, uint64_t now_ns,
+		       int64_t wall_ns, struct permit *ret_permit, struct error *err);
+int __wrap_permit_open(const Pave__V1__Signed *s, const struct root_document *root, uint64_t now_ns,
+		       int64_t wall_ns, struct permit *ret_permit, struct error *err);
+int __wrap_permit_open(const Pave__V1__Signed *s, const struct root_document *root, uint64_t now_ns,
+		       int64_t wall_ns, struct permit *ret_permit, struct error *err)
+{
+	int rc = __real_permit_open(s, root, now_ns, wall_ns, ret_permit, err);
+
+	if (rc == 0 && active == MUTANT_EARLY_SERVE)
+		ret_permit->serve_after_ns = 0;
+	return rc;
+}
+
+static void find_eligible(int64_t now, struct verdict *ret_verdict)
+{
+	memset(ret_verdict, 0, sizeof(*ret_verdict));
+	ret_verdict->eligible = true;
+	ret_verdict->until = now + 3600 * (int64_t)NS_PER_S;
+}
+
+void __real_evaluate(const struct site_document *site,
+		     const struct revocations_document *revocations,
+		     const struct policy_document *policy, int64_t now,
+		     struct verdict *ret_verdict);
+void __wrap_evaluate(const struct site_document *site,
+		     const struct revocations_document *revocations,
+		     const struct policy_document *policy, int64_t now,
+		     struct verdict *ret_verdict);
+void __wrap_evaluate(const struct site_document *site,
+		     const struct revocations_document *revocations,
+		     const struct policy_document *policy, int64_t now, struct verdict *ret_verdict)
+{
+	if (active == MUTANT_REVOCATION_IGNORED && site != NULL)
+		find_eligible(now, ret_verdict);
+	else
+		__real_evaluate(site, revocations, policy, now, ret_verdict);
+}
+
+void __real_evaluate_site(const struct site_document *site,
+			  const struct revocations_document *revocations, int64_t now,
+			  struct verdict *ret_verdict);
+void __wrap_evaluate_site(const struct site_document *site,
+			  const struct revocations_document *revocations, int64_t now,
+			  struct verdict *ret_verdict);
+void __wrap_evaluate_site(const struct site_document *site,
+			  const struct revocations_document *revocations, int64_t now,
+			  struct verdict *ret_verdict)
+{
+	if (active == MUTANT_REVOCATION_IGNORED && site != NULL)
+		find_eligible(now, ret_verdict);
+	else
+		__real_evaluate_site(site, revocations, now, ret_verdict);
 }

@@ -118,13 +118,13 @@ static void print_stats(const struct cluster *c)
 	       "operations (%lu errors), %lu writes acknowledged, %lu refused, %lu blocks "
 	       "checked, %lu undecided seen; %lu frames, %lu connects; %lu kills, %lu power "
 	       "losses, %lu crashes at an I/O, %lu pauses, %lu cuts, %lu disconnects, %lu clock "
-	       "steps, %lu withdrawals\n",
+	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.ops,
 	       c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked, os.undecided_seen,
 	       ns.frames, ns.connects, c->stats.kills, c->stats.power_losses, c->stats.io_crashes,
 	       c->stats.pauses, c->stats.cuts, c->stats.disconnects, c->stats.clock_steps,
-	       c->stats.revocations);
+	       c->stats.revocations, c->stats.contests, c->stats.rot);
 }
 
 /* The cluster of an assertion that fails: so that its timeline can be shown. */
