@@ -503,6 +503,10 @@ static void finish_stop(struct reactor_task *task)
 	void (*stopped)(void *arg) = pd->stopped;
 	void *arg = pd->stopped_arg;
 
+	if (!reg_idle(&pd->reg)) {
+		pd_background_flush(pd); /* whose end brings us here again */
+		return;
+	}
 	pd_free(pd);
 	stopped(arg);
 }

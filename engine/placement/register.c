@@ -100,7 +100,8 @@ void reg_flush(struct reg *reg, struct reg_commit *c)
 
 bool reg_idle(const struct reg *reg)
 {
-	return !reg->in_flight && reg->open_waiters == NULL;
+	return !reg->in_flight && reg->open_waiters == NULL &&
+	       (reg->open == NULL || reg->broken != 0);
 }
 
 void reg_init(struct reg *reg, struct reactor *r, struct kv *kv)
@@ -324,9 +325,10 @@ int64_t reg_now(struct reg *reg, int64_t *ret_back_ns)
 	if (ret_back_ns != NULL)
 		*ret_back_ns = reg->wall_high - wall;
 	if (reg->wall_high - reg->wall_high_saved >= REG_WALL_COARSE_NS) {
-		/* It goes with the next commit; nobody waits for it. */
+		/* Nobody waits for it. */
 		reg->wall_high_saved = reg->wall_high;
 		reg_save_meta(reg);
+		reactor_defer(reg->reactor, &reg->submit);
 	}
 	return reg->wall_high;
 }

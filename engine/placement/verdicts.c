@@ -60,7 +60,7 @@ static void *copy(const void *data, size_t size, struct error *err)
 
 	if (p == NULL)
 		error_set(err, -ENOMEM, "no memory for an envelope of %zu bytes", size);
-	else
+	else if (size > 0)
 		memcpy(p, data, size);
 	return p;
 }

@@ -1,0 +1,528 @@
+/* The driver: who may speak, leases, evidence, volumes, erasure. Hosts: test_placement_hosts.c. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/test_placement_rig.h"
+
+#define SIZE (256ull << 20)
+
+static struct rig *rig;
+static struct peer *admin;
+static struct peer *nodes[3];
+
+static void setup(void)
+{
+	rig = rig_create(1);
+	admin = peer_new(rig, "admin", "test");
+}
+
+static void teardown(void)
+{
+	rig_destroy(rig);
+}
+
+/* -- who may speak ---------------------------------------------------------------------------- */
+
+static int hello(struct peer *p, uint32_t version_min, uint32_t version_max, const void *cluster,
+		 size_t cluster_size, const char *role)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Hello h = PAVE__V1__HELLO__INIT;
+
+	h.version_min = version_min;
+	h.version_max = version_max;
+	h.cluster.data = (uint8_t *)(uintptr_t)cluster;
+	h.cluster.len = cluster_size;
+	h.role = (char *)(uintptr_t)role;
+	m.body_case = PAVE__V1__CONTROL__BODY_HELLO;
+	m.hello = &h;
+	return peer_ask(p, &m);
+}
+
+START_TEST(hello_is_judged)
+{
+	struct peer *p = peer_new(rig, NULL, NULL);
+	const uint8_t other[16] = {9};
+	const void *own = rig->demo.cluster.bytes;
+
+	/* Nothing before it. */
+	ck_assert_int_eq(ask_create(p, "v", SIZE, ""), -EINVAL);
+	ck_assert_int_eq(hello(p, 2, 3, own, 16, "node"), -E_WIRE_VERSION);
+	ck_assert_int_eq(hello(p, 1, 1, other, 16, "node"), -E_WRONG_CLUSTER);
+	ck_assert_int_eq(hello(p, 1, 1, own, 5, "node"), -E_WRONG_CLUSTER);
+	ck_assert_int_eq(hello(p, 1, 1, NULL, 0, "host"), -E_WRONG_CLUSTER);
+	ck_assert_int_eq(hello(p, 1, 1, own, 16, "king"), -EINVAL);
+	ck_assert_int_eq(hello(p, 1, 2, own, 16, "node"), 0);
+	ck_assert_int_eq(hello(p, 1, 1, own, 16, "admin"), -EINVAL); /* once */
+	ck_assert_int_eq(ask_create(p, "v", SIZE, ""), -EPERM);
+	ck_assert_int_eq(ask_attach(p, "v", "h", ""), -EPERM);
+	ck_assert_int_eq(ask_lease(admin, "n1", "par", 1, 0), -EPERM);
+	/* Whoever says nothing is put out. */
+	p = peer_new(rig, NULL, NULL);
+	ck_assert(sim_run_flag(rig->world, &p->closed));
+}
+END_TEST
+
+START_TEST(requests_are_bounded)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeDetach d = PAVE__V1__VOLUME_DETACH__INIT;
+	static struct rpc_call calls[100];
+	struct peer *h;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	d.name = (char *)(uintptr_t) "v";
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_DETACH;
+	m.volume_detach = &d;
+	for (size_t i = 0; i < ARRAY_SIZE(calls) - 1; i++) {
+		calls[i].done = NULL;
+		/* They wait for the host; their answers are of no interest. */
+		rpc_notify(&admin->rpc, &m);
+	}
+	start_volume_detach(admin, "v");
+	rig_run_ms(rig, 100);
+	ck_assert(!admin->answered); /* notices take no place */
+	ck_assert_int_eq(ask_detach(h, 1, 1), 0);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+}
+END_TEST
+
+/* -- leases ----------------------------------------------------------------------------------- */
+
+START_TEST(lease_needs_evidence)
+{
+	struct peer *n = peer_new(rig, "node", "n1");
+	struct lease lease;
+
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), -E_DENIED); /* no certificate */
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[0]), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), -E_DENIED); /* no snapshot, not known */
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), 0);
+	lease = reply_lease(n);
+	ck_assert_str_eq(lease.node, "n1");
+	ck_assert_str_eq(lease.site, "par");
+	ck_assert_uint_eq(lease.site_version, 1);
+	ck_assert_uint_eq(lease.revocations_version, 1);
+	ck_assert_int_le(lease.expires_at, rig_wall(rig) + (int64_t)(LIFETIME_MS * NS_PER_MS));
+	ck_assert_int_ge(lease.expires_at,
+			 rig_wall(rig) + (int64_t)(LIFETIME_MS - 1000) * (int64_t)NS_PER_MS);
+	/* What the node doesn't have yet comes with it. */
+	ck_assert_uint_gt(n->reply->lease_reply->revocations.len, 0);
+	ck_assert_uint_gt(n->reply->lease_reply->site_certificate.len, 0);
+	ck_assert_uint_gt(n->reply->lease_reply->root.len, 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, "par", rig_wall(rig)), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), -E_REVOKED);
+	ck_assert_ptr_nonnull(strstr(n->text, "withdrawals"));
+}
+END_TEST
+
+START_TEST(lease_input)
+{
+	struct peer *n = peer_new(rig, "node", "n1");
+
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[0]), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	ck_assert_int_eq(ask_lease(n, "", "par", 1, 0), -EINVAL);
+	ck_assert_int_eq(ask_lease(n, "N/1", "par", 1, 0), -EINVAL);
+	ck_assert_int_eq(ask_lease(n, "n1", "../x", 1, 0), -EINVAL);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), 0);
+}
+END_TEST
+
+START_TEST(lease_measures_clocks)
+{
+	struct peer *n = peer_new(rig, "node", "n1");
+	const int64_t ms = (int64_t)NS_PER_MS;
+
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[0]), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 700 * ms), -E_CLOCK_SKEW);
+	ck_assert_ptr_nonnull(strstr(n->text, "500 ms"));
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, -700 * ms), -E_CLOCK_SKEW);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 400 * ms), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, -400 * ms), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, INT64_MIN / 2), -E_CLOCK_SKEW);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, INT64_MAX / 4), -E_CLOCK_SKEW);
+}
+END_TEST
+
+START_TEST(lease_knows_the_node)
+{
+	struct peer *n = peer_new(rig, "node", "n1");
+	struct peer *m;
+
+	rig_three(rig, admin, nodes);
+	/* Another site under an old name. */
+	ck_assert_int_eq(ask_lease(n, "n1", "lyo", 1, 0), -E_WRONG_NODE);
+	/* Another device: as long as nothing is placed on it, it may be replaced. */
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 77, 0), 0);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 78, 0), -E_WRONG_NODE);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 77, 0), 0);
+	/* The same from the register. */
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	m = peer_new(rig, "node", "n1");
+	ck_assert_int_eq(ask_lease(m, "n1", "lyo", 77, 0), -E_WRONG_NODE);
+	ck_assert_int_eq(ask_lease(m, "n1", "par", 78, 0), -E_WRONG_NODE);
+	ck_assert_int_eq(ask_lease(m, "n1", "par", 77, 0), 0);
+}
+END_TEST
+
+/* -- evidence --------------------------------------------------------------------------------- */
+
+START_TEST(evidence_is_verified)
+{
+	char *bad = strdup(rig->sites[0]);
+	char *old = rig_snapshot(rig, NULL, 0, 86400);
+	char *new = rig_snapshot(rig, NULL, 0, 86400);
+	struct demo stranger;
+	char *forged;
+	struct error err;
+
+	bad[strlen(bad) / 2] ^= 1;
+	ck_assert_int_ne(ask_site_add(admin, bad), 0);
+	ck_assert_int_ne(ask_site_add(admin, ""), 0);
+	ck_assert_int_ne(ask_site_add(admin, old), 0); /* of another type */
+	ck_assert_int_eq(demo_init(&stranger, NULL, &err), 0);
+	stranger.cluster = rig->demo.cluster;
+	ck_assert_int_eq(demo_site(&stranger, "par", 1, 0, rig_wall(rig) * 2, &forged, &err), 0);
+	ck_assert_int_eq(ask_site_add(admin, forged), -E_BAD_SIGNATURE);
+	free(forged);
+	demo_deinit(&stranger);
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[0]), 0);
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[0]), 0); /* the same again */
+	ck_assert_int_eq(ask_revocations(admin, new), 0);
+	ck_assert_int_eq(ask_revocations(admin, old), -E_ROLLBACK);
+	free(bad);
+	free(old);
+	free(new);
+}
+END_TEST
+
+START_TEST(two_contents_are_quarantined)
+{
+	struct peer *n = peer_new(rig, "node", "n1");
+	char *other;
+	struct error err;
+
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[0]), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), 0);
+	ck_assert_int_eq(demo_site(&rig->demo, "par", 1, rig_wall(rig) - (int64_t)NS_PER_S,
+				   rig_wall(rig) * 2, &other, &err),
+			 0);
+	ck_assert_int_eq(ask_site_add(admin, other), -E_ROLLBACK);
+	free(other);
+	ck_assert_int_ne(ask_lease(n, "n1", "par", 1, 0), 0);
+	ck_assert_ptr_nonnull(strstr(n->text, "two contents"));
+}
+END_TEST
+
+/* A newer certificate counts once the snapshot lists it, and then the older one doesn't. */
+START_TEST(newer_certificate)
+{
+	char *newer;
+	struct error err;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(demo_site(&rig->demo, "par", 2, rig_wall(rig) - (int64_t)NS_PER_S,
+				   rig_wall(rig) * 2, &newer, &err),
+			 0);
+	ck_assert_int_eq(ask_site_add(admin, newer), 0);
+	free(newer);
+	ck_assert_int_ne(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
+}
+END_TEST
+
+/* The tenant tightens a policy: volumes under it are judged by the newer one at once. */
+START_TEST(policy_is_put)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PolicyPut put = PAVE__V1__POLICY_PUT__INIT;
+	struct signing_key *key = demo_key(&rig->demo, DEMO_TENANT);
+	const char *preset = policy_preset("secnumcloud-fr");
+	const char *at = strstr(preset, "\"version\": 1,");
+	char *json = malloc(strlen(preset) + 64);
+	char *territory, *envelope;
+	struct peer *h;
+	struct error err;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	/* Version 2 allows Ile-de-France only: one site is left. */
+	ck_assert_ptr_nonnull(at);
+	strcpy(json, preset);
+	json[at - preset + 11] = '2';
+	territory = strstr(json, "\"FR\"");
+	ck_assert_ptr_nonnull(territory);
+	memmove(territory + 8, territory + 4, strlen(territory + 4) + 1);
+	memcpy(territory, "\"FR-IDF\"", 8);
+	ck_assert_int_eq(dsse_sign(TYPE_POLICY, json, strlen(json), &key, 1, &envelope, &err), 0);
+	put.envelope.data = (uint8_t *)envelope;
+	put.envelope.len = strlen(envelope);
+	m.body_case = PAVE__V1__CONTROL__BODY_POLICY_PUT;
+	m.policy_put = &put;
+	ck_assert_msg(peer_ask(admin, &m) == 0, "%s", admin->text);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(h->permit_notices, 1);
+	ck_assert_uint_eq(h->notice.node_count, 1);
+	ck_assert_str_eq(h->notice.nodes[0].node, "n1");
+	/* Kept over a restart. */
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->info->policy_version, 2);
+	free(envelope);
+	free(json);
+}
+END_TEST
+
+/* -- volumes ---------------------------------------------------------------------------------- */
+
+START_TEST(create)
+{
+	const Pave__V1__VolumeGetReply *r;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	r = admin->reply->volume_get_reply;
+	ck_assert_uint_eq(r->info->id, 1);
+	ck_assert_str_eq(r->info->policy, "secnumcloud-fr");
+	ck_assert_str_eq(r->info->state, "detached");
+	ck_assert_uint_eq(r->n_verdicts, 3);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	r = admin->reply->volume_get_reply;
+	ck_assert_uint_eq(r->map.len, 4 * 3);
+	ck_assert_uint_eq(r->n_nodes, 3);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), -EEXIST);
+	ck_assert_int_eq(ask_create(admin, "V v", SIZE, ""), -EINVAL);
+	ck_assert_int_eq(ask_create(admin, "w", 0, ""), -EINVAL);
+	ck_assert_int_eq(ask_create(admin, "w", 1000, ""), -EINVAL);
+	ck_assert_int_eq(ask_create(admin, "w", UINT64_MAX / 4096 * 4096, ""), -EINVAL);
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, "strange"), -ENOENT);
+	ck_assert_int_eq(ask_create(admin, "w", 5000ull << 30, "cloud-de-confiance"), 0); /* thin */
+	ck_assert_int_eq(ask_volume(admin, "x"), -ENOENT);
+}
+END_TEST
+
+START_TEST(create_needs_sites)
+{
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", rig_wall(rig)), 0);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, "secnumcloud-fr"), -E_DENIED);
+	ck_assert_ptr_nonnull(strstr(admin->text, "secnumcloud-fr needs 3 replicas"));
+	ck_assert_ptr_nonnull(strstr(admin->text, "only 2 are eligible"));
+	ck_assert_ptr_nonnull(strstr(admin->text, "rbx (revocations"));
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	peer_close(nodes[1]);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
+	ck_assert_int_eq(ask_lease(nodes[2], "n3", "rbx", 3, 0), 0);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, "secnumcloud-fr"), -E_DENIED);
+	ck_assert_ptr_nonnull(strstr(admin->text, "n2 of site lyo (down)"));
+}
+END_TEST
+
+START_TEST(lists)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeList list = PAVE__V1__VOLUME_LIST__INIT;
+	Pave__V1__StatusGet status = PAVE__V1__STATUS_GET__INIT;
+	const Pave__V1__StatusReply *s;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "b", SIZE, ""), 0);
+	ck_assert_int_eq(ask_create(admin, "a", SIZE, ""), 0);
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_LIST;
+	m.volume_list = &list;
+	ck_assert_int_eq(peer_ask(admin, &m), 0);
+	ck_assert_uint_eq(admin->reply->volume_list_reply->n_volumes, 2);
+	ck_assert_str_eq(admin->reply->volume_list_reply->volumes[0]->name, "a");
+	ck_assert(!admin->reply->volume_list_reply->more);
+	list.after = (char *)(uintptr_t) "a";
+	ck_assert_int_eq(peer_ask(admin, &m), 0);
+	ck_assert_uint_eq(admin->reply->volume_list_reply->n_volumes, 1);
+	m.body_case = PAVE__V1__CONTROL__BODY_STATUS_GET;
+	m.status_get = &status;
+	ck_assert_int_eq(peer_ask(admin, &m), 0);
+	s = admin->reply->status_reply;
+	ck_assert_uint_eq(s->n_nodes, 3);
+	ck_assert_uint_eq(s->n_sites, 3);
+	ck_assert_uint_eq(s->n_volumes, 2);
+	ck_assert_uint_eq(s->revocations_version, 1);
+	for (size_t i = 0; i < 3; i++) {
+		ck_assert_str_eq(s->nodes[i]->state, "up");
+		ck_assert_uint_eq(s->nodes[i]->chunks, 8);
+		ck_assert(s->nodes[i]->eligible);
+	}
+	peer_close(nodes[0]);
+	rig_run_ms(rig, LIFETIME_MS);
+	ck_assert_int_eq(peer_ask(admin, &m), 0);
+	for (size_t i = 0; i < 3; i++)
+		ck_assert_str_eq(admin->reply->status_reply->nodes[i]->state, "down");
+}
+END_TEST
+
+/* -- deletion --------------------------------------------------------------------------------- */
+
+START_TEST(delete_erases)
+{
+	struct peer *h;
+
+	rig_three(rig, admin, nodes);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v"), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(admin->text, "pave detach v"));
+	ck_assert_int_eq(ask_detach(h, 1, 1), 0);
+	/* One node is away, one can't, one does. */
+	peer_close(nodes[0]);
+	nodes[1]->erase_refuse = true;
+	ck_assert_int_eq(ask_delete(admin, "v"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v"), -ENOENT);
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(nodes[2]->erases, 1);
+	ck_assert_uint_eq(nodes[2]->erase_volume, 1);
+	ck_assert_uint_eq(sim_kv_key_count(rig->kv, PD_KV_VOLUMES), 1); /* the tombstone */
+	/* The name is free, the id isn't. */
+	ck_assert_int_eq(ask_lease(nodes[1], "n2", "lyo", 2, 0), 0);
+	nodes[1]->erase_refuse = false;
+	rig_run_ms(rig, 10000);
+	ck_assert_uint_ge(nodes[1]->erases, 2);
+	ck_assert_uint_eq(sim_kv_key_count(rig->kv, PD_KV_VOLUMES), 1);
+	/* Over a restart too. */
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(nodes[0], "node", "n1"), 0);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(nodes[0]->erases, 1);
+	ck_assert_uint_eq(nodes[2]->erases, 1); /* it has confirmed */
+	ck_assert_uint_eq(sim_kv_key_count(rig->kv, PD_KV_VOLUMES), 0);
+	ck_assert_uint_eq(sim_kv_key_count(rig->kv, PD_KV_MAPS), 0);
+	ck_assert_int_eq(peer_connect(nodes[1], "node", "n2"), 0);
+	ck_assert_int_eq(peer_connect(nodes[2], "node", "n3"), 0);
+	ck_assert_int_eq(ask_lease(nodes[1], "n2", "lyo", 2, 0), 0);
+	ck_assert_int_eq(ask_lease(nodes[2], "n3", "rbx", 3, 0), 0);
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->info->id, 2);
+}
+END_TEST
+
+/* A host that never let go: its permit has to run out first. */
+START_TEST(delete_waits_for_permits)
+{
+	struct peer *h;
+
+	rig_three(rig, admin, nodes);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	peer_close(h);
+	ck_assert_int_eq(ask_delete(admin, "v"), -E_IN_USE);
+	rig_run_ms(rig, LIFETIME_MS + 100);
+	ck_assert_int_eq(ask_delete(admin, "v"), 0);
+	ck_assert_int_eq(peer_connect(h, "host", "h"), 0);
+	ck_assert_int_eq(ask_renew(h, 1, 1), -ENOENT);
+}
+END_TEST
+
+/* -- the end ---------------------------------------------------------------------------------- */
+
+static void stopped(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+START_TEST(stop)
+{
+	struct peer *h;
+	bool done = false;
+
+	rig_three(rig, admin, nodes);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	start_volume_detach(admin, "v"); /* parked */
+	rig_run_ms(rig, 100);
+	pd_stop(rig->pd, stopped, &done);
+	ck_assert(sim_run_flag(rig->world, &done));
+	rig->pd = NULL;
+	ck_assert_int_ne(peer_ask_wait(admin), 0); /* -E_UNREACHABLE, if that still left */
+}
+END_TEST
+
+START_TEST(stop_when_idle)
+{
+	bool done = false;
+
+	pd_stop(rig->pd, stopped, &done);
+	ck_assert(sim_run_flag(rig->world, &done));
+	rig->pd = NULL;
+}
+END_TEST
+
+/* A register that cannot be written: nothing is answered as if it were. */
+START_TEST(register_fails)
+{
+	struct peer *h;
+
+	rig_three(rig, admin, nodes);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	sim_kv_on_commit(rig->kv, 1, SIM_IO_FAIL);
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), -EIO);
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), -EIO);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), -EIO);
+	rig_pd_crash(rig, SIM_KILL);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(h, "host", "h"), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("placement");
+	TCase *t = tcase_create("driver");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, hello_is_judged);
+	tcase_add_test(t, requests_are_bounded);
+	tcase_add_test(t, lease_needs_evidence);
+	tcase_add_test(t, lease_input);
+	tcase_add_test(t, lease_measures_clocks);
+	tcase_add_test(t, lease_knows_the_node);
+	tcase_add_test(t, evidence_is_verified);
+	tcase_add_test(t, two_contents_are_quarantined);
+	tcase_add_test(t, newer_certificate);
+	tcase_add_test(t, policy_is_put);
+	tcase_add_test(t, create);
+	tcase_add_test(t, create_needs_sites);
+	tcase_add_test(t, lists);
+	tcase_add_test(t, delete_erases);
+	tcase_add_test(t, delete_waits_for_permits);
+	tcase_add_test(t, stop);
+	tcase_add_test(t, stop_when_idle);
+	tcase_add_test(t, register_fails);
+	suite_add_tcase(s, t);
+	runner = srunner_create(s);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? 0 : 1;
+}

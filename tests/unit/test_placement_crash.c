@@ -1,0 +1,150 @@
+/* The driver crashes at every commit, with every outcome of what was in flight: what it has
+ * answered is never taken back, and no two generations may ever write at once. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/test_placement_rig.h"
+
+#define SIZE (256ull << 20)
+
+/* What hosts hold, by the permits that they were given. */
+struct book {
+	generation_t generation; /* the newest that was given */
+	uint64_t serial;	 /* of its last permit */
+	int64_t bound;		 /* the latest expiry of any permit of a generation before it */
+	int64_t newest_bound;	 /* of the newest itself */
+	bool created, deleted, released;
+};
+
+static void note(struct book *b, struct peer *p)
+{
+	struct permit permit = reply_permit(p);
+
+	if (permit.generation != b->generation) {
+		ck_assert_uint_gt(permit.generation, b->generation);
+		if (!b->released)
+			b->bound = MAX(b->bound, b->newest_bound);
+		b->generation = permit.generation;
+		b->newest_bound = 0;
+		b->serial = 0;
+		b->released = false;
+	}
+	ck_assert_uint_gt(permit.serial, b->serial);
+	/* I4: it serves nothing while an older permit may live. */
+	if (b->bound > permit.issued_at)
+		ck_assert_int_ge(permit.serve_after, b->bound);
+	b->serial = permit.serial;
+	b->newest_bound = MAX(b->newest_bound, permit.expires_at);
+	permit_deinit(&permit);
+}
+
+/* Reconnects whoever lost the driver. False: it is down. */
+static bool back(struct rig *r, struct peer *p, const char *role)
+{
+	if (r->pd == NULL)
+		return false;
+	if (p->conn == NULL || p->closed)
+		return peer_connect(p, role, "x") == 0;
+	return true;
+}
+
+static void lease_all(struct rig *r, struct peer *nodes[3])
+{
+	static const char *const names[] = {"n1", "n2", "n3"};
+
+	for (uint32_t i = 0; i < 3; i++)
+		if (back(r, nodes[i], "node"))
+			ask_lease(nodes[i], names[i], rig_sites[i], (uint8_t)(i + 1), 0);
+}
+
+/* One run of everything that changes the register; any step may meet the crash. */
+static void run(struct rig *r, struct peer *admin, struct peer *nodes[3], struct peer *hosts[2],
+		struct book *b)
+{
+	lease_all(r, nodes);
+	if (!b->created && back(r, admin, "admin"))
+		b->created = ask_create(admin, "v", SIZE, "") == 0 || admin->status == -EEXIST;
+	for (int i = 0; i < 2 && b->created && !b->deleted; i++) {
+		if (back(r, hosts[i], "host") && ask_attach(hosts[i], "v", "h", "par") == 0)
+			note(b, hosts[i]);
+		rig_run_ms(r, 500);
+		if (back(r, hosts[i], "host") && ask_renew(hosts[i], 1, b->generation) == 0)
+			note(b, hosts[i]);
+	}
+	/* Whoever asks has let go, whether the driver comes to know it or not. */
+	if (back(r, hosts[1], "host") && b->generation != 0) {
+		b->released = true;
+		ask_detach(hosts[1], 1, b->generation);
+	}
+	if (back(r, admin, "admin"))
+		rig_revoke(r, admin, "rbx", rig_wall(r) - 1);
+	if (back(r, admin, "admin"))
+		rig_revoke(r, admin, NULL, 0);
+	lease_all(r, nodes);
+}
+
+static void crash_at(uint64_t n, enum sim_io_action how, enum sim_fate fate, bool *ret_reached)
+{
+	struct rig *r = rig_create(n * 31 + (uint64_t)how);
+	struct peer *admin = peer_new(r, "admin", "x");
+	struct peer *nodes[3];
+	struct peer *hosts[2];
+	struct book b = {0};
+	uint64_t crashes;
+
+	rig_three(r, admin, nodes);
+	hosts[0] = peer_new(r, "host", "h1");
+	hosts[1] = peer_new(r, "host", "h2");
+	r->pd_process->fate = fate;
+	crashes = r->world->crash_count;
+	sim_kv_on_commit(r->kv, n, how);
+	run(r, admin, nodes, hosts, &b);
+	*ret_reached = r->world->crash_count > crashes;
+	if (*ret_reached) {
+		rig_run_ms(r, 200);
+		rig_pd_start(r);
+		for (uint32_t i = 0; i < r->peer_count; i++)
+			if (r->peers[i].conn != NULL) /* a machine without power says nothing */
+				peer_close(&r->peers[i]);
+		run(r, admin, nodes, hosts, &b);
+		ck_assert(b.created && b.generation >= 2);
+		ck_assert(back(r, admin, "admin"));
+		ck_assert_int_eq(ask_volume(admin, "v"), 0);
+		ck_assert_uint_eq(admin->reply->volume_get_reply->info->id, 1);
+		ck_assert_uint_eq(admin->reply->volume_get_reply->info->generation, b.generation);
+		ck_assert_uint_eq(admin->reply->volume_get_reply->map.len, 12);
+	}
+	rig_destroy(r);
+}
+
+START_TEST(every_commit)
+{
+	static const enum sim_io_action hows[] = {SIM_IO_KILL, SIM_IO_POWER_LOSS};
+	static const enum sim_fate fates[] = {SIM_FATE_KEEP, SIM_FATE_DROP};
+	uint64_t n;
+	bool reached = true;
+
+	for (n = 1; reached; n++)
+		crash_at(n, hows[_i % 2], fates[_i / 2], &reached);
+	ck_assert_uint_gt(n, 8); /* or the loop tested nothing */
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("placement_crash");
+	TCase *t = tcase_create("crash");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(t, 280);
+	tcase_add_loop_test(t, every_commit, 0, 4);
+	suite_add_tcase(s, t);
+	runner = srunner_create(s);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? 0 : 1;
+}

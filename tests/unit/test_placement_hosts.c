@@ -1,0 +1,412 @@
+/* The driver and hosts: attach, renew, take-over, release, loss of evidence, all on virtual time.
+ */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/test_placement_rig.h"
+
+#define SIZE (256ull << 20)
+
+static struct rig *rig;
+static struct peer *admin;
+static struct peer *nodes[3];
+
+static void setup(void)
+{
+	rig = rig_create(1);
+	admin = peer_new(rig, "admin", "test");
+	rig_three(rig, admin, nodes);
+	ck_assert_msg(ask_create(admin, "v", SIZE, "secnumcloud-fr") == 0, "%s", admin->text);
+}
+
+static void teardown(void)
+{
+	rig_destroy(rig);
+}
+
+/* Nodes ask for leases at their pace, as real ones do, while time passes. */
+static void run_s(unsigned seconds)
+{
+	for (unsigned i = 0; i < seconds; i++) {
+		rig_run_ms(rig, 1000);
+		for (uint32_t n = 0; n < 3; n++) {
+			char name[] = {'n', (char)('1' + n), '\0'};
+
+			ask_lease(nodes[n], name, rig_sites[n], (uint8_t)(n + 1), 0);
+		}
+	}
+}
+
+START_TEST(attach_and_renew)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	const Pave__V1__AttachReply *a;
+	struct permit p, q;
+	int64_t asked = rig_wall(rig);
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	a = h->reply->attach_reply;
+	p = reply_permit(h);
+	ck_assert_uint_eq(a->size, SIZE);
+	ck_assert_uint_eq(a->replicas, 3);
+	ck_assert_uint_eq(a->min_acks, 2);
+	ck_assert_uint_eq(a->freeze_timeout_s, 30);
+	ck_assert_uint_eq(a->n_nodes, 3);
+	ck_assert_uint_eq(a->map.len, 4 * 3);
+	ck_assert_uint_eq(a->renew_ms, LIFETIME_MS * 3 / 10);
+	ck_assert_uint_gt(a->root.len, 0);
+	ck_assert_str_eq(a->nodes[0]->addresses[0], a->nodes[0]->node);
+	ck_assert_uint_eq(p.generation, 1);
+	ck_assert_uint_eq(p.node_count, 3);
+	ck_assert_int_eq(p.serve_after, 0);
+	ck_assert_str_eq(p.holder_site, "par");
+	ck_assert(p.expires_at >= asked + (int64_t)(LIFETIME_MS * NS_PER_MS));
+	ck_assert(p.expires_at <= rig_wall(rig) + (int64_t)(LIFETIME_MS * NS_PER_MS));
+	run_s(3);
+	ck_assert_int_eq(ask_renew(h, p.volume, 1), 0);
+	q = reply_permit(h);
+	ck_assert_uint_gt(q.serial, p.serial);
+	ck_assert(q.expires_at >= p.expires_at + 2 * (int64_t)NS_PER_S);
+	ck_assert_uint_eq(h->reply->renew_reply->n_nodes, 3);
+	ck_assert_int_eq(ask_renew(h, p.volume, 2), -E_FENCED);
+	ck_assert_int_eq(ask_renew(h, 99, 1), -ENOENT);
+	permit_deinit(&p);
+	permit_deinit(&q);
+}
+END_TEST
+
+START_TEST(attach_is_refused)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+
+	ck_assert_int_eq(ask_attach(h, "w", "h1", "par"), -ENOENT);
+	ck_assert_int_eq(ask_attach(h, "v", "", "par"), -EINVAL);
+	ck_assert_int_eq(ask_attach(h, "v", "h 1", "par"), -EINVAL);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "Par/is"), -EINVAL);
+	/* hosts: eligible. */
+	ck_assert_int_eq(ask_attach(h, "v", "h1", ""), -E_DENIED);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "iad"), -E_DENIED);
+	ck_assert_ptr_nonnull(strstr(h->text, "iad"));
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->info->generation, 0);
+}
+END_TEST
+
+START_TEST(take_over)
+{
+	struct peer *h1 = peer_new(rig, "host", "h1");
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	struct permit p1, p2;
+
+	ck_assert_int_eq(ask_attach(h1, "v", "h1", "par"), 0);
+	p1 = reply_permit(h1);
+	rig_run_ms(rig, 2000);
+	ck_assert_int_eq(ask_attach(h2, "v", "h2", "lyo"), 0);
+	p2 = reply_permit(h2);
+	ck_assert_uint_eq(p2.generation, 2);
+	ck_assert_int_ge(p2.serve_after, p1.expires_at);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(h1->permit_notices, 1);
+	ck_assert_int_eq(h1->notice_status, -E_FENCED);
+	ck_assert_int_eq(ask_renew(h1, p1.volume, 1), -E_FENCED);
+	/* The newer one is renewed with the same wait. */
+	permit_deinit(&p2);
+	ck_assert_int_eq(ask_renew(h2, p1.volume, 2), 0);
+	p2 = reply_permit(h2);
+	ck_assert_int_ge(p2.serve_after, p1.expires_at);
+	/* The older host lets go: the newer needn't wait, and is told at once. */
+	ck_assert_int_eq(ask_detach(h1, p1.volume, 1), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(h2->permit_notices, 1);
+	ck_assert_int_eq(h2->notice.serve_after, 0);
+	ck_assert_uint_gt(h2->notice.serial, p2.serial);
+	permit_deinit(&p1);
+	permit_deinit(&p2);
+}
+END_TEST
+
+/* A third waits for the first, although the second has let go: nobody knows that the first has. */
+START_TEST(take_over_twice)
+{
+	struct peer *h1 = peer_new(rig, "host", "h1");
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	struct peer *h3 = peer_new(rig, "host", "h3");
+	struct permit p1, p3;
+
+	ck_assert_int_eq(ask_attach(h1, "v", "h1", "par"), 0);
+	p1 = reply_permit(h1);
+	ck_assert_int_eq(ask_attach(h2, "v", "h2", "par"), 0);
+	ck_assert_int_eq(ask_detach(h2, p1.volume, 2), 0);
+	ck_assert_int_eq(ask_attach(h3, "v", "h3", "par"), 0);
+	p3 = reply_permit(h3);
+	ck_assert_uint_eq(p3.generation, 3);
+	ck_assert_int_ge(p3.serve_after, p1.expires_at);
+	permit_deinit(&p3);
+	/* And doesn't once that has run out. */
+	ck_assert_int_eq(ask_detach(h3, p1.volume, 3), 0);
+	run_s(LIFETIME_MS / 1000 + 1);
+	ck_assert_int_eq(ask_attach(h3, "v", "h3", "par"), 0);
+	p3 = reply_permit(h3);
+	ck_assert_int_eq(p3.serve_after, 0);
+	permit_deinit(&p1);
+	permit_deinit(&p3);
+}
+END_TEST
+
+START_TEST(detach_releases)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	struct permit p;
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	p = reply_permit(h);
+	ck_assert_int_eq(ask_detach(h, p.volume, 1), 0);
+	ck_assert_int_eq(ask_detach(h, p.volume, 1), 0); /* harmless twice */
+	ck_assert_int_eq(ask_detach(h, p.volume, 2), -ENOENT);
+	ck_assert_int_eq(ask_renew(h, p.volume, 1), -E_FENCED);
+	permit_deinit(&p);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	p = reply_permit(h);
+	ck_assert_uint_eq(p.generation, 2);
+	ck_assert_int_eq(p.serve_after, 0);
+	permit_deinit(&p);
+}
+END_TEST
+
+static bool has_node(const struct permit *p, const char *node)
+{
+	return permit_find_node(p, node) != NULL;
+}
+
+START_TEST(revocation_is_pushed)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	uint64_t admin_answers;
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	admin_answers = admin->answers;
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", rig_wall(rig)), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(admin->answers, admin_answers + 1);
+	ck_assert_uint_eq(h->permit_notices, 1);
+	ck_assert_uint_eq(h->notice.node_count, 2);
+	ck_assert(!has_node(&h->notice, "n3"));
+	ck_assert(has_node(&h->notice, "n1") && has_node(&h->notice, "n2"));
+	for (int i = 0; i < 3; i++)
+		ck_assert_uint_eq(nodes[i]->evidence_version, rig->snapshot_version);
+	ck_assert_int_eq(ask_lease(nodes[2], "n3", "rbx", 3, 0), -E_REVOKED);
+	ck_assert_int_eq(ask_lease(nodes[1], "n2", "lyo", 2, 0), 0);
+	/* All of them: no permit at all. */
+	ck_assert_int_eq(rig_revoke(rig, admin, "par lyo rbx", rig_wall(rig)), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(h->notice_status, -E_DENIED);
+	ck_assert_uint_eq(h->notice.volume, 0);
+	ck_assert_int_eq(ask_renew(h, 1, 1), -E_DENIED);
+	/* And back. */
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(h->notice_status, 0);
+	ck_assert_uint_eq(h->notice.node_count, 3);
+}
+END_TEST
+
+/* The host's own site loses its eligibility. */
+START_TEST(host_is_a_place_too)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, "par", rig_wall(rig)), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(h->notice_status, -E_DENIED);
+	ck_assert_int_eq(ask_renew(h, 1, 1), -E_DENIED);
+}
+END_TEST
+
+/* A withdrawal that is announced takes effect at its moment, without anybody asking. */
+START_TEST(announced_withdrawal)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	int64_t from = rig_wall(rig) + 60 * (int64_t)NS_PER_S;
+	struct permit p;
+
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", from), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	p = reply_permit(h);
+	ck_assert_uint_eq(p.node_count, 3);
+	permit_deinit(&p);
+	for (int i = 0; i < 19; i++) {
+		rig_run_ms(rig, 3000);
+		ck_assert_int_eq(ask_renew(h, 1, 1), 0);
+		p = reply_permit(h);
+		ck_assert_int_le(p.expires_at, has_node(&p, "n3") ? from : INT64_MAX);
+		permit_deinit(&p);
+	}
+	ck_assert_int_lt(rig_wall(rig), from);
+	h->permit_notices = 0;
+	rig_run_ms(rig, (uint64_t)(from - rig_wall(rig)) / NS_PER_MS + 100);
+	ck_assert_uint_ge(h->permit_notices, 1);
+	ck_assert_uint_eq(h->notice.node_count, 2);
+	ck_assert(!has_node(&h->notice, "n3"));
+	/* What it got before the moment must not reach beyond it. */
+	ck_assert_int_eq(ask_lease(nodes[2], "n3", "rbx", 3, 0), -E_REVOKED);
+}
+END_TEST
+
+START_TEST(snapshot_runs_out)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	char *envelope = rig_snapshot(rig, NULL, 0, 15);
+	int64_t end = (rig_wall(rig) / (int64_t)NS_PER_S + 15) * (int64_t)NS_PER_S;
+	struct permit p;
+
+	ck_assert_int_eq(ask_revocations(admin, envelope), 0);
+	free(envelope);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	rig_run_ms(rig, 9000);
+	ck_assert_int_eq(ask_renew(h, 1, 1), 0);
+	p = reply_permit(h);
+	ck_assert_int_le(p.expires_at, end);
+	ck_assert_uint_eq(p.node_count, 3);
+	permit_deinit(&p);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
+	ck_assert_int_le(reply_lease(nodes[0]).expires_at, end);
+	rig_run_ms(rig, 7000);
+	ck_assert_int_eq(h->notice_status, -E_DENIED); /* by the timer */
+	ck_assert_int_eq(ask_renew(h, 1, 1), -E_DENIED);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), -E_STALE_EVIDENCE);
+	/* An older snapshot doesn't help; a newer does. */
+	rig->snapshot_version = 0;
+	envelope = rig_snapshot(rig, NULL, 0, 86400);
+	ck_assert_int_eq(ask_revocations(admin, envelope), -E_ROLLBACK);
+	free(envelope);
+	rig->snapshot_version = 10;
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	ck_assert_int_eq(ask_renew(h, 1, 1), 0);
+}
+END_TEST
+
+START_TEST(volume_detach_waits_for_the_host)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	start_volume_detach(admin, "v");
+	rig_run_ms(rig, 1000);
+	ck_assert(!admin->answered);
+	ck_assert_uint_eq(h->detach_notices, 1);
+	ck_assert_int_eq(ask_renew(h, 1, 1), 0); /* it is still draining */
+	ck_assert_int_eq(ask_detach(h, 1, 1), 0);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	/* Nothing to detach: done. */
+	start_volume_detach(admin, "v");
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	start_volume_detach(admin, "w");
+	ck_assert_int_eq(peer_ask_wait(admin), -ENOENT);
+}
+END_TEST
+
+START_TEST(volume_detach_waits_for_the_permit)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	struct permit p;
+	int64_t begun;
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	p = reply_permit(h);
+	peer_close(h); /* a host that is gone, or cut off: it may still write */
+	start_volume_detach(admin, "v");
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	ck_assert_int_ge(rig_wall(rig), p.expires_at);
+	permit_deinit(&p);
+	/* One that goes on renewing is cut off in the end. */
+	ck_assert_int_eq(peer_connect(h, "host", "h1"), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	begun = rig_wall(rig);
+	start_volume_detach(admin, "v");
+	while (ask_renew(h, 1, 2) == 0)
+		rig_run_ms(rig, 3000);
+	ck_assert_int_eq(h->status, -E_FENCED);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	ck_assert_int_le(rig_wall(rig) - begun, 4 * (int64_t)(LIFETIME_MS * NS_PER_MS));
+}
+END_TEST
+
+/* The driver's clock goes back: nothing is issued until it has caught up, restart or not. */
+START_TEST(clock_goes_back)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	run_s(25);
+	rig->pd_process->wall_offset_ns -= 20 * (int64_t)NS_PER_S;
+	h->process->wall_offset_ns -= 20 * (int64_t)NS_PER_S;
+	ck_assert_int_eq(ask_renew(h, 1, 1), -E_CLOCK_SKEW);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), -E_CLOCK_SKEW);
+	nodes[0]->process->wall_offset_ns -= 20 * (int64_t)NS_PER_S;
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), -E_CLOCK_SKEW);
+	rig_pd_crash(rig, SIM_KILL);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(h, "host", "h1"), 0);
+	ck_assert_int_eq(ask_renew(h, 1, 1), -E_CLOCK_SKEW);
+	rig_run_ms(rig, 25000);
+	ck_assert_msg(ask_renew(h, 1, 1) == 0, "%s", h->text);
+}
+END_TEST
+
+/* A volume that is frozen: fewer eligible copies than must acknowledge. */
+START_TEST(state_for_people)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	const Pave__V1__VolumeInfo *v;
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	v = admin->reply->volume_get_reply->info;
+	ck_assert_str_eq(v->state, "attached");
+	ck_assert_str_eq(v->holder, "h1");
+	ck_assert_str_eq(v->endpoint, "unix:/x");
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx lyo", rig_wall(rig)), 0);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_str_eq(admin->reply->volume_get_reply->info->state, "frozen");
+	ck_assert_uint_eq(admin->reply->volume_get_reply->n_verdicts, 3);
+	rig_run_ms(rig, LIFETIME_MS + 1000);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_str_eq(admin->reply->volume_get_reply->info->state, "lapsed");
+	ck_assert_int_eq(ask_detach(h, 1, 1), 0);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_str_eq(admin->reply->volume_get_reply->info->state, "detached");
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("placement_hosts");
+	TCase *t = tcase_create("hosts");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, attach_and_renew);
+	tcase_add_test(t, attach_is_refused);
+	tcase_add_test(t, take_over);
+	tcase_add_test(t, take_over_twice);
+	tcase_add_test(t, detach_releases);
+	tcase_add_test(t, revocation_is_pushed);
+	tcase_add_test(t, host_is_a_place_too);
+	tcase_add_test(t, announced_withdrawal);
+	tcase_add_test(t, snapshot_runs_out);
+	tcase_add_test(t, volume_detach_waits_for_the_host);
+	tcase_add_test(t, volume_detach_waits_for_the_permit);
+	tcase_add_test(t, clock_goes_back);
+	tcase_add_test(t, state_for_people);
+	suite_add_tcase(s, t);
+	runner = srunner_create(s);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,513 @@
+/* See test_placement_rig.h. */
+#include "tests/unit/test_placement_rig.h"
+
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const rig_sites[RIG_SITES] = {"par", "lyo", "rbx", "mrs"};
+
+#define DAY_NS (86400 * (int64_t)NS_PER_S)
+
+/* -- the driver ------------------------------------------------------------------------------- */
+
+int64_t rig_wall(const struct rig *r)
+{
+	return reactor_wall_ns(sim_reactor(r->pd_process));
+}
+
+void rig_run_ms(struct rig *r, uint64_t ms)
+{
+	sim_run_for(r->world, ms * NS_PER_MS);
+}
+
+static void pd_crashed(struct sim_process *p, enum sim_crash how)
+{
+	struct rig *r = p->app;
+
+	(void)how;
+	if (r->pd != NULL)
+		pd_abandon(r->pd);
+	r->pd = NULL;
+}
+
+void rig_pd_start(struct rig *r)
+{
+	struct error err = {0};
+	struct pd_config config = {.listen_address = "",
+				   .permit_lifetime_ms = LIFETIME_MS,
+				   .trust = r->trust,
+				   .placement_key = demo_key(&r->demo, DEMO_PLACEMENT)};
+
+	sim_process_start(r->pd_process);
+	r->transport = sim_transport_create(r->pd_process);
+	config.reactor = sim_reactor(r->pd_process);
+	config.transport = r->transport;
+	config.kv = sim_kv_open(r->kv);
+	ck_assert_msg(pd_start(&config, &r->pd, &err) == 0, "%s", err.text);
+}
+
+void rig_pd_crash(struct rig *r, enum sim_crash how)
+{
+	sim_process_crash(r->pd_process, how);
+	rig_run_ms(r, 100); /* so that the peers hear of it */
+}
+
+struct rig *rig_create(uint64_t seed)
+{
+	const uint8_t demo_seed[32] = {7};
+	struct rig *r = calloc(1, sizeof *r);
+	struct error err;
+	int64_t now;
+
+	ck_assert_ptr_nonnull(r);
+	r->world = sim_world_create(seed);
+	sim_world_take_log(r->world);
+	r->pd_process = sim_process_create(r->world, "pd");
+	r->pd_process->app = r;
+	r->pd_process->on_crash = pd_crashed;
+	r->kv = sim_kv_create(r->pd_process, "register", PD_KV_FAMILIES);
+	sim_process_start(r->pd_process);
+	now = rig_wall(r);
+	sim_process_crash(r->pd_process, SIM_KILL);
+	ck_assert_int_eq(demo_init(&r->demo, demo_seed, &err), 0);
+	ck_assert_int_eq(demo_root(&r->demo, 1, now - DAY_NS, now + 365 * DAY_NS, &r->root, &err),
+			 0);
+	for (uint32_t i = 0; i < RIG_SITES; i++)
+		ck_assert_int_eq(demo_site(&r->demo, rig_sites[i], 1, now - DAY_NS,
+					   now + 30 * DAY_NS, &r->sites[i], &err),
+				 0);
+	ck_assert_int_eq(trust_open(NULL, r->root, strlen(r->root), &r->trust, &err), 0);
+	rig_pd_start(r);
+	return r;
+}
+
+void rig_destroy(struct rig *r)
+{
+	sim_world_destroy(r->world); /* crashes what runs, so that the driver is abandoned */
+	for (uint32_t i = 0; i < r->peer_count; i++) {
+		if (r->peers[i].reply != NULL)
+			pave__v1__control__free_unpacked(r->peers[i].reply, NULL);
+		permit_deinit(&r->peers[i].notice);
+	}
+	trust_close(r->trust);
+	demo_deinit(&r->demo);
+	free(r->root);
+	for (uint32_t i = 0; i < RIG_SITES; i++)
+		free(r->sites[i]);
+	free(r);
+}
+
+/* -- peers ------------------------------------------------------------------------------------ */
+
+static void on_permit_notice(struct peer *p, const Pave__V1__PermitNotice *n)
+{
+	struct error err = {0};
+
+	p->permit_notices++;
+	p->notice_after_asks = p->answers;
+	p->notice_status = -(int)n->status;
+	permit_deinit(&p->notice);
+	memset(&p->notice, 0, sizeof p->notice);
+	if (n->permit == NULL)
+		return;
+	ck_assert_msg(permit_open(n->permit, trust_root(p->rig->trust),
+				  reactor_now_ns(sim_reactor(p->process)),
+				  reactor_wall_ns(sim_reactor(p->process)), &p->notice, &err) == 0,
+		      "%s", err.text);
+}
+
+static void on_evidence_notice(struct peer *p, const Pave__V1__EvidenceNotice *n)
+{
+	struct revocations_document *doc;
+	struct error err;
+
+	p->evidence_notices++;
+	p->notice_after_asks = p->answers;
+	if (n->revocations.len == 0)
+		return;
+	ck_assert_int_eq(revocations_open(n->revocations.data, n->revocations.len,
+					  trust_root(p->rig->trust), &doc, &err),
+			 0);
+	p->evidence_version = revocations_version(doc);
+	revocations_free(doc);
+}
+
+static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
+{
+	struct peer *p = arg;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+
+	switch (q->message->body_case) {
+	case PAVE__V1__CONTROL__BODY_PERMIT_NOTICE:
+		on_permit_notice(p, q->message->permit_notice);
+		break;
+	case PAVE__V1__CONTROL__BODY_EVIDENCE_NOTICE:
+		on_evidence_notice(p, q->message->evidence_notice);
+		break;
+	case PAVE__V1__CONTROL__BODY_DETACH_NOTICE:
+		p->detach_notices++;
+		break;
+	case PAVE__V1__CONTROL__BODY_ERASE:
+		p->erases++;
+		p->erase_asked = true;
+		p->erase_volume = q->message->erase->volume;
+		ck_assert(q->message->erase->whole_volume);
+		m.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
+		m.empty = &empty;
+		if (p->erase_refuse)
+			rpc_fail(rpc, q->request_id, -EIO, "as the test wants it");
+		else if (!p->erase_hold)
+			rpc_reply(rpc, q->request_id, &m);
+		break;
+	default:
+		ck_abort_msg("the driver sent something unexpected");
+	}
+}
+
+static void on_ready(struct transport_conn *conn, void *arg)
+{
+	struct peer *p = arg;
+
+	(void)conn;
+	p->ready = true;
+}
+
+static void on_rx(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct peer *p = arg;
+
+	(void)conn;
+	rpc_rx(&p->rpc, f);
+}
+
+static void *on_rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	struct peer *p = arg;
+
+	(void)conn;
+	return rpc_rx_buffer(&p->rpc, f);
+}
+
+static void on_closed(struct transport_conn *conn, int reason, void *arg)
+{
+	struct peer *p = arg;
+
+	(void)conn;
+	p->conn = NULL;
+	p->closed = true;
+	p->ready = true; /* nobody need wait for it */
+	p->reason = reason;
+	rpc_closed(&p->rpc);
+}
+
+static const struct transport_handler handler = {
+    .ready = on_ready, .rx = on_rx, .rx_buffer = on_rx_buffer, .closed = on_closed};
+
+static void on_answer(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		      const char *text)
+{
+	struct peer *p = container_of(call, struct peer, call);
+	size_t size;
+	uint8_t *packed;
+
+	p->answered = true;
+	p->answers++;
+	p->status = status;
+	snprintf(p->text, sizeof p->text, "%s", text != NULL ? text : "");
+	if (status != 0)
+		return;
+	size = pave__v1__control__get_packed_size(reply);
+	packed = malloc(size + 1);
+	pave__v1__control__pack(reply, packed);
+	p->reply = pave__v1__control__unpack(NULL, size, packed);
+	free(packed);
+}
+
+void peer_ask_start(struct peer *p, const Pave__V1__Control *m)
+{
+	if (p->reply != NULL)
+		pave__v1__control__free_unpacked(p->reply, NULL);
+	p->reply = NULL;
+	p->answered = false;
+	p->call.done = on_answer;
+	rpc_call_start(&p->rpc, &p->call, m, 600000);
+}
+
+int peer_ask_wait(struct peer *p)
+{
+	/* A crash of the driver ends a run; the peer then hears of it, sooner or later. */
+	for (int i = 0; i < 3 && !p->answered; i++)
+		sim_run_flag(p->rig->world, &p->answered);
+	ck_assert(p->answered);
+	return p->status;
+}
+
+int peer_ask(struct peer *p, const Pave__V1__Control *m)
+{
+	peer_ask_start(p, m);
+	return peer_ask_wait(p);
+}
+
+int peer_connect(struct peer *p, const char *role, const char *name)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Hello hello = PAVE__V1__HELLO__INIT;
+
+	p->ready = p->closed = false;
+	ck_assert_int_eq(transport_connect(p->transport, "pd", &handler, p, &p->conn), 0);
+	rpc_init(&p->rpc, p->conn, on_message, p);
+	ck_assert(sim_run_flag(p->rig->world, &p->ready));
+	if (p->closed)
+		return p->reason;
+	if (role == NULL)
+		return 0;
+	hello.version_min = hello.version_max = FRAME_VERSION;
+	hello.role = (char *)(uintptr_t)role;
+	hello.name = (char *)(uintptr_t)name;
+	if (strcmp(role, "admin") != 0) {
+		hello.cluster.data = p->rig->demo.cluster.bytes;
+		hello.cluster.len = 16;
+	}
+	m.body_case = PAVE__V1__CONTROL__BODY_HELLO;
+	m.hello = &hello;
+	return peer_ask(p, &m);
+}
+
+struct peer *peer_new(struct rig *r, const char *role, const char *name)
+{
+	struct peer *p = &r->peers[r->peer_count];
+	char machine[NAME_SIZE_MAX];
+
+	ck_assert_uint_lt(r->peer_count, PEERS_MAX);
+	p->rig = r;
+	snprintf(machine, sizeof machine, "peer%u", r->peer_count++);
+	p->process = sim_process_create(r->world, machine);
+	sim_process_start(p->process);
+	p->transport = sim_transport_create(p->process);
+	ck_assert_int_eq(peer_connect(p, role, name), 0);
+	return p;
+}
+
+void peer_close(struct peer *p)
+{
+	if (p->conn != NULL)
+		transport_close(p->conn);
+	ck_assert(sim_run_flag(p->rig->world, &p->closed));
+	rig_run_ms(p->rig, 50);
+}
+
+/* -- requests --------------------------------------------------------------------------------- */
+
+int ask_lease(struct peer *p, const char *node, const char *site, uint8_t device, int64_t skew_ns)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LeaseRequest l = PAVE__V1__LEASE_REQUEST__INIT;
+	uint8_t uuid[16] = {device};
+	char *addresses[] = {(char *)(uintptr_t)node};
+	uint8_t nonce[16] = {1, 2, 3};
+
+	l.node = (char *)(uintptr_t)node;
+	l.site = (char *)(uintptr_t)site;
+	l.addresses = addresses;
+	l.n_addresses = 1;
+	l.nonce.data = nonce;
+	l.nonce.len = sizeof nonce;
+	l.device.data = uuid;
+	l.device.len = sizeof uuid;
+	l.wall = reactor_wall_ns(sim_reactor(p->process)) + skew_ns;
+	l.size_bytes = l.free_bytes = 8ull << 30;
+	m.body_case = PAVE__V1__CONTROL__BODY_LEASE_REQUEST;
+	m.lease_request = &l;
+	return peer_ask(p, &m);
+}
+
+struct lease reply_lease(struct peer *p)
+{
+	const uint8_t nonce[16] = {1, 2, 3};
+	struct lease lease;
+	struct error err = {0};
+
+	ck_assert_int_eq(p->reply->body_case, PAVE__V1__CONTROL__BODY_LEASE_REPLY);
+	ck_assert_msg(lease_open(p->reply->lease_reply->lease, trust_root(p->rig->trust), nonce,
+				 sizeof nonce, reactor_now_ns(sim_reactor(p->process)),
+				 reactor_wall_ns(sim_reactor(p->process)), &lease, &err) == 0,
+		      "%s", err.text);
+	return lease;
+}
+
+int ask_site_add(struct peer *p, const char *envelope)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__SiteAdd add = PAVE__V1__SITE_ADD__INIT;
+
+	add.envelope.data = (uint8_t *)(uintptr_t)envelope;
+	add.envelope.len = strlen(envelope);
+	m.body_case = PAVE__V1__CONTROL__BODY_SITE_ADD;
+	m.site_add = &add;
+	return peer_ask(p, &m);
+}
+
+int ask_revocations(struct peer *p, const char *envelope)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RevocationsPut put = PAVE__V1__REVOCATIONS_PUT__INIT;
+
+	put.envelope.data = (uint8_t *)(uintptr_t)envelope;
+	put.envelope.len = strlen(envelope);
+	m.body_case = PAVE__V1__CONTROL__BODY_REVOCATIONS_PUT;
+	m.revocations_put = &put;
+	return peer_ask(p, &m);
+}
+
+int ask_create(struct peer *p, const char *name, uint64_t size, const char *policy)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeCreate c = PAVE__V1__VOLUME_CREATE__INIT;
+
+	c.name = (char *)(uintptr_t)name;
+	c.size = size;
+	c.chunk_size = 64ull << 20;
+	c.policy = (char *)(uintptr_t)policy;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_CREATE;
+	m.volume_create = &c;
+	return peer_ask(p, &m);
+}
+
+int ask_delete(struct peer *p, const char *name)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeDelete d = PAVE__V1__VOLUME_DELETE__INIT;
+
+	d.name = (char *)(uintptr_t)name;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_DELETE;
+	m.volume_delete = &d;
+	return peer_ask(p, &m);
+}
+
+int ask_volume(struct peer *p, const char *name)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeGet g = PAVE__V1__VOLUME_GET__INIT;
+
+	g.name = (char *)(uintptr_t)name;
+	g.with_map = true;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_GET;
+	m.volume_get = &g;
+	return peer_ask(p, &m);
+}
+
+int ask_attach(struct peer *p, const char *volume, const char *holder, const char *site)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
+
+	a.volume = (char *)(uintptr_t)volume;
+	a.holder = (char *)(uintptr_t)holder;
+	a.holder_site = (char *)(uintptr_t)site;
+	a.endpoint = (char *)(uintptr_t) "unix:/x";
+	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
+	m.attach = &a;
+	return peer_ask(p, &m);
+}
+
+int ask_renew(struct peer *p, volume_id_t volume, generation_t generation)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Renew r = PAVE__V1__RENEW__INIT;
+
+	r.volume = volume;
+	r.generation = generation;
+	m.body_case = PAVE__V1__CONTROL__BODY_RENEW;
+	m.renew = &r;
+	return peer_ask(p, &m);
+}
+
+int ask_detach(struct peer *p, volume_id_t volume, generation_t generation)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Detach d = PAVE__V1__DETACH__INIT;
+
+	d.volume = volume;
+	d.generation = generation;
+	m.body_case = PAVE__V1__CONTROL__BODY_DETACH;
+	m.detach = &d;
+	return peer_ask(p, &m);
+}
+
+void start_volume_detach(struct peer *p, const char *volume)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeDetach d = PAVE__V1__VOLUME_DETACH__INIT;
+
+	d.name = (char *)(uintptr_t)volume;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_DETACH;
+	m.volume_detach = &d;
+	peer_ask_start(p, &m);
+}
+
+struct permit reply_permit(struct peer *p)
+{
+	const Pave__V1__Signed *s = NULL;
+	struct permit permit = {0};
+	struct error err = {0};
+
+	ck_assert_msg(p->status == 0, "%s", p->text);
+	if (p->reply->body_case == PAVE__V1__CONTROL__BODY_ATTACH_REPLY)
+		s = p->reply->attach_reply->permit;
+	else if (p->reply->body_case == PAVE__V1__CONTROL__BODY_RENEW_REPLY)
+		s = p->reply->renew_reply->permit;
+	ck_assert_ptr_nonnull(s);
+	ck_assert_msg(permit_open(s, trust_root(p->rig->trust),
+				  reactor_now_ns(sim_reactor(p->process)),
+				  reactor_wall_ns(sim_reactor(p->process)), &permit, &err) == 0,
+		      "%s", err.text);
+	return permit;
+}
+
+/* -- evidence --------------------------------------------------------------------------------- */
+
+char *rig_snapshot(struct rig *r, const char *withdrawn, int64_t from, int64_t valid_s)
+{
+	struct demo_entry entries[RIG_SITES];
+	int64_t now = rig_wall(r);
+	char *envelope = NULL;
+	struct error err;
+
+	for (uint32_t i = 0; i < RIG_SITES; i++)
+		entries[i] = (struct demo_entry){
+		    .site = rig_sites[i],
+		    .version = 1,
+		    .withdrawn_from =
+			withdrawn != NULL && strstr(withdrawn, rig_sites[i]) != NULL ? from : 0};
+	ck_assert_int_eq(demo_revocations(&r->demo, ++r->snapshot_version, now,
+					  now + valid_s * (int64_t)NS_PER_S, entries, RIG_SITES,
+					  &envelope, &err),
+			 0);
+	return envelope;
+}
+
+int rig_revoke(struct rig *r, struct peer *admin, const char *site, int64_t from)
+{
+	char *envelope = rig_snapshot(r, site, from, 86400);
+	int rc = ask_revocations(admin, envelope);
+
+	free(envelope);
+	return rc;
+}
+
+void rig_three(struct rig *r, struct peer *admin, struct peer *nodes[3])
+{
+	static const char *const names[] = {"n1", "n2", "n3"};
+
+	for (uint32_t i = 0; i < 3; i++)
+		ck_assert_int_eq(ask_site_add(admin, r->sites[i]), 0);
+	ck_assert_int_eq(rig_revoke(r, admin, NULL, 0), 0);
+	for (uint32_t i = 0; i < 3; i++) {
+		nodes[i] = peer_new(r, "node", names[i]);
+		ck_assert_msg(ask_lease(nodes[i], names[i], rig_sites[i], (uint8_t)(i + 1), 0) == 0,
+			      "%s", nodes[i]->text);
+	}
+}

@@ -1,0 +1,108 @@
+/* A placement driver on the simulated seams, and peers that speak to it: nodes, hosts, admins, each
+ * on a machine of its own, on virtual time. */
+#ifndef TEST_PLACEMENT_RIG_H
+#define TEST_PLACEMENT_RIG_H
+
+#include "engine/evidence/demo.h"
+#include "engine/placement/pd.h"
+#include "net/rpc/rpc.h"
+#include "tests/sim/kv.h"
+#include "tests/sim/net.h"
+
+#define PEERS_MAX   12u
+#define RIG_SITES   4u
+#define LIFETIME_MS 10000u
+
+struct peer {
+	struct rig *rig;
+	struct sim_process *process;
+	struct transport *transport;
+	struct transport_conn *conn;
+	struct rpc rpc;
+	bool ready, closed;
+	int reason;
+
+	/* The answer to the last request. */
+	struct rpc_call call;
+	bool answered;
+	int status; /* negative, or 0 */
+	char text[1000];
+	Pave__V1__Control *reply; /* the peer's; until the next request */
+
+	/* What it was told. */
+	uint32_t evidence_notices, permit_notices, detach_notices;
+	uint64_t evidence_version;  /* of the last snapshot that it was sent */
+	int notice_status;	    /* of the last PermitNotice, negative */
+	struct permit notice;	    /* its permit; volume 0: none */
+	uint64_t notice_after_asks; /* how many answers it had when the last notice came */
+	uint64_t answers;
+	bool erase_asked;
+	bool erase_refuse; /* answers Erase with an error */
+	bool erase_hold;   /* doesn't answer it */
+	volume_id_t erase_volume;
+	uint32_t erases;
+};
+
+struct rig {
+	struct sim_world *world;
+	struct demo demo;
+	char *root;
+	char *sites[RIG_SITES];
+	struct sim_process *pd_process;
+	struct sim_kv *kv;
+	struct transport *transport;
+	struct trust *trust;
+	struct pd *pd;
+	struct peer peers[PEERS_MAX];
+	uint32_t peer_count;
+	uint64_t snapshot_version;
+};
+
+extern const char *const rig_sites[RIG_SITES]; /* par, lyo, rbx, mrs */
+
+/* A driver without any evidence; started. */
+struct rig *rig_create(uint64_t seed);
+void rig_destroy(struct rig *r);
+void rig_pd_start(struct rig *r);
+void rig_pd_crash(struct rig *r, enum sim_crash how);
+void rig_run_ms(struct rig *r, uint64_t ms);
+int64_t rig_wall(const struct rig *r); /* of the driver, ns */
+
+/* Sites 0 to count - 1 with their certificates and a snapshot of a day, and a node n1... in each
+ * with a lease. The peers are returned in nodes. */
+void rig_three(struct rig *r, struct peer *admin, struct peer *nodes[3]);
+
+/* Connects and says Hello. name is the name in Hello. */
+struct peer *peer_new(struct rig *r, const char *role, const char *name);
+/* The same on a peer that was disconnected. 0, or the status of Hello. */
+int peer_connect(struct peer *p, const char *role, const char *name);
+void peer_close(struct peer *p);
+
+/* Asks and waits: the status. */
+int peer_ask(struct peer *p, const Pave__V1__Control *m);
+/* The two halves of it. */
+void peer_ask_start(struct peer *p, const Pave__V1__Control *m);
+int peer_ask_wait(struct peer *p);
+
+/* Requests. */
+int ask_lease(struct peer *p, const char *node, const char *site, uint8_t device, int64_t skew_ns);
+int ask_site_add(struct peer *p, const char *envelope);
+int ask_revocations(struct peer *p, const char *envelope);
+int ask_create(struct peer *p, const char *name, uint64_t size, const char *policy);
+int ask_delete(struct peer *p, const char *name);
+int ask_volume(struct peer *p, const char *name);
+int ask_attach(struct peer *p, const char *volume, const char *holder, const char *site);
+int ask_renew(struct peer *p, volume_id_t volume, generation_t generation);
+int ask_detach(struct peer *p, volume_id_t volume, generation_t generation);
+void start_volume_detach(struct peer *p, const char *volume);
+
+/* The permit in the last reply (attach or renew), verified as a host would; the caller frees it. */
+struct permit reply_permit(struct peer *p);
+struct lease reply_lease(struct peer *p);
+
+/* The next snapshot: one site (or NULL) withdrawn from this moment; lives for valid_s. malloc'd. */
+char *rig_snapshot(struct rig *r, const char *withdrawn, int64_t from, int64_t valid_s);
+/* And submits it: the status. */
+int rig_revoke(struct rig *r, struct peer *admin, const char *site, int64_t from);
+
+#endif
