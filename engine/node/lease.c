@@ -7,7 +7,8 @@
  * TAKING_IN
  *      +----- closed -----+--------------------+----------------------+-----------------------+
  *
- * Happy path: a lease each PERMIT_RENEW_MS, in force until it is replaced or ends.
+ * Happy path: a lease each PERMIT_RENEW_MS (sooner for a short one), in force until it is replaced
+ * or ends.
  *
  * Failure modes: an unreachable driver, or one that answers late, changes nothing until the lease
  * ends; a refusal that is a verdict (revoked, denied, clocks, evidence) closes the gates at once.
@@ -214,6 +215,14 @@ void node_lease_ask_soon(struct node_lease *k)
 
 static void stop_if_settled(struct node_lease *k);
 
+/* Three tenths of what is left, so that two attempts may fail: a driver may give short leases. */
+static uint32_t renew_ms(const struct node_lease *k)
+{
+	uint64_t left_ns = k->state.deadline_ns > now(k) ? k->state.deadline_ns - now(k) : 0;
+
+	return (uint32_t)MIN(left_ns / NS_PER_MS * 3 / 10, PERMIT_RENEW_MS);
+}
+
 void node_lease_taken_in(struct node_lease *k, int status, bool with_lease)
 {
 	if (k->step == LEASE_STOPPING) {
@@ -225,7 +234,7 @@ void node_lease_taken_in(struct node_lease *k, int status, bool with_lease)
 	k->step = LEASE_IDLE;
 	if (status == 0 && k->state.deadline_ns != 0) {
 		k->stats.granted++;
-		wait_ms(k, k->ask_soon ? 0 : PERMIT_RENEW_MS);
+		wait_ms(k, k->ask_soon ? 0 : renew_ms(k));
 	} else {
 		k->stats.refused++;
 		wait_ms(k, LEASE_ASK_AGAIN_MS);

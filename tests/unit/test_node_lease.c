@@ -84,6 +84,22 @@ START_TEST(test_driver_goes_and_comes)
 }
 END_TEST
 
+START_TEST(test_a_short_lease_is_renewed_in_time)
+{
+	uint64_t until;
+
+	rig->pd.lifetime_ms = 2000;
+	rig_run_ms(rig, PERMIT_LIFETIME_MS); /* the long one is replaced */
+	until = reactor_now_ns(sim_reactor(n->process)) + 60 * NS_PER_S;
+	while (reactor_now_ns(sim_reactor(n->process)) < until) {
+		rig_run_ms(rig, 100);
+		ck_assert_uint_ne(n->state.deadline_ns, 0);
+		ck_assert_uint_le(n->state.deadline_ns,
+				  reactor_now_ns(sim_reactor(n->process)) + 2 * NS_PER_S);
+	}
+}
+END_TEST
+
 START_TEST(test_refusals_are_verdicts)
 {
 	static const int verdicts[] = {E_REVOKED, E_DENIED, E_STALE_EVIDENCE, E_CLOCK_SKEW,
@@ -356,6 +372,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_renews);
 	tcase_add_test(t, test_deadline);
 	tcase_add_test(t, test_driver_goes_and_comes);
+	tcase_add_test(t, test_a_short_lease_is_renewed_in_time);
 	tcase_add_test(t, test_refusals_are_verdicts);
 	tcase_add_test(t, test_clocks);
 	tcase_add_test(t, test_slow_answers);
