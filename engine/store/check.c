@@ -106,5 +106,6 @@ void store_want_checkpoint(struct store *store)
 
 bool store_is_checkpointing(const struct store *store)
 {
-	return store->checkpoint.state != CHECKPOINT_IDLE || store->checkpoint.wanted;
+	return store->checkpoint.state != CHECKPOINT_IDLE ||
+	       (store->checkpoint.wanted && store->failed == 0);
 }

@@ -89,18 +89,25 @@ static void format_done(struct store_format_op *op, int status, const struct err
 
 int rig_format(struct rig *rig, bool force)
 {
-	struct formatting f = {.rig = rig};
+	struct formatting *f = calloc(1, sizeof *f);
+	int status;
 
 	boot(rig);
-	f.op.done = format_done;
-	f.op.disk = rig->config.disk;
-	f.op.identity = rig->config.identity;
-	f.op.segment_bytes = rig->segment_bytes;
-	f.op.force = force;
-	store_format(&f.op);
-	CHECK(!f.done, "done inside the call");
-	ck_assert(sim_run_flag(rig->world, &f.done));
-	return f.status;
+	f->rig = rig;
+	f->op.done = format_done;
+	f->op.disk = rig->config.disk;
+	f->op.identity = rig->config.identity;
+	f->op.segment_bytes = rig->segment_bytes;
+	f->op.force = force;
+	store_format(&f->op);
+	CHECK(!f->done, "done inside the call");
+	if (!sim_run_flag(rig->world, &f->done)) {
+		CHECK(!rig->process->alive, "formatting hangs");
+		return -E_DISCONNECTED; /* f is the dead process's */
+	}
+	status = f->status;
+	free(f);
+	return status;
 }
 
 struct opening {
@@ -198,7 +205,7 @@ void rig_content(uint64_t seq, block_no_t block, uint8_t *data)
 	}
 }
 
-static volume_id_t volume_id(uint32_t volume)
+volume_id_t rig_volume_id(uint32_t volume)
 {
 	return 1000 + volume * 7;
 }
@@ -256,7 +263,7 @@ static struct rig_op *submit_write(struct rig *rig, struct rig_op *op, const str
 	op->write = (struct store_write){
 	    .done = write_done,
 	    .kind = t->kind,
-	    .volume = volume_id(t->volume),
+	    .volume = rig_volume_id(t->volume),
 	    .chunk = t->chunk,
 	    .block = t->block,
 	    .block_count = t->block_count,
@@ -308,12 +315,12 @@ struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, bloc
 	return new_write(rig, STORE_DATA, volume, chunk, block, block_count, true);
 }
 
-struct rig_op *rig_repeat(struct rig *rig, uint64_t seq)
+struct rig_op *rig_repeat(struct rig *rig, uint64_t seq, bool resync)
 {
 	const struct rig_try *t = &rig->model.tries[seq];
 	struct rig_op *op = op_take(rig, RIG_WRITE, t->volume, t->chunk);
 
-	return op != NULL ? submit_write(rig, op, t, seq, false, 0) : NULL;
+	return op != NULL ? submit_write(rig, op, t, seq, resync, 0) : NULL;
 }
 
 static void fence_done(struct store_fence_op *fence, int status)
@@ -336,7 +343,7 @@ struct rig_op *rig_fence(struct rig *rig, uint32_t volume, generation_t generati
 	*tried = MAX(*tried, generation);
 	rig->model.generation = MAX(rig->model.generation, generation);
 	op->fence = (struct store_fence_op){
-	    .done = fence_done, .volume = volume_id(volume), .generation = generation};
+	    .done = fence_done, .volume = rig_volume_id(volume), .generation = generation};
 	store_fence(rig->store, &op->fence);
 	CHECK(!op->done, "done inside the call");
 	return op;
@@ -361,7 +368,7 @@ struct rig_op *rig_watermark(struct rig *rig, uint32_t volume, uint32_t chunk, v
 		return NULL;
 	*tried = MAX(*tried, watermark);
 	op->watermark = (struct store_watermark_op){.done = watermark_done,
-						    .volume = volume_id(volume),
+						    .volume = rig_volume_id(volume),
 						    .chunk = chunk,
 						    .watermark = watermark};
 	store_watermark(rig->store, &op->watermark);
@@ -391,7 +398,7 @@ struct rig_op *rig_erase(struct rig *rig, uint32_t volume, uint32_t chunk)
 	memset(c->acked, 0, sizeof c->acked);
 	c->watermark_acked = 0;
 	op->erase = (struct store_erase_op){
-	    .done = erase_done, .volume = volume_id(volume), .chunk = chunk};
+	    .done = erase_done, .volume = rig_volume_id(volume), .chunk = chunk};
 	store_erase(rig->store, &op->erase);
 	CHECK(!op->done, "done inside the call");
 	return op;
@@ -485,7 +492,7 @@ int rig_read(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
 	    .op =
 		{
 		    .done = read_done,
-		    .volume = volume_id(volume),
+		    .volume = rig_volume_id(volume),
 		    .chunk = chunk,
 		    .block = block,
 		    .block_count = block_count,
@@ -554,8 +561,8 @@ static void verify_changes(struct rig *rig, uint32_t volume, uint32_t chunk);
 static void verify_states(struct rig *rig, uint32_t volume)
 {
 	struct store_chunk_state states[RIG_CHUNKS + 1];
-	uint32_t count = store_chunks(rig->store, volume_id(volume), 0, states, RIG_CHUNKS + 1);
-	generation_t generation = store_generation(rig->store, volume_id(volume));
+	uint32_t count = store_chunks(rig->store, rig_volume_id(volume), 0, states, RIG_CHUNKS + 1);
+	generation_t generation = store_generation(rig->store, rig_volume_id(volume));
 	struct rig_model *m = &rig->model;
 	uint32_t next = 0;
 
@@ -621,7 +628,7 @@ static void verify_changes(struct rig *rig, uint32_t volume, uint32_t chunk)
 
 	for (block_no_t from = 0; from != UINT32_MAX; from = a.op.next) {
 		a = (struct asking){.op = {.done = changes_done,
-					   .volume = volume_id(volume),
+					   .volume = rig_volume_id(volume),
 					   .chunk = chunk,
 					   .above = above,
 					   .from = from,
@@ -681,7 +688,7 @@ void rig_random_op(struct rig *rig, bool with_erase)
 	else if (dice < 98 && seq > 0 &&
 		 seq >= rig->model.chunks[rig->model.tries[seq].volume][rig->model.tries[seq].chunk]
 			    .erased_before)
-		rig_repeat(rig, seq);
+		rig_repeat(rig, seq, sim_chance(w, 1, 2));
 	else if (with_erase && rig_drain(rig) && rig_erase(rig, volume, chunk) != NULL)
 		rig_drain(rig);
 }

@@ -95,13 +95,16 @@ void rig_close(struct rig *rig);
 void rig_crashed(struct rig *rig);
 void rig_crash(struct rig *rig, enum sim_crash how);
 
+volume_id_t rig_volume_id(uint32_t volume);
+
 /* Kept in flight: NULL when there are RIG_DEPTH_MAX already, or the process is down. Volumes count
  * from 0. */
 struct rig_op *rig_write(struct rig *rig, enum store_write_kind kind, uint32_t volume,
 			 uint32_t chunk, block_no_t block, uint32_t block_count);
 struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
 			  uint32_t block_count);
-struct rig_op *rig_repeat(struct rig *rig, uint64_t seq); /* an old write again */
+/* An old write again, as the host or as resync would. */
+struct rig_op *rig_repeat(struct rig *rig, uint64_t seq, bool resync);
 struct rig_op *rig_fence(struct rig *rig, uint32_t volume, generation_t generation);
 struct rig_op *rig_watermark(struct rig *rig, uint32_t volume, uint32_t chunk, version_t watermark);
 struct rig_op *rig_erase(struct rig *rig, uint32_t volume, uint32_t chunk);

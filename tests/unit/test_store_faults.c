@@ -1,0 +1,529 @@
+/* What the store refuses, and what it does when its disk or its index is damaged, belongs to
+ * somebody else, or fails. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/crc32c.h"
+#include "engine/store/format.h"
+#include "test_store_rig.h"
+
+static void rig_begin(struct rig *rig)
+{
+	rig_init(rig, 1, 24);
+	ck_assert_int_eq(rig_format(rig, false), 0);
+	rig_must_open(rig);
+	rig_write(rig, STORE_DATA, 0, 0, 0, 20);
+	rig_write(rig, STORE_DATA, 1, 1, 7, 200);
+	ck_assert(rig_drain(rig));
+}
+
+/* Changes one byte of the block at offset. */
+static void rot(struct rig *rig, uint64_t offset)
+{
+	uint8_t byte;
+
+	sim_disk_peek(rig->sim_disk, offset, &byte, 1);
+	byte ^= 0x10;
+	sim_disk_poke(rig->sim_disk, offset, &byte, 1);
+}
+
+/* Where on the disk a block of a write lies; its only copy. */
+static uint64_t find_block(struct rig *rig, uint64_t seq, block_no_t block)
+{
+	uint8_t expected[BLOCK_SIZE], found[BLOCK_SIZE];
+
+	rig_content(seq, block, expected);
+	for (uint64_t at = FORMAT_SEGMENTS_OFFSET; at < 24 * MIB; at += BLOCK_SIZE) {
+		sim_disk_peek(rig->sim_disk, at, found, sizeof found);
+		if (memcmp(expected, found, sizeof found) == 0)
+			return at;
+	}
+	ck_abort_msg("write %lu block %u is not on the disk", seq, block);
+	return 0;
+}
+
+/* -- superblocks ---------------------------------------------------------------------------------
+ */
+
+static bool super_is_valid(struct rig *rig, uint32_t copy)
+{
+	struct format_super super;
+	uint8_t block[BLOCK_SIZE];
+
+	sim_disk_peek(rig->sim_disk, format_super_offset(copy), block, sizeof block);
+	return format_super_decode(block, &super, NULL) == 0;
+}
+
+START_TEST(one_damaged_superblock_is_healed)
+{
+	uint32_t copy = (uint32_t)_i;
+	struct rig rig;
+
+	rig_begin(&rig);
+	rig_close(&rig);
+	ck_assert(super_is_valid(&rig, 0) && super_is_valid(&rig, 1));
+	rot(&rig, format_super_offset(copy) + 40);
+	ck_assert(!super_is_valid(&rig, copy));
+	rig_must_open(&rig);
+	ck_assert(super_is_valid(&rig, copy));
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(two_damaged_superblocks_are_refused)
+{
+	struct rig rig;
+
+	rig_begin(&rig);
+	rig_close(&rig);
+	rot(&rig, format_super_offset(0) + 100);
+	rot(&rig, format_super_offset(1) + 3000);
+	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "n1.disk"));
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(an_empty_disk_is_refused)
+{
+	struct rig rig;
+
+	rig_init(&rig, 1, 24);
+	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "no superblock"));
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(an_unknown_version_is_refused)
+{
+	uint8_t block[BLOCK_SIZE];
+	uint32_t version = 99, crc = 0;
+	struct rig rig;
+
+	rig_begin(&rig);
+	rig_close(&rig);
+	sim_disk_peek(rig.sim_disk, 0, block, sizeof block);
+	memcpy(block + 8, &version, 4);
+	memcpy(block + 12, &crc, 4);
+	crc = crc32c(0, block, sizeof block);
+	memcpy(block + 12, &crc, 4);
+	sim_disk_poke(rig.sim_disk, format_super_offset(0), block, sizeof block);
+	sim_disk_poke(rig.sim_disk, format_super_offset(1), block, sizeof block);
+	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "version 99"));
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(a_device_of_somebody_else_is_refused)
+{
+	struct rig rig;
+
+	rig_begin(&rig);
+	rig_close(&rig);
+	rig.config.identity.cluster.bytes[3] = 9;
+	ck_assert_int_eq(rig_open(&rig), -E_WRONG_CLUSTER);
+	rig.config.identity.cluster.bytes[3] = 0;
+	memcpy(rig.config.identity.node, "n2", 3);
+	ck_assert_int_eq(rig_open(&rig), -E_WRONG_NODE);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "n1"));
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "n2"));
+	memcpy(rig.config.identity.node, "n1", 3);
+	rig.config.identity.shard_count = 2;
+	ck_assert_int_eq(rig_open(&rig), -EINVAL);
+	rig.config.identity.shard_count = 1;
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(format_refuses_a_device_in_use)
+{
+	struct rig rig;
+
+	rig_begin(&rig);
+	rig_close(&rig);
+	ck_assert_int_eq(rig_format(&rig, false), -E_IN_USE);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_close(&rig);
+	/* By force: the index that is left doesn't belong to the new device. */
+	ck_assert_int_eq(rig_format(&rig, true), 0);
+	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "index"));
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(format_checks_sizes)
+{
+	struct rig rig;
+
+	rig_init(&rig, 1, 10);
+	ck_assert_int_eq(rig_format(&rig, false), -EINVAL);
+	rig.segment_bytes = 3 << 20;
+	ck_assert_int_eq(rig_format(&rig, false), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "power of two"));
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(a_crash_while_formatting_leaves_a_device_or_none)
+{
+	for (uint64_t n = 1; n <= 4; n++) {
+		struct rig rig;
+		int rc;
+
+		rig_init(&rig, n, 24);
+		sim_process_start(rig.process);
+		rig.config.reactor = sim_reactor(rig.process);
+		rig.config.disk = sim_disk_open(rig.sim_disk);
+		rig.config.kv = sim_kv_open(rig.sim_kv);
+		rig.process->fate = SIM_FATE_TEAR;
+		sim_disk_on_io(rig.sim_disk, n, SIM_IO_POWER_LOSS);
+		ck_assert_int_eq(rig_format(&rig, false), -E_DISCONNECTED);
+		rc = rig_open(&rig);
+		ck_assert(rc == 0 || rc == -E_CORRUPT);
+		if (rc == 0) {
+			rig_verify(&rig);
+			rig_close(&rig);
+		} else {
+			ck_assert_int_eq(rig_format(&rig, false), 0);
+		}
+		rig_deinit(&rig);
+	}
+}
+END_TEST
+
+START_TEST(a_lost_index_is_not_taken_for_an_empty_device)
+{
+	struct sim_kv *kv;
+	struct rig rig;
+
+	rig_begin(&rig);
+	rig_close(&rig);
+	kv = rig.sim_kv;
+	rig.sim_kv = sim_kv_create(rig.process, "n1.other", STORE_KV_FAMILIES);
+	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "index"));
+	sim_process_crash(rig.process, SIM_KILL);
+	rig.sim_kv = kv;
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* -- versions and fences
+ * ---------------------------------------------------------------------------- */
+
+START_TEST(a_fence_keeps_older_generations_out)
+{
+	struct rig rig;
+
+	rig_begin(&rig);
+	ck_assert_int_eq(rig_wait(&rig, rig_fence(&rig, 0, 5)), 0);
+	ck_assert_uint_eq(store_generation(rig.store, rig_volume_id(0)), 5);
+	ck_assert_uint_eq(store_generation(rig.store, rig_volume_id(1)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_fence(&rig, 0, 5)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_fence(&rig, 0, 4)), -E_FENCED);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 1, 2)), 0);
+	rig.model.generation = 4;
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 1, 2)), -E_FENCED);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_ZERO, 0, 0, 1, 2)), -E_FENCED);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 0, 1, 2)), 0);
+	/* Resync brings what older generations wrote. */
+	ck_assert_int_eq(rig_wait(&rig, rig_resync(&rig, 0, 2, 1, 2)), 0);
+	rig_verify(&rig);
+	/* In force from the call on, though not durable yet. */
+	rig_fence(&rig, 1, 7);
+	rig.model.generation = 6;
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 0, 1, 2)), -E_FENCED);
+	ck_assert(rig_drain(&rig));
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	ck_assert_uint_eq(store_generation(rig.store, rig_volume_id(0)), 5);
+	ck_assert_uint_eq(store_generation(rig.store, rig_volume_id(1)), 7);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(old_versions_change_nothing)
+{
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
+	uint8_t expected[BLOCK_SIZE];
+	version_t version;
+	struct rig rig;
+	uint32_t crc;
+
+	rig_begin(&rig);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 3, 1)), 0); /* 3 */
+	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 1, false)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 1, true)), 0);
+	ck_assert_int_eq(rig_read(&rig, 0, 0, 3, 1, data, &crc, &version, NULL), 0);
+	ck_assert_uint_eq(version, version_make(1, 3));
+	rig_content(3, 3, expected);
+	ck_assert(memcmp(data, expected, BLOCK_SIZE) == 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(data);
+}
+END_TEST
+
+/* -- bit rot
+ * ---------------------------------------------------------------------------------------- */
+
+START_TEST(bit_rot_is_found_and_repaired)
+{
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	uint32_t crcs[IO_BLOCKS_MAX], bad;
+	struct store_stats stats;
+	struct rig rig;
+
+	rig_begin(&rig);
+	rot(&rig, find_block(&rig, 2, 7 + 33) + 1234);
+	rot(&rig, find_block(&rig, 2, 7 + 90));
+	ck_assert_int_eq(rig_read(&rig, 1, 1, 7, 200, data, crcs, NULL, &bad), -E_BAD_CRC);
+	ck_assert_uint_eq(bad, 33);
+	ck_assert_int_eq(rig_read(&rig, 1, 1, 7, 33, data, crcs, NULL, NULL), 0);
+	ck_assert_int_eq(rig_read(&rig, 1, 1, 97, 1, data, crcs, NULL, &bad), -E_BAD_CRC);
+	ck_assert_uint_eq(bad, 0);
+	store_get_stats(rig.store, &stats);
+	ck_assert_uint_eq(stats.bad_blocks, 3);
+	/* The host's replay is taken for one; resync's is a repair. */
+	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 2, false)), 0);
+	ck_assert_int_eq(rig_read(&rig, 1, 1, 7, 200, data, crcs, NULL, &bad), -E_BAD_CRC);
+	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 2, true)), 0);
+	rig_verify(&rig);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(data);
+}
+END_TEST
+
+/* The log after the checkpoint: what was acknowledged, and is damaged, is not passed over. */
+START_TEST(damaged_data_in_the_log_is_still_owed)
+{
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	uint32_t crcs[IO_BLOCKS_MAX], bad;
+	struct rig rig;
+
+	rig_begin(&rig);
+	for (uint32_t i = 0; i < 6; i++)
+		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, i * 4, 3)), 0);
+	rot(&rig, find_block(&rig, 4, 4 + 1));
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	ck_assert_int_eq(rig_read(&rig, 0, 2, 0, 30, data, crcs, NULL, &bad), -E_BAD_CRC);
+	ck_assert_uint_eq(bad, 5);
+	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 4, true)), 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(data);
+}
+END_TEST
+
+START_TEST(a_damaged_header_in_the_log_is_not_passed_over)
+{
+	struct rig rig;
+
+	rig_begin(&rig);
+	for (uint32_t i = 0; i < 6; i++)
+		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, i * 4, 3)), 0);
+	rot(&rig, find_block(&rig, 5, 8) - BLOCK_SIZE + 50);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, "acknowledged writes are lost"));
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* -- failing media
+ * ------------------------------------------------------------------------------------ */
+
+START_TEST(a_failed_read_fails_alone)
+{
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	uint32_t crcs[IO_BLOCKS_MAX];
+	struct rig rig;
+
+	rig_begin(&rig);
+	sim_process_on_io(rig.process, 1, SIM_IO_FAIL);
+	ck_assert_int_eq(rig_read(&rig, 1, 1, 7, 200, data, crcs, NULL, NULL), -EIO);
+	rig_verify(&rig);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 3, 1)), 0);
+	rig_deinit(&rig);
+	free(data);
+}
+END_TEST
+
+START_TEST(a_failed_write_ends_all_writing)
+{
+	struct rig_op *ops[5];
+	struct rig rig;
+
+	rig_begin(&rig);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 3, 1)), 0);
+	sim_process_on_io(rig.process, 1, SIM_IO_FAIL);
+	for (uint32_t i = 0; i < 5; i++)
+		ops[i] = rig_write(&rig, STORE_DATA, 0, i % 3, i * 50, 50);
+	for (uint32_t i = 0; i < 5; i++)
+		ck_assert_int_eq(rig_wait(&rig, ops[i]), -EIO);
+	ck_assert_int_eq(rig_wait(&rig, rig_fence(&rig, 0, 9)), -EIO);
+	ck_assert_int_eq(rig_wait(&rig, rig_watermark(&rig, 0, 0, version_make(1, 1))), -EIO);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DISCARD, 0, 0, 3, 1)), -EIO);
+	rig_crash(&rig, SIM_KILL);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 3, 1)), 0);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(a_failed_checkpoint_ends_all_writing)
+{
+	struct rig rig;
+
+	rig_begin(&rig);
+	ck_assert(rig_checkpoint(&rig));
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 3, 1)), 0);
+	sim_kv_on_commit(rig.sim_kv, 1, SIM_IO_FAIL);
+	ck_assert(rig_checkpoint(&rig));
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 4, 1)), -EIO);
+	rig_verify(&rig);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* Every I/O of a life fails once, in its own run: nothing is lost, nothing hangs. */
+START_TEST(any_io_may_fail)
+{
+	for (uint64_t n = 1; n < 60; n++) {
+		struct rig rig;
+		int rc;
+
+		rig_init(&rig, n, 22);
+		ck_assert_int_eq(rig_format(&rig, false), 0);
+		sim_process_on_io(rig.process, n, SIM_IO_FAIL);
+		rc = rig_open(&rig);
+		for (uint32_t i = 0; rc == 0 && i < 30; i++) {
+			rig_random_op(&rig, true);
+			rig_drain_to(&rig, 4);
+			if (i % 10 == 5)
+				rig_checkpoint(&rig);
+		}
+		if (rc == 0) {
+			ck_assert(rig_drain(&rig));
+			sim_process_on_io(rig.process, 1, SIM_IO_NORMAL);
+			rig_close(&rig);
+		} else {
+			ck_assert_int_eq(rc, -EIO);
+		}
+		rig_must_open(&rig);
+		rig_verify(&rig);
+		rig_deinit(&rig);
+	}
+}
+END_TEST
+
+/* -- limits
+ * ------------------------------------------------------------------------------------------- */
+
+struct many {
+	struct store_watermark_op op;
+	uint32_t *done_count, *limit_count;
+};
+
+static void many_done(struct store_watermark_op *op, int status)
+{
+	struct many *m = container_of(op, struct many, op);
+
+	++*m->done_count;
+	*m->limit_count += status == -E_LIMIT;
+}
+
+START_TEST(too_many_operations_are_refused)
+{
+	uint32_t count = STORE_OPS_MAX + 10, done_count = 0, limit_count = 0;
+	struct many *many = calloc(count, sizeof *many);
+	struct rig rig;
+
+	rig_begin(&rig);
+	for (uint32_t i = 0; i < count; i++) {
+		many[i] = (struct many){
+		    .op = {.done = many_done, .volume = 5, .chunk = i % 100, .watermark = 1 + i},
+		    .done_count = &done_count,
+		    .limit_count = &limit_count,
+		};
+		store_watermark(rig.store, &many[i].op);
+	}
+	ck_assert_uint_eq(done_count, 0);
+	sim_run_for(rig.world, 10 * NS_PER_S);
+	ck_assert_uint_eq(done_count, count);
+	ck_assert_uint_eq(limit_count, 10);
+	rig_deinit(&rig);
+	free(many);
+}
+END_TEST
+
+static TCase *superblocks(void)
+{
+	TCase *tc = tcase_create("superblocks");
+
+	tcase_add_loop_test(tc, one_damaged_superblock_is_healed, 0, 2);
+	tcase_add_test(tc, two_damaged_superblocks_are_refused);
+	tcase_add_test(tc, an_empty_disk_is_refused);
+	tcase_add_test(tc, an_unknown_version_is_refused);
+	tcase_add_test(tc, a_device_of_somebody_else_is_refused);
+	tcase_add_test(tc, format_refuses_a_device_in_use);
+	tcase_add_test(tc, format_checks_sizes);
+	tcase_add_test(tc, a_crash_while_formatting_leaves_a_device_or_none);
+	tcase_add_test(tc, a_lost_index_is_not_taken_for_an_empty_device);
+	return tc;
+}
+
+static TCase *faults(void)
+{
+	TCase *tc = tcase_create("faults");
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, a_fence_keeps_older_generations_out);
+	tcase_add_test(tc, old_versions_change_nothing);
+	tcase_add_test(tc, bit_rot_is_found_and_repaired);
+	tcase_add_test(tc, damaged_data_in_the_log_is_still_owed);
+	tcase_add_test(tc, a_damaged_header_in_the_log_is_not_passed_over);
+	tcase_add_test(tc, a_failed_read_fails_alone);
+	tcase_add_test(tc, a_failed_write_ends_all_writing);
+	tcase_add_test(tc, a_failed_checkpoint_ends_all_writing);
+	tcase_add_test(tc, any_io_may_fail);
+	tcase_add_test(tc, too_many_operations_are_refused);
+	return tc;
+}
+
+int main(void)
+{
+	Suite *s = suite_create("store_faults");
+	SRunner *sr;
+	int failed;
+
+	suite_add_tcase(s, superblocks());
+	suite_add_tcase(s, faults());
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
