@@ -32,8 +32,9 @@
 
 struct volume;
 
-#define VOLUME_HOLD_MIN_MS 1000u /* an operation waits at least so long, whatever the policy says  \
-				  */
+#define VOLUME_HOLD_MIN_MS                                                                         \
+	1000u /* an operation waits at least so long, whatever the policy says                     \
+	       */
 
 struct vbuffers_slab;
 

@@ -1,0 +1,624 @@
+/* Tests of engine/volume on virtual time, with a driver and nodes that do what each test says
+ * (test_volume_rig.h): operations, replicas that fail and come back, hosts that do. What has to do
+ * with evidence and with the traps of the protocol: test_volume_traps.c. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/test_volume_rig.h"
+
+#define CHUNK1 RIG_CHUNK_BLOCKS
+
+static struct rig *rig;
+static struct rig_host *host;
+
+static void setup(void)
+{
+	rig = rig_create(1);
+	host = &rig->hosts[0];
+	rig_open(host);
+}
+
+static void teardown(void)
+{
+	rig_destroy(rig);
+}
+
+/* -- operations -------------------------------------------------------------------------------- */
+
+START_TEST(what_was_written_is_read)
+{
+	uint32_t stamp;
+
+	rig_must_read(host, 0, 256, 0);
+	ck_assert_int_eq(rig_write(host, 0, 1, 11), 0);
+	ck_assert_int_eq(rig_write(host, 5, 256, 22), 0);
+	ck_assert_int_eq(rig_write(host, CHUNK1 - 3, 7, 33), 0); /* over the border */
+	ck_assert_int_eq(rig_write(host, RIG_BLOCKS - 1, 1, 44), 0);
+	rig_must_read(host, 0, 1, 11);
+	rig_must_read(host, 5, 256, 22);
+	rig_must_read(host, CHUNK1 - 3, 7, 33);
+	rig_must_read(host, RIG_BLOCKS - 1, 1, 44);
+	rig_must_read(host, 1, 4, 0);
+	ck_assert_int_eq(rig_write(host, 6, 2, 55), 0);
+	rig_must_read(host, 5, 1, 22);
+	rig_must_read(host, 6, 2, 55);
+	ck_assert_int_eq(rig_read(host, 6, 2, &stamp), 0);
+	rig_run_ms(rig, 100);
+	rig_must_agree(rig);
+}
+END_TEST
+
+START_TEST(zeroes_and_discards_read_as_zeroes)
+{
+	struct rig_op o;
+
+	ck_assert_int_eq(rig_write(host, 10, 40, 7), 0);
+	rig_start_zero(host, &o, 12, 4, false);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_start_zero(host, &o, 20, 4, true);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_must_read(host, 12, 4, 0);
+	rig_must_read(host, 20, 4, 0);
+	rig_must_read(host, 16, 4, 7);
+	/* The whole volume in one operation. */
+	rig_start_zero(host, &o, 0, RIG_BLOCKS, true);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_must_read(host, 10, 40, 0);
+	rig_must_agree(rig);
+}
+END_TEST
+
+static int submit(uint64_t offset, uint32_t size, enum volume_op_kind kind)
+{
+	struct rig_op o;
+
+	/* By way of a legal one, whose range is then spoilt. */
+	rig_start_zero(host, &o, 0, 1, false);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	o.done = false;
+	o.op.offset = offset;
+	o.op.size = size;
+	o.op.kind = kind;
+	volume_submit(host->volume, &o.op);
+	return rig_finish(&o);
+}
+
+START_TEST(ranges_are_checked)
+{
+	ck_assert_int_eq(submit(1, BLOCK_SIZE, VOLUME_ZERO), -EINVAL);
+	ck_assert_int_eq(submit(0, 512, VOLUME_ZERO), -EINVAL);
+	ck_assert_int_eq(submit(0, 0, VOLUME_ZERO), -EINVAL);
+	ck_assert_int_eq(submit(RIG_BLOCKS * (uint64_t)BLOCK_SIZE, BLOCK_SIZE, VOLUME_ZERO),
+			 -EINVAL);
+	ck_assert_int_eq(submit(UINT64_MAX - BLOCK_SIZE + 1, BLOCK_SIZE, VOLUME_ZERO), -EINVAL);
+	ck_assert_int_eq(submit(0, BLOCK_SIZE, VOLUME_READ), -EINVAL); /* no buffer */
+	ck_assert_int_eq(submit(0, 0, VOLUME_FLUSH), 0);
+}
+END_TEST
+
+START_TEST(more_operations_than_the_limit_are_sent_back)
+{
+	struct rig_op *ops = calloc(VOLUME_OPS_MAX + 1, sizeof(*ops));
+
+	ck_assert_ptr_nonnull(ops);
+	rig->nodes[1].hold_writes = rig->nodes[2].hold_writes = true;
+	for (uint32_t i = 0; i <= VOLUME_OPS_MAX; i++)
+		rig_start_zero(host, &ops[i], i % 1000, 1, false);
+	ck_assert_int_eq(rig_finish(&ops[VOLUME_OPS_MAX]), -E_LIMIT);
+	fake_release(&rig->nodes[1]);
+	for (uint32_t i = 0; i < VOLUME_OPS_MAX; i++)
+		ck_assert_int_eq(rig_finish(&ops[i]), 0);
+	fake_release(&rig->nodes[2]);
+	rig_run_ms(rig, 1000);
+	free(ops);
+}
+END_TEST
+
+START_TEST(a_majority_acknowledges)
+{
+	struct rig_op o;
+
+	rig->nodes[2].hold_writes = true;
+	ck_assert_int_eq(rig_write(host, 3, 2, 1), 0);
+	rig->nodes[1].hold_writes = true;
+	rig_start_write(host, &o, 3, 2, 2);
+	rig_run_ms(rig, 1000);
+	ck_assert(!o.done);
+	fake_release(&rig->nodes[1]);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_must_read(host, 3, 2, 2);
+}
+END_TEST
+
+START_TEST(reads_go_where_the_write_has_been_answered)
+{
+	rig->nodes[0].hold_writes = rig->nodes[0].hold_reads = true;
+	ck_assert_int_eq(rig_write(host, 3, 1, 9), 0);
+	for (int i = 0; i < 20; i++)
+		rig_must_read(host, 3, 1, 9);
+	ck_assert_uint_eq(rig->nodes[0].reads, 0);
+	fake_release(&rig->nodes[0]);
+}
+END_TEST
+
+START_TEST(the_newest_of_overlapping_writes_wins_everywhere)
+{
+	struct rig_op o[40];
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(o); i++)
+		rig_start_write(host, &o[i], 100 + i % 3, 4, i + 1);
+	for (uint32_t i = 0; i < ARRAY_SIZE(o); i++)
+		ck_assert_int_eq(rig_finish(&o[i]), 0);
+	rig_run_ms(rig, 100);
+	rig_must_agree(rig);
+	/* The last began at block 100 (39 % 3 == 0). */
+	rig_must_read(host, 100, 4, 40);
+}
+END_TEST
+
+START_TEST(checksums_are_computed_once)
+{
+	struct rig_op o;
+
+	rig_start_write(host, &o, 0, 4, 1);
+	ck_assert(o.buffer->crcs_known);
+	ck_assert_int_eq(rig_finish(&o), 0);
+}
+END_TEST
+
+START_TEST(a_read_only_attachment_does_not_write)
+{
+	struct rig_op o;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 5), 0);
+	rig_close(host);
+	host->read_only = true;
+	rig_open(host);
+	rig_must_read(host, 0, 1, 5);
+	rig_start_zero(host, &o, 0, 1, false);
+	ck_assert_int_eq(rig_finish(&o), -EROFS);
+}
+END_TEST
+
+/* -- replicas ---------------------------------------------------------------------------------- */
+
+START_TEST(a_node_that_returns_gets_what_it_missed)
+{
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	fake_crash(&rig->nodes[0]);
+	for (uint32_t i = 0; i < 50; i++)
+		ck_assert_int_eq(rig_write(host, i * 3, 2, 100 + i), 0);
+	fake_start(&rig->nodes[0]);
+	rig_run_ms(rig, 5000);
+	rig_must_agree(rig);
+	/* From the backlog: no resync. */
+	ck_assert_uint_eq(rig_stats(host).resyncs, 0);
+	ck_assert_uint_eq(rig->nodes[0].pulls, 0);
+}
+END_TEST
+
+START_TEST(a_node_that_was_away_too_long_is_resynced)
+{
+	const uint32_t writes = VOLUME_BACKLOG_BYTES_MAX / IO_SIZE_MAX + 20;
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	rig_run_ms(rig, 2000);
+	fake_crash(&rig->nodes[0]);
+	for (uint32_t i = 0; i < writes; i++)
+		ck_assert_int_eq(rig_write(host, (i % 16) * 256, 256, 100 + i), 0);
+	ck_assert_int_eq(rig_write(host, CHUNK1 + 9, 1, 8), 0);
+	fake_start(&rig->nodes[0]);
+	rig_run_ms(rig, 8000);
+	ck_assert_uint_eq(rig_stats(host).resyncs, 2);
+	ck_assert_uint_ge(rig->nodes[0].pulls, 1);
+	rig_must_agree(rig);
+	/* It counts again: with another one away it is the majority, and it serves. */
+	fake_crash(&rig->nodes[1]);
+	ck_assert_int_eq(rig_write(host, 9, 1, 77), 0);
+	fake_crash(&rig->nodes[2]);
+	rig_must_read(host, 9, 1, 77);
+	rig_must_read(host, 256, 1, fake_stamp(&rig->nodes[0], 256));
+}
+END_TEST
+
+START_TEST(a_slow_node_is_cut_off_and_holds_nobody_up)
+{
+	const uint32_t writes = VOLUME_BACKLOG_BYTES_MAX / IO_SIZE_MAX + 20;
+
+	rig->nodes[0].hold_writes = true;
+	for (uint32_t i = 0; i < writes; i++)
+		ck_assert_int_eq(rig_write(host, (i % 16) * 256, 256, 100 + i), 0);
+	ck_assert_uint_ge(rig->nodes[0].opens, 1);
+	fake_release(&rig->nodes[0]);
+	rig_run_ms(rig, 8000);
+	rig_must_agree(rig);
+	ck_assert_uint_ge(rig_stats(host).resyncs, 1);
+}
+END_TEST
+
+START_TEST(writes_during_resync_arrive)
+{
+	const uint32_t writes = VOLUME_BACKLOG_BYTES_MAX / IO_SIZE_MAX + 20;
+	struct rig_op o[64];
+
+	fake_crash(&rig->nodes[0]);
+	for (uint32_t i = 0; i < writes; i++)
+		ck_assert_int_eq(rig_write(host, (i % 16) * 256, 256, 100 + i), 0);
+	fake_start(&rig->nodes[0]);
+	for (uint32_t round = 0; round < 40; round++) {
+		for (uint32_t i = 0; i < ARRAY_SIZE(o); i++)
+			rig_start_write(host, &o[i], (i * 37 + round) % 4000, 3,
+					1000 * (round + 1) + i);
+		for (uint32_t i = 0; i < ARRAY_SIZE(o); i++)
+			ck_assert_int_eq(rig_finish(&o[i]), 0);
+		rig_run_ms(rig, 50);
+	}
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_ge(rig_stats(host).resyncs, 1);
+	rig_must_agree(rig);
+}
+END_TEST
+
+START_TEST(when_all_nodes_return_writes_go_on)
+{
+	struct rig_op o[10];
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		fake_crash(&rig->nodes[i]);
+	/* Some are sent into the dark, the others are held. */
+	for (uint32_t i = 0; i < ARRAY_SIZE(o); i++) {
+		rig_start_write(host, &o[i], i, 1, 50 + i);
+		rig_run_ms(rig, 200);
+	}
+	for (uint32_t i = 0; i < ARRAY_SIZE(o); i++)
+		ck_assert(!o[i].done);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		fake_start(&rig->nodes[i]);
+	for (uint32_t i = 0; i < ARRAY_SIZE(o); i++)
+		ck_assert_int_eq(rig_finish(&o[i]), 0);
+	for (uint32_t i = 0; i < ARRAY_SIZE(o); i++)
+		rig_must_read(host, i, 1, 50 + i);
+	ck_assert_uint_ge(rig_stats(host).freezes, 1);
+}
+END_TEST
+
+/* The last current replicas go for good, and those that were behind make a majority: what they hold
+ * together is everything. */
+START_TEST(a_majority_without_a_current_replica_is_reconciled)
+{
+	const uint32_t writes = VOLUME_BACKLOG_BYTES_MAX / IO_SIZE_MAX + 20;
+
+	fake_crash(&rig->nodes[0]);
+	for (uint32_t i = 0; i < writes; i++)
+		ck_assert_int_eq(rig_write(host, (i % 16) * 256, 256, 100 + i), 0);
+	/* Node 0 joins, but can't catch up; node 1 has everything, node 2 misses the last write. */
+	rig->nodes[0].hold_pulls = true;
+	fake_start(&rig->nodes[0]);
+	rig_run_ms(rig, 3000);
+	fake_crash(&rig->nodes[2]);
+	ck_assert_int_eq(rig_write(host, 700, 1, 9), 0); /* nodes 0 and 1 */
+	for (uint32_t i = 0; i < writes; i++)
+		ck_assert_int_eq(rig_write(host, (i % 16) * 256, 256, 1000 + i), 0);
+	fake_crash(&rig->nodes[1]);
+	rig->nodes[0].hold_pulls = false;
+	fake_start(&rig->nodes[2]);
+	rig_run_ms(rig, 3000);
+	for (uint32_t b = 0; b < 16; b++)
+		rig_must_read(host, b * 256, 256, fake_stamp(&rig->nodes[1], b * 256));
+	ck_assert_int_eq(rig_write(host, 3, 1, 4), 0);
+	fake_start(&rig->nodes[1]);
+	rig_run_ms(rig, 8000);
+	rig_must_agree(rig);
+}
+END_TEST
+
+START_TEST(a_node_that_lost_its_disk_is_not_trusted)
+{
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	rig_run_ms(rig, 3000); /* its watermark is durable */
+	ck_assert_uint_gt(rig->nodes[0].chunks[0].watermark, 0);
+	fake_crash(&rig->nodes[0]);
+	for (uint32_t b = 0; b < 8; b++) {
+		free(rig->nodes[0].chunks[0].blocks[b].data);
+		rig->nodes[0].chunks[0].blocks[b] = (struct fake_block){0};
+	}
+	rig->nodes[0].chunks[0].watermark = 0;
+	fake_start(&rig->nodes[0]);
+	rig_run_ms(rig, 3000);
+	for (int i = 0; i < 20; i++)
+		rig_must_read(host, 0, 8, 1);
+	rig_must_agree(rig);
+}
+END_TEST
+
+/* -- what goes wrong with data ----------------------------------------------------------------- */
+
+START_TEST(a_bad_block_is_read_elsewhere_and_repaired)
+{
+	ck_assert_int_eq(rig_write(host, 40, 8, 6), 0);
+	rig->nodes[0].corrupt_block = 42;
+	rig->nodes[0].has_corrupt_block = true;
+	for (int i = 0; i < 200 && rig->nodes[0].has_corrupt_block; i++) {
+		rig_must_read(host, 40, 8, 6);
+		rig_run_ms(rig, 20);
+	}
+	ck_assert(!rig->nodes[0].has_corrupt_block);
+	ck_assert_uint_ge(rig_stats(host).repairs, 1);
+	rig_must_read(host, 40, 8, 6);
+	rig_run_ms(rig, 1000);
+	rig_must_agree(rig);
+}
+END_TEST
+
+START_TEST(what_is_spoilt_on_the_way_is_never_returned)
+{
+	ck_assert_int_eq(rig_write(host, 40, 256, 6), 0);
+	rig->nodes[0].corrupt_reads = rig->nodes[1].corrupt_reads = true;
+	for (int i = 0; i < 10; i++) {
+		rig_must_read(host, 40, 256, 6);
+		rig_must_read(host, 40, 1, 6);
+	}
+	rig->nodes[2].corrupt_reads = true;
+	rig_run_ms(rig, 1000);
+	{
+		uint32_t stamp;
+
+		ck_assert_int_eq(rig_read(host, 40, 1, &stamp), -EIO);
+	}
+}
+END_TEST
+
+START_TEST(a_full_cluster_says_so_at_once_and_reads_go_on)
+{
+	const uint64_t before = rig->world->now_ns;
+
+	ck_assert_int_eq(rig_write(host, 0, 4, 1), 0);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].write_status = -ENOSPC;
+	ck_assert_int_eq(rig_write(host, 0, 4, 2), -ENOSPC);
+	ck_assert_uint_lt(rig->world->now_ns - before, NS_PER_S);
+	rig_must_read(host, 0, 4, 1);
+	/* Space comes back. */
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].write_status = 0;
+	ck_assert_int_eq(rig_write(host, 0, 4, 3), 0);
+	rig_must_read(host, 0, 4, 3);
+}
+END_TEST
+
+START_TEST(one_full_node_is_behind_until_it_has_space)
+{
+	rig->nodes[1].write_status = -ENOSPC;
+	for (uint32_t i = 0; i < 20; i++)
+		ck_assert_int_eq(rig_write(host, i, 1, i + 1), 0);
+	for (uint32_t i = 0; i < 20; i++)
+		rig_must_read(host, i, 1, i + 1);
+	ck_assert_uint_eq(rig->nodes[1].reads, 0);
+	rig->nodes[1].write_status = 0;
+	rig_run_ms(rig, 60000);
+	rig_must_agree(rig);
+	ck_assert_uint_ge(rig_stats(host).resyncs, 1);
+}
+END_TEST
+
+/* One node stored it, two had no space: it was refused, so nobody may see it, then, or now and
+ * then. */
+START_TEST(a_refused_write_does_not_flap)
+{
+	ck_assert_int_eq(rig_write(host, 0, 4, 1), 0);
+	rig->nodes[0].write_status = rig->nodes[1].write_status = -ENOSPC;
+	ck_assert_int_eq(rig_write(host, 0, 4, 2), -ENOSPC);
+	ck_assert_uint_eq(fake_stamp(&rig->nodes[2], 0), 2);
+	for (int i = 0; i < 50; i++)
+		rig_must_read(host, 0, 4, 1);
+	rig->nodes[0].write_status = rig->nodes[1].write_status = 0;
+	rig_run_ms(rig, 60000);
+	rig_must_read(host, 0, 4, 1);
+	rig_must_agree(rig);
+}
+END_TEST
+
+START_TEST(a_write_that_timed_out_is_settled)
+{
+	struct rig_op o;
+	uint32_t first = 0, stamp;
+
+	ck_assert_int_eq(rig_write(host, 0, 4, 1), 0);
+	/* Everybody stores it; two never answer. */
+	rig->nodes[0].hold_writes = rig->nodes[1].hold_writes = true;
+	rig_start_write(host, &o, 0, 4, 2);
+	ck_assert_int_eq(rig_finish(&o), -EIO);
+	rig->nodes[0].hold_writes = rig->nodes[1].hold_writes = false;
+	rig_run_ms(rig, 5000);
+	ck_assert_int_eq(rig_read(host, 0, 4, &first), 0);
+	ck_assert(first == 1 || first == 2);
+	for (int i = 0; i < 20; i++) {
+		ck_assert_int_eq(rig_read(host, 0, 4, &stamp), 0);
+		ck_assert_uint_eq(stamp, first);
+	}
+	rig_run_ms(rig, 20000);
+	rig_must_agree(rig);
+	rig_must_read(host, 0, 4, first);
+}
+END_TEST
+
+/* -- the host ---------------------------------------------------------------------------------- */
+
+START_TEST(an_idle_volume_has_nothing_to_reconcile)
+{
+	for (uint32_t i = 0; i < 30; i++)
+		ck_assert_int_eq(rig_write(host, i * 200, 2, i + 1), 0);
+	rig_run_ms(rig, 3000);
+	rig_crash_host(host);
+	rig_open(host);
+	rig_must_read(host, 200, 2, 2);
+	rig_must_read(host, 29 * 200, 2, 30);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		ck_assert_uint_eq(rig->nodes[i].changes, 0);
+	ck_assert_uint_eq(rig_stats(host).reconciled_blocks, 0);
+}
+END_TEST
+
+START_TEST(a_clean_detach_releases_the_permit_and_seals)
+{
+	struct rig_host *second = &rig->hosts[1];
+	uint64_t began;
+
+	for (uint32_t i = 0; i < 30; i++)
+		ck_assert_int_eq(rig_write(host, i * 200, 2, i + 1), 0);
+	rig_close(host);
+	ck_assert_uint_eq(rig->pd.detaches, 1);
+	began = rig->world->now_ns;
+	rig_open(second);
+	ck_assert_uint_lt(rig->world->now_ns - began, NS_PER_S);
+	rig_must_read(second, 200, 2, 2);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		ck_assert_uint_eq(rig->nodes[i].changes, 0);
+}
+END_TEST
+
+START_TEST(a_crashed_host_leaves_one_truth)
+{
+	struct rig_op o[30];
+	uint32_t stamp[30], again;
+
+	for (uint32_t i = 0; i < 30; i++)
+		ck_assert_int_eq(rig_write(host, i * 2, 2, i + 1), 0);
+	/* Some of these reach one node, some two, some none. */
+	rig->nodes[1].hold_writes = true;
+	for (uint32_t i = 0; i < 30; i++)
+		rig_start_write(host, &o[i], i * 2, 2, 100 + i);
+	rig_run_ms(rig, 3);
+	rig_crash_host(host);
+	fake_release(&rig->nodes[1]);
+	rig_open(host);
+	for (uint32_t i = 0; i < 30; i++) {
+		ck_assert_int_eq(rig_read(host, i * 2, 2, &stamp[i]), 0);
+		ck_assert(stamp[i] == i + 1 || stamp[i] == 100 + i);
+	}
+	rig_run_ms(rig, 3000);
+	rig_must_agree(rig);
+	for (uint32_t n = 0; n < RIG_NODES; n++) {
+		fake_crash(&rig->nodes[n]);
+		for (uint32_t i = 0; i < 30; i++) {
+			ck_assert_int_eq(rig_read(host, i * 2, 2, &again), 0);
+			ck_assert_uint_eq(again, stamp[i]);
+		}
+		fake_start(&rig->nodes[n]);
+		rig_run_ms(rig, 5000);
+	}
+}
+END_TEST
+
+START_TEST(attaching_without_a_majority_says_who_is_missing)
+{
+	rig_close(host);
+	fake_crash(&rig->nodes[1]);
+	rig->nodes[2].open_status = -E_NO_LEASE;
+	rig_open_start(host);
+	ck_assert(rig_wait(rig, &host->opened, 60000));
+	ck_assert_int_eq(host->open_status, -E_UNREACHABLE);
+	ck_assert_ptr_nonnull(strstr(host->open_error.text, "lyo1"));
+	ck_assert_ptr_nonnull(strstr(host->open_error.text, "holds no lease"));
+	host->volume = NULL;
+	/* The permit was given back. */
+	ck_assert_uint_eq(rig->pd.detaches, 2);
+	rig->nodes[2].open_status = 0;
+	rig_open(host);
+}
+END_TEST
+
+START_TEST(attaching_without_a_driver_fails)
+{
+	rig_close(host);
+	sim_process_crash(rig->pd.process, SIM_KILL);
+	rig_open_start(host);
+	ck_assert(rig_wait(rig, &host->opened, 60000));
+	ck_assert_int_eq(host->open_status, -E_UNREACHABLE);
+	ck_assert_ptr_nonnull(strstr(host->open_error.text, "pd"));
+}
+END_TEST
+
+START_TEST(closing_waits_for_operations_and_refuses_new_ones)
+{
+	struct rig_op o, late;
+
+	rig->nodes[1].hold_writes = rig->nodes[2].hold_writes = true;
+	rig_start_write(host, &o, 0, 1, 5);
+	rig_run_ms(rig, 100);
+	volume_close(host->volume, (void (*)(void *))abort, NULL);
+	rig_start_zero(host, &late, 0, 1, false);
+	ck_assert_int_eq(rig_finish(&late), -ECANCELED);
+	ck_assert(!o.done);
+}
+END_TEST
+
+START_TEST(the_driver_may_ask_for_a_detach)
+{
+	rig_notify_detach(rig);
+	ck_assert(rig_wait(rig, &host->ended, 1000));
+	ck_assert_int_eq(host->ended_why, 0);
+	rig_close(host);
+	ck_assert_uint_eq(rig->pd.detaches, 1);
+}
+END_TEST
+
+START_TEST(the_driver_hears_how_replicas_are)
+{
+	ck_assert_int_eq(rig_write(host, 0, 1, 5), 0);
+	fake_crash(&rig->nodes[1]);
+	rig_run_ms(rig, 8000);
+	ck_assert_str_eq(rig->pd.states[0], "current");
+	ck_assert_str_eq(rig->pd.states[1], "away");
+	ck_assert_str_eq(rig->pd.states[2], "current");
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("volume");
+	Suite *s = suite_create("volume");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, what_was_written_is_read);
+	tcase_add_test(tc, zeroes_and_discards_read_as_zeroes);
+	tcase_add_test(tc, ranges_are_checked);
+	tcase_add_test(tc, more_operations_than_the_limit_are_sent_back);
+	tcase_add_test(tc, a_majority_acknowledges);
+	tcase_add_test(tc, reads_go_where_the_write_has_been_answered);
+	tcase_add_test(tc, the_newest_of_overlapping_writes_wins_everywhere);
+	tcase_add_test(tc, checksums_are_computed_once);
+	tcase_add_test(tc, a_read_only_attachment_does_not_write);
+	tcase_add_test(tc, a_node_that_returns_gets_what_it_missed);
+	tcase_add_test(tc, a_node_that_was_away_too_long_is_resynced);
+	tcase_add_test(tc, a_slow_node_is_cut_off_and_holds_nobody_up);
+	tcase_add_test(tc, writes_during_resync_arrive);
+	tcase_add_test(tc, when_all_nodes_return_writes_go_on);
+	tcase_add_test(tc, a_majority_without_a_current_replica_is_reconciled);
+	tcase_add_test(tc, a_node_that_lost_its_disk_is_not_trusted);
+	tcase_add_test(tc, a_bad_block_is_read_elsewhere_and_repaired);
+	tcase_add_test(tc, what_is_spoilt_on_the_way_is_never_returned);
+	tcase_add_test(tc, a_full_cluster_says_so_at_once_and_reads_go_on);
+	tcase_add_test(tc, one_full_node_is_behind_until_it_has_space);
+	tcase_add_test(tc, a_refused_write_does_not_flap);
+	tcase_add_test(tc, a_write_that_timed_out_is_settled);
+	tcase_add_test(tc, an_idle_volume_has_nothing_to_reconcile);
+	tcase_add_test(tc, a_clean_detach_releases_the_permit_and_seals);
+	tcase_add_test(tc, a_crashed_host_leaves_one_truth);
+	tcase_add_test(tc, attaching_without_a_majority_says_who_is_missing);
+	tcase_add_test(tc, attaching_without_a_driver_fails);
+	tcase_add_test(tc, closing_waits_for_operations_and_refuses_new_ones);
+	tcase_add_test(tc, the_driver_may_ask_for_a_detach);
+	tcase_add_test(tc, the_driver_hears_how_replicas_are);
+	suite_add_tcase(s, tc);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}

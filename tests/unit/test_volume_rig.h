@@ -1,0 +1,188 @@
+/* For the tests of engine/volume: a driver and nodes that do what the test says, on the simulated
+ * network and virtual time, with hosts that run the real volume.
+ *
+ * A fake node keeps blocks with their versions, watermarks and the fence in the test's memory, so
+ * they survive its crashes as if durable, and the test can look at them and change them. */
+#ifndef TEST_VOLUME_RIG_H
+#define TEST_VOLUME_RIG_H
+
+#include "engine/evidence/demo.h"
+#include "engine/volume/volume.h"
+#include "net/rpc/rpc.h"
+#include "tests/sim/net.h"
+
+#define RIG_NODES	 3u
+#define RIG_HOSTS	 2u
+#define RIG_CHUNKS	 2u
+#define RIG_CHUNK_SIZE	 (16u << 20)
+#define RIG_CHUNK_BLOCKS (RIG_CHUNK_SIZE / BLOCK_SIZE)
+#define RIG_BLOCKS	 (RIG_CHUNKS * RIG_CHUNK_BLOCKS)
+#define RIG_VOLUME	 9u
+#define RIG_FREEZE_S	 6u
+#define RIG_CONNS	 64u
+
+struct rig;
+
+struct fake_block {
+	version_t version;
+	uint8_t *data; /* NULL: zeroes */
+};
+
+struct fake_chunk {
+	version_t watermark;
+	struct fake_block blocks[RIG_CHUNK_BLOCKS];
+};
+
+struct fake_node;
+
+/* One answer that waits for the test, or for the network. */
+struct fake_reply {
+	struct transport_send send;
+	struct fake_node *node;
+	struct fake_conn *conn;
+	uint64_t epoch; /* of the connection */
+	struct fake_reply *next;
+	uint32_t crcs[IO_BLOCKS_MAX];
+	uint8_t *data;
+};
+
+struct fake_conn {
+	struct fake_node *node;
+	struct transport_conn *conn;
+	struct rpc rpc;
+	uint64_t epoch;
+	generation_t generation;
+	void *rx;
+};
+
+struct fake_node {
+	struct rig *rig;
+	uint32_t number;
+	const char *name, *site;
+	struct sim_process *process;
+	struct transport *transport;
+	struct transport_listener *listener;
+	struct fake_conn conns[RIG_CONNS];
+	struct fake_chunk chunks[RIG_CHUNKS];
+	generation_t generation;
+	uint64_t epochs;
+
+	/* What the test wants of it. */
+	bool hold_writes; /* stored at once, answered at fake_release */
+	bool hold_reads;  /* answered, with the content of then, at fake_release */
+	int write_status; /* writes are refused with this, nothing is stored */
+	int write_lies;	  /* writes are stored, and answered with this */
+	int read_status;
+	int open_status;
+	bool corrupt_reads;	/* what it sends does not check */
+	uint64_t corrupt_block; /* of the volume: stored badly, until written again */
+	bool has_corrupt_block;
+	bool hold_pulls;
+	struct fake_reply *held;
+
+	/* What it saw. */
+	uint64_t writes, reads, watermarks, pulls, changes, payload_bytes, pulled_blocks, opens;
+	uint64_t updates; /* of the permit */
+};
+
+struct fake_pd {
+	struct sim_process *process;
+	struct transport *transport;
+	struct transport_listener *listener;
+	struct rpc rpcs[RIG_HOSTS * 8];
+	struct transport_conn *conns[RIG_HOSTS * 8];
+	bool in_use[RIG_HOSTS * 8];
+	generation_t generation;
+	uint64_t serial;
+	int64_t last_expiry; /* wall, of any permit of this generation */
+	int64_t older_bound; /* the same of older generations that were not released */
+	bool silent;	     /* renewals are not answered */
+	int refuse;	     /* renewals are refused with this */
+	uint32_t nodes;	     /* mask: which are in the permits */
+	uint32_t min_acks;
+	uint32_t lifetime_ms;
+	uint64_t attaches, renews, detaches;
+	char states[RIG_NODES][32]; /* as the last renewal told */
+};
+
+struct rig_host {
+	struct rig *rig;
+	const char *name;
+	struct sim_process *process;
+	struct transport *transport;
+	struct trust *trust;
+	struct volume *volume;
+	struct volume_open_op open;
+	bool opened;
+	int open_status;
+	struct error open_error;
+	bool ended, closed;
+	int ended_why;
+	bool read_only;
+};
+
+struct rig {
+	struct sim_world *world;
+	struct demo demo;
+	char *root;
+	struct fake_pd pd;
+	struct fake_node nodes[RIG_NODES];
+	struct rig_host hosts[RIG_HOSTS];
+};
+
+struct rig *rig_create(uint64_t seed);
+void rig_destroy(struct rig *rig);
+void rig_run_ms(struct rig *rig, uint64_t ms);
+bool rig_wait(struct rig *rig, const bool *flag, uint64_t ms);
+
+/* -- hosts ------------------------------------------------------------------------------------- */
+
+void rig_open_start(struct rig_host *h);
+void rig_open(struct rig_host *h); /* must succeed */
+void rig_close(struct rig_host *h);
+void rig_crash_host(struct rig_host *h); /* and starts its process again, with nothing open */
+
+/* An operation under way. stamp: what every block is filled with, its number mixed in. */
+struct rig_op {
+	struct volume_op op;
+	struct rig_host *host;
+	struct volume_buffer *buffer;
+	bool done;
+	int status;
+};
+
+void rig_start_write(struct rig_host *h, struct rig_op *o, uint64_t block, uint32_t count,
+		     uint32_t stamp);
+void rig_start_zero(struct rig_host *h, struct rig_op *o, uint64_t block, uint32_t count,
+		    bool discard);
+void rig_start_read(struct rig_host *h, struct rig_op *o, uint64_t block, uint32_t count);
+/* Waits for it, gives the buffer back. */
+int rig_finish(struct rig_op *o);
+/* Of a read that is done: the stamp of its block i. */
+uint32_t rig_stamp_of(const struct rig_op *o, uint32_t i);
+
+int rig_write(struct rig_host *h, uint64_t block, uint32_t count, uint32_t stamp);
+/* 0 and one stamp for all blocks (asserted); or the error. */
+int rig_read(struct rig_host *h, uint64_t block, uint32_t count, uint32_t *ret_stamp);
+void rig_must_read(struct rig_host *h, uint64_t block, uint32_t count, uint32_t stamp);
+struct volume_stats rig_stats(struct rig_host *h);
+
+/* -- nodes ------------------------------------------------------------------------------------- */
+
+void fake_crash(struct fake_node *n);
+void fake_start(struct fake_node *n);
+void fake_release(struct fake_node *n); /* what is held, and holds no more */
+uint32_t fake_stamp(const struct fake_node *n, uint64_t block);
+version_t fake_version(const struct fake_node *n, uint64_t block);
+/* Puts a write of its own there: a phantom. */
+void fake_put(struct fake_node *n, uint64_t block, version_t version, uint32_t stamp);
+/* All nodes hold the same stamp in every block that any of them holds. */
+void rig_must_agree(struct rig *rig);
+
+/* -- driver ------------------------------------------------------------------------------------ */
+
+/* Sends permits for the nodes of the mask to whoever is connected. */
+void rig_permit(struct rig *rig, uint32_t nodes);
+void rig_notify_detach(struct rig *rig);
+
+#endif

@@ -1,0 +1,512 @@
+/* Tests of engine/volume: evidence in the path of every operation, and the traps of the protocol,
+ * each by its name (engine/ARCHITECTURE.md, "Replication"). The traps that are a matter of planning
+ * alone are tested on the pure cores too: test_volume_cores.c. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/test_volume_rig.h"
+
+static struct rig *rig;
+static struct rig_host *host, *second;
+
+static void setup(void)
+{
+	rig = rig_create(2);
+	host = &rig->hosts[0];
+	second = &rig->hosts[1];
+	rig_open(host);
+}
+
+static void teardown(void)
+{
+	rig_destroy(rig);
+}
+
+/* -- one writer -------------------------------------------------------------------------------- */
+
+START_TEST(a_newer_attachment_fences_the_older)
+{
+	struct rig_op o;
+	uint32_t stamp;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	/* The older one hears nothing from the driver. */
+	sim_net_cut(rig->pd.process, host->process, true);
+	rig_open(second);
+	ck_assert_int_eq(rig_write(second, 0, 1, 2), 0);
+	rig_start_write(host, &o, 0, 1, 3);
+	ck_assert_int_ne(rig_finish(&o), 0);
+	ck_assert(rig_wait(rig, &host->ended, 20000));
+	ck_assert_int_eq(host->ended_why, -E_FENCED);
+	ck_assert_int_eq(rig_read(host, 0, 1, &stamp), -E_FENCED);
+	rig_must_read(second, 0, 1, 2);
+	rig_close(host);
+	/* It has nothing to release any more. */
+	ck_assert_uint_eq(rig->pd.detaches, 0);
+	rig_must_agree(rig);
+}
+END_TEST
+
+START_TEST(operations_in_flight_are_fenced_too)
+{
+	struct rig_op w, r, held;
+
+	rig->nodes[0].hold_writes = rig->nodes[1].hold_writes = rig->nodes[2].hold_writes = true;
+	rig->nodes[0].hold_reads = rig->nodes[1].hold_reads = rig->nodes[2].hold_reads = true;
+	rig_start_write(host, &w, 0, 1, 1);
+	rig_start_read(host, &r, 9, 256);
+	rig_start_read(host, &held, 0, 1);
+	rig_run_ms(rig, 100);
+	rig->pd.generation++; /* somebody else has it: the next renewal says so */
+	ck_assert_int_eq(rig_finish(&w), -E_FENCED);
+	ck_assert_int_eq(rig_finish(&r), -E_FENCED);
+	ck_assert_int_eq(rig_finish(&held), -E_FENCED);
+	ck_assert(rig_wait(rig, &host->ended, 1000));
+	rig_close(host);
+}
+END_TEST
+
+/* A fenced host might still read from a node that has not heard of the newer generation: so the
+ * newer one serves nothing before the older permit has certainly run out. */
+START_TEST(the_stale_reader)
+{
+	int64_t old_expiry, opened_at;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	rig_run_ms(rig, 4000);
+	sim_net_cut(rig->pd.process, host->process, true);
+	old_expiry = rig->pd.last_expiry;
+	rig_open(second);
+	opened_at = reactor_wall_ns(sim_reactor(second->process));
+	ck_assert_int_ge(opened_at, old_expiry); /* the clocks of this world agree */
+}
+END_TEST
+
+/* -- the permit -------------------------------------------------------------------------------- */
+
+START_TEST(without_a_permit_operations_are_held_and_then_refused)
+{
+	struct rig_op o, r;
+	uint64_t frames;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	rig->pd.silent = true;
+	rig_run_ms(rig, PERMIT_LIFETIME_MS + 1000);
+	frames = rig_stats(host).frames_sent;
+	rig_start_write(host, &o, 0, 1, 2);
+	rig_start_read(host, &r, 0, 1);
+	rig_run_ms(rig, RIG_FREEZE_S * 1000 - 500);
+	ck_assert(!o.done && !r.done);
+	rig_run_ms(rig, 1000);
+	ck_assert(o.done && r.done);
+	ck_assert_int_eq(rig_finish(&o), -EIO);
+	ck_assert_int_eq(rig_finish(&r), -EIO);
+	ck_assert_uint_eq(rig_stats(host).frames_sent, frames);
+	/* The driver is back. */
+	rig_start_write(host, &o, 0, 1, 3);
+	rig->pd.silent = false;
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_must_read(host, 0, 1, 3);
+}
+END_TEST
+
+START_TEST(a_driver_that_restarts_is_not_noticed)
+{
+	sim_net_disconnect(host->process, rig->pd.process);
+	for (uint32_t i = 0; i < 20; i++) {
+		ck_assert_int_eq(rig_write(host, i, 1, i + 1), 0);
+		rig_run_ms(rig, 1000);
+	}
+	ck_assert_uint_ge(rig->pd.renews, 4);
+}
+END_TEST
+
+START_TEST(a_refused_permit_closes_the_gate_at_once)
+{
+	struct rig_op o;
+
+	rig->pd.refuse = -E_DENIED;
+	rig_run_ms(rig, 4000);
+	rig_start_write(host, &o, 0, 1, 2);
+	rig_run_ms(rig, 2000);
+	ck_assert(!o.done);
+	ck_assert_uint_eq(fake_stamp(&rig->nodes[0], 0), 0);
+	rig->pd.refuse = 0;
+	ck_assert_int_eq(rig_finish(&o), 0);
+}
+END_TEST
+
+START_TEST(permits_reach_the_nodes)
+{
+	rig_run_ms(rig, 20000);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		ck_assert_uint_ge(rig->nodes[i].updates, 5);
+	ck_assert_uint_ge(rig_stats(host).permits, 6);
+}
+END_TEST
+
+/* -- revocation -------------------------------------------------------------------------------- */
+
+START_TEST(a_revoked_node_gets_nothing_more)
+{
+	uint64_t bytes, reads;
+
+	ck_assert_int_eq(rig_write(host, 0, 16, 1), 0);
+	rig_permit(rig, 3);
+	rig_run_ms(rig, 50);
+	bytes = rig->nodes[2].payload_bytes;
+	reads = rig->nodes[2].reads;
+	for (uint32_t i = 0; i < 100; i++) {
+		ck_assert_int_eq(rig_write(host, i, 16, i + 2), 0);
+		rig_must_read(host, i, 16, i + 2);
+	}
+	rig_run_ms(rig, 10000);
+	ck_assert_uint_eq(rig->nodes[2].payload_bytes, bytes);
+	ck_assert_uint_eq(rig->nodes[2].reads, reads);
+	ck_assert_str_eq(rig->pd.states[2], "refused");
+	/* Eligible again: it catches up. */
+	rig_permit(rig, 7);
+	rig_run_ms(rig, 5000);
+	rig_must_agree(rig);
+}
+END_TEST
+
+START_TEST(what_was_queued_for_a_revoked_node_is_not_sent_later)
+{
+	uint64_t bytes;
+
+	rig->nodes[2].hold_writes = true;
+	for (uint32_t i = 0; i < 200; i++) /* more than its window of 64 */
+		ck_assert_int_eq(rig_write(host, i, 1, i + 1), 0);
+	bytes = rig->nodes[2].payload_bytes;
+	rig_permit(rig, 3);
+	rig_run_ms(rig, 50);
+	fake_release(&rig->nodes[2]);
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_eq(rig->nodes[2].payload_bytes, bytes);
+}
+END_TEST
+
+/* Majority of what: of the configured replicas, not of those that are permitted. */
+START_TEST(majority_of_what)
+{
+	struct rig_op o;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	rig_permit(rig, 1);
+	rig_run_ms(rig, 50);
+	rig_start_write(host, &o, 0, 1, 2);
+	rig_run_ms(rig, RIG_FREEZE_S * 1000 - 1000);
+	ck_assert(!o.done);
+	ck_assert_int_eq(rig_finish(&o), -EIO);
+	ck_assert_uint_ge(rig_stats(host).freezes, 1);
+	/* Reading goes on, and shows nothing of it. */
+	rig_must_read(host, 0, 1, 1);
+	/* Thaw, without an error. */
+	rig_start_write(host, &o, 0, 1, 3);
+	rig_run_ms(rig, 1000);
+	rig_permit(rig, 7);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_must_read(host, 0, 1, 3);
+	rig_run_ms(rig, 5000);
+	rig_must_agree(rig);
+}
+END_TEST
+
+START_TEST(a_copy_that_lost_its_permit_is_not_counted)
+{
+	struct rig_op o;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	/* Node 2 has answered, then it is revoked; node 0 answers; node 1 doesn't. */
+	rig->nodes[0].hold_writes = rig->nodes[1].hold_writes = true;
+	rig_start_write(host, &o, 0, 1, 2);
+	rig_run_ms(rig, 100);
+	rig_permit(rig, 3);
+	rig_run_ms(rig, 100);
+	{
+		struct fake_node *n = &rig->nodes[0];
+
+		fake_release(n);
+	}
+	rig_run_ms(rig, 1000);
+	ck_assert(!o.done);
+	fake_release(&rig->nodes[1]);
+	ck_assert_int_eq(rig_finish(&o), 0);
+}
+END_TEST
+
+START_TEST(a_node_whose_gate_is_closed_counts_again_when_it_opens)
+{
+	rig->nodes[1].write_lies = -E_LEASE_EXPIRED; /* it stores, and refuses late */
+	for (uint32_t i = 0; i < 20; i++)
+		ck_assert_int_eq(rig_write(host, i, 1, i + 1), 0);
+	rig->nodes[1].open_status = -E_NO_LEASE;
+	rig_run_ms(rig, 3000);
+	rig->nodes[1].open_status = rig->nodes[1].write_lies = 0;
+	rig_run_ms(rig, 5000);
+	fake_crash(&rig->nodes[0]);
+	ck_assert_int_eq(rig_write(host, 50, 1, 5), 0);
+	fake_start(&rig->nodes[0]);
+	rig_run_ms(rig, 5000);
+	rig_must_agree(rig);
+}
+END_TEST
+
+/* min_acks of the policy may ask for all. */
+START_TEST(min_acks_of_the_policy_is_kept)
+{
+	struct rig_op o;
+
+	rig_close(host);
+	rig->pd.min_acks = 3;
+	rig_open(host);
+	rig->nodes[2].hold_writes = true;
+	rig_start_write(host, &o, 0, 1, 2);
+	rig_run_ms(rig, 1000);
+	ck_assert(!o.done);
+	fake_release(&rig->nodes[2]);
+	ck_assert_int_eq(rig_finish(&o), 0);
+}
+END_TEST
+
+/* -- the pause --------------------------------------------------------------------------------- */
+
+/* The host is stopped after it has sent a write, until its permit has run out and another
+ * attachment serves; the answers lie in its sockets when it goes on. */
+START_TEST(the_pause)
+{
+	struct rig_op w, r;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	rig_start_write(host, &w, 0, 1, 2);
+	rig_start_read(host, &r, 0, 1);
+	sim_process_pause(host->process);
+	rig_open(second);
+	ck_assert_int_eq(rig_write(second, 0, 1, 3), 0);
+	sim_process_resume(host->process);
+	ck_assert_int_ne(rig_finish(&w), 0);
+	ck_assert_int_ne(rig_finish(&r), 0);
+	rig_must_read(second, 0, 1, 3);
+}
+END_TEST
+
+/* -- read, then unread ------------------------------------------------------------------------- */
+
+/* All have stored the write, nobody has answered: a read meets it on any node. */
+START_TEST(read_then_unread)
+{
+	struct rig_op w, r;
+
+	ck_assert_int_eq(rig_write(host, 0, 4, 1), 0);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].hold_writes = true;
+	rig_start_write(host, &w, 1, 2, 2);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(fake_stamp(&rig->nodes[0], 1), 2);
+	rig_start_read(host, &r, 1, 2);
+	rig_run_ms(rig, 1000);
+	ck_assert(!r.done);
+	/* Others are not held up. */
+	rig_must_read(host, 3, 1, 1);
+	fake_release(&rig->nodes[0]);
+	rig_run_ms(rig, 100);
+	ck_assert(!r.done && !w.done);
+	fake_release(&rig->nodes[1]);
+	ck_assert_int_eq(rig_finish(&w), 0);
+	ck_assert(rig_wait(rig, &r.done, 1000));
+	ck_assert_uint_eq(rig_stamp_of(&r, 0), 2);
+	ck_assert_int_eq(rig_finish(&r), 0);
+	fake_release(&rig->nodes[2]);
+}
+END_TEST
+
+/* The read was sent first; the write overtakes it on the node. */
+START_TEST(read_then_unread_by_a_later_write)
+{
+	struct rig_op w, r;
+
+	ck_assert_int_eq(rig_write(host, 0, 4, 1), 0);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].hold_writes = true;
+	sim_net_cut(host->process, rig->nodes[0].process, true);
+	sim_net_cut(host->process, rig->nodes[1].process, true);
+	sim_net_cut(host->process, rig->nodes[2].process, true);
+	rig_start_read(host, &r, 0, 4);
+	rig_start_write(host, &w, 0, 4, 2);
+	sim_net_heal_all(rig->world);
+	rig_run_ms(rig, 1000);
+	/* Whatever it has seen, it is not shown before the write is decided. */
+	ck_assert(!r.done);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		fake_release(&rig->nodes[i]);
+	ck_assert_int_eq(rig_finish(&w), 0);
+	ck_assert_int_eq(rig_finish(&r), 0);
+}
+END_TEST
+
+/* The write that was seen fails: what is shown is what is left. */
+START_TEST(read_then_unread_by_a_failed_write)
+{
+	struct rig_op w, r;
+	uint32_t first, stamp;
+
+	ck_assert_int_eq(rig_write(host, 0, 4, 1), 0);
+	rig->nodes[0].hold_writes = rig->nodes[1].hold_writes = true;
+	rig_start_write(host, &w, 0, 4, 2);
+	rig_run_ms(rig, 3000);
+	rig_start_read(host, &r, 0, 4);
+	ck_assert_int_eq(rig_finish(&w), -EIO);
+	fake_release(&rig->nodes[0]);
+	fake_release(&rig->nodes[1]);
+	ck_assert(rig_wait(rig, &r.done, 10000));
+	ck_assert_int_eq(r.status, 0);
+	first = rig_stamp_of(&r, 0);
+	ck_assert_int_eq(rig_finish(&r), 0);
+	for (int i = 0; i < 10; i++) {
+		ck_assert_int_eq(rig_read(host, 0, 4, &stamp), 0);
+		ck_assert_uint_eq(stamp, first);
+	}
+	rig_crash_host(host);
+	rig_open(host);
+	rig_must_read(host, 0, 4, first);
+}
+END_TEST
+
+/* -- the phantom ------------------------------------------------------------------------------- */
+
+/* A write of an older attachment reached node 2 alone, which was then away while a newer one
+ * served. */
+static void make_phantom(void)
+{
+	struct rig_op o;
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	rig_run_ms(rig, 3000);
+	rig->nodes[0].write_status = rig->nodes[1].write_status = -E_LEASE_EXPIRED;
+	rig_start_write(host, &o, 2, 1, 66);
+	rig_run_ms(rig, 20);
+	ck_assert_uint_eq(fake_stamp(&rig->nodes[2], 2), 66);
+	fake_crash(&rig->nodes[2]);
+	rig_crash_host(host);
+	rig->nodes[0].write_status = rig->nodes[1].write_status = 0;
+}
+
+START_TEST(the_phantom_loses_by_resync)
+{
+	make_phantom();
+	rig_open(host);
+	rig_must_read(host, 2, 1, 1);
+	fake_start(&rig->nodes[2]);
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_ge(rig_stats(host).resyncs, 1);
+	ck_assert_uint_eq(fake_stamp(&rig->nodes[2], 2), 1);
+	rig_must_agree(rig);
+	fake_crash(&rig->nodes[0]);
+	ck_assert_int_eq(rig_write(host, 100, 1, 5), 0);
+	rig_must_read(host, 2, 1, 1);
+}
+END_TEST
+
+START_TEST(the_phantom_loses_by_the_seal)
+{
+	make_phantom();
+	rig_open(host);
+	rig_must_read(host, 2, 1, 1);
+	/* Nothing is written; the next attachment meets node 2 and only one of the others. */
+	rig_crash_host(host);
+	fake_crash(&rig->nodes[0]);
+	fake_start(&rig->nodes[2]);
+	rig_open(host);
+	rig_must_read(host, 2, 1, 1);
+	ck_assert_uint_eq(fake_stamp(&rig->nodes[2], 2), 1);
+	fake_start(&rig->nodes[0]);
+	rig_run_ms(rig, 5000);
+	rig_must_agree(rig);
+}
+END_TEST
+
+/* If the newer attachment meets it before it has served anything, it may win as well; but then for
+ * everybody, and for good. */
+START_TEST(an_undecided_write_that_is_found_in_time_stays)
+{
+	uint32_t first, stamp;
+
+	make_phantom();
+	fake_start(&rig->nodes[2]);
+	fake_crash(&rig->nodes[1]);
+	rig_open(host);
+	ck_assert_int_eq(rig_read(host, 2, 1, &first), 0);
+	fake_start(&rig->nodes[1]);
+	rig_run_ms(rig, 5000);
+	rig_must_agree(rig);
+	rig_crash_host(host);
+	rig_open(host);
+	ck_assert_int_eq(rig_read(host, 2, 1, &stamp), 0);
+	ck_assert_uint_eq(stamp, first);
+}
+END_TEST
+
+/* Node 2 holds, above its watermark, a block that is older than what the others have acknowledged,
+ * beside one that is newer: block by block, not by page. */
+START_TEST(folded_versions_do_not_lose_a_neighbour)
+{
+	struct rig_op o;
+
+	ck_assert_int_eq(rig_write(host, 0, 16, 1), 0);
+	rig_run_ms(rig, 3000);
+	rig->nodes[2].hold_writes = true; /* it stores, so late that it isn't waited for */
+	ck_assert_int_eq(rig_write(host, 3, 1, 33), 0);
+	rig->nodes[1].write_status = -E_LEASE_EXPIRED;
+	rig_start_write(host, &o, 4, 1, 44);
+	rig_run_ms(rig, 20);
+	rig_crash_host(host);
+	rig->nodes[1].write_status = 0;
+	rig->nodes[2].hold_writes = false;
+	/* Node 0 has both writes, nodes 1 and 2 have one or two; without node 0 the first must be
+	 * there. */
+	fake_crash(&rig->nodes[0]);
+	rig_open(host);
+	rig_must_read(host, 3, 1, 33);
+	rig_must_read(host, 5, 1, 1);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("traps");
+	Suite *s = suite_create("volume_traps");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, a_newer_attachment_fences_the_older);
+	tcase_add_test(tc, operations_in_flight_are_fenced_too);
+	tcase_add_test(tc, the_stale_reader);
+	tcase_add_test(tc, without_a_permit_operations_are_held_and_then_refused);
+	tcase_add_test(tc, a_driver_that_restarts_is_not_noticed);
+	tcase_add_test(tc, a_refused_permit_closes_the_gate_at_once);
+	tcase_add_test(tc, permits_reach_the_nodes);
+	tcase_add_test(tc, a_revoked_node_gets_nothing_more);
+	tcase_add_test(tc, what_was_queued_for_a_revoked_node_is_not_sent_later);
+	tcase_add_test(tc, majority_of_what);
+	tcase_add_test(tc, a_copy_that_lost_its_permit_is_not_counted);
+	tcase_add_test(tc, a_node_whose_gate_is_closed_counts_again_when_it_opens);
+	tcase_add_test(tc, min_acks_of_the_policy_is_kept);
+	tcase_add_test(tc, the_pause);
+	tcase_add_test(tc, read_then_unread);
+	tcase_add_test(tc, read_then_unread_by_a_later_write);
+	tcase_add_test(tc, read_then_unread_by_a_failed_write);
+	tcase_add_test(tc, the_phantom_loses_by_resync);
+	tcase_add_test(tc, the_phantom_loses_by_the_seal);
+	tcase_add_test(tc, an_undecided_write_that_is_found_in_time_stays);
+	tcase_add_test(tc, folded_versions_do_not_lose_a_neighbour);
+	suite_add_tcase(s, tc);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
