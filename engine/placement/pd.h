@@ -8,10 +8,9 @@
  * gets the answer.
  *
  * Permits: only for nodes whose site is eligible under the volume's policy now, and that hold
- * replicas of the volume; expires_at <= min(until) of them. None when fewer than min_acks of any
- * chunk's replicas are eligible? -- No: the permit is still given for those that are (reads, and
- * evidence that the rest is refused); the host freezes writes by itself for lack of a majority. No
- * permit at all when no node is eligible, or the host's site is not while the policy asks for it.
+ * replicas of the volume; expires_at <= min(until) of them. Also when these are fewer than
+ * min_acks: reads go on, and the host freezes writes by itself for lack of a majority. No permit at
+ * all when no node is eligible, or the host's site is not while the policy asks for it.
  */
 #ifndef PLACEMENT_PD_H
 #define PLACEMENT_PD_H
