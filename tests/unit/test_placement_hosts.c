@@ -356,6 +356,45 @@ START_TEST(clock_goes_back)
 }
 END_TEST
 
+/* The driver dies and comes back: the same attachment goes on, and a newer one still waits for it.
+ */
+START_TEST(restart_goes_on)
+{
+	struct peer *h1 = peer_new(rig, "host", "h1");
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	struct permit p, q;
+
+	ck_assert_int_eq(ask_attach(h1, "v", "h1", "par"), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", rig_wall(rig)), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(h1->permit_notices, 2);
+	rig_pd_crash(rig, SIM_KILL);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(h1, "host", "h1"), 0);
+	ck_assert_int_eq(ask_renew(h1, 1, 1), 0);
+	p = reply_permit(h1);
+	ck_assert_uint_gt(p.serial, h1->notice.serial);
+	ck_assert_uint_eq(p.node_count, 3);
+	/* It is told of changes again. */
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", rig_wall(rig)), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(h1->permit_notices, 3);
+	rig_pd_crash(rig, SIM_KILL);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(h2, "host", "h2"), 0);
+	ck_assert_int_eq(ask_attach(h2, "v", "h2", "par"), 0);
+	q = reply_permit(h2);
+	ck_assert_uint_eq(q.generation, 2);
+	ck_assert_int_ge(q.serve_after, p.expires_at);
+	ck_assert_int_eq(peer_connect(h1, "host", "h1"), 0);
+	ck_assert_int_eq(ask_renew(h1, 1, 1), -E_FENCED);
+	permit_deinit(&p);
+	permit_deinit(&q);
+}
+END_TEST
+
 /* A volume that is frozen: fewer eligible copies than must acknowledge. */
 START_TEST(state_for_people)
 {
@@ -402,6 +441,7 @@ int main(void)
 	tcase_add_test(t, volume_detach_waits_for_the_host);
 	tcase_add_test(t, volume_detach_waits_for_the_permit);
 	tcase_add_test(t, clock_goes_back);
+	tcase_add_test(t, restart_goes_on);
 	tcase_add_test(t, state_for_people);
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);
