@@ -284,8 +284,10 @@ static int load(struct trust *t, struct error *err)
 		return 0;
 	if (rc == -EFBIG)
 		return corrupt(t, err, "it is too large");
-	if (rc != 0)
-		return error_wrap(err, "trust state");
+	if (rc != 0) {
+		error_wrap(err, "trust state");
+		return rc;
+	}
 	file = json_loadb(text, size, JSON_REJECT_DUPLICATES, &fault);
 	free(text);
 	if (file == NULL)

@@ -675,6 +675,31 @@ START_TEST(what_is_not_one_json_object_is_refused)
 }
 END_TEST
 
+/* In documents that are good but for it, on the first level and below. */
+START_TEST(duplicate_members_are_refused)
+{
+	static const char *const twice[] = {"\"site\": ", "\"country\": "};
+	json_t *json = rig_site_json(&rig);
+	char *text = json_dumps(json, 0);
+	struct site_document *d = NULL;
+	struct error err = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(twice); i++) {
+		char *at = strstr(text, twice[i]), *doubled = NULL;
+
+		ck_assert_ptr_nonnull(at);
+		ck_assert_int_gt(
+		    asprintf(&doubled, "%.*s%s\"FR\", %s", (int)(at - text), text, twice[i], at),
+		    0);
+		ck_assert_int_eq(site_parse(doubled, strlen(doubled), &d, &err), -E_BAD_DOCUMENT);
+		ck_assert_msg(strstr(err.text, "uplicate") != NULL, "%s", err.text);
+		free(doubled);
+	}
+	free(text);
+	json_decref(json);
+}
+END_TEST
+
 START_TEST(lists_are_bounded)
 {
 	json_t *json = rig_site_json(&rig);
@@ -924,6 +949,7 @@ static void add_documents(Suite *s)
 	tcase_add_loop_test(tc, policies_are_read_strictly, 0, (int)ARRAY_SIZE(policy_cases));
 	tcase_add_loop_test(tc, roots_are_read_strictly, 0, (int)ARRAY_SIZE(root_cases));
 	tcase_add_test(tc, what_is_not_one_json_object_is_refused);
+	tcase_add_test(tc, duplicate_members_are_refused);
 	tcase_add_test(tc, lists_are_bounded);
 	tcase_add_test(tc, one_decision_has_one_outcome);
 	tcase_add_test(tc, presets_are_documents);

@@ -162,6 +162,10 @@ static const struct rule_case secnumcloud_cases[] = {
     {"jurisdiction missing",
      {{"site ownership.holders.1.jurisdiction", NULL}},
      {"ownership ownership.holders[1].jurisdiction"}},
+    {"jurisdiction and more missing, of much",
+     {HOME, {HOLDER, "{\"capital_ppm\": 300000, \"votes_ppm\": 0, \"veto\": false}"}},
+     {"ownership ownership.holders[1].jurisdiction", "ownership ownership.holders[1].capital_ppm",
+      "ownership ownership.holders[1].board_majority"}},
     {"votes missing",
      {{"site ownership.holders.1.votes_ppm", NULL}},
      {"ownership ownership.holders[1].votes_ppm"}},
@@ -537,6 +541,15 @@ START_TEST(until_is_the_first_of_all_ends)
 		"\"service\": "
 		"\"Pavage Demonstration IaaS\", \"status\": \"qualified\", \"from\": "
 		"\"2026-01-01T00:00:00Z\", \"until\": \"2026-11-23T10:15:00Z\"}"}},
+	      {NULL}},
+	     "2026-11-23T10:15:00Z"},
+	    {{"the later of two labels, first",
+	      {{"site labels.0.until", "\"2026-11-23T10:15:00Z\""},
+	       {"site labels.1",
+		"{\"scheme\": \"SecNumCloud\", \"version\": \"3.2\", \"layers\": [\"iaas\"], "
+		"\"service\": "
+		"\"Pavage Demonstration IaaS\", \"status\": \"qualified\", \"from\": "
+		"\"2026-01-01T00:00:00Z\", \"until\": \"2026-11-23T10:10:00Z\"}"}},
 	      {NULL}},
 	     "2026-11-23T10:15:00Z"},
 	};

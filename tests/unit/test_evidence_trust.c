@@ -17,6 +17,15 @@
 
 static unsigned io_left, alloc_left; /* calls until one fails; 0: none does */
 static bool io_failed, alloc_failed;
+static char io_order[64]; /* the first letter of each call, once for those in a row */
+
+static void note(char call)
+{
+	size_t len = strlen(io_order);
+
+	if (len + 1 < sizeof io_order && (len == 0 || io_order[len - 1] != call))
+		io_order[len] = call;
+}
 
 static bool fails(unsigned *left, bool *failed)
 {
@@ -31,6 +40,7 @@ static bool fails(unsigned *left, bool *failed)
 	int __wrap_##name parameters;                                                              \
 	int __wrap_##name parameters                                                               \
 	{                                                                                          \
+		note(#name[0]);                                                                    \
 		if (fails(&io_left, &io_failed)) {                                                 \
 			errno = EIO;                                                               \
 			return -1;                                                                 \
@@ -44,6 +54,7 @@ ssize_t __real_write(int fd, const void *data, size_t size);
 ssize_t __wrap_write(int fd, const void *data, size_t size);
 ssize_t __wrap_write(int fd, const void *data, size_t size)
 {
+	note('w');
 	if (fails(&io_left, &io_failed)) {
 		errno = ENOSPC;
 		return -1;
@@ -376,6 +387,53 @@ START_TEST(a_damaged_state_is_never_a_fresh_one)
 	}
 	free(damaged);
 	free(data);
+}
+END_TEST
+
+/* What the damage above may have missed: a version that was lowered with care. */
+START_TEST(a_lowered_version_is_noticed)
+{
+	struct trust *t = reopen();
+	char *data = NULL, *at;
+	size_t size = 0;
+
+	ck_assert_int_eq(accept_site(t, 3, "a"), 0);
+	trust_close(t);
+	ck_assert_int_eq(file_read_whole(path, 1 << 20, &data, &size, NULL), 0);
+	at = strstr(data, "\"version\": 3");
+	ck_assert_ptr_nonnull(at);
+	at[strlen("\"version\": ")] = '2';
+	ck_assert_int_eq(file_replace(path, data, size, 0600, NULL), 0);
+	ck_assert_int_eq(trust_open(path, rig.root_envelope, strlen(rig.root_envelope), &t, NULL),
+			 -E_CORRUPT);
+	free(data);
+}
+END_TEST
+
+START_TEST(a_state_that_cannot_be_read_is_not_a_fresh_one)
+{
+	struct trust *t = NULL;
+
+	/* A link to itself. */
+	ck_assert_int_eq(symlink(path, path), 0);
+	ck_assert_int_eq(trust_open(path, rig.root_envelope, strlen(rig.root_envelope), &t, NULL),
+			 -ELOOP);
+	unlink(path);
+	ck_assert_int_eq(file_replace(path, "", 0, 0600, NULL), 0);
+	ck_assert_int_eq(trust_open(path, rig.root_envelope, strlen(rig.root_envelope), &t, NULL),
+			 -E_CORRUPT);
+}
+END_TEST
+
+/* The bytes are durable before the name points to them, and then the name. */
+START_TEST(a_save_is_synced_in_order)
+{
+	struct trust *t = reopen();
+
+	memset(io_order, 0, sizeof io_order);
+	ck_assert_int_eq(accept_site(t, 3, "a"), 0);
+	ck_assert_str_eq(io_order, "wfrf");
+	trust_close(t);
 }
 END_TEST
 
@@ -735,6 +793,9 @@ static void add_trust(Suite *s)
 	tcase_add_test(tc, keys_are_replaced_by_both_thresholds);
 	tcase_add_test(tc, without_any_root_there_is_no_trust);
 	tcase_add_test(tc, a_damaged_state_is_never_a_fresh_one);
+	tcase_add_test(tc, a_lowered_version_is_noticed);
+	tcase_add_test(tc, a_state_that_cannot_be_read_is_not_a_fresh_one);
+	tcase_add_test(tc, a_save_is_synced_in_order);
 	tcase_add_test(tc, a_save_that_fails_changes_nothing);
 	tcase_add_test(tc, without_memory_nothing_is_accepted_and_nothing_leaks);
 	suite_add_tcase(s, tc);
