@@ -228,6 +228,27 @@ START_TEST(test_withdrawal_closes_at_once)
 }
 END_TEST
 
+/* What the authority signed closes even if it is no longer the newest; the next lease, under the
+ * newest, opens again. */
+START_TEST(test_older_withdrawal)
+{
+	char *newest = rig_revocations(rig, 5, NULL, 0);
+	char *older = rig_revocations(rig, 3, "par", SIM_EPOCH_NS);
+
+	rig->pd.revocations = newest;
+	rig->pd.revocations_version = 5;
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	peer_pd_notice(&rig->pd, older);
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_REVOKED);
+	rig_wait_lease(n, true);
+	rig->pd.revocations = rig->revocations;
+	free(newest);
+	free(older);
+}
+END_TEST
+
 /* At every moment of an exchange: the gate that a withdrawal has closed does not open again, though
  * the driver's leases are under way. */
 START_TEST(test_withdrawal_races_with_a_lease)
@@ -378,6 +399,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_slow_answers);
 	tcase_add_test(t, test_leases_that_are_none);
 	tcase_add_test(t, test_withdrawal_closes_at_once);
+	tcase_add_test(t, test_older_withdrawal);
 	tcase_add_test(t, test_withdrawal_races_with_a_lease);
 	tcase_add_test(t, test_withdrawal_to_come);
 	tcase_add_test(t, test_snapshot_runs_out);

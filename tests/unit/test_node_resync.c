@@ -338,6 +338,32 @@ START_TEST(test_target_gate_closed)
 }
 END_TEST
 
+/* The target's own lease ends in the middle: no more is applied than was under way. */
+START_TEST(test_target_gate_closes_in_the_middle)
+{
+	const int64_t now = reactor_wall_ns(sim_reactor(rig->pd_process));
+	char *next = rig_revocations(rig, 2, "par", now - (int64_t)NS_PER_S);
+	struct store_stats stats = {0};
+
+	fill_source();
+	fresh_permits();
+	peer_host_pull_start(&to, CHUNK, 0, "n2", rig->nodes[1].name);
+	while (stats.blocks_written == 0) {
+		ck_assert(sim_step(rig->world));
+		store_get_stats(rig->nodes[0].store, &stats);
+	}
+	peer_pd_notice(&rig->pd, next);
+	rig_wait_lease(&rig->nodes[0], false);
+	store_get_stats(rig->nodes[0].store, &stats);
+	ck_assert_int_eq(peer_host_ask_wait(&to), -E_REVOKED);
+	ck_assert_uint_lt(stats.blocks_written, TEST_BLOCKS / 2);
+	rig_run_ms(rig, 1000);
+	store_get_stats(rig->nodes[0].store, &stats);
+	ck_assert_uint_lt(stats.blocks_written, TEST_BLOCKS - 255);
+	free(next);
+}
+END_TEST
+
 /* The source's lease ends: it sends nothing more, by its own word. */
 START_TEST(test_source_gate_closed)
 {
@@ -403,6 +429,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_source_is_paused);
 	tcase_add_test(t, test_source_not_in_permit);
 	tcase_add_test(t, test_target_gate_closed);
+	tcase_add_test(t, test_target_gate_closes_in_the_middle);
 	tcase_add_test(t, test_source_gate_closed);
 	tcase_add_test(t, test_reader_session);
 	tcase_set_timeout(t, 120);
