@@ -32,7 +32,7 @@ enum phase { OPENING, SERVING, ENDING };
 struct node {
 	enum phase phase;
 	int exit_code;
-	const char *name, *site, *pd, *root, *dir, *device, *listen, *certificate;
+	const char *name, *site, *pd, *root, *dir, *device, *listen, *advertise, *certificate;
 	uint64_t device_size;
 	bool insecure;
 	char index_path[4200];
@@ -63,6 +63,7 @@ static const char usage[] =
     "  --device PATH       block device or file; an empty one is formatted\n"
     "  --device-size SIZE  creates the file with this size when it is not there, as 8GiB\n"
     "  --listen HOST:PORT  default 127.0.0.1:0, any free port\n"
+    "  --advertise ADDRESS the HOST:PORT where others reach it, if a forwarder is in between\n"
     "  --certificate FILE  the site's certificate; default: the driver sends it\n"
     "  --shards N          reactors; only 1 in this version\n"
     "  --insecure          allow addresses other than loopback, without TLS\n"
@@ -184,7 +185,7 @@ static void erase(uint64_t token, const Pave__V1__Erase *what, void *arg)
 
 static int start_lease(struct node *n, struct error *err)
 {
-	const char *address = node_shard_address(n->shard);
+	const char *address = n->advertise != NULL ? n->advertise : node_shard_address(n->shard);
 	struct node_lease_config config = {
 	    .reactor = n->reactor,
 	    .transport = n->transport,
@@ -341,6 +342,17 @@ static int parse_size(struct node *n, const char *text)
 	return 2;
 }
 
+static int parse_advertise(struct node *n, const char *text)
+{
+	if (strrchr(text, ':') != NULL && strlen(text) < ADDR_SIZE_MAX) {
+		n->advertise = text;
+		return 0;
+	}
+	fprintf(stderr, "pave-node: --advertise %.100s: HOST:PORT is needed, as 192.0.2.1:7400\n",
+		text);
+	return 2;
+}
+
 /* 0, 2, or -1 when the answer was printed. */
 static int take_option(struct node *n, int c)
 {
@@ -368,6 +380,8 @@ static int take_option(struct node *n, int c)
 	case 'L':
 		n->listen = optarg;
 		return 0;
+	case 'a':
+		return parse_advertise(n, optarg);
 	case 'c':
 		n->certificate = optarg;
 		return 0;
@@ -403,6 +417,7 @@ static int parse(struct node *n, int argc, char **argv)
 	    {"device", required_argument, NULL, 'D'},
 	    {"device-size", required_argument, NULL, 'S'},
 	    {"listen", required_argument, NULL, 'L'},
+	    {"advertise", required_argument, NULL, 'a'},
 	    {"certificate", required_argument, NULL, 'c'},
 	    {"shards", required_argument, NULL, 'N'},
 	    {"insecure", no_argument, NULL, 'I'},
