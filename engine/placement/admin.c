@@ -173,7 +173,8 @@ static int by_name(const void *a, const void *b)
 }
 
 static Pave__V1__VolumeInfo **some_volumes(struct pd *pd, struct arena *a, const char *after,
-					   int64_t now, size_t *ret_count, bool *ret_more)
+					   size_t max, int64_t now, size_t *ret_count,
+					   bool *ret_more)
 {
 	size_t total = HASH_CNT(hh_name, pd->reg.names);
 	struct reg_volume **sorted = arena_get(a, (total + 1) * sizeof *sorted);
@@ -187,7 +188,7 @@ static Pave__V1__VolumeInfo **some_volumes(struct pd *pd, struct arena *a, const
 		if (strcmp(v->name, after) > 0)
 			sorted[n++] = v;
 	qsort(sorted, n, sizeof *sorted, by_name);
-	count = MIN(n, (size_t)PD_LIST_VOLUMES_MAX);
+	count = MIN(n, max);
 	list = arena_get(a, (count + 1) * sizeof *list);
 	for (size_t i = 0; list != NULL && i < count; i++)
 		list[i] = volume_info(pd, a, sorted[i], now);
@@ -441,8 +442,8 @@ void admin_volume_list(struct pd_request *q, const Pave__V1__Control *m)
 	struct arena a = {0};
 	bool more = false;
 
-	r.volumes = some_volumes(q->pd, &a, m->volume_list->after, reg_now(&q->pd->reg, NULL),
-				 &r.n_volumes, &more);
+	r.volumes = some_volumes(q->pd, &a, m->volume_list->after, PD_LIST_VOLUMES_MAX,
+				 reg_now(&q->pd->reg, NULL), &r.n_volumes, &more);
 	r.more = more;
 	reply.body_case = PAVE__V1__CONTROL__BODY_VOLUME_LIST_REPLY;
 	reply.volume_list_reply = &r;
@@ -532,7 +533,7 @@ void admin_status(struct pd_request *q, const Pave__V1__Control *m)
 	for (const struct verdict_site *s = pd->verdicts.sites; r.sites != NULL && s != NULL;
 	     s = s->hh.next)
 		r.sites[r.n_sites++] = admin_site_info(pd, &a, s, false);
-	r.volumes = some_volumes(pd, &a, "", now, &r.n_volumes, &more);
+	r.volumes = some_volumes(pd, &a, "", PD_STATUS_VOLUMES_MAX, now, &r.n_volumes, &more);
 	r.volumes_more = more;
 	r.permits_issued = pd->permits.issued;
 	r.permits_refused = pd->permits.refused;

@@ -14,7 +14,8 @@
 #include "engine/base/log.h"
 #include "engine/placement/driver.h"
 
-#define SUMMARY_FAILED_MAX 4u /* rules of a verdict in a list of all sites */
+#define SUMMARY_FAILED_MAX   4u	   /* rules of a verdict in a list of all sites, */
+#define SUMMARY_VERDICTS_MAX 1024u /* and of none when there are more verdicts than this */
 
 /* -- what is said of sites -------------------------------------------------------------------- */
 
@@ -55,10 +56,16 @@ Pave__V1__SiteInfo *admin_site_info(struct pd *pd, struct arena *a, const struct
 	struct verdicts *vs = &pd->verdicts;
 	Pave__V1__SiteInfo *m = arena_get(a, sizeof *m);
 	int64_t now = reg_now(&pd->reg, NULL);
+	uint32_t failed_max = FAILED_RULES_MAX;
 	const char *reason = "";
 
 	if (m == NULL)
 		return NULL;
+	/* A list of all must fit into a message. */
+	if (!whole)
+		failed_max = HASH_COUNT(vs->sites) * vs->policy_count <= SUMMARY_VERDICTS_MAX
+				 ? SUMMARY_FAILED_MAX
+				 : 0;
 	pave__v1__site_info__init(m);
 	m->site = arena_text(a, s->name);
 	m->version = site_version(s->doc);
@@ -82,8 +89,7 @@ Pave__V1__SiteInfo *admin_site_info(struct pd *pd, struct arena *a, const struct
 			return NULL;
 		pave__v1__site_policy_verdict__init(p);
 		p->policy = vs->policies[i].name;
-		p->verdict = admin_verdict(pd, a, s->name, p->policy, now,
-					   whole ? FAILED_RULES_MAX : SUMMARY_FAILED_MAX);
+		p->verdict = admin_verdict(pd, a, s->name, p->policy, now, failed_max);
 		m->verdicts[m->n_verdicts++] = p;
 	}
 	return m;

@@ -20,11 +20,12 @@
 #include "engine/placement/verdicts.h"
 #include "net/rpc/rpc.h"
 
-#define PD_REQUESTS_MAX	    64u	  /* of one session, unanswered */
-#define PD_HELLO_TIMEOUT_MS 5000u /* from connecting to Hello */
-#define PD_ERASE_TIMEOUT_MS 120000u
-#define PD_ERASE_RETRY_MS   5000u
-#define PD_LIST_VOLUMES_MAX 4096u /* in one answer */
+#define PD_REQUESTS_MAX	      64u   /* of one session, unanswered */
+#define PD_HELLO_TIMEOUT_MS   5000u /* from connecting to Hello */
+#define PD_ERASE_TIMEOUT_MS   120000u
+#define PD_ERASE_RETRY_MS     5000u
+#define PD_LIST_VOLUMES_MAX   4096u /* in one answer */
+#define PD_STATUS_VOLUMES_MAX 512u
 
 enum pd_role { ROLE_NONE = 0, ROLE_ADMIN = 1, ROLE_HOST = 2, ROLE_NODE = 4 };
 
@@ -89,6 +90,8 @@ struct pd {
 	struct reg_commit background; /* changes that nobody waits for */
 	bool background_busy;
 
+	void (*failed)(int status, void *arg);
+	void *failed_arg;
 	bool stopping;
 	struct reactor_task stop_task;
 	void (*stopped)(void *arg);

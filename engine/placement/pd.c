@@ -421,6 +421,14 @@ static int load_document(const char *key, const void *data, size_t size, void *a
 	return rc == -ENOMEM ? rc : 0;
 }
 
+static void register_broken(struct reg *reg)
+{
+	struct pd *pd = container_of(reg, struct pd, reg);
+
+	if (pd->failed != NULL)
+		pd->failed(reg->broken, pd->failed_arg);
+}
+
 /* -- start and end ---------------------------------------------------------------------------- */
 
 static void pd_free(struct pd *pd)
@@ -478,6 +486,9 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 				       .verdicts = &pd->verdicts,
 				       .key = config->placement_key,
 				       .lifetime_ns = (int64_t)(pd->lifetime_ms * NS_PER_MS)};
+	pd->reg.on_broken = register_broken;
+	pd->failed = config->failed;
+	pd->failed_arg = config->arg;
 	pd->started_at = reg_now(&pd->reg, NULL);
 	pd->permits.lease_serial = (uint64_t)pd->started_at;
 	rc = listen_on(pd, config->listen_address, err);

@@ -45,6 +45,9 @@ struct pd_config {
 	const char *listen_address;
 	uint32_t permit_lifetime_ms; /* 0: PERMIT_LIFETIME_MS; renewal at 3/10 of it */
 	const char *default_policy;  /* NULL: secnumcloud-fr */
+	/* The register cannot be written any more: nothing but a new start helps. May be NULL. */
+	void (*failed)(int status, void *arg);
+	void *arg;
 };
 
 /* Loads the register (blocks), listens. */

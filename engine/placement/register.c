@@ -72,6 +72,8 @@ static void committed(struct kv_op *op, int status)
 			  "cannot be written (%s): the driver answers no more until it "
 			  "is started again",
 			  err_text(status));
+		if (reg->on_broken != NULL)
+			reg->on_broken(reg);
 	}
 	complete(waiters, status);
 	submit_open(&reg->submit);

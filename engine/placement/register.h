@@ -130,6 +130,7 @@ struct reg {
 	struct reg_volume *names;
 	uint32_t volume_count; /* tombstones included */
 	int broken;
+	void (*on_broken)(struct reg *reg); /* once; may be NULL */
 
 	struct kv_batch *open; /* what gathers */
 	struct reg_commit *open_waiters;

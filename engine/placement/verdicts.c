@@ -10,13 +10,20 @@
 
 #define REFUSAL_KEPT_NS ((int64_t)NS_PER_S)
 
+/* Everything is to be judged anew. */
+static void new_epoch(struct verdicts *v)
+{
+	v->epoch++;
+	v->next_change = INT64_MAX;
+}
+
 int verdicts_init(struct verdicts *v, struct trust *trust, struct error *err)
 {
 	const char *const *names = policy_preset_names();
 
 	memset(v, 0, sizeof *v);
 	v->trust = trust;
-	v->epoch = 1;
+	new_epoch(v);
 	for (; *names != NULL; names++) {
 		struct verdict_policy *p = &v->policies[v->policy_count];
 		const char *json = policy_preset(*names);
@@ -103,7 +110,7 @@ int verdicts_add_site(struct verdicts *v, const void *envelope, size_t size, con
 	*ret_name = s->name;
 out:
 	/* A refusal counts too: it may have put a site into quarantine. */
-	v->epoch++;
+	new_epoch(v);
 	site_free(doc);
 	free(kept);
 	return rc;
@@ -127,7 +134,7 @@ int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t si
 	v->revocations = doc;
 	v->revocations_envelope = kept;
 	v->revocations_size = size;
-	v->epoch++;
+	new_epoch(v);
 	return 0;
 }
 
@@ -159,7 +166,7 @@ int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
 	snprintf(v->policies[i].name, sizeof v->policies[i].name, "%s", policy_name(doc));
 	policy_free(v->policies[i].doc);
 	v->policies[i].doc = doc;
-	v->epoch++;
+	new_epoch(v);
 	*ret_name = v->policies[i].name;
 	return 0;
 }
@@ -218,7 +225,8 @@ static void brief(const struct verdict *full, uint64_t epoch, int64_t now,
 {
 	ret->epoch = epoch;
 	ret->eligible = full->eligible;
-	/* A refusal has no end of its own (a certificate may begin later): it is looked at again. */
+	/* A refusal has no end of its own (a certificate may begin later): it is looked at again.
+	 */
 	ret->until = full->eligible ? full->until : now + REFUSAL_KEPT_NS;
 	ret->why[0] = '\0';
 	if (!full->eligible)
@@ -252,21 +260,24 @@ const struct verdict_brief *verdicts_get(struct verdicts *v, const char *site, c
 	}
 	verdicts_full(v, site, policy, now, full);
 	brief(full, v->epoch, now, b);
+	if (b->eligible)
+		v->next_change = MIN(v->next_change, b->until);
 	free(full);
 	return b;
 }
 
-int64_t verdicts_next_change(const struct verdicts *v, int64_t now)
+int64_t verdicts_next_change(struct verdicts *v, int64_t now)
 {
-	int64_t next = INT64_MAX;
-
+	if (v->next_change > now)
+		return v->next_change;
+	v->next_change = INT64_MAX;
 	for (const struct verdict_site *s = v->sites; s != NULL; s = s->hh.next) {
 		if (s->own.epoch == v->epoch && s->own.eligible && s->own.until > now)
-			next = MIN(next, s->own.until);
+			v->next_change = MIN(v->next_change, s->own.until);
 		for (uint32_t i = 0; i < v->policy_count; i++)
 			if (s->under[i].epoch == v->epoch && s->under[i].eligible &&
 			    s->under[i].until > now)
-				next = MIN(next, s->under[i].until);
+				v->next_change = MIN(v->next_change, s->under[i].until);
 	}
-	return next;
+	return v->next_change;
 }

@@ -43,6 +43,7 @@ struct verdict_policy {
 struct verdicts {
 	struct trust *trust;
 	uint64_t epoch;
+	int64_t next_change;	    /* no verdict that was computed in this epoch ends before */
 	struct verdict_site *sites; /* a hash; in the order of their coming */
 	struct verdict_policy policies[VERDICT_POLICIES_MAX];
 	uint32_t policy_count;
@@ -78,6 +79,6 @@ void verdicts_full(struct verdicts *v, const char *site, const char *policy, int
 		   struct verdict *ret);
 
 /* The first moment after now at which some site may lose its eligibility; INT64_MAX: none. */
-int64_t verdicts_next_change(const struct verdicts *v, int64_t now);
+int64_t verdicts_next_change(struct verdicts *v, int64_t now);
 
 #endif

@@ -65,11 +65,25 @@ START_TEST(hello_is_judged)
 }
 END_TEST
 
+static struct rpc_call many[70];
+static uint32_t many_refused, many_done;
+
+static void many_answered(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			  const char *text)
+{
+	(void)call;
+	(void)reply;
+	(void)text;
+	if (status == -E_LIMIT)
+		many_refused++;
+	else if (status == 0)
+		many_done++;
+}
+
 START_TEST(requests_are_bounded)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__VolumeDetach d = PAVE__V1__VOLUME_DETACH__INIT;
-	static struct rpc_call calls[100];
 	struct peer *h;
 
 	rig_three(rig, admin, nodes);
@@ -79,16 +93,78 @@ START_TEST(requests_are_bounded)
 	d.name = (char *)(uintptr_t) "v";
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_DETACH;
 	m.volume_detach = &d;
-	for (size_t i = 0; i < ARRAY_SIZE(calls) - 1; i++) {
-		calls[i].done = NULL;
-		/* They wait for the host; their answers are of no interest. */
-		rpc_notify(&admin->rpc, &m);
+	/* Each waits for the host: 64 may. */
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++) {
+		many[i].done = many_answered;
+		rpc_call_start(&admin->rpc, &many[i], &m, 600000);
 	}
-	start_volume_detach(admin, "v");
 	rig_run_ms(rig, 100);
-	ck_assert(!admin->answered); /* notices take no place */
+	ck_assert_uint_eq(many_refused, 6);
+	ck_assert_uint_eq(many_done, 0);
 	ck_assert_int_eq(ask_detach(h, 1, 1), 0);
-	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(many_done, 64);
+}
+END_TEST
+
+/* Every request, with fields that no honest peer sends: an answer, and nothing else. */
+START_TEST(nonsense)
+{
+	static char strange[5000];
+	const char *texts[] = {"", "v", "../../etc", "\xff\xfe", "a b\n", strange};
+	const uint64_t numbers[] = {0, 1, 4096, UINT64_MAX, 1ull << 40, 1ull << 63};
+	struct peer *peers[3];
+
+	memset(strange, 'x', sizeof strange - 1);
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	peers[0] = admin;
+	peers[1] = nodes[0];
+	peers[2] = peer_new(rig, "host", "h");
+	for (int i = 0; i < 2000; i++) {
+		const char *text = texts[sim_random_below(rig->world, ARRAY_SIZE(texts))];
+		const char *text2 = texts[sim_random_below(rig->world, ARRAY_SIZE(texts))];
+		uint64_t n = numbers[sim_random_below(rig->world, ARRAY_SIZE(numbers))];
+		struct peer *p = peers[sim_random_below(rig->world, 3)];
+
+		switch (sim_random_below(rig->world, 10)) {
+		case 0:
+			ask_lease(p, text, text2, (uint8_t)n, (int64_t)n);
+			break;
+		case 1:
+			ask_create(p, text, n, text2);
+			break;
+		case 2:
+			ask_delete(p, text[0] == 'v' ? "w" : text);
+			break;
+		case 3:
+			ask_volume(p, text);
+			break;
+		case 4:
+			ask_attach(p, text[0] == 'v' ? "w" : text, text2, text);
+			break;
+		case 5:
+			ask_renew(p, n, (generation_t)n);
+			break;
+		case 6:
+			ask_detach(p, n, (generation_t)n);
+			break;
+		case 7:
+			ck_assert_int_ne(ask_site_add(p, text), 0);
+			break;
+		case 8:
+			ck_assert_int_ne(ask_revocations(p, text), 0);
+			break;
+		default:
+			start_volume_detach(p, text[0] == 'v' ? "w" : text);
+			peer_ask_wait(p);
+			break;
+		}
+		ck_assert(p->conn != NULL);
+	}
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->info->generation, 0);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
 }
 END_TEST
 
@@ -260,7 +336,7 @@ START_TEST(policy_is_put)
 	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
 	/* Version 2 allows Ile-de-France only: one site is left. */
 	ck_assert_ptr_nonnull(at);
-	strcpy(json, preset);
+	memcpy(json, preset, strlen(preset) + 1);
 	json[at - preset + 11] = '2';
 	territory = strstr(json, "\"FR\"");
 	ck_assert_ptr_nonnull(territory);
@@ -503,6 +579,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, hello_is_judged);
 	tcase_add_test(t, requests_are_bounded);
+	tcase_add_test(t, nonsense);
 	tcase_add_test(t, lease_needs_evidence);
 	tcase_add_test(t, lease_input);
 	tcase_add_test(t, lease_measures_clocks);

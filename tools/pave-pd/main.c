@@ -26,6 +26,7 @@ struct driver {
 	const char *dir, *root, *key, *key_id, *listen, *policy;
 	uint32_t lifetime_ms;
 	bool insecure, ending;
+	int exit_code;
 	struct reactor *reactor;
 	struct transport *transport;
 	struct trust *trust;
@@ -56,6 +57,15 @@ static void stopped(void *arg)
 
 	d->pd = NULL;
 	log_info("pd", "ended");
+	reactor_stop(d->reactor);
+}
+
+static void register_failed(int status, void *arg)
+{
+	struct driver *d = arg;
+
+	log_error("pd", "ending, because the register cannot be written: %s", err_text(status));
+	d->exit_code = 1;
 	reactor_stop(d->reactor);
 }
 
@@ -126,7 +136,9 @@ static int run(struct driver *d, struct error *err)
 				       .placement_key = d->placement_key,
 				       .listen_address = d->listen,
 				       .permit_lifetime_ms = d->lifetime_ms,
-				       .default_policy = d->policy};
+				       .default_policy = d->policy,
+				       .failed = register_failed,
+				       .arg = d};
 	rc = pd_start(&pd_config, &d->pd, err);
 	if (rc != 0)
 		return rc;
@@ -241,8 +253,10 @@ int main(int argc, char **argv)
 	log_set_name("pave-pd");
 	if (run(&d, &err) != 0) {
 		fprintf(stderr, "pave-pd: %s\n", err.text);
-		return 1; /* what was begun ends with the process, as after a crash */
+		d.exit_code = 1;
 	}
+	if (d.exit_code != 0)
+		return d.exit_code; /* what was begun ends with the process, as after a crash */
 	kv_close(d.kv);
 	transport_destroy(d.transport);
 	signing_key_free(d.placement_key);

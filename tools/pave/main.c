@@ -17,42 +17,51 @@
 
 struct cli cli;
 
-/* clang-format off */
 const struct command commands[] = {
-	{"dev up", "start a whole cluster on this machine, with a demo authority",
-	 "[--dir D] [--sites par,lyo,rbx] [--device-size 8GiB] [--permit-lifetime 10s]\n"
-	 "  On a directory that is there already it starts what is not running, keeps all data, and refreshes the\n"
-	 "  revocation snapshot. D: else --cluster, PAVE_CLUSTER, PAVE_DEV_DIR, or ./pave-dev.\n", cmd_dev_up, false},
-	{"dev down", "stop that cluster; its data stays", "[--dir D]\n", cmd_dev_down, false},
-	{"dev status", "the processes of that cluster", "[--dir D]\n", cmd_dev_status, false},
-	{"volume create", "make a volume",
-	 "NAME --size SIZE [--policy POLICY] [--chunk-size 256MiB]\n", cmd_volume_create, false},
-	{"volume list", "all volumes", "\n", cmd_volume_list, false},
-	{"volume show", "one volume, and whether its sites are eligible", "NAME\n", cmd_volume_show, false},
-	{"volume delete", "delete a volume; its nodes erase their copies", "NAME\n", cmd_volume_delete, false},
-	{"volume map", "every chunk: its nodes, sites, state", "NAME\n", cmd_volume_map, false},
-	{"attach", "serve a volume over NBD",
-	 "NAME --nbd unix:PATH|HOST:PORT [--read-only] [--detach] [--site SITE]\n"
-	 "  --detach: in the background. Another attachment of the volume is fenced.\n", cmd_attach, false},
-	{"detach", "end the attachment of a volume cleanly", "NAME\n", cmd_detach, false},
-	{"site add", "submit a signed site certificate", "FILE\n", cmd_site_add, false},
-	{"site list", "all sites, and which policies they fulfil", "\n", cmd_site_list, false},
-	{"site show", "one site: its certificate, and every rule that it fails", "SITE\n", cmd_site_show, false},
-	{"site revoke", "withdraw a site: signs and submits the next revocation snapshot",
-	 "SITE [--effective-from TIME] [--reason TEXT] [--valid-for 24h] [--key KEYID=FILE]... [--root FILE]\n"
-	 "  In a development cluster key and root are found by themselves.\n", cmd_site_revoke, false},
-	{"site refresh", "sign and submit the next revocation snapshot, with new times",
-	 "[--site SITE=VERSION] [--valid-for 24h] [--key KEYID=FILE]... [--root FILE]\n"
-	 "  --site: puts this version of its certificate in force, and lifts its withdrawals.\n", cmd_site_refresh, false},
-	{"policy put", "submit a signed placement policy", "FILE\n", cmd_policy_put, false},
-	{"policy", "check SITE files under a policy, offline; list, show presets", "", cmd_policy, true},
-	{"evidence", "the authority's tools: keygen, sign, verify, show", "", cmd_evidence, true},
-	{"node list", "all nodes: state, space, eligibility, lag", "\n", cmd_node_list, false},
-	{"status", "the cluster at a glance", "\n", cmd_status, false},
-	{"completion", "completion for a shell", "bash\n  source <(pave completion bash)\n", cmd_completion, false},
-	{NULL, NULL, NULL, NULL, false},
+    {"dev up", "start a whole cluster on this machine, with a demo authority",
+     "[--dir D] [--sites par,lyo,rbx] [--device-size 8GiB] [--permit-lifetime 10s]\n"
+     "  On a directory that is there already it starts what is not running, keeps all data, and "
+     "refreshes the\n"
+     "  revocation snapshot. D: else --cluster, PAVE_CLUSTER, PAVE_DEV_DIR, or ./pave-dev.\n",
+     cmd_dev_up, false},
+    {"dev down", "stop that cluster; its data stays", "[--dir D]\n", cmd_dev_down, false},
+    {"dev status", "the processes of that cluster", "[--dir D]\n", cmd_dev_status, false},
+    {"volume create", "make a volume", "NAME --size SIZE [--policy POLICY] [--chunk-size 256MiB]\n",
+     cmd_volume_create, false},
+    {"volume list", "all volumes", "\n", cmd_volume_list, false},
+    {"volume show", "one volume, and whether its sites are eligible", "NAME\n", cmd_volume_show,
+     false},
+    {"volume delete", "delete a volume; its nodes erase their copies", "NAME\n", cmd_volume_delete,
+     false},
+    {"volume map", "every chunk: its nodes, sites, state", "NAME\n", cmd_volume_map, false},
+    {"attach", "serve a volume over NBD",
+     "NAME --nbd unix:PATH|HOST:PORT [--read-only] [--detach] [--site SITE]\n"
+     "  --detach: in the background. Another attachment of the volume is fenced.\n",
+     cmd_attach, false},
+    {"detach", "end the attachment of a volume cleanly", "NAME\n", cmd_detach, false},
+    {"site add", "submit a signed site certificate", "FILE\n", cmd_site_add, false},
+    {"site list", "all sites, and which policies they fulfil", "\n", cmd_site_list, false},
+    {"site show", "one site: its certificate, and every rule that it fails", "SITE\n",
+     cmd_site_show, false},
+    {"site revoke", "withdraw a site: signs and submits the next revocation snapshot",
+     "SITE [--effective-from TIME] [--reason TEXT] [--valid-for 24h] [--key KEYID=FILE]... [--root "
+     "FILE]\n"
+     "  In a development cluster key and root are found by themselves.\n",
+     cmd_site_revoke, false},
+    {"site refresh", "sign and submit the next revocation snapshot, with new times",
+     "[--site SITE=VERSION] [--valid-for 24h] [--key KEYID=FILE]... [--root FILE]\n"
+     "  --site: puts this version of its certificate in force, and lifts its withdrawals.\n",
+     cmd_site_refresh, false},
+    {"policy put", "submit a signed placement policy", "FILE\n", cmd_policy_put, false},
+    {"policy", "check SITE files under a policy, offline; list, show presets", "", cmd_policy,
+     true},
+    {"evidence", "the authority's tools: keygen, sign, verify, show", "", cmd_evidence, true},
+    {"node list", "all nodes: state, space, eligibility, lag", "\n", cmd_node_list, false},
+    {"status", "the cluster at a glance", "\n", cmd_status, false},
+    {"completion", "completion for a shell", "bash\n  source <(pave completion bash)\n",
+     cmd_completion, false},
+    {NULL, NULL, NULL, NULL, false},
 };
-/* clang-format on */
 
 static const char global_options[] =
     "Everywhere:\n"
@@ -224,8 +233,10 @@ void table_discard(struct table *t)
 static int help(const struct command *c)
 {
 	if (c != NULL) {
-		printf("Usage: pave %s %s  %s\n\n%s", c->name, c->usage, c->summary,
-		       global_options);
+		int first = (int)strcspn(c->usage, "\n");
+
+		printf("Usage: pave %s %.*s\n%s\n%s\n%s", c->name, first, c->usage, c->summary,
+		       c->usage[first] != '\0' ? c->usage + first + 1 : "", global_options);
 		return 0;
 	}
 	printf("Usage: pave COMMAND [ARGUMENT...]\n"
