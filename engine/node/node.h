@@ -14,6 +14,10 @@
  * in, and closed when the lease is withdrawn, the permit no longer names this node, the versions of
  * the site's certificate in permit and lease differ, or a newer generation opens the volume.
  *
+ * A host that opens a volume again under the same generation replaces its earlier session: that one
+ * is closed, and the Open is answered when nothing of it is under way any more, so that what the
+ * host is then told of the store's content stays true.
+ *
  * A session of role "node" (resync: another node fetches from this one) presents the permit of the
  * attachment that asked for it, which must name that node too; it can only read, and fences
  * nothing.

@@ -162,6 +162,56 @@ static int fenced_error(const struct node_session *s, struct error *err)
 			 (unsigned long long)s->volume->id, s->volume->generation, s->generation);
 }
 
+/* What earlier sessions of the same attachment still have under way. The host asks this session
+ * what is here, and relies on the answer; nothing that it sent before may appear afterwards. Writes
+ * of an older generation cannot: the fence is in the log before them, or they are before it. */
+static bool is_quiet(const struct node_session *s)
+{
+	const struct node_session *t;
+	bool quiet = true;
+
+	DL_FOREACH (s->shard->sessions, t)
+		if (t != s && t->volume == s->volume && !t->peer_is_node &&
+		    t->generation == s->generation && (t->inflight > 0 || t->pulls != NULL))
+			quiet = false;
+	return quiet;
+}
+
+static void close_earlier(struct node_session *s)
+{
+	struct node_session *t, *next;
+
+	DL_FOREACH_SAFE (s->shard->sessions, t, next)
+		if (t != s && t->volume == s->volume && !t->peer_is_node &&
+		    t->generation == s->generation)
+			node_session_close(t);
+}
+
+void node_open_resume(struct node_shard *shard, struct node_volume *volume)
+{
+	struct node_session *s, *next;
+
+	DL_FOREACH_SAFE (shard->sessions, s, next) {
+		if (s->volume != volume || !s->open_waiting || !is_quiet(s))
+			continue;
+		s->open_waiting = false;
+		volume->opens_waiting--;
+		if (s->conn != NULL && !s->closing)
+			open_answer(s);
+	}
+}
+
+static void open_when_quiet(struct node_session *s)
+{
+	close_earlier(s);
+	if (is_quiet(s)) {
+		open_answer(s);
+		return;
+	}
+	s->open_waiting = true;
+	s->volume->opens_waiting++;
+}
+
 static void fence_done(struct store_fence_op *op, int status)
 {
 	struct node_session *s = container_of(op, struct node_session, fence);
@@ -173,7 +223,7 @@ static void fence_done(struct store_fence_op *op, int status)
 		return;
 	}
 	if (status == 0 && !s->fenced) {
-		open_answer(s);
+		open_when_quiet(s);
 		return;
 	}
 	if (s->fenced || status == -E_FENCED)
@@ -335,6 +385,7 @@ static void changes_answer(const struct node_changes *job)
 		items[i].block = job->changes[i].block;
 		items[i].block_count = job->changes[i].block_count;
 		items[i].version = job->changes[i].version;
+		items[i].zero = job->changes[i].zero;
 		list[i] = &items[i];
 	}
 	reply.n_changes = count;

@@ -97,6 +97,8 @@ void node_session_destroy(struct node_session *s)
 
 	node_pull_destroy_all(s);
 	node_changes_destroy_all(s);
+	if (s->open_waiting)
+		s->volume->opens_waiting--;
 	if (s->volume != NULL)
 		node_shard_put_volume(shard, s->volume);
 	permit_deinit(&s->permit);
@@ -109,6 +111,8 @@ void node_session_release(struct node_session *s)
 {
 	struct node_shard *shard = s->shard;
 
+	if (s->volume != NULL && s->volume->opens_waiting > 0)
+		node_open_resume(shard, s->volume);
 	if (s->conn != NULL || s->inflight > 0 || s->controls > 0 || s->fencing || s->pulls != NULL)
 		return;
 	node_requests_unreserve(shard, s);

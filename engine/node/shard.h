@@ -50,6 +50,7 @@ struct node_volume {
 	generation_t generation; /* the newest that was opened, or is being opened, here */
 	uint64_t map_version;	 /* the newest of any permit seen */
 	uint32_t session_count;
+	uint32_t opens_waiting; /* sessions with open_waiting */
 };
 
 enum session_state {
@@ -89,6 +90,7 @@ struct node_session {
 
 	struct store_fence_op fence;
 	bool fencing;
+	bool open_waiting;     /* the fence is durable, an earlier session is not quiet yet */
 	uint64_t open_request; /* the request_id of the Open that waits for the fence */
 	struct node_pull *pulls;
 	struct node_changes *changes; /* lists that are being made */
@@ -177,6 +179,9 @@ void node_session_reply_empty(struct node_session *s, uint64_t request_id);
 void node_session_hello(struct node_session *s, uint64_t request_id, const Pave__V1__Hello *hello);
 
 /* -- open.c ----------------------------------------------------------------------------------- */
+
+/* Something of a session of the volume ended: an Open may have waited for it. */
+void node_open_resume(struct node_shard *shard, struct node_volume *volume);
 
 /* rpc.handle of a session. */
 void node_session_handle(struct rpc *rpc, const struct rpc_request *request, void *arg);

@@ -281,18 +281,21 @@ uint32_t store_chunks(struct store *store, volume_id_t volume, chunk_no_t from,
 }
 
 /* Adds a block to the answer. False: it is full. */
-static bool add_change(struct store_changes_op *op, block_no_t block, version_t version)
+static bool add_change(struct store_changes_op *op, block_no_t block,
+		       const struct format_slot *slot)
 {
 	struct store_change *last = op->count > 0 ? &op->changes[op->count - 1] : NULL;
+	const bool zero = !format_slot_has_data(slot);
 
-	if (last != NULL && last->version == version && last->block + last->block_count == block) {
+	if (last != NULL && last->version == slot->version && last->zero == zero &&
+	    last->block + last->block_count == block) {
 		last->block_count++;
 		return true;
 	}
 	if (op->count == MIN(op->max, STORE_CHANGES_MAX))
 		return false;
-	op->changes[op->count++] =
-	    (struct store_change){.block = block, .block_count = 1, .version = version};
+	op->changes[op->count++] = (struct store_change){
+	    .block = block, .block_count = 1, .version = slot->version, .zero = zero};
 	return true;
 }
 
@@ -310,9 +313,9 @@ static void find_changes(const struct index_chunk *chunk, struct store_changes_o
 		}
 		page = index_find_page(chunk, no);
 		for (; page != NULL && block >> PAGE_SHIFT == no; block++) {
-			version_t version = page->slots[block % PAGE_BLOCKS].version;
+			const struct format_slot *slot = &page->slots[block % PAGE_BLOCKS];
 
-			if (version > op->above && !add_change(op, block, version)) {
+			if (slot->version > op->above && !add_change(op, block, slot)) {
 				op->next = block;
 				return;
 			}

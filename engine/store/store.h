@@ -178,6 +178,7 @@ struct store_change {
 	block_no_t block;
 	uint32_t block_count;
 	version_t version; /* of all these blocks */
+	bool zero;	   /* they are zeroes that take no space: zeroed or discarded */
 };
 
 /* The runs of blocks of a chunk whose version is above `above`, in order, from block `from`; done

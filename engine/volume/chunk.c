@@ -188,6 +188,8 @@ void vchunk_serve(struct vchunk *c, vmask_t members)
 			join(c, i);
 	}
 	vchunk_kick(c);
+	if (c->volume->extents != NULL)
+		vextents_run(c->volume);
 }
 
 /* -- a new start ------------------------------------------------------------------------------- */

@@ -78,7 +78,8 @@ struct volume {
 
 	struct vreconcile_engine reconcile;
 	struct vresync_engine resync;
-	struct vrewrite *rewrites; /* VREWRITES_MAX */
+	struct vrewrite *rewrites;   /* VREWRITES_MAX */
+	struct extents_ask *extents; /* questions under way */
 
 	struct volume_open_op *open_op;
 	struct error open_error;
@@ -118,6 +119,10 @@ void volume_replica_away(struct volume *v, struct vreplica *r);
 void volume_event(struct volume *v); /* something that open or close waits for may have happened */
 void volume_room(struct volume *v);  /* a buffer, a write or an operation's place became free */
 struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t chunk);
+
+/* Questions that wait are asked, when that is possible now. */
+void vextents_run(struct volume *v);
+void vextents_deinit(struct volume *v);
 
 /* -- pieces (ops.c) ---------------------------------------------------------------------------- */
 

@@ -195,7 +195,7 @@ static void check_closing(struct volume *v)
 {
 	const bool late = volume_now(v) >= v->close_ns + SEAL_MAX_MS * NS_PER_MS;
 
-	if (v->op_count > 0 || v->done_head != NULL) {
+	if (v->op_count > 0 || v->done_head != NULL || v->extents != NULL) {
 		v->close_ns = volume_now(v);
 		return;
 	}
@@ -220,6 +220,7 @@ static void free_all(struct volume *v)
 	vresync_deinit(v);
 	vreconcile_deinit(v);
 	vrewrite_deinit(v);
+	vextents_deinit(v);
 	FOR_EACH_REPLICA(v, r)
 	{
 		vreplica_deinit(r);
@@ -338,6 +339,8 @@ static void tick_fire(struct reactor_timer *timer)
 		vreconcile_kick(v);
 		vresync_kick(v);
 	}
+	if (v->extents != NULL)
+		vextents_run(v);
 	if (v->state != VOLUME_OPEN || v->ended != 0)
 		volume_event(v);
 }

@@ -168,6 +168,81 @@ START_TEST(checksums_are_computed_once)
 }
 END_TEST
 
+struct asked {
+	struct volume_extents_op op;
+	struct volume_extent extents[8];
+	bool done;
+	int status;
+};
+
+static void extents_done(struct volume_extents_op *op, int status)
+{
+	struct asked *a = container_of(op, struct asked, op);
+
+	a->done = true;
+	a->status = status;
+}
+
+static void ask_extents(struct asked *a, uint64_t block, uint64_t count)
+{
+	*a = (struct asked){0};
+	a->op = (struct volume_extents_op){
+	    .done = extents_done,
+	    .offset = block * BLOCK_SIZE,
+	    .size = count * BLOCK_SIZE,
+	    .extents = a->extents,
+	    .max = ARRAY_SIZE(a->extents),
+	};
+	volume_extents(host->volume, &a->op);
+	ck_assert(!a->done);
+	ck_assert(rig_wait(rig, &a->done, 30000));
+	ck_assert_int_eq(a->status, 0);
+}
+
+static void extent_is(const struct asked *a, uint32_t i, uint64_t blocks, bool allocated)
+{
+	ck_assert_uint_lt(i, a->op.count);
+	ck_assert_uint_eq(a->extents[i].size, blocks * BLOCK_SIZE);
+	ck_assert(a->extents[i].allocated == allocated);
+}
+
+START_TEST(extents_tell_what_takes_space)
+{
+	struct asked a;
+	struct rig_op o;
+
+	ask_extents(&a, 0, RIG_BLOCKS);
+	ck_assert_uint_eq(a.op.count, 1);
+	extent_is(&a, 0, RIG_CHUNK_BLOCKS, false); /* a chunk at a time */
+	ck_assert_int_eq(rig_write(host, 10, 20, 7), 0);
+	ck_assert_int_eq(rig_write(host, 30, 5, 8), 0);
+	rig_start_zero(host, &o, 15, 5, true);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_run_ms(rig, 100);
+	ask_extents(&a, 2, 100);
+	ck_assert_uint_eq(a.op.count, 5);
+	extent_is(&a, 0, 8, false);
+	extent_is(&a, 1, 5, true);
+	extent_is(&a, 2, 5, false);
+	extent_is(&a, 3, 15, true);
+	extent_is(&a, 4, 67, false);
+	/* More runs than one answer has place for. */
+	for (uint32_t i = 0; i < 200; i++)
+		ck_assert_int_eq(rig_write(host, CHUNK1 + 2 * i, 1, 7), 0);
+	rig_run_ms(rig, 100);
+	ask_extents(&a, CHUNK1, 400);
+	ck_assert_uint_eq(a.op.count, 8);
+	extent_is(&a, 0, 1, true);
+	extent_is(&a, 7, 1, false);
+	/* Nobody to ask: allocated, after a while. */
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		fake_crash(&rig->nodes[i]);
+	ask_extents(&a, 100, 100);
+	ck_assert_uint_eq(a.op.count, 1);
+	extent_is(&a, 0, 100, true);
+}
+END_TEST
+
 START_TEST(a_read_only_attachment_does_not_write)
 {
 	struct rig_op o;
@@ -594,6 +669,7 @@ int main(void)
 	tcase_add_test(tc, reads_go_where_the_write_has_been_answered);
 	tcase_add_test(tc, the_newest_of_overlapping_writes_wins_everywhere);
 	tcase_add_test(tc, checksums_are_computed_once);
+	tcase_add_test(tc, extents_tell_what_takes_space);
 	tcase_add_test(tc, a_read_only_attachment_does_not_write);
 	tcase_add_test(tc, a_node_that_returns_gets_what_it_missed);
 	tcase_add_test(tc, a_node_that_was_away_too_long_is_resynced);
