@@ -19,6 +19,7 @@
 #include "engine/placement/driver.h"
 
 #define NONCE_SIZE_MIN 8u
+#define CLOCK_LATE_MAX 2u
 
 enum node_state node_state(const struct reg_node *n, int64_t now)
 {
@@ -204,10 +205,12 @@ static int check_identity(const struct reg *reg, const struct reg_node *n,
 	return 0;
 }
 
-/* The difference as it looks from here holds the time that the request took, which makes a slow
- * network look like a node that lags; the bound is on the safe side, and the node itself measures
- * with the round trip (LeaseReply.wall). */
-static int check_clock(struct pd *pd, const Pave__V1__LeaseRequest *l, int64_t *ret_offset,
+/* The difference as it looks from here is the clocks' difference less the time that the request
+ * took. So a node that looks early is early; one that looks late may only have had a slow road, or
+ * a driver that was busy: it is told to ask again, until that has been so CLOCK_LATE_MAX times
+ * without one quick exchange between. The node itself measures with the round trip as well
+ * (LeaseReply.wall), and takes no lease that its own measure doesn't bear out. */
+static int check_clock(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseRequest *l,
 		       struct error *err)
 {
 	int64_t wall = reactor_wall_ns(pd->reactor);
@@ -215,13 +218,23 @@ static int check_clock(struct pd *pd, const Pave__V1__LeaseRequest *l, int64_t *
 
 	if (__builtin_sub_overflow(l->wall, wall, &offset))
 		offset = l->wall > wall ? INT64_MAX : INT64_MIN;
-	*ret_offset = offset;
-	if (offset <= (int64_t)CLOCK_BOUND_NS && offset >= -(int64_t)CLOCK_BOUND_NS)
+	n->clock_offset_ns = offset;
+	if (offset <= (int64_t)CLOCK_BOUND_NS && offset >= -(int64_t)CLOCK_BOUND_NS) {
+		n->clock_late = 0;
 		return 0;
+	}
+	if (offset < 0 && n->clock_late < CLOCK_LATE_MAX) {
+		n->clock_late++;
+		return error_set(
+		    err, -EAGAIN,
+		    "node %s: its request took too long, or its clock is late, by %lld "
+		    "ms: a quicker exchange will tell",
+		    n->name, -((long long)offset / (long long)NS_PER_MS));
+	}
 	return error_set(err, -E_CLOCK_SKEW,
 			 "node %s: its clock differs from the placement driver's by %+lld ms, the "
 			 "bound is %llu ms: synchronise both",
-			 l->node, (long long)offset / (long long)NS_PER_MS,
+			 n->name, (long long)offset / (long long)NS_PER_MS,
 			 (unsigned long long)(CLOCK_BOUND_NS / NS_PER_MS));
 }
 
@@ -355,7 +368,6 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 	struct pd *pd = q->pd;
 	struct reg_node *n = NULL;
 	struct error err;
-	int64_t offset;
 	bool changed, no_memory;
 
 	q->revocations_version = l->revocations_version;
@@ -374,11 +386,13 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 	}
 	bind_session(q->session, n);
 	n->last_seen = reg_now(&pd->reg, NULL);
-	if (check_clock(pd, l, &offset, &err) != 0) {
-		n->clock_offset_ns = offset;
-		goto refused;
+	if (check_clock(pd, n, l, &err) != 0) {
+		if (err.code != -EAGAIN)
+			goto refused;
+		log_info("pd", "%s", err.text); /* what it holds, it keeps meanwhile */
+		request_fail(q, &err);
+		return;
 	}
-	n->clock_offset_ns = offset;
 	changed = note_node(n, l, &no_memory);
 	if (no_memory) {
 		error_set(&err, -ENOMEM, "node %s: no memory for its addresses", n->name);

@@ -56,7 +56,8 @@ struct reg_node {
 	char reason[256];
 	int64_t lease_until;
 	int64_t clock_offset_ns;
-	bool erasing; /* an Erase is in flight */
+	uint32_t clock_late; /* requests in a row that came, or were written, too late */
+	bool erasing;	     /* an Erase is in flight */
 	UT_hash_handle hh;
 };
 

@@ -220,10 +220,16 @@ START_TEST(lease_measures_clocks)
 	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
 	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 700 * ms), -E_CLOCK_SKEW);
 	ck_assert_ptr_nonnull(strstr(n->text, "500 ms"));
-	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, -700 * ms), -E_CLOCK_SKEW);
 	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 400 * ms), 0);
 	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, -400 * ms), 0);
-	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, INT64_MIN / 2), -E_CLOCK_SKEW);
+	/* Late: it may have been the road, but not three times. */
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, -700 * ms), -EAGAIN);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, -700 * ms), -EAGAIN);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, INT64_MIN / 2), -EAGAIN);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, -700 * ms), -E_CLOCK_SKEW);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, -700 * ms), -E_CLOCK_SKEW);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), 0);
 	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, INT64_MAX / 4), -E_CLOCK_SKEW);
 }
 END_TEST
