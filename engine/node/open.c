@@ -187,6 +187,21 @@ static void close_earlier(struct node_session *s)
 			node_session_close(t);
 }
 
+/* The last step of an Open: it may have been fenced, or its host have gone, while it waited. */
+static void open_go_on(struct node_session *s)
+{
+	struct error err;
+
+	if (s->conn == NULL || s->closing)
+		return;
+	if (s->fenced) {
+		fenced_error(s, &err);
+		open_refuse(s, s->open_request, &err);
+	} else {
+		open_answer(s);
+	}
+}
+
 void node_open_resume(struct node_shard *shard, struct node_volume *volume)
 {
 	struct node_session *s, *next;
@@ -196,8 +211,7 @@ void node_open_resume(struct node_shard *shard, struct node_volume *volume)
 			continue;
 		s->open_waiting = false;
 		volume->opens_waiting--;
-		if (s->conn != NULL && !s->closing)
-			open_answer(s);
+		open_go_on(s);
 	}
 }
 
@@ -276,7 +290,10 @@ static void handle_open(struct node_session *s, uint64_t request_id, const Pave_
 		s->open_request = request_id;
 		s->generation = s->permit.generation;
 		s->chunk_blocks = (uint32_t)(chunk_size / BLOCK_SIZE);
-		s->read_only = open->read_only || s->permit.read_only;
+		/* A read-only permit alone does not make the session so: its host may have to
+		 * settle what an earlier one left undecided, by writing again what is here. What
+		 * the guest would write it refuses itself. */
+		s->read_only = open->read_only;
 		rc = open_check(s, &err);
 	}
 	if (rc != 0) {

@@ -143,7 +143,7 @@ static void take_news(struct vattach *a, const Pave__V1__Signed *signed_permit, 
 	struct volume *v = a->volume;
 	struct error err = {0};
 
-	if (a->state != VATTACH_ATTACHED)
+	if (a->state != VATTACH_ATTACHED || v->ended != 0)
 		return;
 	if (signed_permit == NULL) {
 		log_warn("volume", "%s: no permit: %s", v->config.name, text);

@@ -276,6 +276,7 @@ static void tell_gone(struct volume *v)
 static void check_ended(struct volume *v)
 {
 	const bool told = v->ended_told;
+	struct vreplica *r;
 
 	if (v->state < VOLUME_OPEN) {
 		stop(v);
@@ -287,6 +288,8 @@ static void check_ended(struct volume *v)
 	vresync_stop(v);
 	vrewrite_stop(v);
 	vreconcile_stop(v);
+	FOR_EACH_REPLICA(v, r)
+	vreplica_stop(r);
 	volume_ops_end(v, v->ended);
 	if (v->state == VOLUME_OPEN && v->config.ended != NULL)
 		v->config.ended(v->ended, v->config.arg);

@@ -193,6 +193,41 @@ START_TEST(test_inflight)
 }
 END_TEST
 
+/* One session's many reads do not keep another's waiting. */
+START_TEST(test_sessions_take_turns)
+{
+	static struct peer_request *many[500];
+	struct peer_permit p;
+	struct peer_request *q;
+
+	rig_open(rig, &host, 0, 1);
+	rig_host(rig, &other, 0);
+	p = rig_permit(rig, 1, 1);
+	p.volume = RIG_VOLUME + 1;
+	ck_assert_int_eq(rig_try_open(&other, &p), 0);
+	sim_disk_set_slowness(rig->nodes[0].sim_disk, 100);
+	ck_assert_int_eq(peer_host_write(&host, 1, 0, 256, v(1, 1), data), 0);
+	for (uint32_t i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = peer_host_send(
+		    &host, (struct frame){.op = FRAME_READ, .chunk = 1, .block_count = 256}, NULL,
+		    false);
+	for (uint32_t i = 0; i < 200; i++)
+		ck_assert(sim_step(rig->world));
+	q = peer_host_send(&other, (struct frame){.op = FRAME_READ, .chunk = 1, .block_count = 256},
+			   NULL, false);
+	ck_assert(peer_host_wait(&other, q));
+	ck_assert_int_eq(q->status, 0);
+	peer_request_free(q);
+	ck_assert(!many[ARRAY_SIZE(many) - 1]->done);
+	for (uint32_t i = 0; i < ARRAY_SIZE(many); i++) {
+		ck_assert(peer_host_wait(&host, many[i]));
+		ck_assert_int_eq(many[i]->status, 0);
+		peer_request_free(many[i]);
+	}
+	ck_assert_uint_le(stats_of(0).memory_bytes, 2 * NODE_TX_SESSION_MAX);
+}
+END_TEST
+
 /* -- refused ---------------------------------------------------------------------------------- */
 
 START_TEST(test_no_volume_open)
@@ -392,6 +427,45 @@ START_TEST(test_fencing)
 }
 END_TEST
 
+/* A host that has lost its connection opens anew, and asks what is there: what it sent before has
+ * been carried out by then, or never will be. */
+START_TEST(test_reopen_waits_for_what_is_under_way)
+{
+	for (uint32_t steps = 0; steps < 40; steps++) {
+		struct peer_request *q[20];
+		struct peer_permit p;
+		struct store_stats before, after;
+
+		rig_open(rig, &host, 0, 1 + steps);
+		sim_disk_set_slowness(rig->nodes[0].sim_disk, 1000);
+		for (uint32_t i = 0; i < 20; i++)
+			q[i] = peer_host_send(&host,
+					      (struct frame){.op = FRAME_WRITE,
+							     .chunk = 1,
+							     .block = 100 * i,
+							     .block_count = 1 + 99 * (i % 2),
+							     .version = v(1 + steps, i + 1)},
+					      data, false);
+		for (uint32_t i = 0; i < 4 * steps; i++)
+			ck_assert(sim_step(rig->world));
+		rig_host(rig, &other, 0);
+		p = rig_permit(rig, 1 + steps, 2);
+		ck_assert_int_eq(rig_try_open(&other, &p), 0);
+		store_get_stats(rig->nodes[0].store, &before);
+		sim_disk_set_slowness(rig->nodes[0].sim_disk, 1);
+		for (uint32_t i = 0; i < 20; i++) {
+			peer_host_wait(&host, q[i]);
+			peer_request_free(q[i]);
+		}
+		rig_run_ms(rig, 1000);
+		store_get_stats(rig->nodes[0].store, &after);
+		ck_assert_uint_eq(before.blocks_written, after.blocks_written);
+		peer_host_close(&host);
+		peer_host_close(&other);
+	}
+}
+END_TEST
+
 START_TEST(test_bad_crc)
 {
 	static const uint32_t counts[] = {1, 4, 8, 256};
@@ -445,7 +519,7 @@ START_TEST(test_read_only)
 
 	rig_host(rig, &host, 0);
 	p = rig_permit(rig, 1, 1);
-	p.read_only = true;
+	host.read_only = true;
 	ck_assert_int_eq(rig_try_open(&host, &p), 0);
 	expect_refused(&host, 1, -EROFS);
 	ck_assert_int_eq(peer_host_watermark(&host, 1, v(1, 1)), -EROFS);
@@ -535,6 +609,7 @@ static Suite *suite(void)
 	tcase_add_test(served, test_holes_zeroes_and_discard);
 	tcase_add_test(served, test_chunks_and_changes);
 	tcase_add_test(served, test_inflight);
+	tcase_add_test(served, test_sessions_take_turns);
 	tcase_set_timeout(served, 60);
 	suite_add_tcase(s, served);
 	tcase_add_checked_fixture(refused, setup, teardown);
@@ -546,6 +621,7 @@ static Suite *suite(void)
 	tcase_add_test(refused, test_certificate_versions_differ);
 	tcase_add_test(refused, test_forged_permits);
 	tcase_add_test(refused, test_fencing);
+	tcase_add_test(refused, test_reopen_waits_for_what_is_under_way);
 	tcase_add_test(refused, test_bad_crc);
 	tcase_add_test(refused, test_out_of_the_chunk);
 	tcase_add_test(refused, test_read_only);

@@ -423,6 +423,7 @@ int peer_host_open(struct peer_host *h, Pave__V1__Signed *permit, uint64_t chunk
 
 	open.permit = permit;
 	open.chunk_size = chunk_size;
+	open.read_only = h->read_only;
 	message.body_case = PAVE__V1__CONTROL__BODY_OPEN;
 	message.open = &open;
 	return peer_host_ask(h, &message);

@@ -96,6 +96,7 @@ struct peer_request {
 };
 
 struct peer_host {
+	bool read_only; /* what its Open asks for */
 	struct reactor *reactor;
 	struct transport *transport;
 	struct peers_wait wait;

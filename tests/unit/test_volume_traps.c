@@ -428,6 +428,27 @@ START_TEST(the_phantom_loses_by_the_seal)
 }
 END_TEST
 
+/* A read-only attachment settles what it finds undecided, like any other; its guest writes nothing.
+ */
+START_TEST(a_read_only_attachment_settles_too)
+{
+	uint32_t first, stamp;
+
+	make_phantom();
+	host->read_only = true;
+	fake_start(&rig->nodes[2]);
+	rig_open(host);
+	ck_assert_int_eq(rig_read(host, 2, 1, &first), 0);
+	rig_run_ms(rig, 3000);
+	rig_must_agree(rig);
+	rig_crash_host(host);
+	fake_crash(&rig->nodes[2]);
+	rig_open(host);
+	ck_assert_int_eq(rig_read(host, 2, 1, &stamp), 0);
+	ck_assert_uint_eq(stamp, first);
+}
+END_TEST
+
 /* If the newer attachment meets it before it has served anything, it may win as well; but then for
  * everybody, and for good. */
 START_TEST(an_undecided_write_that_is_found_in_time_stays)
@@ -502,6 +523,7 @@ int main(void)
 	tcase_add_test(tc, read_then_unread_by_a_failed_write);
 	tcase_add_test(tc, the_phantom_loses_by_resync);
 	tcase_add_test(tc, the_phantom_loses_by_the_seal);
+	tcase_add_test(tc, a_read_only_attachment_settles_too);
 	tcase_add_test(tc, an_undecided_write_that_is_found_in_time_stays);
 	tcase_add_test(tc, folded_versions_do_not_lose_a_neighbour);
 	suite_add_tcase(s, tc);
