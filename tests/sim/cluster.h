@@ -107,7 +107,7 @@ struct cluster {
 	char failure[4000];
 	struct {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
-		    io_crashes, rot, contests, attaches, fenced, ops, op_errors;
+		    io_crashes, rot, contests, strands, attaches, fenced, ops, op_errors;
 	} stats;
 };
 

@@ -18,6 +18,9 @@
 #define CLOCK_OK_NS	  (200 * (int64_t)NS_PER_MS)
 #define WITHDRAW_MAX_NS	  (20 * NS_PER_S)
 #define CONTEST_MAX_NS	  (6 * NS_PER_S)
+#define SILENCE_MAX_NS	  (2 * NS_PER_S)
+#define STRAND_MAX_NS	  (300 * NS_PER_MS)
+#define STRAND_AWAY_NS	  (9 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
 #define SNAPSHOT_LONG_NS  (43200 * (int64_t)NS_PER_S)
 #define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
@@ -41,14 +44,21 @@ static void run_ending(void *arg)
 	free(e);
 }
 
-static void end_later(struct cluster *c, struct machine *a, struct machine *b, uint32_t site,
-		      uint64_t max_ns, void (*end)(struct ending *e))
+static struct ending *ending_create(struct cluster *c, struct machine *a, struct machine *b,
+				    uint32_t site, void (*end)(struct ending *e))
 {
 	struct ending *e = calloc(1, sizeof(*e));
 
 	INVARIANT(e != NULL);
 	*e = (struct ending){.cluster = c, .a = a, .b = b, .site = site, .end = end};
-	sim_schedule(c->world, NULL, sim_random_below(c->world, max_ns), run_ending, e);
+	return e;
+}
+
+static void end_later(struct cluster *c, struct machine *a, struct machine *b, uint32_t site,
+		      uint64_t max_ns, void (*end)(struct ending *e))
+{
+	sim_schedule(c->world, NULL, sim_random_below(c->world, max_ns), run_ending,
+		     ending_create(c, a, b, site, end));
 }
 
 /* Not the administrator. */
@@ -217,31 +227,115 @@ static void kill_it(struct ending *e)
 				  sim_chance(e->cluster->world, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
-/* The other host attaches while the driver cannot tell the one that has the volume; maybe a node
- * doesn't hear the new one, or restarts in the middle of it. */
+static struct machine *attached_host(struct cluster *c)
+{
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		if (c->hosts[h]->guest->phase == GUEST_ATTACHED)
+			return c->hosts[h];
+	return NULL;
+}
+
+/* One direction, or back, for some time. */
+static void cut_for(struct cluster *c, struct machine *from, struct machine *to, uint64_t max_ns)
+{
+	sim_net_cut(from->process, to->process, true);
+	end_later(c, from, to, 0, max_ns, end_cut);
+}
+
+/* The old host hears nothing for a moment, in which nodes restart: their fence must hold. */
+static void contest_in_silence(struct cluster *c, struct machine *old)
+{
+	for (uint32_t n = 0; n < CLUSTER_NODES; n++) {
+		cut_for(c, c->nodes[n], old, SILENCE_MAX_NS);
+		cut_for(c, old, c->nodes[n], SILENCE_MAX_NS);
+		if (sim_chance(c->world, 2, 3))
+			end_later(c, c->nodes[n], NULL, 0, SILENCE_MAX_NS, kill_it);
+	}
+}
+
+/* A node doesn't hear the new host; others may restart. */
+static void contest_with_deaf_node(struct cluster *c, struct machine *new)
+{
+	cut_for(c, new, any_node(c), CONTEST_MAX_NS);
+	if (sim_chance(c->world, 1, 2))
+		end_later(c, any_node(c), NULL, 0, CONTEST_MAX_NS, kill_it);
+}
+
+/* The other host attaches while the driver cannot tell the one that has the volume. */
 static void contest(struct cluster *c)
 {
-	struct machine *old = NULL, *new = NULL, *deaf = any_node(c);
+	struct machine *old = attached_host(c), *new;
 
-	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++) {
-		if (c->hosts[h]->guest->phase == GUEST_ATTACHED)
-			old = c->hosts[h];
-		else
-			new = c->hosts[h];
-	}
-	if (old == NULL || new == NULL || !guest_attach_now(new->guest))
+	new = old == c->hosts[0] ? c->hosts[1] : c->hosts[0];
+	if (old == NULL || !guest_attach_now(new->guest))
 		return;
 	c->stats.contests++;
 	sim_trace(c->world, NULL, "contest: %s against %s", new->process->name, old->process->name);
-	sim_net_cut(c->pd->process, old->process, true);
-	end_later(c, c->pd, old, 0, CUT_MAX_NS, end_cut);
-	if (sim_chance(c->world, 1, 2)) {
-		sim_net_cut(new->process, deaf->process, true);
-		end_later(c, new, deaf, 0, CONTEST_MAX_NS, end_cut);
-	}
-	for (unsigned i = 0; i < 2; i++)
-		if (sim_chance(c->world, 1, 2))
-			end_later(c, any_node(c), NULL, 0, CONTEST_MAX_NS, kill_it);
+	cut_for(c, c->pd, old, CUT_MAX_NS);
+	if (sim_chance(c->world, 1, 2))
+		contest_in_silence(c, old);
+	else
+		contest_with_deaf_node(c, new);
+}
+
+/* -- a stranded write, in three acts --------------------------------------------------------- */
+
+static void end_strand(struct ending *e)
+{
+	sim_net_isolate(e->a->process, false);
+}
+
+/* Act 3: the node that holds it is back, another is away, and the volume is attached anew. */
+static void strand_return(struct ending *e)
+{
+	struct cluster *c = e->cluster;
+
+	if (over(c))
+		return;
+	sim_net_isolate(e->a->process, false);
+	if (sim_chance(c->world, 1, 2))
+		return;
+	sim_trace(c->world, NULL, "strand: %s is back, %s away", e->a->process->name,
+		  e->b->process->name);
+	sim_net_isolate(e->b->process, true);
+	end_later(c, e->b, NULL, 0, STRAND_AWAY_NS, end_strand);
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		sim_process_crash(c->hosts[h]->process, SIM_KILL);
+}
+
+/* Act 2: the host dies, and the only node that got its last writes is away for long. */
+static void strand_crash(struct ending *e)
+{
+	struct cluster *c = e->cluster;
+	struct machine *host = attached_host(c), *other;
+
+	if (over(c))
+		return;
+	do
+		other = any_node(c);
+	while (other == e->a);
+	sim_net_isolate(e->a->process, true);
+	if (host != NULL)
+		sim_process_crash(host->process, SIM_KILL);
+	sim_schedule(c->world, NULL, STRAND_AWAY_NS, run_ending,
+		     ending_create(c, e->a, other, 0, strand_return));
+}
+
+/* Act 1: for a moment the writes of the host get to one node only. */
+static void strand(struct cluster *c)
+{
+	struct machine *host = attached_host(c), *node = any_node(c);
+
+	if (host == NULL)
+		return;
+	c->stats.strands++;
+	sim_trace(c->world, NULL, "strand: what %s writes gets to %s only", host->process->name,
+		  node->process->name);
+	for (uint32_t n = 0; n < CLUSTER_NODES; n++)
+		if (c->nodes[n] != node)
+			cut_for(c, host, c->nodes[n], STRAND_MAX_NS);
+	sim_schedule(c->world, NULL, STRAND_MAX_NS, run_ending,
+		     ending_create(c, node, NULL, 0, strand_crash));
 }
 
 /* Bit rot in a block of data, always of the same node: two copies of everything stay good. */
@@ -307,6 +401,7 @@ static const struct kind kinds[] = {
     {withdraw_one, 6},
     {rot, 8},
     {contest, 15},
+    {strand, 15},
 };
 
 static uint32_t used(const struct cluster *c, size_t kind)

@@ -12,7 +12,6 @@
 #include "engine/evidence/permit.h"
 #include "engine/node/shard.h"
 #include "engine/store/store.h"
-#include "engine/volume/chunk.h"
 #include "engine/volume/plan.h"
 #include "engine/volume/write.h"
 #include "tests/sim/process.h"
@@ -27,7 +26,7 @@ static const char *const names[MUTANTS] = {
     [MUTANT_EARLY_SERVE] = "early-serve",
     [MUTANT_UNANSWERED_READ] = "unanswered-read",
     [MUTANT_UNDECIDED_READ] = "undecided-read",
-    [MUTANT_STALE_CURRENT] = "stale-current",
+    [MUTANT_PULL_SKIPPED] = "pull-skipped",
     [MUTANT_PHANTOM_KEPT] = "phantom-kept",
     [MUTANT_UNSEALED] = "unsealed",
     [MUTANT_CRC_UNCHECKED] = "crc-unchecked",
@@ -176,14 +175,6 @@ struct vwrite_overlap __wrap_vwrite_overlaps(const struct vchunk *c, block_no_t 
 	return o;
 }
 
-void __real_vchunk_slot_behind(struct vchunk *c, uint32_t slot);
-void __wrap_vchunk_slot_behind(struct vchunk *c, uint32_t slot);
-void __wrap_vchunk_slot_behind(struct vchunk *c, uint32_t slot)
-{
-	if (active != MUTANT_STALE_CURRENT)
-		__real_vchunk_slot_behind(c, slot);
-}
-
 int __real_vplan_phantoms(const struct vplan_list *theirs, const struct vplan_list *ours,
 			  version_t limit, uint32_t chunk_blocks, struct vplan_copies *ret_phantoms,
 			  bool *ret_pull);
@@ -200,6 +191,8 @@ int __wrap_vplan_phantoms(const struct vplan_list *theirs, const struct vplan_li
 		ret_phantoms->count = 0;
 		ret_phantoms->block_count = 0;
 	}
+	if (rc == 0 && active == MUTANT_PULL_SKIPPED)
+		*ret_pull = false;
 	return rc;
 }
 

@@ -11,7 +11,7 @@ enum mutant {
 	MUTANT_EARLY_SERVE,	   /* a newer attachment serves while the older permit may live */
 	MUTANT_UNANSWERED_READ,	   /* a read goes to a replica that hasn't answered a write */
 	MUTANT_UNDECIDED_READ,	   /* a read doesn't wait for the majority of a write in flight */
-	MUTANT_STALE_CURRENT,	   /* a replica that missed writes goes on counting as current */
+	MUTANT_PULL_SKIPPED,	   /* resync doesn't fetch what the returning replica missed */
 	MUTANT_PHANTOM_KEPT,	   /* resync leaves what only the returning replica holds */
 	MUTANT_UNSEALED,	   /* a watermark is answered, and not kept */
 	MUTANT_CRC_UNCHECKED,	   /* checksums always match */

@@ -130,12 +130,13 @@ static void print_stats(const struct cluster *c)
 /* The cluster of an assertion that fails: so that its timeline can be shown. */
 static struct cluster *running;
 
-static void on_abort(int signal_number)
+static void on_signal(int signal_number)
 {
-	(void)signal_number;
 	if (running != NULL) {
-		fprintf(stderr, "seed %lu (commit " SIM_COMMIT ") aborted at %lu.%09lu s\n",
-			running->world->seed, running->world->now_ns / (uint64_t)NS_PER_S,
+		fprintf(stderr,
+			"seed %lu (commit " SIM_COMMIT ") ended by signal %d at %lu.%09lu s\n",
+			running->world->seed, signal_number,
+			running->world->now_ns / (uint64_t)NS_PER_S,
 			running->world->now_ns % (uint64_t)NS_PER_S);
 		sim_trace_print(running->world, stderr, TRACE_ON_FAILURE);
 	}
@@ -147,7 +148,12 @@ static bool run_seed(uint64_t seed, const struct options *o)
 	struct cluster *c;
 	bool ok;
 
-	signal(SIGABRT, on_abort);
+	/* The sanitizers have a better story to tell of the others. */
+	signal(SIGABRT, on_signal);
+#ifndef __SANITIZE_ADDRESS__
+	signal(SIGSEGV, on_signal);
+	signal(SIGBUS, on_signal);
+#endif
 	mutant_set(o->mutant);
 	if (cluster_create(seed, o->trace ? stderr : NULL, &c)) {
 		running = c;
