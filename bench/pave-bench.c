@@ -31,7 +31,7 @@ struct bench {
 	const char *volume_name, *rw, *site;
 	uint64_t size, range;
 	unsigned depth, seconds;
-	bool fill, verify, json, insecure;
+	bool fill, verify, hold, json, insecure;
 	int exit_code;
 	struct reactor *reactor;
 	struct transport *transport;
@@ -61,6 +61,8 @@ static const char usage[] =
     "  --range SIZE      part of the volume that is used, from its start (default: all)\n"
     "  --fill            write the range once before\n"
     "  --verify          check every read, and read the range back afterwards\n"
+    "  --hold            say \"held\" on stderr before and after the measurement, and wait for a\n"
+    "                    line on stdin: for tools that count in between\n"
     "  --site SITE       where this host stands\n"
     "  --json            the result as JSON on stdout\n"
     "  --insecure, --log-level LEVEL, --version, --help\n";
@@ -103,6 +105,20 @@ static void show_progress(struct reactor_timer *t)
 
 /* -- phases ---------------------------------------------------------------------------------- */
 
+/* Whoever started this reads its counters meanwhile. The end of stdin lets it go on, too. */
+static void hold(struct bench *b)
+{
+	int c;
+
+	if (!b->hold)
+		return;
+	fputs("held\n", stderr);
+	do
+		c = getchar();
+	while (c != '\n' && c != EOF);
+	reactor_refresh(b->reactor);
+}
+
 static void load_done(void *arg)
 {
 	struct bench *b = arg;
@@ -112,6 +128,7 @@ static void load_done(void *arg)
 	int error = r->first_error;
 
 	if (b->phase == RUNNING) {
+		hold(b);
 		cluster_usage_read(b->cluster.dir, &b->after);
 		reactor_get_stats(b->reactor, &b->reactor_after);
 		volume_get_stats(b->volume, &b->volume_after);
@@ -168,6 +185,7 @@ static void start_run(struct bench *b)
 	cluster_usage_read(b->cluster.dir, &b->before);
 	reactor_get_stats(b->reactor, &b->reactor_before);
 	volume_get_stats(b->volume, &b->volume_before);
+	hold(b);
 	start_load(b, random, read_percent, b->size, b->seconds * NS_PER_S);
 }
 
@@ -400,6 +418,9 @@ static bool option(struct bench *b, int c, const char *arg, struct error *err)
 	case 'y':
 		b->verify = true;
 		return true;
+	case 'H':
+		b->hold = true;
+		return true;
 	case 'j':
 		b->json = true;
 		return true;
@@ -426,6 +447,7 @@ static int parse(struct bench *b, int argc, char **argv)
 	    {"site", required_argument, NULL, 'S'},
 	    {"fill", no_argument, NULL, 'f'},
 	    {"verify", no_argument, NULL, 'y'},
+	    {"hold", no_argument, NULL, 'H'},
 	    {"json", no_argument, NULL, 'j'},
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"log-level", required_argument, NULL, 'l'},
