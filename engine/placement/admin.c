@@ -47,7 +47,7 @@ static const char *volume_state(struct pd *pd, const struct reg_volume *v, int64
 {
 	if (!v->attachment.live)
 		return "detached";
-	if (!host_is_attached(v, now))
+	if (reg_attachment_end(&pd->reg, v, now) == 0)
 		return "lapsed";
 	return is_frozen(pd, v, now) ? "frozen" : "attached";
 }
@@ -464,6 +464,7 @@ void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m)
 	struct reg_volume *v = reg_volume_find(&pd->reg, m->volume_delete->name);
 	struct error err;
 	int64_t now = reg_now(&pd->reg, NULL);
+	int64_t end;
 	char until[40];
 
 	if (v == NULL) {
@@ -471,13 +472,11 @@ void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m)
 		     m->volume_delete->name);
 		return;
 	}
-	if (host_is_attached(v, now) || reg_volume_older_bound(v, now) != 0) {
+	end = MAX(reg_attachment_end(&pd->reg, v, now), reg_volume_older_end(&pd->reg, v, now));
+	if (end != 0) {
 		error_set(&err, -E_IN_USE,
 			  "volume %s is attached by %s, until %s at least: pave detach %s", v->name,
-			  v->attachment.holder,
-			  text_time(MAX(v->attachment.bound, reg_volume_older_bound(v, now)), until,
-				    sizeof until),
-			  v->name);
+			  v->attachment.holder, text_time(end, until, sizeof until), v->name);
 		request_fail(q, &err);
 		return;
 	}

@@ -138,8 +138,6 @@ void host_session_closed(struct pd *pd, struct pd_session *s);
 /* A newer permit for the holder, if it is connected; or why there is none. */
 void host_push_permit(struct pd *pd, struct reg_volume *v);
 void host_parked_timer(struct reactor_timer *t);
-/* Whether somebody may still write: attached, and the permit not run out. */
-bool host_is_attached(const struct reg_volume *v, int64_t now);
 
 /* Messages of the map, in the arena. */
 Pave__V1__MapNode **host_map_nodes(struct arena *a, const struct reg_volume *v);

@@ -28,11 +28,6 @@
 
 #define DETACH_GRACE_LIFETIMES 2u
 
-bool host_is_attached(const struct reg_volume *v, int64_t now)
-{
-	return v->attachment.live && v->attachment.bound > now;
-}
-
 void host_session_closed(struct pd *pd, struct pd_session *s)
 {
 	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
@@ -144,14 +139,14 @@ static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_vol
 }
 
 /* The newer attachment is in force: the older gets no permit from now on. */
-static void take_over(struct reg_volume *v, int64_t now, const char *by)
+static void take_over(struct pd *pd, struct reg_volume *v, const char *by)
 {
 	struct reg_attachment *a = &v->attachment;
 	struct error err;
 
-	if (!host_is_attached(v, now))
+	if (reg_attachment_end(&pd->reg, v, reg_now(&pd->reg, NULL)) == 0)
 		return;
-	reg_volume_add_older(v, a->generation, a->bound);
+	reg_volume_add_older(v);
 	log_info("pd", "volume %s: %s takes over from %s (generation %u)", v->name, by, a->holder,
 		 a->generation);
 	if (v->holder == NULL)
@@ -252,7 +247,7 @@ void host_attach(struct pd_request *q, const Pave__V1__Control *m)
 		request_fail(q, &err);
 		return;
 	}
-	take_over(v, reg_now(&pd->reg, NULL), a->holder);
+	take_over(pd, v, a->holder);
 	v->generation++;
 	now_held = &v->attachment;
 	*now_held = (struct reg_attachment){
@@ -401,10 +396,12 @@ static void check_parked(struct pd *pd)
 
 	DL_FOREACH_SAFE (pd->parked, q, next) {
 		struct reg_volume *v = reg_volume_by_id(&pd->reg, q->volume);
+		int64_t end = 0;
 
-		if (v != NULL && !v->deleted && v->generation == q->generation &&
-		    host_is_attached(v, now)) {
-			wait = MIN(wait, v->attachment.bound - now);
+		if (v != NULL && !v->deleted && v->generation == q->generation)
+			end = reg_attachment_end(&pd->reg, v, now);
+		if (end != 0) {
+			wait = MIN(wait, end - now);
 			continue;
 		}
 		if (v != NULL && v->generation == q->generation && v->attachment.live)
@@ -475,7 +472,7 @@ void host_volume_detach(struct pd_request *q, const Pave__V1__Control *m)
 	}
 	q->volume = v->id;
 	q->generation = v->generation;
-	if (host_is_attached(v, now)) {
+	if (reg_attachment_end(&pd->reg, v, now) != 0) {
 		if (v->holder != NULL)
 			notify_detach(v->holder, v);
 		if (v->detach_deadline_ns == 0)

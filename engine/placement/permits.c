@@ -120,6 +120,7 @@ int permits_reserve(struct permits *p, struct reg_volume *v, int64_t *ret_bound,
 	if (rc != 0)
 		return rc;
 	v->attachment.bound = MAX(v->attachment.bound, now + p->lifetime_ns);
+	v->attachment.boot_ns = reactor_now_ns(p->reg->reactor) + (uint64_t)p->lifetime_ns;
 	v->attachment.serial++;
 	reg_save_volume(p->reg, v);
 	*ret_bound = v->attachment.bound;
@@ -188,7 +189,7 @@ static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 	m.n_nodes = fill_nodes(p, v, now, from, nodes, list);
 	m.nodes = list;
 	m.issued_at = now;
-	m.serve_after = reg_volume_older_bound(v, now);
+	m.serve_after = reg_volume_older_end(p->reg, v, now);
 	m.read_only = a->read_only;
 	return permit_make(&m, p->key, ret, err);
 }

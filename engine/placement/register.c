@@ -277,17 +277,36 @@ void reg_volume_forget(struct reg *reg, struct reg_volume *v)
 	reg_volume_free(v);
 }
 
-void reg_volume_add_older(struct reg_volume *v, generation_t generation, int64_t bound)
+static int64_t end_of(const struct reg *reg, int64_t bound, uint64_t boot_ns, int64_t now)
 {
+	uint64_t boot_now = reactor_now_ns(reg->reactor);
+
+	if (boot_ns > boot_now)
+		bound = MAX(bound, now + (int64_t)(boot_ns - boot_now));
+	return bound > now ? bound : 0;
+}
+
+int64_t reg_attachment_end(const struct reg *reg, const struct reg_volume *v, int64_t now)
+{
+	const struct reg_attachment *a = &v->attachment;
+
+	return a->live ? end_of(reg, a->bound, a->boot_ns, now) : 0;
+}
+
+void reg_volume_add_older(struct reg_volume *v)
+{
+	const struct reg_attachment *a = &v->attachment;
+
 	if (v->older_count == REG_OLDER_MAX) {
 		/* The first two become one entry that only time releases: that is on the safe side.
 		 */
 		v->older[0].generation = 0;
 		v->older[0].bound = MAX(v->older[0].bound, v->older[1].bound);
+		v->older[0].boot_ns = MAX(v->older[0].boot_ns, v->older[1].boot_ns);
 		memmove(&v->older[1], &v->older[2], (REG_OLDER_MAX - 2) * sizeof v->older[0]);
 		v->older_count--;
 	}
-	v->older[v->older_count++] = (struct reg_older){generation, bound};
+	v->older[v->older_count++] = (struct reg_older){a->generation, a->bound, a->boot_ns};
 }
 
 void reg_volume_drop_older(struct reg_volume *v, generation_t generation)
@@ -301,19 +320,21 @@ void reg_volume_drop_older(struct reg_volume *v, generation_t generation)
 	v->older_count = kept;
 }
 
-int64_t reg_volume_older_bound(struct reg_volume *v, int64_t now)
+int64_t reg_volume_older_end(const struct reg *reg, struct reg_volume *v, int64_t now)
 {
-	int64_t bound = 0;
+	int64_t latest = 0;
 	uint32_t kept = 0;
 
 	for (uint32_t i = 0; i < v->older_count; i++) {
-		if (v->older[i].bound <= now)
+		int64_t end = end_of(reg, v->older[i].bound, v->older[i].boot_ns, now);
+
+		if (end == 0)
 			continue;
-		bound = MAX(bound, v->older[i].bound);
+		latest = MAX(latest, end);
 		v->older[kept++] = v->older[i];
 	}
 	v->older_count = kept;
-	return bound;
+	return latest;
 }
 
 /* -- the clock, and the end ------------------------------------------------------------------- */

@@ -69,13 +69,15 @@ struct reg_attachment {
 	bool read_only;
 	bool live; /* not released */
 	uint64_t serial;
-	int64_t bound;	 /* wall: no permit of it expires later */
-	int64_t durable; /* wall: so much of bound is on the disk, and may be given */
+	int64_t bound;	  /* wall: no permit of it expires later */
+	int64_t durable;  /* wall: so much of bound is on the disk, and may be given */
+	uint64_t boot_ns; /* CLOCK_BOOTTIME of bound; 0: of an earlier run, not known */
 };
 
 struct reg_older {
 	generation_t generation; /* 0: several, merged; nobody can release that */
 	int64_t bound;
+	uint64_t boot_ns;
 };
 
 struct replica_report { /* what the holder said of a node when it last renewed */
@@ -171,11 +173,14 @@ void reg_volume_erased(struct reg_volume *v, const struct reg_node *n);
 /* Forgets a tombstone, in kv too. */
 void reg_volume_forget(struct reg *reg, struct reg_volume *v);
 
-/* Notes that a taken-over attachment may hold a permit until bound. */
-void reg_volume_add_older(struct reg_volume *v, generation_t generation, int64_t bound);
+/* Until when, by the wall clock, the attachment may hold a permit; 0: it can't any more. Both
+ * clocks must say so: a wall clock that leaps forward ends nobody's permit. */
+int64_t reg_attachment_end(const struct reg *reg, const struct reg_volume *v, int64_t now);
+/* The attachment is taken over, and may hold a permit for a while yet. */
+void reg_volume_add_older(struct reg_volume *v);
 void reg_volume_drop_older(struct reg_volume *v, generation_t generation);
-/* The last moment at which an older permit may live; 0: none does. Forgets those that ran out. */
-int64_t reg_volume_older_bound(struct reg_volume *v, int64_t now);
+/* The same of all older ones. Forgets those that ran out. */
+int64_t reg_volume_older_end(const struct reg *reg, struct reg_volume *v, int64_t now);
 
 void reg_save_meta(struct reg *reg);
 void reg_save_node(struct reg *reg, const struct reg_node *n);

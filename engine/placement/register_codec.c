@@ -306,7 +306,7 @@ static bool fill_volume(struct reg *reg, struct reg_volume *v, const Pave__Reg__
 			return false;
 	}
 	for (size_t i = 0; i < m->n_older; i++)
-		v->older[i] = (struct reg_older){m->older[i]->generation, m->older[i]->bound};
+		v->older[i] = (struct reg_older){m->older[i]->generation, m->older[i]->bound, 0};
 	v->older_count = (uint32_t)m->n_older;
 	for (size_t i = 0; i < m->n_erase; i++) {
 		v->erase[i] = reg_node_find(reg, m->erase[i]);

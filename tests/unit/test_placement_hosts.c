@@ -356,6 +356,28 @@ START_TEST(clock_goes_back)
 }
 END_TEST
 
+/* The wall clocks of all machines leap forward together: the older permit still lives as long as it
+ * was meant to, because deadlines run on the clock that can't be set. */
+START_TEST(clocks_leap)
+{
+	struct peer *h1 = peer_new(rig, "host", "h1");
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	const int64_t leap = 120 * (int64_t)NS_PER_S;
+	struct permit p1, p2;
+
+	ck_assert_int_eq(ask_attach(h1, "v", "h1", "par"), 0);
+	p1 = reply_permit(h1);
+	rig->pd_process->wall_offset_ns += leap;
+	for (uint32_t i = 0; i < rig->peer_count; i++)
+		rig->peers[i].process->wall_offset_ns += leap;
+	ck_assert_int_eq(ask_attach(h2, "v", "h2", "par"), 0);
+	p2 = reply_permit(h2);
+	ck_assert_int_ge(p2.serve_after, p1.expires_at + leap - (int64_t)NS_PER_S);
+	permit_deinit(&p1);
+	permit_deinit(&p2);
+}
+END_TEST
+
 /* The driver dies and comes back: the same attachment goes on, and a newer one still waits for it.
  */
 START_TEST(restart_goes_on)
@@ -441,6 +463,7 @@ int main(void)
 	tcase_add_test(t, volume_detach_waits_for_the_host);
 	tcase_add_test(t, volume_detach_waits_for_the_permit);
 	tcase_add_test(t, clock_goes_back);
+	tcase_add_test(t, clocks_leap);
 	tcase_add_test(t, restart_goes_on);
 	tcase_add_test(t, state_for_people);
 	suite_add_tcase(s, t);

@@ -19,7 +19,7 @@
 #include "tools/pave/snapshot.h"
 
 #define DEVICE_SIZE_DEFAULT (8ull << 30)
-#define DEVICE_SIZE_MIN	    (256ull << 20)
+#define DEVICE_SIZE_MIN	    (400ull << 20) /* of what a node formats */
 #define LEASES_MS	    60000
 #define STOP_MS		    20000u
 #define POLL_NS		    100000000L
@@ -51,7 +51,7 @@ static int parse(int argc, char **argv, bool up, struct options *o)
 		case 'S':
 			if (text_parse_size(optarg, &o->device_size) != 0 ||
 			    o->device_size < DEVICE_SIZE_MIN)
-				return cmd_usage_error("--device-size %s: as 8GiB, 256MiB at least",
+				return cmd_usage_error("--device-size %s: as 8GiB, 400MiB at least",
 						       optarg);
 			break;
 		case 'p':

@@ -387,7 +387,8 @@ int dev_start_pd(struct dev_cluster *d, struct error *err)
 			NULL,
 			NULL};
 
-	if (process_find(d->dir, "pd", NULL))
+	/* It listens where it was told to, whatever cluster.json has come to know of it. */
+	if (process_argument(d->dir, "pd", "--listen", d->pd, sizeof d->pd))
 		return 0;
 	snprintf(dir, sizeof dir, "%s/pd", d->dir);
 	snprintf(root, sizeof root, "%s/evidence/root.dsse.json", d->dir);
@@ -419,7 +420,7 @@ int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err)
 			NULL};
 	int rc;
 
-	if (process_find(d->dir, n->name, NULL))
+	if (process_argument(d->dir, n->name, "--listen", n->address, sizeof n->address))
 		return 0;
 	snprintf(dir, sizeof dir, "%s/nodes/%s", d->dir, n->name);
 	snprintf(device, sizeof device, "%s/device", dir);

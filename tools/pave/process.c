@@ -310,22 +310,50 @@ int process_stop(const char *dir, const char *name, unsigned timeout_ms, bool *r
 
 /* -- those that others started ---------------------------------------------------------------- */
 
-/* The arguments, if it is this program with a path below dir among them. */
-static bool belongs(pid_t pid, const char *dir, const char *program, char *argv, size_t size)
+/* Its arguments, NUL-separated, with an empty one at the end; returns their size. */
+static size_t read_argv(pid_t pid, char *argv, size_t size)
 {
 	char path[64];
-	size_t n, dir_len = strlen(dir);
-	const char *base;
+	size_t n;
 	FILE *f;
 
 	snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
 	f = fopen(path, "r");
 	if (f == NULL)
-		return false;
+		return 0;
 	n = fread(argv, 1, size - 2, f);
 	fclose(f);
 	argv[n] = argv[n + 1] = '\0';
-	base = strrchr(argv, '/');
+	return n;
+}
+
+bool process_argument(const char *dir, const char *name, const char *option, char *buf, size_t size)
+{
+	char argv[ARGV_SIZE];
+	size_t n;
+	pid_t pid;
+
+	if (!process_find(dir, name, &pid))
+		return false;
+	n = read_argv(pid, argv, sizeof argv);
+	for (const char *a = argv; a < argv + n; a += strlen(a) + 1) {
+		const char *value = a + strlen(a) + 1;
+
+		if (strcmp(a, option) != 0 || value >= argv + n || strlen(value) >= size)
+			continue;
+		memcpy(buf, value, strlen(value) + 1);
+		return true;
+	}
+	return false;
+}
+
+/* The arguments, if it is this program with a path below dir among them. */
+static bool belongs(pid_t pid, const char *dir, const char *program, char *argv, size_t size)
+{
+	size_t n = read_argv(pid, argv, size);
+	size_t dir_len = strlen(dir);
+	const char *base = strrchr(n > 0 ? argv : "", '/');
+
 	if (n == 0 || strcmp(base != NULL ? base + 1 : argv, program) != 0)
 		return false;
 	for (const char *a = argv; a < argv + n; a += strlen(a) + 1)

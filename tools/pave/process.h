@@ -22,6 +22,10 @@ int process_start(const char *dir, const char *name, const char *program, char *
 /* Whether it runs. ret_pid may be NULL. */
 bool process_find(const char *dir, const char *name, pid_t *ret_pid);
 
+/* What follows the option in its command line. false: it has no such option, or doesn't run. */
+bool process_argument(const char *dir, const char *name, const char *option, char *buf,
+		      size_t size);
+
 /* SIGTERM, and SIGKILL if it doesn't end in time; waits for its end. 0 also when it didn't run.
  * ret_killed (may be NULL): SIGKILL was needed. */
 int process_stop(const char *dir, const char *name, unsigned timeout_ms, bool *ret_killed,
