@@ -359,6 +359,9 @@ static int check_request(struct node_session *s, const struct frame *f)
 			s->shard->stats.refused_gate++;
 		return why;
 	}
+	/* No chunk has this number: it stands for all of them, or for what belongs to none. */
+	if (f->chunk == UINT32_MAX)
+		return -EINVAL;
 	if (f->op == FRAME_FETCH)
 		return f->block < s->chunk_blocks ? 0 : -EINVAL;
 	if (f->op != FRAME_WATERMARK &&

@@ -613,6 +613,8 @@ static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, 
 		return error_set(err, -E_NOT_IN_PERMIT,
 				 "node \"%.63s\" is not in the permit: nothing is pulled from it",
 				 what->source_node);
+	if (what->chunk == UINT32_MAX)
+		return error_set(err, -EINVAL, "no chunk has the number %u", what->chunk);
 	if (strcmp(what->source_node, s->shard->config.identity.name) == 0 ||
 	    strlen(what->source_address) >= ADDR_SIZE_MAX)
 		return error_set(err, -EINVAL, "a pull needs another node and its address");

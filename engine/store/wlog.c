@@ -137,12 +137,13 @@ static int may_gather(struct store *store, struct item *item)
 {
 	const struct store_write *op;
 
-	if (item->kind > ITEM_DISCARD || item->cursor > 0)
+	if (item->kind > ITEM_DISCARD)
 		return 0;
 	op = ITEM_OWNER(item, struct store_write);
+	/* The rest of a write that was begun too: nothing of it may come after the fence. */
 	if (!op->resync && version_generation(op->version) < store_generation(store, op->volume))
 		return -E_FENCED;
-	return item->kind == ITEM_DATA ? space_admit(store, item) : 0;
+	return item->kind == ITEM_DATA && item->cursor == 0 ? space_admit(store, item) : 0;
 }
 
 /* -- gathering ------------------------------------------------------------------------------------

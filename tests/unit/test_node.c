@@ -498,6 +498,11 @@ START_TEST(test_out_of_the_chunk)
 	ck_assert_int_eq(peer_host_write(&host, 1, blocks - 1, 2, v(1, 1), data), -EINVAL);
 	ck_assert_int_eq(peer_host_zero(&host, 1, blocks - 1, 2, v(1, 1), false), -EINVAL);
 	ck_assert_int_eq(peer_host_read(&host, 1, blocks, 1, back), -EINVAL);
+	/* What stands for all chunks elsewhere is the number of none. */
+	ck_assert_int_eq(peer_host_write(&host, UINT32_MAX, 0, 1, v(1, 1), data), -EINVAL);
+	ck_assert_int_eq(peer_host_zero(&host, UINT32_MAX, 0, 1, v(1, 1), false), -EINVAL);
+	ck_assert_int_eq(peer_host_read(&host, UINT32_MAX, 0, 1, back), -EINVAL);
+	ck_assert_int_eq(peer_host_watermark(&host, UINT32_MAX, v(1, 1)), -EINVAL);
 	ck_assert_uint_eq(rig_chunks_held(&rig->nodes[0]), 0);
 	ck_assert_int_eq(peer_host_write(&host, 1, blocks - 1, 1, v(1, 1), data), 0);
 	peer_host_close(&host);
