@@ -79,6 +79,7 @@ struct volume {
 	struct vreconcile_engine reconcile;
 	struct vresync_engine resync;
 	struct vrewrite *rewrites;   /* VREWRITES_MAX */
+	bool rewrites_begun;	     /* some are to be looked at before the next tick */
 	struct extents_ask *extents; /* questions under way */
 
 	struct volume_open_op *open_op;

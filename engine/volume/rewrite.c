@@ -169,6 +169,8 @@ struct vrewrite *vrewrite_start(struct vchunk *c, block_no_t block, uint32_t blo
 		    .owner = owner,
 		};
 		vchunk_lock(c, &rw->lock);
+		v->rewrites_begun = true;
+		reactor_defer(v->reactor, &v->kick_task);
 		return rw;
 	}
 	return NULL;

@@ -82,8 +82,8 @@ void volume_replica_away(struct volume *v, struct vreplica *r)
 static void run_kicked(struct reactor_task *task)
 {
 	struct volume *v = container_of(task, struct volume, kick_task);
-	struct vchunk *c = v->kicked;
 	struct vreplica *r;
+	struct vchunk *c;
 
 	if (v->ended != 0 || v->state >= VOLUME_STOPPING)
 		return;
@@ -94,6 +94,11 @@ static void run_kicked(struct reactor_task *task)
 		r->overflow_wanted = false;
 		vreplica_overflow(r);
 	}
+	if (v->rewrites_begun) {
+		v->rewrites_begun = false;
+		vrewrite_tick(v);
+	}
+	c = v->kicked;
 	v->kicked = v->kicked_tail = NULL;
 	while (c != NULL) {
 		struct vchunk *next = c->kick_next;

@@ -390,6 +390,25 @@ START_TEST(a_majority_without_a_current_replica_is_reconciled)
 }
 END_TEST
 
+START_TEST(chunks_find_their_shard)
+{
+	rig_close(host);
+	rig->pd.shards = 2;
+	rig->pd.unknown = 2; /* the driver doesn't know where node 1 is */
+	rig_open(host);
+	for (uint32_t i = 0; i < 40; i++)
+		ck_assert_int_eq(rig_write(host, (i % 2) * CHUNK1 + i, 2, i + 1), 0);
+	ck_assert_uint_eq(rig->nodes[1].opens, 1); /* of the first attachment */
+	rig->pd.unknown = 0;			   /* the next renewal says it */
+	rig_run_ms(rig, 8000);
+	ck_assert_uint_eq(rig->nodes[1].opens, 3);
+	rig_must_agree(rig);
+	fake_crash(&rig->nodes[0]);
+	for (uint32_t i = 0; i < 40; i++)
+		rig_must_read(host, (i % 2) * CHUNK1 + i, 1, i + 1);
+}
+END_TEST
+
 START_TEST(a_node_that_lost_its_disk_is_not_trusted)
 {
 	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
@@ -677,6 +696,7 @@ int main(void)
 	tcase_add_test(tc, writes_during_resync_arrive);
 	tcase_add_test(tc, when_all_nodes_return_writes_go_on);
 	tcase_add_test(tc, a_majority_without_a_current_replica_is_reconciled);
+	tcase_add_test(tc, chunks_find_their_shard);
 	tcase_add_test(tc, a_node_that_lost_its_disk_is_not_trusted);
 	tcase_add_test(tc, a_bad_block_is_read_elsewhere_and_repaired);
 	tcase_add_test(tc, what_is_spoilt_on_the_way_is_never_returned);

@@ -192,6 +192,8 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 		const struct fake_chunk *chunk = &c->node->chunks[i];
 		Pave__V1__ChunkState *s = &items[r.n_chunks];
 
+		if (c->shard != chunk_shard(RIG_VOLUME, i, c->node->rig->pd.shards))
+			continue;
 		if (chunk->watermark == 0 && newest_of(chunk) == 0)
 			continue;
 		pave__v1__chunk_state__init(s);
@@ -260,7 +262,8 @@ static void answer_pull(struct fake_conn *c, uint64_t id, const Pave__V1__Pull *
 		if (strcmp(n->rig->nodes[i].name, ask->source_node) == 0)
 			source = &n->rig->nodes[i];
 	ck_assert_ptr_nonnull(source);
-	ck_assert_str_eq(ask->source_address, ask->source_node);
+	ck_assert_str_eq(ask->source_address,
+			 c->shard == 0 ? source->name : source->second_address);
 	for (uint32_t b = 0; b < RIG_CHUNK_BLOCKS; b++) {
 		const struct fake_block *from = &source->chunks[ask->chunk].blocks[b];
 		struct fake_block *block = &to->blocks[b];
@@ -370,6 +373,9 @@ static void node_rx(struct transport_conn *conn, const struct frame *f, void *ar
 	struct fake_conn *c = arg;
 
 	(void)conn;
+	if (f->op != FRAME_CONTROL)
+		ck_assert_uint_eq(c->shard,
+				  chunk_shard(RIG_VOLUME, f->chunk, c->node->rig->pd.shards));
 	switch (f->op) {
 	case FRAME_CONTROL:
 		rpc_rx(&c->rpc, f);
@@ -405,10 +411,8 @@ static void node_closed(struct transport_conn *conn, int reason, void *arg)
 static const struct transport_handler node_handler = {
     .rx_buffer = node_rx_buffer, .rx = node_rx, .closed = node_closed};
 
-static void node_accepted(struct transport_conn *conn, void *arg)
+static void accept_for(struct fake_node *n, struct transport_conn *conn, uint32_t shard)
 {
-	struct fake_node *n = arg;
-
 	for (uint32_t i = 0; i < RIG_CONNS; i++) {
 		struct fake_conn *c = &n->conns[i];
 
@@ -416,6 +420,7 @@ static void node_accepted(struct transport_conn *conn, void *arg)
 			continue;
 		c->node = n;
 		c->conn = conn;
+		c->shard = shard;
 		c->epoch = ++n->epochs;
 		conn->handler = &node_handler;
 		conn->arg = c;
@@ -423,6 +428,16 @@ static void node_accepted(struct transport_conn *conn, void *arg)
 		return;
 	}
 	ck_abort_msg("too many connections to a node");
+}
+
+static void node_accepted(struct transport_conn *conn, void *arg)
+{
+	accept_for(arg, conn, 0);
+}
+
+static void node_accepted_second(struct transport_conn *conn, void *arg)
+{
+	accept_for(arg, conn, 1);
 }
 
 void fake_start(struct fake_node *n)
@@ -433,6 +448,9 @@ void fake_start(struct fake_node *n)
 	n->transport = sim_transport_create(n->process);
 	ck_assert_int_eq(
 	    transport_listen(n->transport, n->name, node_accepted, n, &n->listener, &err), 0);
+	ck_assert_int_eq(transport_listen(n->transport, n->second_address, node_accepted_second, n,
+					  &n->second_listener, &err),
+			 0);
 }
 
 void fake_crash(struct fake_node *n)

@@ -10,6 +10,7 @@
 #include "engine/base/assert.h"
 
 static const char *const node_names[RIG_NODES] = {"par1", "lyo1", "rbx1"};
+static const char *const second_addresses[RIG_NODES] = {"par1.1", "lyo1.1", "rbx1.1"};
 static const char *const site_names[RIG_NODES] = {"par", "lyo", "rbx"};
 static const char *const host_names[RIG_HOSTS] = {"host0", "host1"};
 
@@ -56,13 +57,31 @@ static Pave__V1__Signed *make_permit(struct fake_pd *pd, bool read_only)
 	return ret;
 }
 
+struct map_nodes {
+	Pave__V1__MapNode nodes[RIG_NODES], *list[RIG_NODES];
+	char *addresses[RIG_NODES][2];
+};
+
+static void make_nodes(const struct fake_pd *pd, struct map_nodes *m)
+{
+	for (uint32_t i = 0; i < RIG_NODES; i++) {
+		pave__v1__map_node__init(&m->nodes[i]);
+		m->addresses[i][0] = (char *)(uintptr_t)node_names[i];
+		m->addresses[i][1] = (char *)(uintptr_t)second_addresses[i];
+		m->nodes[i].node = (char *)(uintptr_t)node_names[i];
+		m->nodes[i].site = (char *)(uintptr_t)site_names[i];
+		m->nodes[i].n_addresses = (pd->unknown & (1u << i)) != 0 ? 0 : pd->shards;
+		m->nodes[i].addresses = m->addresses[i];
+		m->list[i] = &m->nodes[i];
+	}
+}
+
 static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 			  const Pave__V1__Attach *ask)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__AttachReply r = PAVE__V1__ATTACH_REPLY__INIT;
-	Pave__V1__MapNode nodes[RIG_NODES], *list[RIG_NODES];
-	char *addresses[RIG_NODES];
+	struct map_nodes nodes;
 	uint8_t map[RIG_CHUNKS * RIG_NODES];
 
 	pd->attaches++;
@@ -70,15 +89,7 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	pd->serial = 0;
 	pd->older_bound = MAX(pd->older_bound, pd->last_expiry);
 	pd->last_expiry = 0;
-	for (uint32_t i = 0; i < RIG_NODES; i++) {
-		pave__v1__map_node__init(&nodes[i]);
-		addresses[i] = (char *)(uintptr_t)node_names[i];
-		nodes[i].node = (char *)(uintptr_t)node_names[i];
-		nodes[i].site = (char *)(uintptr_t)site_names[i];
-		nodes[i].n_addresses = 1;
-		nodes[i].addresses = &addresses[i];
-		list[i] = &nodes[i];
-	}
+	make_nodes(pd, &nodes);
 	for (uint32_t i = 0; i < RIG_CHUNKS * RIG_NODES; i++)
 		map[i] = (uint8_t)((i + i / RIG_NODES) % RIG_NODES);
 	r.volume = RIG_VOLUME;
@@ -89,7 +100,7 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	r.freeze_timeout_s = RIG_FREEZE_S;
 	r.map_version = 1;
 	r.n_nodes = RIG_NODES;
-	r.nodes = list;
+	r.nodes = nodes.list;
 	r.map = (ProtobufCBinaryData){sizeof(map), map};
 	r.permit = make_permit(pd, ask->read_only);
 	r.renew_ms = pd->lifetime_ms * 3 / 10;
@@ -104,6 +115,7 @@ static void answer_renew(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__RenewReply r = PAVE__V1__RENEW_REPLY__INIT;
+	struct map_nodes nodes;
 
 	pd->renews++;
 	for (size_t i = 0; i < ask->n_replicas && i < RIG_NODES; i++)
@@ -118,6 +130,9 @@ static void answer_renew(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 		rpc_fail(rpc, id, pd->refuse, "as the test wants it");
 		return;
 	}
+	make_nodes(pd, &nodes);
+	r.n_nodes = RIG_NODES;
+	r.nodes = nodes.list;
 	r.permit = make_permit(pd, false);
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
 	m.renew_reply = &r;
@@ -251,6 +266,7 @@ static void start_pd(struct rig *rig)
 	pd->transport = sim_transport_create(pd->process);
 	pd->nodes = (1u << RIG_NODES) - 1;
 	pd->lifetime_ms = PERMIT_LIFETIME_MS;
+	pd->shards = 1;
 	ck_assert_int_eq(
 	    transport_listen(pd->transport, "pd", pd_accepted, pd, &pd->listener, &err), 0);
 }
@@ -288,6 +304,7 @@ struct rig *rig_create(uint64_t seed)
 		n->number = i;
 		n->name = node_names[i];
 		n->site = site_names[i];
+		n->second_address = second_addresses[i];
 		n->process = sim_process_create(rig->world, n->name);
 		fake_start(n);
 	}

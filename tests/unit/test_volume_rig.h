@@ -52,6 +52,7 @@ struct fake_conn {
 	struct rpc rpc;
 	uint64_t epoch;
 	generation_t generation;
+	uint32_t shard;
 	void *rx;
 };
 
@@ -61,7 +62,8 @@ struct fake_node {
 	const char *name, *site;
 	struct sim_process *process;
 	struct transport *transport;
-	struct transport_listener *listener;
+	struct transport_listener *listener, *second_listener;
+	const char *second_address; /* of its second shard */
 	struct fake_conn conns[RIG_CONNS];
 	struct fake_chunk chunks[RIG_CHUNKS];
 	generation_t generation;
@@ -100,6 +102,8 @@ struct fake_pd {
 	int refuse;	     /* renewals are refused with this */
 	uint32_t nodes;	     /* mask: which are in the permits */
 	uint32_t min_acks;
+	uint32_t shards;  /* of each node: 1, or 2 */
+	uint32_t unknown; /* mask: nodes whose addresses are not told */
 	uint32_t lifetime_ms;
 	uint64_t attaches, renews, detaches;
 	char states[RIG_NODES][32]; /* as the last renewal told */
