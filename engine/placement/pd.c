@@ -489,11 +489,12 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	pd->reg.on_broken = register_broken;
 	pd->failed = config->failed;
 	pd->failed_arg = config->arg;
-	pd->started_at = reg_now(&pd->reg, NULL);
-	pd->permits.lease_serial = (uint64_t)pd->started_at;
 	rc = listen_on(pd, config->listen_address, err);
 	if (rc != 0)
 		goto fail;
+	/* Nothing fails any more: from here on tasks and timers know the driver. */
+	pd->started_at = reg_now(&pd->reg, NULL);
+	pd->permits.lease_serial = (uint64_t)pd->started_at;
 	pd_background_flush(pd);
 	pd_evidence_changed(pd);
 	*ret_pd = pd;

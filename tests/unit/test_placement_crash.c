@@ -132,6 +132,158 @@ START_TEST(every_commit)
 }
 END_TEST
 
+/* -- a register that is damaged --------------------------------------------------------------- */
+
+struct record {
+	uint32_t family;
+	uint8_t key[80];
+	size_t key_size;
+	uint8_t *value;
+	size_t value_size;
+};
+
+struct records {
+	struct record all[32];
+	uint32_t count, family;
+};
+
+static int take_record(const void *key, size_t key_size, const void *value, size_t value_size,
+		       void *arg)
+{
+	struct records *rs = arg;
+	struct record *r = &rs->all[rs->count++];
+
+	ck_assert_uint_le(rs->count, ARRAY_SIZE(rs->all));
+	ck_assert_uint_le(key_size, sizeof r->key);
+	r->family = rs->family;
+	memcpy(r->key, key, key_size);
+	r->key_size = key_size;
+	r->value = malloc(value_size + 1);
+	memcpy(r->value, value, value_size);
+	r->value_size = value_size;
+	return 0;
+}
+
+static bool put_done;
+
+static void on_put(struct kv_op *op, int status)
+{
+	(void)op;
+	ck_assert_int_eq(status, 0);
+	put_done = true;
+}
+
+/* Writes the record as data, behind the driver's back; value_size 0: removes it. */
+static void put(struct rig *r, const struct record *record, const void *data, size_t size)
+{
+	static struct kv_op op;
+	struct kv *kv;
+	struct kv_batch *batch;
+
+	sim_process_start(r->pd_process);
+	kv = sim_kv_open(r->kv);
+	batch = kv_batch_create(kv);
+	if (size > 0)
+		kv_batch_put(kv, batch, record->family, record->key, record->key_size, data, size);
+	else
+		kv_batch_delete(kv, batch, record->family, record->key, record->key_size);
+	put_done = false;
+	op.done = on_put;
+	kv_commit(kv, batch, &op);
+	ck_assert(sim_run_flag(r->world, &put_done));
+	sim_process_crash(r->pd_process, SIM_KILL);
+}
+
+/* Starts the driver on it: it starts, or says why not. */
+static int try_start(struct rig *r)
+{
+	struct error err = {0};
+	int rc = rig_pd_try(r, &err);
+
+	if (rc != 0) {
+		ck_assert_int_eq(rc, err.code);
+		ck_assert_str_ne(err.text, "");
+	}
+	sim_process_crash(r->pd_process, SIM_KILL);
+	r->pd = NULL;
+	return rc;
+}
+
+START_TEST(damaged_register)
+{
+	static struct records rs;
+	struct rig *r = rig_create(3);
+	struct peer *admin = peer_new(r, "admin", "x");
+	struct peer *nodes[3];
+	struct peer *h;
+	uint32_t refused = 0;
+	struct kv *kv;
+
+	rig_three(r, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	h = peer_new(r, "host", "h");
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	rig_pd_crash(r, SIM_KILL);
+	sim_process_start(r->pd_process);
+	kv = sim_kv_open(r->kv);
+	for (rs.family = 0; rs.family < PD_KV_FAMILIES; rs.family++)
+		ck_assert_int_eq(kv_scan(kv, rs.family, "", 0, take_record, &rs), 0);
+	sim_process_crash(r->pd_process, SIM_KILL);
+	ck_assert_uint_ge(rs.count, 1 + 4 + 1 + 1 + 3);
+	for (uint32_t i = 0; i < rs.count; i++) {
+		struct record *record = &rs.all[i];
+		uint8_t *copy = malloc(record->value_size + 1);
+
+		for (uint32_t n = 0; n < 40; n++) {
+			size_t size = record->value_size;
+
+			memcpy(copy, record->value, size);
+			if (n == 0)
+				size = 0;
+			else if (n < 10)
+				size = (size_t)sim_random_below(r->world, size) + 1;
+			else
+				copy[sim_random_below(r->world, size)] ^=
+				    (uint8_t)sim_random_range(r->world, 1, 255);
+			put(r, record, copy, size);
+			refused += try_start(r) != 0;
+		}
+		put(r, record, record->value, record->value_size);
+		free(copy);
+		free(record->value);
+	}
+	ck_assert_uint_gt(refused, 100);
+	ck_assert_int_eq(try_start(r), 0);
+	rig_destroy(r);
+}
+END_TEST
+
+START_TEST(register_of_another_cluster)
+{
+	struct rig *r = rig_create(3);
+	struct trust *own = r->trust;
+	struct demo other;
+	struct error err = {0};
+	char *root;
+
+	rig_run_ms(r, 100);
+	rig_pd_crash(r, SIM_KILL);
+	ck_assert_int_eq(demo_init(&other, NULL, &err), 0);
+	ck_assert_int_eq(
+	    demo_root(&other, 1, rig_wall(r) - (int64_t)NS_PER_S, rig_wall(r) * 2, &root, &err), 0);
+	ck_assert_int_eq(trust_open(NULL, root, strlen(root), &r->trust, &err), 0);
+	ck_assert_int_eq(rig_pd_try(r, &err), -E_WRONG_CLUSTER);
+	sim_process_crash(r->pd_process, SIM_KILL);
+	trust_close(r->trust);
+	r->trust = own;
+	free(root);
+	demo_deinit(&other);
+	ck_assert_int_eq(try_start(r), 0);
+	rig_destroy(r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("placement_crash");
@@ -141,6 +293,8 @@ int main(void)
 
 	tcase_set_timeout(t, 280);
 	tcase_add_loop_test(t, every_commit, 0, 4);
+	tcase_add_test(t, damaged_register);
+	tcase_add_test(t, register_of_another_cluster);
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);
 	srunner_run_all(runner, CK_ENV);

@@ -32,9 +32,8 @@ static void pd_crashed(struct sim_process *p, enum sim_crash how)
 	r->pd = NULL;
 }
 
-void rig_pd_start(struct rig *r)
+int rig_pd_try(struct rig *r, struct error *err)
 {
-	struct error err = {0};
 	struct pd_config config = {.listen_address = "",
 				   .permit_lifetime_ms = LIFETIME_MS,
 				   .trust = r->trust,
@@ -45,7 +44,14 @@ void rig_pd_start(struct rig *r)
 	config.reactor = sim_reactor(r->pd_process);
 	config.transport = r->transport;
 	config.kv = sim_kv_open(r->kv);
-	ck_assert_msg(pd_start(&config, &r->pd, &err) == 0, "%s", err.text);
+	return pd_start(&config, &r->pd, err);
+}
+
+void rig_pd_start(struct rig *r)
+{
+	struct error err = {0};
+
+	ck_assert_msg(rig_pd_try(r, &err) == 0, "%s", err.text);
 }
 
 void rig_pd_crash(struct rig *r, enum sim_crash how)
