@@ -112,6 +112,11 @@ static void prime_more(struct store *store)
 	struct upkeep *u = &store->upkeep;
 	uint32_t size = store->segments.blocks * BLOCK_SIZE;
 
+	if (store->wlog.streams[WLOG_HOT].data.count > 0) {
+		reactor_timer_arm(store->reactor, &u->timer,
+				  reactor_now_ns(store->reactor) + UPKEEP_PRIME_PAUSE_NS);
+		return;
+	}
 	submit(store, DISK_WRITE, segment_offset(store, u->segment) + u->primed,
 	       MIN((uint32_t)UPKEEP_PRIME_BYTES, size - u->primed));
 }
@@ -159,10 +164,12 @@ static void op_done(struct disk_op *op, int status)
 			prime_more(store);
 			return;
 		}
-		s->primed = true;
 	}
 	/* A failure costs only time, or space on a thin device: whatever the segment is used for
-	 * next will tell. */
+	 * next will tell. It isn't tried again. */
+	if (u->priming && !store->closing)
+		s->primed = true;
+	u->priming = false;
 	s->busy = false;
 	wlog_kick(store);
 	upkeep_kick(store);
@@ -189,6 +196,10 @@ static void timer_fire(struct reactor_timer *timer)
 		upkeep_kick(store);
 	else
 		cleaner_kick(store);
-	if (!store->upkeep.busy && !discard_next(store))
+	if (store->upkeep.busy)
+		return;
+	if (store->upkeep.priming && !store->closing)
+		prime_more(store);
+	else if (!discard_next(store))
 		prime_next(store);
 }

@@ -4,15 +4,17 @@
  * - discarding segments that were given back, where the device makes use of it;
  * - priming: on a device where space written for the first time is slow to make durable (a file
  * with unwritten extents) the segment that is to be opened next is first written whole with zeroes.
- * One segment ahead of need, in large writes that aren't durable: it only saves time later. */
+ * One segment ahead of need, in large writes that aren't durable: it only saves time later. Only
+ * while no write waits for its turn: then all of the disk is better used by those. */
 #ifndef STORE_UPKEEP_H
 #define STORE_UPKEEP_H
 
 #include "engine/disk/disk.h"
 
-#define UPKEEP_BURY_PAGES  256u /* in one turn */
-#define UPKEEP_PAUSE_NS	   50000u
-#define UPKEEP_PRIME_BYTES (512 * KIB) /* one write */
+#define UPKEEP_BURY_PAGES     256u /* in one turn */
+#define UPKEEP_PAUSE_NS	      50000u
+#define UPKEEP_PRIME_PAUSE_NS (5 * NS_PER_MS) /* when writes wait */
+#define UPKEEP_PRIME_BYTES    (512 * KIB)     /* one write */
 
 struct store;
 

@@ -263,7 +263,7 @@ static bool gather_queue(struct wlog_stream *s, struct wlog_group *g, struct ite
 {
 	struct store *store = s->store;
 
-	while (q->head != NULL) {
+	while (q->head != NULL && g->entry_count < g->share) {
 		struct item *item = q->head;
 		int rc = may_gather(store, item);
 
@@ -289,6 +289,8 @@ static void stream_seal(struct wlog_stream *s)
 {
 	if (s->segment == SEGMENT_NONE)
 		return;
+	/* It was written from end to end now, but for a block at most. */
+	s->store->segments.array[s->segment].primed = true;
 	segments_set_state(&s->store->segments, s->segment, SEGMENT_SEALED);
 	s->segment = SEGMENT_NONE;
 }
@@ -333,6 +335,16 @@ static uint32_t stream_room(struct wlog_stream *s, bool *ret_data)
 
 static void group_written(struct disk_op *op, int status);
 
+/* What waits is shared out over the groups that may be in flight, so that they overlap even when all
+ * of it came at once, as from a host that keeps a fixed number of writes in flight. */
+static uint32_t group_share(const struct wlog_stream *s)
+{
+	uint32_t waiting = s->urgent.count + s->data.count;
+	uint32_t slots = s->in_flight_max - s->in_flight;
+
+	return MAX(WLOG_SHARE_MIN, (waiting + slots - 1) / slots);
+}
+
 static struct wlog_group *group_take(struct wlog_stream *s, uint32_t room)
 {
 	struct wlog_group *g = s->groups_free;
@@ -343,6 +355,7 @@ static struct wlog_group *group_take(struct wlog_stream *s, uint32_t room)
 	g->complete = false;
 	g->status = 0;
 	g->room = room;
+	g->share = group_share(s);
 	g->data_blocks = 0;
 	g->entry_count = 0;
 	g->pages = 0;

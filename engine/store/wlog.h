@@ -23,9 +23,10 @@
 
 #include "engine/store/item.h"
 
-#define WLOG_GROUPS_IN_FLIGHT	   2u
-#define WLOG_GROUPS_IN_FLIGHT_MAX  8u
+#define WLOG_GROUPS_IN_FLIGHT	   8u
+#define WLOG_GROUPS_IN_FLIGHT_MAX  16u
 #define WLOG_COLD_GROUPS_IN_FLIGHT 2u
+#define WLOG_SHARE_MIN		   8u /* operations that are not worth being split over groups */
 
 enum wlog_kind { WLOG_HOT, WLOG_COLD, WLOG_STREAMS };
 
@@ -38,6 +39,7 @@ struct wlog_group {
 	uint64_t seq;
 	uint32_t segment;
 	uint32_t first_block; /* in the segment */
+	uint32_t share;	      /* entries that it should take, to leave some to the next */
 	uint32_t room;	      /* blocks that it may take, headers included */
 	uint32_t header_blocks;
 	uint32_t data_blocks;
