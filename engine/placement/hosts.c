@@ -125,8 +125,8 @@ static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_vol
 	if (v == NULL)
 		return error_set(err, -ENOENT, "there is no volume \"%.64s\": pave volume list",
 				 a->volume);
-	if (a->holder[0] == '\0' || !is_label(a->holder, NAME_SIZE_MAX) ||
-	    !is_label(a->endpoint, REG_ENDPOINT_MAX) ||
+	/* A holder that no permit can name must not end the attachment that is there. */
+	if (!text_is_name(a->holder) || !is_label(a->endpoint, REG_ENDPOINT_MAX) ||
 	    (a->holder_site[0] != '\0' && !text_is_name(a->holder_site)))
 		return error_set(err, -EINVAL,
 				 "volume %s: holder, site or endpoint of the attachment is empty, "
