@@ -198,7 +198,7 @@ static void attach_done(struct rpc_call *call, int status, const Pave__V1__Contr
 		fail(a, err.code != 0 ? err.code : -E_BAD_DOCUMENT, err.text);
 		return;
 	}
-	a->renew_ms = MAX(r->renew_ms, RENEW_MIN_MS);
+	a->renew_ms = r->renew_ms != 0 ? MAX(r->renew_ms, RENEW_MIN_MS) : PERMIT_RENEW_MS;
 	a->state = VATTACH_ATTACHED;
 	arm(a, a->renew_ms);
 	volume_permit_changed(v);

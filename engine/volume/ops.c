@@ -184,11 +184,12 @@ bool volume_piece_start(struct vpiece *p)
 	return false;
 }
 
-static bool cut_read(struct volume_op *op, struct vpiece *p)
+static void start_read(struct volume_op *op, struct vpiece *p)
 {
 	p->read = vread_start(p->chunk, p->block, p->block_count, op->buffer, p->buffer_block,
 			      false, piece_read, p);
-	return p->read != NULL;
+	INVARIANT(p->read !=
+		  NULL); /* check() saw two places, and a read touches two chunks at most */
 }
 
 static void advance(struct volume_op *op)
@@ -217,8 +218,7 @@ static void advance(struct volume_op *op)
 		if (op->kind != VOLUME_READ)
 			vchunk_queue_write(p->chunk, p, false);
 		else
-			/* There are two places for each operation in the pool of reads. */
-			INVARIANT(cut_read(op, p));
+			start_read(op, p);
 	}
 }
 
@@ -242,6 +242,9 @@ static int check(const struct volume *v, const struct volume_op *op)
 		return -EINVAL;
 	if (data && (op->buffer == NULL || op->buffer->size < op->size))
 		return -EINVAL;
+	/* Reads that were given up may still be lent to their connections. */
+	if (op->kind == VOLUME_READ && v->reads.free_count < VREAD_POOL_RESERVE + 2)
+		return -E_LIMIT;
 	return v->op_count < VOLUME_OPS_MAX ? 0 : -E_LIMIT;
 }
 

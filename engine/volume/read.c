@@ -47,11 +47,11 @@ static void give_back(struct vread *rd)
 	struct volume *v = rd->chunk->volume;
 
 	PRE(rd->request.state == VREQUEST_IDLE);
-	if (vbuffers_put(&v->buffers, rd->buffer))
-		volume_room(v);
+	vbuffers_put(&v->buffers, rd->buffer);
 	rd->next = v->reads.free;
 	v->reads.free = rd;
 	v->reads.free_count++;
+	volume_room(v);
 }
 
 static void list_append(struct vread *rd)
@@ -242,7 +242,7 @@ static int check_answer(struct vread *rd, int status, const struct frame *f)
 	return crc32c_blocks_match(rd->data, rd->block_count, f->crcs) ? 0 : -E_BAD_CRC;
 }
 
-static bool comes_back(int status)
+static bool is_bad_data(int status)
 {
 	return status == -EIO || status == -E_BAD_CRC || status == -ENOMEM || status == -E_CORRUPT;
 }
@@ -265,7 +265,7 @@ static void read_answered(struct vrequest *q, int status, const struct frame *f)
 	v->stats.read_retries++;
 	if (status == -E_FENCED) {
 		volume_end(v, status, err_text(status));
-	} else if (comes_back(status)) {
+	} else if (is_bad_data(status)) {
 		log_warn("volume", "%s: node %s, chunk %u blocks %u+%u: %s", v->config.name,
 			 v->nodes[r->node].name, rd->chunk->no, rd->block, rd->block_count,
 			 err_text(status));
