@@ -758,10 +758,10 @@ START_TEST(a_chunk_lives_through_crashes)
 		free(m);
 	}
 	/* The test has teeth only if all of it happened. */
-	ck_assert_uint_gt(acked, 10000);
-	ck_assert_uint_gt(copied, 10000);
-	ck_assert_uint_gt(resynced, 1000);
-	ck_assert_uint_gt(phantoms, 100);
+	ck_assert_uint_gt(acked, 5000);
+	ck_assert_uint_gt(copied, 5000);
+	ck_assert_uint_gt(resynced, 500);
+	ck_assert_uint_gt(phantoms, 50);
 }
 END_TEST
 
