@@ -108,6 +108,11 @@ struct node_buffer node_buffers_get(struct node_buffers *b, uint32_t size_bytes)
 	return (struct node_buffer){0};
 }
 
+uint32_t node_buffer_size(const struct node_buffer *piece)
+{
+	return piece->data != NULL ? class_sizes[piece->unit->size_class] : 0;
+}
+
 void node_buffers_put(struct node_buffers *b, struct node_buffer *piece)
 {
 	struct node_buffers_unit *u = piece->unit;

@@ -42,6 +42,9 @@ void node_buffers_deinit(struct node_buffers *b); /* the payload memory stays th
 /* size: 1 to IO_SIZE_MAX. data is NULL when the bound is reached, or the reactor has no more. */
 struct node_buffer node_buffers_get(struct node_buffers *b, uint32_t size_bytes);
 
+/* What a piece counts for: its size. 0 for none. */
+uint32_t node_buffer_size(const struct node_buffer *piece);
+
 /* Harmless for none; *piece is none afterwards. */
 void node_buffers_put(struct node_buffers *b, struct node_buffer *piece);
 

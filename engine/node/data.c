@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/crc32c.h"
@@ -103,7 +104,7 @@ static struct node_request *request_take(struct node_session *s, const struct fr
 	q->op = f->op;
 	q->ask = *f;
 	q->buffer = (struct node_buffer){0};
-	q->memory = &shard->rx_memory;
+	q->is_tx = false;
 	return q;
 }
 
@@ -112,11 +113,13 @@ static void request_give_back(struct node_request *q)
 	struct node_session *s = q->session;
 	struct node_shard *shard = s->shard;
 
-	if (q->buffer.data != NULL) {
-		node_buffers_put(q->memory, &q->buffer);
-		if (shard->waiting != NULL)
-			node_requests_wake(shard);
-	}
+	if (q->is_tx)
+		s->tx_bytes -= node_buffer_size(&q->buffer);
+	else
+		s->rx_bytes -= node_buffer_size(&q->buffer);
+	node_buffers_put(q->is_tx ? &shard->tx_memory : &shard->rx_memory, &q->buffer);
+	if (shard->waiting != NULL)
+		node_requests_wake(shard);
 	q->next = shard->free_requests;
 	shard->free_requests = q;
 	s->inflight--;
@@ -233,27 +236,18 @@ static void write_begin(struct node_request *q)
 	store_write(s->shard->config.store, w);
 }
 
-/* False: no memory now. */
-static bool read_begin(struct node_request *q)
+static void read_begin(struct node_request *q)
 {
-	struct node_session *s = q->session;
-	struct node_shard *shard = s->shard;
-
-	q->buffer = node_buffers_get(&shard->tx_memory, q->ask.block_count * BLOCK_SIZE);
-	if (q->buffer.data == NULL)
-		return false;
-	q->memory = &shard->tx_memory;
 	q->u.read = (struct store_read){
 	    .done = read_done,
-	    .volume = s->volume->id,
+	    .volume = q->session->volume->id,
 	    .chunk = q->ask.chunk,
 	    .block = q->ask.block,
 	    .block_count = q->ask.block_count,
 	    .data = q->buffer.data,
 	    .ret_crcs = q->crcs,
 	};
-	store_read(shard->config.store, &q->u.read);
-	return true;
+	store_read(q->session->shard->config.store, &q->u.read);
 }
 
 static void watermark_begin(struct node_request *q)
@@ -269,45 +263,90 @@ static void watermark_begin(struct node_request *q)
 
 /* -- waiting for memory ----------------------------------------------------------------------- */
 
-static bool request_start(struct node_request *q)
+enum start { STARTED, SESSION_IS_FULL, SHARD_IS_FULL };
+
+static enum start request_start(struct node_request *q)
 {
-	if (q->op == FRAME_FETCH)
-		return node_fetch_begin(q);
-	return read_begin(q);
+	struct node_session *s = q->session;
+	struct node_shard *shard = s->shard;
+	const uint32_t size = q->op == FRAME_FETCH ? IO_SIZE_MAX : q->ask.block_count * BLOCK_SIZE;
+
+	if (s->tx_bytes + size > NODE_TX_SESSION_MAX)
+		return SESSION_IS_FULL;
+	q->buffer = node_buffers_get(&shard->tx_memory, size);
+	if (q->buffer.data == NULL)
+		return SHARD_IS_FULL;
+	if (q->op == FRAME_READ) {
+		read_begin(q);
+	} else if (!node_fetch_begin(q)) {
+		node_buffers_put(&shard->tx_memory, &q->buffer);
+		return SHARD_IS_FULL;
+	}
+	q->is_tx = true;
+	s->tx_bytes += node_buffer_size(&q->buffer);
+	return STARTED;
 }
 
-/* Reads and fetches go through here, in order: nobody overtakes one that waits. */
+/* Reads and fetches go through here: those of a session in order, sessions by turns. */
 static void request_queue(struct node_request *q)
 {
-	struct node_shard *shard = q->session->shard;
+	struct node_session *s = q->session;
+	struct node_shard *shard = s->shard;
 
-	if (shard->waiting == NULL && request_start(q))
-		return;
+	if (s->waiting == NULL && !shard->short_of_memory) {
+		const enum start start = request_start(q);
+
+		if (start == STARTED)
+			return;
+		shard->short_of_memory = start == SHARD_IS_FULL;
+	}
 	shard->stats.waited_memory++;
 	q->next = NULL;
-	if (shard->waiting == NULL)
-		shard->waiting = q;
-	else
-		shard->waiting_last->next = q;
-	shard->waiting_last = q;
+	if (s->waiting != NULL) {
+		s->waiting_last->next = q;
+	} else {
+		s->waiting = q;
+		DL_APPEND2(shard->waiting, s, waiting_prev, waiting_next);
+	}
+	s->waiting_last = q;
+}
+
+/* Starts, or gives up, the first one of s that waits. */
+static enum start serve_one(struct node_session *s)
+{
+	struct node_shard *shard = s->shard;
+	struct node_request *q = s->waiting;
+	struct node_request *next = q->next;
+	const bool gone = s->conn == NULL;
+	const enum start start = gone ? STARTED : request_start(q);
+
+	if (start != STARTED)
+		return start;
+	s->waiting = next;
+	DL_DELETE2(shard->waiting, s, waiting_prev, waiting_next);
+	if (next != NULL)
+		DL_APPEND2(shard->waiting, s, waiting_prev, waiting_next);
+	if (gone)
+		node_request_finish(q, -E_DISCONNECTED); /* s may be gone with it */
+	return STARTED;
 }
 
 static void serve_waiting(struct reactor_task *task)
 {
 	struct node_shard *shard = container_of(task, struct node_shard, serve_task);
+	struct node_session *s = shard->waiting;
 
-	while (shard->waiting != NULL) {
-		struct node_request *q = shard->waiting;
-		struct node_request *next = q->next;
+	shard->short_of_memory = false;
+	while (s != NULL) {
+		struct node_session *next = s->waiting_next;
+		const enum start start = serve_one(s);
 
-		if (q->session->conn == NULL) {
-			shard->waiting = next;
-			node_request_finish(q, -E_DISCONNECTED);
-			continue;
+		if (start == SHARD_IS_FULL) {
+			shard->short_of_memory = true;
+			return;
 		}
-		if (!request_start(q))
-			break;
-		shard->waiting = next;
+		/* One that was started has gone to the end of the list, which comes again. */
+		s = start == STARTED && next == NULL ? shard->waiting : next;
 	}
 }
 
@@ -376,6 +415,7 @@ static bool take_payload(struct node_request *q, const struct frame *f)
 {
 	struct node_session *s = q->session;
 
+	/* Its size was counted when it was lent. */
 	if (s->rx_buffer.data != NULL) {
 		PRE(f->payload == s->rx_buffer.data);
 		q->buffer = s->rx_buffer;
@@ -384,7 +424,7 @@ static bool take_payload(struct node_request *q, const struct frame *f)
 	}
 	if (f->payload_size == 0)
 		return true;
-	q->buffer = node_buffers_get(&s->shard->rx_memory, f->payload_size);
+	q->buffer = node_session_rx_memory(s, f->payload_size);
 	if (q->buffer.data == NULL)
 		return false;
 	memcpy(q->buffer.data, f->payload, f->payload_size);

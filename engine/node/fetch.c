@@ -218,13 +218,6 @@ bool node_fetch_begin(struct node_request *q)
 
 	if (fetch == NULL)
 		return false;
-	q->buffer = node_buffers_get(&shard->tx_memory, IO_SIZE_MAX);
-	if (q->buffer.data == NULL) {
-		fetch->next = shard->free_fetches;
-		shard->free_fetches = fetch;
-		return false;
-	}
-	q->memory = &shard->tx_memory;
 	q->u.fetch = fetch;
 	fetch->shard = shard;
 	fetch->request = q;

@@ -24,10 +24,11 @@
  *
  * Limits. A session is told at Hello how many data requests it may have in flight
  * (HelloReply.inflight_max, up to NODE_INFLIGHT_MAX: a share of what is left of
- * NODE_REQUESTS_MAX); one that has a quarter more is ended. Payloads lie in memory of the shard,
- * up to NODE_RX_MEMORY_MAX for what is written and NODE_TX_MEMORY_MAX for what is read. A read
- * waits for memory; a write that finds none ends its connection with -ENOBUFS: the host connects
- * again, and sends again what was not answered. */
+ * NODE_REQUESTS_MAX); one that has a quarter more is ended. Payloads lie in memory of the shard, up
+ * to NODE_RX_MEMORY_MAX for what is written and NODE_TX_MEMORY_MAX for what is read, and of that
+ * up to the ..._SESSION_MAX a session. A read waits for memory, and sessions take turns; a write
+ * that finds none ends its connection with -ENOBUFS: the host connects again, and sends again what
+ * was not answered. */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 
@@ -42,6 +43,9 @@
 #define NODE_REQUESTS_MAX  10240u /* data requests of all sessions of a shard */
 #define NODE_RX_MEMORY_MAX (384u << 20)
 #define NODE_TX_MEMORY_MAX (64u << 20)
+/* Twice the backlog of a host (VOLUME_BACKLOG_BYTES_MAX), for payloads are rounded up. */
+#define NODE_RX_SESSION_MAX (128u << 20)
+#define NODE_TX_SESSION_MAX (16u << 20)
 /* What the two grow to at most, and what start takes: for reactor_config.memory_bytes. */
 #define NODE_SHARD_MEMORY_MAX (NODE_RX_MEMORY_MAX + NODE_TX_MEMORY_MAX)
 #define NODE_CONTROLS_MAX     1024u /* control requests of a session that are being carried out */

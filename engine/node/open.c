@@ -448,9 +448,9 @@ static void handle_changes(struct node_session *s, uint64_t request_id,
 {
 	struct node_changes *job;
 
-	if (ask->from >= s->chunk_blocks) {
+	if (ask->from >= s->chunk_blocks || ask->chunk == UINT32_MAX) {
 		node_session_fail(s, request_id, -EINVAL,
-				  "the block to start from is outside of a chunk");
+				  "no chunk has that number, or that block to start from");
 		return;
 	}
 	if (!node_session_control_begin(s, request_id))

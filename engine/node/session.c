@@ -129,6 +129,7 @@ static void session_closed(struct transport_conn *conn, int reason, void *arg)
 	reactor_timer_cancel(shard_reactor(s->shard), &s->hello_timer);
 	rpc_closed(&s->rpc);
 	s->conn = NULL;
+	s->rx_bytes -= node_buffer_size(&s->rx_buffer);
 	node_buffers_put(&s->shard->rx_memory, &s->rx_buffer);
 	if (s->shard->waiting != NULL)
 		node_requests_wake(s->shard);
@@ -137,6 +138,16 @@ static void session_closed(struct transport_conn *conn, int reason, void *arg)
 	node_pull_abort_all(s);
 	s->controls--;
 	node_session_release(s);
+}
+
+struct node_buffer node_session_rx_memory(struct node_session *s, uint32_t size_bytes)
+{
+	struct node_buffer piece = {0};
+
+	if (s->rx_bytes + size_bytes <= NODE_RX_SESSION_MAX)
+		piece = node_buffers_get(&s->shard->rx_memory, size_bytes);
+	s->rx_bytes += node_buffer_size(&piece);
+	return piece;
 }
 
 static void *session_rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
@@ -151,7 +162,7 @@ static void *session_rx_buffer(struct transport_conn *conn, const struct frame *
 	    s->state == SESSION_CONNECTED)
 		return NULL;
 	PRE(s->rx_buffer.data == NULL);
-	s->rx_buffer = node_buffers_get(&s->shard->rx_memory, f->payload_size);
+	s->rx_buffer = node_session_rx_memory(s, f->payload_size);
 	return s->rx_buffer.data;
 }
 

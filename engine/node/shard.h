@@ -27,12 +27,12 @@ struct node_changes;
 
 /* One data request, from its arrival until its answer was handed to the network. */
 struct node_request {
-	struct node_request *next; /* in the free list, or of those that wait for memory */
+	struct node_request *next; /* in the free list, or of those of the session that wait */
 	struct node_session *session;
 	uint8_t op; /* enum frame_op */
 	struct node_buffer buffer;
-	struct node_buffers *memory; /* that buffer is of */
-	struct frame ask;	     /* the header; crcs and payload are not kept */
+	bool is_tx;	  /* buffer is of the shard's tx_memory, else of its rx_memory */
+	struct frame ask; /* the header; crcs and payload are not kept */
 	struct transport_send send;
 	union {
 		struct store_write write;
@@ -72,10 +72,13 @@ struct node_session {
 	bool peer_is_node;
 	uint8_t wire_version;
 
-	uint32_t inflight_max;	      /* as told at Hello */
-	uint32_t reserved;	      /* of the shard's requests */
-	uint32_t inflight;	      /* data requests */
-	uint32_t controls;	      /* control requests that are being carried out */
+	uint32_t inflight_max;	     /* as told at Hello */
+	uint32_t reserved;	     /* of the shard's requests */
+	uint32_t inflight;	     /* data requests */
+	uint32_t controls;	     /* control requests that are being carried out */
+	uint64_t rx_bytes, tx_bytes; /* of the payloads of its requests, as their pieces count */
+	struct node_request *waiting, *waiting_last;	  /* reads and fetches without memory */
+	struct node_session *waiting_prev, *waiting_next; /* in the shard's list */
 	struct node_buffer rx_buffer; /* lent to the transport for the payload that is arriving */
 
 	struct node_volume *volume; /* from OPENING on */
@@ -110,7 +113,8 @@ struct node_shard {
 	uint32_t request_count; /* allocated */
 	uint32_t reserved;	/* by sessions */
 	struct node_buffers rx_memory, tx_memory;
-	struct node_request *waiting, *waiting_last; /* reads and fetches without memory */
+	struct node_session *waiting; /* sessions with requests that wait, by turns */
+	bool short_of_memory; /* it was tried, and there was none, since some was given back */
 	struct reactor_task serve_task;
 
 	struct node_fetch *fetches[NODE_FETCHES_MAX]; /* made so far */
@@ -150,6 +154,9 @@ void node_session_accept(struct node_shard *shard, struct transport_conn *conn);
 
 /* Computes the gate anew from permit, lease and fence; tells the host when it closes. */
 void node_session_update_gate(struct node_session *s);
+
+/* Memory for a payload of s, counted as its; none when it, or the shard, has no more. */
+struct node_buffer node_session_rx_memory(struct node_session *s, uint32_t size_bytes);
 
 /* Ends the connection; what is in flight ends by itself. */
 void node_session_close(struct node_session *s);
@@ -210,7 +217,9 @@ void node_requests_wake(struct node_shard *shard);
 
 /* -- fetch.c ---------------------------------------------------------------------------------- */
 
-/* Carries out a FETCH; false: no memory, or NODE_FETCHES_MAX are under way. */
+/* Carries out a FETCH, for which q->buffer holds IO_SIZE_MAX; false: NODE_FETCHES_MAX are under
+ * way.
+ */
 bool node_fetch_begin(struct node_request *q);
 void node_fetch_free_all(struct node_shard *shard);
 

@@ -578,7 +578,7 @@ START_TEST(test_bad_requests)
 	ck_assert_int_eq(try_open(&other, &p), 0);
 	expect_refused(&other, 1, -EROFS);
 	ck_assert_int_eq(peer_host_read(&other, 9, 0, 1, back), 0);
-	expect_nothing_stored(&host);
+	expect_nothing_stored(&other);
 }
 END_TEST
 

@@ -250,6 +250,53 @@ START_TEST(test_garbage)
 }
 END_TEST
 
+static uint32_t any_of(const uint32_t *values, size_t count)
+{
+	return values[sim_random_below(rig->world, count)];
+}
+
+/* Data requests whose fields are anything that the decoder lets through. */
+START_TEST(test_random_requests)
+{
+	static const uint32_t chunks[] = {0, 1, 2, UINT32_MAX - 1, UINT32_MAX};
+	static const uint32_t blocks[] = {0, 1, 4095, 16383, 16384, 262143};
+	static const uint32_t counts[] = {1, 2, 15, 16, 17, 255, 256};
+	static const uint8_t ops[] = {FRAME_WRITE, FRAME_READ, FRAME_ZERO, FRAME_WATERMARK,
+				      FRAME_FETCH};
+	static const uint32_t generations[] = {0, 1, 2, GENERATION_MAX};
+	static struct peer_request *q[16];
+	struct sim_world *w = rig->world;
+
+	for (uint32_t round = 0; round < 600; round++) {
+		if (round % 50 == 0)
+			expect_well(1);
+		for (uint32_t i = 0; i < ARRAY_SIZE(q); i++) {
+			struct frame f = {
+			    .op = ops[sim_random_below(w, ARRAY_SIZE(ops))],
+			    .chunk = any_of(chunks, ARRAY_SIZE(chunks)),
+			    .block = any_of(blocks, ARRAY_SIZE(blocks)),
+			    .version = version_make(any_of(generations, 4), 1 + round),
+			    .watermark = version_make(any_of(generations, 4), round),
+			};
+
+			if (f.op == FRAME_WRITE || f.op == FRAME_READ || f.op == FRAME_ZERO) {
+				f.block_count = any_of(counts, ARRAY_SIZE(counts));
+				f.block = MIN(f.block, 262144 - f.block_count);
+			}
+			if (f.op == FRAME_ZERO && sim_chance(w, 1, 2))
+				f.flags = FRAME_F_DISCARD;
+			q[i] = peer_host_send(&host, f, f.op == FRAME_WRITE ? data : NULL,
+					      sim_chance(w, 1, 8));
+		}
+		for (uint32_t i = 0; i < ARRAY_SIZE(q); i++) {
+			peer_host_wait(&host, q[i]);
+			ck_assert_int_ne(q[i]->status, -E_DISCONNECTED);
+			peer_request_free(q[i]);
+		}
+	}
+}
+END_TEST
+
 /* -- floods ----------------------------------------------------------------------------------- */
 
 START_TEST(test_sessions_are_bounded)
@@ -492,6 +539,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_no_hello);
 	tcase_add_test(t, test_empty_messages_in_each_state);
 	tcase_add_test(t, test_garbage);
+	tcase_add_test(t, test_random_requests);
 	tcase_add_test(t, test_sessions_are_bounded);
 	tcase_add_test(t, test_too_many_requests);
 	tcase_add_test(t, test_too_many_large_writes);

@@ -103,11 +103,25 @@ int eraser_start(struct reactor *r, struct store *store,
 	return 0;
 }
 
+/* A chunk's number that stands for the whole volume is not taken for a chunk. */
+static bool is_sane(const Pave__V1__Erase *what)
+{
+	for (size_t i = 0; !what->whole_volume && i < what->n_chunks; i++)
+		if (what->chunks[i] == UINT32_MAX)
+			return false;
+	return what->volume != 0;
+}
+
 void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what)
 {
 	const uint32_t count = what->whole_volume ? 1 : (uint32_t)what->n_chunks;
-	struct erasure *x = calloc(1, sizeof(*x) + count * sizeof(x->chunks[0]));
+	struct erasure *x = NULL;
 
+	if (!is_sane(what)) {
+		e->erased(token, -EINVAL, e->arg);
+		return;
+	}
+	x = calloc(1, sizeof(*x) + count * sizeof(x->chunks[0]));
 	if (x == NULL) {
 		e->erased(token, -ENOMEM, e->arg);
 		return;
