@@ -23,6 +23,7 @@ enum phase { OPENING, SERVING, DRAINING, CLOSING };
 
 struct attach {
 	enum phase phase;
+	bool opening; /* volume_open is in flight */
 	int exit_code;
 	const char *volume_name, *pd, *root, *dir, *nbd, *site;
 	char holder[NAME_SIZE_MAX];
@@ -73,14 +74,10 @@ static void drained(void *arg)
 
 static void detach(struct attach *a, int exit_code)
 {
-	if (a->phase == OPENING) {
-		/* Nothing was served, so nothing can be lost; the driver lets the permit run out.
-		 */
-		a->exit_code = exit_code;
-		reactor_stop(a->reactor);
-	}
-	if (a->phase != SERVING)
+	if (a->phase != OPENING && a->phase != SERVING)
 		return;
+	/* While opening nothing was served, so nothing can be lost: the permit runs out by itself.
+	 */
 	a->exit_code = exit_code;
 	a->phase = DRAINING;
 	nbd_stop(a->server, drained, a);
@@ -107,11 +104,14 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 {
 	struct attach *a = container_of(op, struct attach, open);
 
+	a->opening = false;
 	if (status != 0) {
 		fprintf(stderr, "pave-attach: %s\n", err->text);
-		a->exit_code = daemon_exit_code(status);
-		a->phase = DRAINING;
-		nbd_stop(a->server, drained, a);
+		detach(a, daemon_exit_code(status));
+		return;
+	}
+	if (a->phase != OPENING) {
+		a->volume = v; /* told to end meanwhile: drained goes on */
 		return;
 	}
 	a->volume = v;
@@ -238,6 +238,7 @@ static int run(struct attach *a, struct error *err)
 		    .arg = a,
 		},
 	};
+	a->opening = true;
 	volume_open(&a->open);
 	rc = reactor_run(a->reactor);
 	return rc == 0 ? 0 : error_set(err, rc, "reactor: %s", err_text(rc));
@@ -257,8 +258,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "pave-attach: %s\n", err.text);
 		a.exit_code = 1;
 	}
-	/* What is left after an attachment that never opened goes with the process. */
-	if (a.phase == CLOSING && a.exit_code == 0) {
+	/* What an opening that was cut short holds goes with the process. */
+	if (!a.opening) {
 		transport_destroy(a.transport);
 		trust_close(a.trust);
 		reactor_destroy(a.reactor);
