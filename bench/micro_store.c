@@ -31,9 +31,12 @@
 /* -- allocations ----------------------------------------------------------------------------------
  */
 
-/* Every allocation of the reactor's thread, RocksDB's batches included, passes here. */
+/* Every allocation of the reactor's thread, RocksDB's batches included, passes here; but for builds
+ * with a sanitizer, which has an allocator of its own. */
 static _Thread_local bool count_allocations;
 static uint64_t allocation_count;
+
+#ifndef __SANITIZE_ADDRESS__
 
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
@@ -59,6 +62,7 @@ void *realloc(void *p, size_t size)
 	allocation_count += count_allocations;
 	return __libc_realloc(p, size);
 }
+#endif
 
 /* -- what runs ------------------------------------------------------------------------------------
  */

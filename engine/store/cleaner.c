@@ -89,11 +89,18 @@ static void earn(struct store *store, uint64_t blocks)
 /* -- choosing -------------------------------------------------------------------------------------
  */
 
+/* A store that is closing needs space only for what still waits for it. */
+static bool must_stop(const struct store *store)
+{
+	return store->failed != 0 || !store->serving ||
+	       (store->closing && !wlog_has_waiting(store));
+}
+
 static bool is_wanted(const struct store *store)
 {
 	uint32_t below = store->space.clean_below;
 
-	if (store->closing || store->failed != 0 || !store->serving)
+	if (must_stop(store))
 		return false;
 	/* Once begun it goes a little further than where it begins. */
 	if (store->cleaner.state != CLEANER_IDLE)
@@ -409,18 +416,29 @@ static void read_done(struct disk_op *op, int status)
 	store_close_tick(store);
 }
 
-static void finish_victim(struct store *store)
+/* The pin kept the victim from being given out again while it was read and moved. */
+static void end_victim(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
 	struct segment *s = &store->segments.array[c->victim];
 
 	c->state = CLEANER_IDLE;
-	if (s->live == 0)
+	INVARIANT(s->pins > 0);
+	s->pins--;
+	wlog_kick(store);
+}
+
+static void finish_victim(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+	struct segment *s = &store->segments.array[c->victim];
+
+	if (s->state != SEGMENT_SEALED || s->live == 0)
 		store->stats.cleaned_segments++;
 	else if (store->index.graves == NULL || c->damaged)
 		s->stuck = true;
+	end_victim(store);
 	checkpoint_consider(store);
-	wlog_kick(store);
 }
 
 /* Nothing can be gained. Who waits for space waits in vain, unless something else is under way. */
@@ -429,7 +447,7 @@ static void starve(struct store *store)
 	const struct segments *t = &store->segments;
 
 	store->cleaner.starving = true;
-	if (t->empty_count > 0 || store->index.graves != NULL ||
+	if (t->empty_count > 0 || store->index.graves != NULL || store->wlog.unapplied > 0 ||
 	    store->checkpoint.state != CHECKPOINT_IDLE) {
 		checkpoint_consider(store);
 		return;
@@ -457,6 +475,7 @@ static void begin_victim(struct store *store)
 	c->starving = false;
 	c->state = CLEANER_READING;
 	c->victim = no;
+	t->array[no].pins++;
 	c->base = segments_first_block(t, no);
 	c->end = t->array[no].used;
 	c->read_end = 0;
@@ -473,8 +492,9 @@ static void tick(struct store *store)
 
 	if (c->reading || c->moves_in_flight > 0)
 		return;
-	if (store->closing || store->failed != 0) {
-		c->state = CLEANER_IDLE;
+	if (must_stop(store)) {
+		if (c->state != CLEANER_IDLE)
+			end_victim(store);
 		store_close_tick(store);
 		return;
 	}

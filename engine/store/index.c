@@ -32,10 +32,11 @@ int index_init(struct index *ix, uint32_t device_blocks)
 	    (uint32_t)MIN((uint64_t)device_blocks + INDEX_PAGES_SPARE, (uint64_t)UINT32_MAX / 2);
 
 	*ix = (struct index){
+	    .pages_max = pages_max,
 	    .chunk_bucket_count = CHUNK_BUCKETS_FIRST,
 	    .volume_bucket_count = VOLUME_BUCKETS_FIRST,
 	};
-	slab_init(&ix->pages, sizeof(struct index_page), pages_max);
+	slab_init(&ix->pages, sizeof(struct index_page), pages_max + INDEX_PAGES_FLIGHT);
 	slab_init(&ix->leaves, sizeof(struct index_leaf), pages_max);
 	slab_init(&ix->chunks, sizeof(struct index_chunk), INDEX_CHUNKS_MAX);
 	slab_init(&ix->volumes, sizeof(struct index_volume), INDEX_VOLUMES_MAX);
@@ -110,6 +111,23 @@ static int grow_volume_buckets(struct index *ix)
 	ix->volume_buckets = buckets;
 	ix->volume_bucket_count = count;
 	return 0;
+}
+
+bool index_admits(struct index *ix, volume_id_t volume, chunk_no_t no, block_no_t block,
+		  uint32_t block_count)
+{
+	page_no_t first = block >> PAGE_SHIFT;
+	page_no_t last = (block + block_count - 1) >> PAGE_SHIFT;
+	uint32_t used = ix->pages.total - ix->pages.free_count + ix->pages.promised;
+	const struct index_chunk *chunk;
+
+	if (used + (last - first + 1) <= ix->pages_max)
+		return true;
+	chunk = index_find_chunk(ix, volume, no);
+	for (page_no_t p = first; p <= last; p++)
+		if (chunk == NULL || index_find_page(chunk, p) == NULL)
+			return false;
+	return true;
 }
 
 int index_promise(struct index *ix, uint32_t entries, uint32_t pages)

@@ -24,6 +24,8 @@
 #define INDEX_VOLUMES_MAX  65536u
 #define INDEX_CHUNKS_MAX   (1u << 22)
 #define INDEX_PAGES_SPARE  65536u /* on top of one a block of the device: for tombstones */
+#define INDEX_PAGES_FLIGHT 65536u /* on top of those: promised, for pages that are there already   \
+				   */
 
 struct index_page {
 	struct format_slot slots[PAGE_BLOCKS];
@@ -66,6 +68,7 @@ struct index_volume {
 
 struct index {
 	struct slab pages, leaves, chunks, volumes;
+	uint32_t pages_max;
 	struct index_chunk **chunk_buckets;
 	uint32_t chunk_bucket_count; /* a power of two */
 	struct index_volume **volume_buckets;
@@ -83,6 +86,11 @@ struct index {
 /* device_blocks bounds the pages. 0 or -ENOMEM. */
 int index_init(struct index *ix, uint32_t device_blocks);
 void index_deinit(struct index *ix);
+
+/* Whether these blocks may get places: not where pages_max pages are in use and some of theirs
+ * would be new. */
+bool index_admits(struct index *ix, volume_id_t volume, chunk_no_t no, block_no_t block,
+		  uint32_t block_count);
 
 /* For `entries` entries which together touch up to `pages` pages. 0, -ENOMEM, -E_LIMIT. */
 int index_promise(struct index *ix, uint32_t entries, uint32_t pages);

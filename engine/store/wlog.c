@@ -230,6 +230,9 @@ static int group_add(struct store *store, struct wlog_group *g, struct item *ite
 		e.block_count = (uint16_t)fits;
 		e.data_first = g->data_blocks;
 	}
+	if (e.block_count > 0 &&
+	    !index_admits(&store->index, e.volume, e.chunk, e.block, e.block_count))
+		return -ENOSPC;
 	rc = index_promise(&store->index, 1, pages_spanned(&e));
 	if (rc < 0)
 		return -ENOSPC;
@@ -335,8 +338,8 @@ static uint32_t stream_room(struct wlog_stream *s, bool *ret_data)
 
 static void group_written(struct disk_op *op, int status);
 
-/* What waits is shared out over the groups that may be in flight, so that they overlap even when all
- * of it came at once, as from a host that keeps a fixed number of writes in flight. */
+/* What waits is shared out over the groups that may be in flight, so that they overlap even when
+ * all of it came at once, as from a host that keeps a fixed number of writes in flight. */
 static uint32_t group_share(const struct wlog_stream *s)
 {
 	uint32_t waiting = s->urgent.count + s->data.count;
@@ -461,6 +464,7 @@ static void stream_pump(struct wlog_stream *s)
 	struct store *store = s->store;
 
 	if (store->failed != 0) {
+		wlog_release_erases(store);
 		fail_queue(store, &s->urgent, store->failed);
 		fail_queue(store, &s->data, store->failed);
 	}
@@ -530,6 +534,12 @@ bool wlog_is_idle(const struct store *store)
 	return wlog->erases.head == NULL;
 }
 
+bool wlog_has_waiting(const struct store *store)
+{
+	return store->wlog.streams[WLOG_HOT].data.head != NULL ||
+	       store->wlog.streams[WLOG_COLD].data.head != NULL;
+}
+
 /* -- erases ---------------------------------------------------------------------------------------
  */
 
@@ -538,7 +548,7 @@ void wlog_release_erases(struct store *store)
 	struct wlog *wlog = &store->wlog;
 
 	while (wlog->erases.head != NULL && wlog->streams[WLOG_COLD].in_flight == 0 &&
-	       !checkpoint_erases_full(store)) {
+	       (!checkpoint_erases_full(store) || store->failed != 0)) {
 		wlog->erases_in_flight++;
 		wlog_submit(store, item_pop(&wlog->erases), WLOG_HOT, true);
 	}

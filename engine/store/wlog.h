@@ -107,6 +107,9 @@ void wlog_no_space(struct store *store, enum wlog_kind kind);
 /* Nothing queued, nothing in flight. */
 bool wlog_is_idle(const struct store *store);
 
+/* Data of the store's users is queued: it may be waiting for space. */
+bool wlog_has_waiting(const struct store *store);
+
 /* Of a segment with groups in flight: where the first of them begins; else UINT32_MAX. */
 uint32_t wlog_first_unapplied(const struct store *store, uint32_t segment);
 

@@ -323,6 +323,31 @@ struct rig_op *rig_repeat(struct rig *rig, uint64_t seq, bool resync)
 	return op != NULL ? submit_write(rig, op, t, seq, resync, 0) : NULL;
 }
 
+static void far_done(struct store_write *write, int status)
+{
+	op_ended(container_of(write, struct rig_op, write), status);
+}
+
+struct rig_op *rig_discard_far(struct rig *rig, chunk_no_t chunk, block_no_t block,
+			       uint32_t block_count)
+{
+	struct rig_op *op = op_take(rig, RIG_WRITE, 0, 0);
+
+	if (op == NULL)
+		return NULL;
+	op->write = (struct store_write){
+	    .done = far_done,
+	    .kind = STORE_DISCARD,
+	    .volume = 77,
+	    .chunk = chunk,
+	    .block = block,
+	    .block_count = block_count,
+	    .version = version_make(1, 1),
+	};
+	store_write(rig->store, &op->write);
+	return op;
+}
+
 static void fence_done(struct store_fence_op *fence, int status)
 {
 	struct rig_op *op = container_of(fence, struct rig_op, fence);

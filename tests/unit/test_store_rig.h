@@ -105,6 +105,9 @@ struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, bloc
 			  uint32_t block_count);
 /* An old write again, as the host or as resync would. */
 struct rig_op *rig_repeat(struct rig *rig, uint64_t seq, bool resync);
+/* Of a volume that the model doesn't know. */
+struct rig_op *rig_discard_far(struct rig *rig, chunk_no_t chunk, block_no_t block,
+			       uint32_t block_count);
 struct rig_op *rig_fence(struct rig *rig, uint32_t volume, generation_t generation);
 struct rig_op *rig_watermark(struct rig *rig, uint32_t volume, uint32_t chunk, version_t watermark);
 struct rig_op *rig_erase(struct rig *rig, uint32_t volume, uint32_t chunk);
