@@ -230,6 +230,7 @@ static void greet(struct peer_host *h)
 {
 	peer_host_close(h);
 	peer_host_init(h, reactor, transport, wait_real, &demo);
+	reactor_refresh(reactor); /* deadlines begin now, however long the node took to start */
 	ck_assert_int_eq(peer_host_connect(h, node_address), 0);
 	ck_assert_int_eq(peer_host_hello(h, "host", "host"), 0);
 }
@@ -574,7 +575,7 @@ START_TEST(test_bad_requests)
 	expect_nothing_stored(&host);
 	greet(&other);
 	p = permit(1, 2);
-	p.read_only = true;
+	other.read_only = true;
 	ck_assert_int_eq(try_open(&other, &p), 0);
 	expect_refused(&other, 1, -EROFS);
 	ck_assert_int_eq(peer_host_read(&other, 9, 0, 1, back), 0);
