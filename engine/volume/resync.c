@@ -335,6 +335,18 @@ static uint32_t find_source(const struct vchunk *c, uint32_t slot)
 	return best;
 }
 
+static uint32_t at_work_on(const struct volume *v, const struct vreplica *r)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < VRESYNCS_MAX; i++) {
+		const struct vresync *x = &v->resync.contexts[i];
+
+		n += x->step != RESYNC_FREE && x->chunk->slots[x->slot].replica == r;
+	}
+	return n;
+}
+
 static void begin(struct vslot *s, struct vresync *free)
 {
 	struct vchunk *c = s->chunk;
@@ -348,7 +360,8 @@ static void begin(struct vslot *s, struct vresync *free)
 		return;
 	}
 	source = find_source(c, slot);
-	if (source == UINT32_MAX || volume_now(v) < s->resync_after_ns || !volume_gate_open(v))
+	if (source == UINT32_MAX || volume_now(v) < s->resync_after_ns || !volume_gate_open(v) ||
+	    at_work_on(v, s->replica) >= VRESYNCS_REPLICA_MAX)
 		return;
 	DL_DELETE2(v->resync.queue, s, resync_prev, resync_next);
 	s->resync_queued = false;

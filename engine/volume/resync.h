@@ -14,6 +14,7 @@
 #include "engine/volume/chunk.h"
 
 #define VRESYNCS_MAX	     4u
+#define VRESYNCS_REPLICA_MAX 2u	  /* of one connection: a node that hangs holds up no other */
 #define VRESYNC_RETRY_MS     200u /* doubled up to: */
 #define VRESYNC_RETRY_MAX_MS 30000u
 #define VRESYNC_PULL_MS	     600000u

@@ -80,6 +80,7 @@ struct fake_node {
 	uint64_t corrupt_block; /* of the volume: stored badly, until written again */
 	bool has_corrupt_block;
 	bool hold_pulls;
+	bool any_content; /* blocks are not the rig's stamps: compared byte by byte */
 	struct fake_reply *held;
 
 	/* What it saw. */
