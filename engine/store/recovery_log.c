@@ -14,8 +14,18 @@
 #define WINDOW_BLOCKS 1024u
 #define LOOK_AHEAD    FORMAT_GROUP_BLOCKS_MAX /* past what does not check */
 
-/* New groups keep this distance from the numbers that lost ones may have had. */
+/* New groups keep a distance from the numbers that lost ones may have had: at least the groups that
+ * can be in flight, and a random part, so that no number comes back either after several power
+ * losses without a checkpoint in between, when what lies behind a gap has not been seen. */
 #define SEQ_DISTANCE 64u
+
+static uint64_t seq_distance(struct reactor *r)
+{
+	uint32_t distance;
+
+	reactor_random(r, &distance, sizeof distance);
+	return (uint64_t)SEQ_DISTANCE + distance;
+}
 
 struct recovery_group {
 	struct format_group header;
@@ -358,6 +368,7 @@ out:
 		store->wlog.streams[i].last_seq = l->last_seq[i];
 		store->wlog.streams[i].durable_seq = l->last_seq[i];
 	}
-	store->wlog.next_seq = MAX(store->wlog.next_seq, l->max_seq + 1) + SEQ_DISTANCE;
+	store->wlog.next_seq =
+	    MAX(store->wlog.next_seq, l->max_seq + 1) + seq_distance(store->reactor);
 	return 0;
 }

@@ -112,7 +112,9 @@ static void prime_more(struct store *store)
 	struct upkeep *u = &store->upkeep;
 	uint32_t size = store->segments.blocks * BLOCK_SIZE;
 
-	if (store->wlog.streams[WLOG_HOT].data.count > 0) {
+	/* Writes go first, unless they wait for a segment: perhaps for this one. */
+	if (store->wlog.streams[WLOG_HOT].data.count > 0 &&
+	    !store->wlog.streams[WLOG_HOT].stalled && !store->wlog.streams[WLOG_COLD].stalled) {
 		reactor_timer_arm(store->reactor, &u->timer,
 				  reactor_now_ns(store->reactor) + UPKEEP_PRIME_PAUSE_NS);
 		return;
