@@ -165,7 +165,11 @@ static void lease_called(struct rpc_call *call, int status, const Pave__V1__Cont
 		lease_answered(k, reply->lease_reply);
 		return;
 	}
-	log_warn("lease", "the driver gives no lease: %s", text != NULL ? text : err_text(status));
+	/* Asked for again and again: said once, until the answer is another. */
+	if (status != k->told_status)
+		log_warn("lease", "the driver gives no lease: %s",
+			 text != NULL ? text : err_text(status));
+	k->told_status = status;
 	lease_refused(k, status != 0 ? status : -E_BAD_FRAME);
 	/* A driver that is there but does not answer may be another's turn next time. */
 	if (status == -ETIMEDOUT && k->conn != NULL)
@@ -234,6 +238,7 @@ void node_lease_taken_in(struct node_lease *k, int status, bool with_lease)
 	k->step = LEASE_IDLE;
 	if (status == 0 && k->state.deadline_ns != 0) {
 		k->stats.granted++;
+		k->told_status = 0;
 		wait_ms(k, k->ask_soon ? 0 : renew_ms(k));
 	} else {
 		k->stats.refused++;

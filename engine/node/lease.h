@@ -84,6 +84,7 @@ struct node_lease {
 	struct reactor_task stop_task;
 	void (*stop_done)(void *arg);
 	void *stop_arg;
+	int told_status; /* why there is no lease, as it was last logged; 0: there is one */
 };
 
 /* -- intake.c --------------------------------------------------------------------------------- */

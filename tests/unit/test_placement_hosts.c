@@ -127,6 +127,22 @@ START_TEST(take_over)
 }
 END_TEST
 
+/* What no permit can name is refused before it fences anybody. */
+START_TEST(a_bad_holder_takes_nothing_over)
+{
+	struct peer *h1 = peer_new(rig, "host", "h1");
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	struct permit p;
+
+	ck_assert_int_eq(ask_attach(h1, "v", "h1", "par"), 0);
+	ck_assert_int_ne(ask_attach(h2, "v", "bad:holder", "par"), 0);
+	ck_assert_uint_eq(h1->permit_notices, 0);
+	p = reply_permit(h1);
+	ck_assert_int_eq(ask_renew(h1, p.volume, p.generation), 0);
+	permit_deinit(&p);
+}
+END_TEST
+
 /* A third waits for the first, although the second has let go: nobody knows that the first has. */
 START_TEST(take_over_twice)
 {
@@ -455,6 +471,7 @@ int main(void)
 	tcase_add_test(t, attach_is_refused);
 	tcase_add_test(t, take_over);
 	tcase_add_test(t, take_over_twice);
+	tcase_add_test(t, a_bad_holder_takes_nothing_over);
 	tcase_add_test(t, detach_releases);
 	tcase_add_test(t, revocation_is_pushed);
 	tcase_add_test(t, host_is_a_place_too);
