@@ -9,10 +9,11 @@
  *
  *   nbd-stress --uri URI --size BYTES [--connections N] [--depth N] [--seconds N] --status FILE
  *
- * Runs until the time is over or SIGTERM, then reads everything once and prints a line of JSON.
- * Exit 0: nothing was lost; 1: something was (the first is named); 2 usage; 3 the server stayed
- * away for RECONNECT_S. --status: rewritten twice a second with the count of acknowledged
- * operations, so that whoever breaks things can see that work goes on. */
+ * Runs until the time is over or SIGTERM, then reads everything once and prints a line of JSON;
+ * SIGUSR1: reads everything in between, and goes on. Exit 0: nothing was lost; 1: something was
+ * (the first is named); 2 usage; 3 the server stayed away for RECONNECT_S. --status: rewritten
+ * twice a second with the counts of acknowledged and failed operations, violations, and times that
+ * everything was read, so that whoever breaks things can see that work goes on. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -28,7 +29,8 @@
 #include <unistd.h>
 
 #define BLOCK	    4096u
-#define BLOCKS_MAX  8u /* of one operation */
+#define BLOCKS_MAX  64u /* of one operation; most have up to BLOCKS_FEW */
+#define BLOCKS_FEW  8u
 #define MAYBE_MAX   6u
 #define CONNS_MAX   4u
 #define DEPTH_MAX   64u
@@ -63,15 +65,17 @@ static struct {
 	struct block_state *state;
 	struct conn conns[CONNS_MAX];
 	uint64_t next_number, acked_ops, failed_ops, reconnects, random;
-	uint64_t violations;
+	uint64_t violations, verified;
 } g = {.conn_count = 2, .depth = 16, .next_number = 1, .random = 88172645463325252ull};
 
-static volatile sig_atomic_t stop_asked;
+static volatile sig_atomic_t stop_asked, verify_asked;
 
 static void on_signal(int signal_number)
 {
-	(void)signal_number;
-	stop_asked = 1;
+	if (signal_number == SIGUSR1)
+		verify_asked = 1;
+	else
+		stop_asked = 1;
 }
 
 static double now(void)
@@ -194,7 +198,7 @@ static void drop(struct conn *c)
 
 static void start(struct conn *c, struct slot *s)
 {
-	unsigned count = 1 + (unsigned)(rnd() % BLOCKS_MAX);
+	unsigned count = 1 + (unsigned)(rnd() % (rnd() % 32 == 0 ? BLOCKS_MAX : BLOCKS_FEW));
 	uint64_t first = rnd() % (g.blocks - count);
 	bool full = false;
 
@@ -261,8 +265,8 @@ static void write_status(void)
 	f = fopen(tmp, "w");
 	if (f == NULL)
 		return;
-	fprintf(f, "%" PRIu64 " %" PRIu64 " %" PRIu64 "\n", g.acked_ops, g.failed_ops,
-		g.violations);
+	fprintf(f, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", g.acked_ops, g.failed_ops,
+		g.violations, g.verified);
 	fclose(f);
 	rename(tmp, g.status);
 }
@@ -291,36 +295,6 @@ static bool turn(struct conn *c, bool begin)
 	return begin || active > 0;
 }
 
-static int load(void)
-{
-	double begun = now(), last_alive = begun;
-
-	while (!stop_asked && g.violations == 0 && (g.seconds == 0 || now() - begun < g.seconds)) {
-		bool alive = false;
-
-		for (unsigned i = 0; i < g.conn_count; i++)
-			alive |= turn(&g.conns[i], true);
-		write_status();
-		if (alive) {
-			last_alive = now();
-			continue;
-		}
-		if (now() - last_alive > RECONNECT_S) {
-			fprintf(stderr, "nbd-stress: %s: no connection for %d s: %s\n", g.uri,
-				RECONNECT_S, nbd_get_error());
-			return 3;
-		}
-		poll(NULL, 0, 50);
-	}
-	for (unsigned i = 0; i < g.conn_count; i++) {
-		while (g.conns[i].h != NULL && turn(&g.conns[i], false))
-			;
-		if (g.conns[i].h != NULL)
-			drop(&g.conns[i]);
-	}
-	return 0;
-}
-
 static int verify_all(void)
 {
 	static uint8_t data[256 * BLOCK];
@@ -344,7 +318,50 @@ static int verify_all(void)
 			check_block(at + i, data + i * BLOCK);
 	}
 	nbd_close(c.h);
+	g.verified++;
 	return g.violations == 0 ? 0 : 1;
+}
+
+/* Ends what is in flight. */
+static void settle(void)
+{
+	for (unsigned i = 0; i < g.conn_count; i++) {
+		while (g.conns[i].h != NULL && turn(&g.conns[i], false))
+			;
+		if (g.conns[i].h != NULL)
+			drop(&g.conns[i]);
+	}
+}
+
+static int load(void)
+{
+	double begun = now(), last_alive = begun;
+	int rc = 0;
+
+	while (rc == 0 && !stop_asked && g.violations == 0 &&
+	       (g.seconds == 0 || now() - begun < g.seconds)) {
+		bool alive = false;
+
+		for (unsigned i = 0; i < g.conn_count; i++)
+			alive |= turn(&g.conns[i], true);
+		write_status();
+		if (verify_asked) {
+			verify_asked = 0;
+			settle();
+			rc = verify_all();
+			last_alive = now();
+		} else if (alive) {
+			last_alive = now();
+		} else if (now() - last_alive > RECONNECT_S) {
+			fprintf(stderr, "nbd-stress: %s: no connection for %d s: %s\n", g.uri,
+				RECONNECT_S, nbd_get_error());
+			return 3;
+		} else {
+			poll(NULL, 0, 50);
+		}
+	}
+	settle();
+	return rc;
 }
 
 int main(int argc, char **argv)
@@ -399,6 +416,7 @@ int main(int argc, char **argv)
 	}
 	signal(SIGTERM, on_signal);
 	signal(SIGINT, on_signal);
+	signal(SIGUSR1, on_signal);
 	signal(SIGPIPE, SIG_IGN);
 	g.state = calloc(g.blocks, sizeof *g.state);
 	if (g.state == NULL)
