@@ -32,6 +32,7 @@ struct vslot {
 	version_t reported_watermark, reported_newest;
 	uint64_t resync_after_ns;
 	uint32_t outstanding; /* writes on the wire, abandoned ones too */
+	uint32_t zombies;     /* the abandoned ones: they may still arrive */
 	uint16_t resync_tries;
 	uint8_t node;
 	bool current;

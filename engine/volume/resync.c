@@ -4,7 +4,9 @@
  *  1. A slot becomes current only when it holds everything that was decided, no phantom, and is
  *     awaited for whatever is in flight: everything below joined_seq comes by the pull, everything
  *     from it on directly.
- *  2. No write of the chunk may fail meanwhile: the source might hold what failed, and hand it on.
+ *  2. What it holds is asked only when no write that was settled as failed is on its way to it any
+ *     more: that would arrive as a phantom after we looked for them.
+ *  3. No write of the chunk may fail meanwhile: the source might hold what failed, and hand it on.
  *
  * Failure modes: anything that goes wrong sends the slot back into the queue, with a back-off. */
 #include "engine/volume/resync.h"
@@ -267,7 +269,8 @@ static void step(struct vresync *x)
 	case RESYNC_FREE:
 		return;
 	case RESYNC_SETTLE:
-		if (!vwindow_decided_below(w, x->joined_seq) ||
+		if (x->chunk->slots[x->slot].zombies > 0 ||
+		    !vwindow_decided_below(w, x->joined_seq) ||
 		    !vwindow_answered_below(w, x->source, x->joined_seq))
 			break;
 		x->fetching = 1;

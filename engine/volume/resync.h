@@ -1,9 +1,10 @@
 /* Resync: a replica that is behind catches up while the chunk serves.
  *
- *   SETTLE   everything from before it joined is decided, and a current replica (the source) has it
- *   LISTS    what it holds above its watermark, and what the source holds above the same
- *   REWRITE  its phantoms: blocks that it holds newer than they are, written again from a current
- * one PULL     its node fetches the rest from the source's node, by itself
+ *   SETTLE   everything from before it joined is decided, a current replica (the source) has it,
+ * and no write that failed is on its way to it any more LISTS    what it holds above its watermark,
+ * and what the source holds above the same REWRITE  its phantoms: blocks that it holds newer than
+ * they are, written again from a current one PULL     its node fetches the rest from the source's
+ * node, by itself
  *   -> current
  *
  * An error of it to a new write, a failed write of the chunk, or a lost connection: from the start.

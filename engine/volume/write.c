@@ -187,6 +187,8 @@ static void take_out(struct vwrite *w)
 		clear_pending(w, i);
 		if (w->requests[i].state == VREQUEST_QUEUED && vreplica_cancel(&w->requests[i]))
 			w->busy--;
+		else if (w->requests[i].state == VREQUEST_SENT)
+			w->chunk->slots[i].zombies++;
 	}
 	w->retry = 0;
 	if (w->entry.inside) {
@@ -349,13 +351,27 @@ static void take_answer(struct vwrite *w, struct vrequest *q, uint32_t slot, int
 	vwrite_judge(w);
 }
 
+/* It is on the wire no more. */
+static void home(struct vwrite *w, uint32_t slot)
+{
+	struct vslot *s = &w->chunk->slots[slot];
+
+	s->outstanding--;
+	if (!w->abandoned)
+		return;
+	s->zombies--;
+	vreconcile_quiet(w->chunk);
+	if (s->resync != NULL)
+		vresync_kick(w->chunk->volume);
+}
+
 static void write_answered(struct vrequest *q, int status, const struct frame *f)
 {
 	struct vwrite *w = write_of(q);
 	const uint32_t slot = slot_of(w, q);
 
 	(void)f;
-	w->chunk->slots[slot].outstanding--;
+	home(w, slot);
 	if (status == -E_FENCED) {
 		volume_end(w->chunk->volume, status, err_text(status));
 		return;
@@ -365,11 +381,7 @@ static void write_answered(struct vrequest *q, int status, const struct frame *f
 		vreplica_disconnect(q->replica, status);
 		return;
 	}
-	if (w->abandoned) {
-		vreconcile_quiet(w->chunk);
-		return;
-	}
-	if ((w->entry.pending & vmask_bit(slot)) != 0)
+	if (!w->abandoned && (w->entry.pending & vmask_bit(slot)) != 0)
 		take_answer(w, q, slot, status);
 }
 
@@ -398,7 +410,7 @@ static void write_lost(struct vrequest *q)
 	const uint32_t slot = slot_of(w, q);
 
 	w->busy++; /* held: judging may settle it */
-	w->chunk->slots[slot].outstanding--;
+	home(w, slot);
 	again_or_not(w, slot);
 	w->busy--;
 	retire(w);

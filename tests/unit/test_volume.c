@@ -515,6 +515,25 @@ START_TEST(a_refused_write_does_not_flap)
 }
 END_TEST
 
+/* A refused write is still on its way to the third node, and arrives long after. */
+START_TEST(a_refused_write_that_arrives_late_does_not_flap)
+{
+	ck_assert_int_eq(rig_write(host, 0, 4, 1), 0);
+	rig->nodes[0].write_status = rig->nodes[1].write_status = -ENOSPC;
+	rig->nodes[2].delay_writes = true;
+	ck_assert_int_eq(rig_write(host, 0, 4, 2), -ENOSPC);
+	rig->nodes[0].write_status = rig->nodes[1].write_status = 0;
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_eq(fake_stamp(&rig->nodes[2], 0), 1);
+	fake_release(&rig->nodes[2]);
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_ge(rig_stats(host).resyncs, 1);
+	for (int i = 0; i < 50; i++)
+		rig_must_read(host, 0, 4, 1);
+	rig_must_agree(rig);
+}
+END_TEST
+
 START_TEST(a_write_that_timed_out_is_settled)
 {
 	struct rig_op o;
@@ -703,6 +722,7 @@ int main(void)
 	tcase_add_test(tc, a_full_cluster_says_so_at_once_and_reads_go_on);
 	tcase_add_test(tc, one_full_node_is_behind_until_it_has_space);
 	tcase_add_test(tc, a_refused_write_does_not_flap);
+	tcase_add_test(tc, a_refused_write_that_arrives_late_does_not_flap);
 	tcase_add_test(tc, a_write_that_timed_out_is_settled);
 	tcase_add_test(tc, an_idle_volume_has_nothing_to_reconcile);
 	tcase_add_test(tc, a_clean_detach_releases_the_permit_and_seals);

@@ -55,17 +55,6 @@ static void hold(struct fake_reply *r)
 	*at = r;
 }
 
-void fake_release(struct fake_node *n)
-{
-	n->hold_writes = n->hold_reads = n->hold_pulls = false;
-	while (n->held != NULL) {
-		struct fake_reply *r = n->held;
-
-		n->held = r->next;
-		send_reply(r);
-	}
-}
-
 /* -- data -------------------------------------------------------------------------------------- */
 
 static void store(struct fake_node *n, const struct frame *f)
@@ -93,6 +82,37 @@ static void store(struct fake_node *n, const struct frame *f)
 	}
 }
 
+void fake_release(struct fake_node *n)
+{
+	n->hold_writes = n->hold_reads = n->hold_pulls = n->delay_writes = false;
+	while (n->held != NULL) {
+		struct fake_reply *r = n->held;
+
+		n->held = r->next;
+		if (r->delayed) {
+			store(n, &r->write);
+			n->delayed--;
+		}
+		send_reply(r);
+	}
+}
+
+static void delay(struct fake_conn *c, const struct frame *f)
+{
+	struct fake_reply *r = make_reply(c, f, 0);
+
+	r->delayed = true;
+	r->write = *f;
+	if (f->payload_size > 0) {
+		r->data = malloc(f->payload_size);
+		ck_assert_ptr_nonnull(r->data);
+		memcpy(r->data, f->payload, f->payload_size);
+		r->write.payload = r->data;
+	}
+	c->node->delayed++;
+	hold(r);
+}
+
 static void take_write(struct fake_conn *c, const struct frame *f)
 {
 	struct fake_node *n = c->node;
@@ -108,6 +128,10 @@ static void take_write(struct fake_conn *c, const struct frame *f)
 	ck_assert_uint_eq(version_generation(f->version), c->generation);
 	if (status == 0 && f->op == FRAME_WRITE && !frame_payload_ok(f))
 		status = -E_BAD_CRC;
+	if (status == 0 && n->delay_writes) {
+		delay(c, f);
+		return;
+	}
 	if (status == 0) {
 		store(n, f);
 		status = n->write_lies;
@@ -302,6 +326,10 @@ static void answer_open(struct fake_conn *c, uint64_t id, const Pave__V1__Open *
 		rpc_fail(&c->rpc, id, n->open_status, "as the test wants it");
 		return;
 	}
+	if (n->delayed > 0) {
+		rpc_fail(&c->rpc, id, -E_LIMIT, "an earlier session is not quiet");
+		return;
+	}
 	if (c->generation < n->generation) {
 		rpc_fail(&c->rpc, id, -E_FENCED, "a newer attachment has been here");
 		return;
@@ -465,6 +493,7 @@ void fake_crash(struct fake_node *n)
 		free(r->data);
 		free(r);
 	}
+	n->delayed = 0;
 	for (uint32_t i = 0; i < RIG_CONNS; i++) {
 		free(n->conns[i].rx);
 		n->conns[i] = (struct fake_conn){0};

@@ -44,6 +44,8 @@ struct fake_reply {
 	struct fake_reply *next;
 	uint32_t crcs[IO_BLOCKS_MAX];
 	uint8_t *data;
+	bool delayed; /* the frame of a write, to be stored first */
+	struct frame write;
 };
 
 struct fake_conn {
@@ -70,10 +72,11 @@ struct fake_node {
 	uint64_t epochs;
 
 	/* What the test wants of it. */
-	bool hold_writes; /* stored at once, answered at fake_release */
-	bool hold_reads;  /* answered, with the content of then, at fake_release */
-	int write_status; /* writes are refused with this, nothing is stored */
-	int write_lies;	  /* writes are stored, and answered with this */
+	bool delay_writes; /* not even stored before fake_release */
+	bool hold_writes;  /* stored at once, answered at fake_release */
+	bool hold_reads;   /* answered, with the content of then, at fake_release */
+	int write_status;  /* writes are refused with this, nothing is stored */
+	int write_lies;	   /* writes are stored, and answered with this */
 	int read_status;
 	int open_status;
 	bool corrupt_reads;	/* what it sends does not check */
@@ -82,6 +85,7 @@ struct fake_node {
 	bool hold_pulls;
 	bool any_content; /* blocks are not the rig's stamps: compared byte by byte */
 	struct fake_reply *held;
+	uint32_t delayed;
 
 	/* What it saw. */
 	uint64_t writes, reads, watermarks, pulls, changes, payload_bytes, pulled_blocks, opens;

@@ -191,7 +191,7 @@ static void want_host(struct storm *s, uint32_t h)
 
 static void fault(struct storm *s, struct fake_node *n)
 {
-	switch (below(s, 12)) {
+	switch (below(s, 14)) {
 	case 0:
 		fake_crash(n);
 		break;
@@ -224,6 +224,13 @@ static void fault(struct storm *s, struct fake_node *n)
 		n->hold_pulls = true;
 		break;
 	case 10:
+		n->delay_writes = true;
+		break;
+	case 11:
+		n->delay_writes = true;
+		s->rig->nodes[below(s, RIG_NODES)].write_status = -ENOSPC;
+		break;
+	case 12:
 		sim_net_disconnect(n->process, s->rig->hosts[below(s, RIG_HOSTS)].process);
 		break;
 	default:
