@@ -534,6 +534,42 @@ START_TEST(a_refused_write_that_arrives_late_does_not_flap)
 }
 END_TEST
 
+/* Three refused writes, each on its way to another node, so that nobody is current any more: what
+ * the nodes hold is asked only when these have arrived. */
+START_TEST(reconciling_waits_for_what_may_still_arrive)
+{
+	struct rig_op r;
+	uint32_t first, stamp;
+
+	ck_assert_int_eq(rig_write(host, 0, 4, 1), 0);
+	for (uint32_t late = 0; late < RIG_NODES; late++) {
+		for (uint32_t i = 0; i < RIG_NODES; i++) {
+			rig->nodes[i].delay_writes = i == late;
+			rig->nodes[i].write_status = i == late ? 0 : -ENOSPC;
+		}
+		ck_assert_int_eq(rig_write(host, 0, 4, 2 + late), -ENOSPC);
+	}
+	for (uint32_t i = 0; i < RIG_NODES; i++) {
+		rig->nodes[i].delay_writes = false;
+		rig->nodes[i].write_status = 0;
+	}
+	rig_start_read(host, &r, 0, 4);
+	rig_run_ms(rig, 1000);
+	ck_assert(!r.done);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		fake_release(&rig->nodes[i]);
+	ck_assert(rig_wait(rig, &r.done, 5000));
+	first = rig_stamp_of(&r, 0);
+	ck_assert_int_eq(rig_finish(&r), 0);
+	for (int i = 0; i < 30; i++) {
+		ck_assert_int_eq(rig_read(host, 0, 4, &stamp), 0);
+		ck_assert_uint_eq(stamp, first);
+		rig_run_ms(rig, 100);
+	}
+	rig_must_agree(rig);
+}
+END_TEST
+
 START_TEST(a_write_that_timed_out_is_settled)
 {
 	struct rig_op o;
@@ -723,6 +759,7 @@ int main(void)
 	tcase_add_test(tc, one_full_node_is_behind_until_it_has_space);
 	tcase_add_test(tc, a_refused_write_does_not_flap);
 	tcase_add_test(tc, a_refused_write_that_arrives_late_does_not_flap);
+	tcase_add_test(tc, reconciling_waits_for_what_may_still_arrive);
 	tcase_add_test(tc, a_write_that_timed_out_is_settled);
 	tcase_add_test(tc, an_idle_volume_has_nothing_to_reconcile);
 	tcase_add_test(tc, a_clean_detach_releases_the_permit_and_seals);

@@ -274,22 +274,27 @@ END_TEST
 
 /* -- the pause --------------------------------------------------------------------------------- */
 
-/* The host is stopped after it has sent a write, until its permit has run out and another
- * attachment serves; the answers lie in its sockets when it goes on. */
+/* The host is stopped after it has sent a write and a read, until its permit has run out and
+ * another attachment serves; the answers lie in its sockets when it goes on. */
 START_TEST(the_pause)
 {
 	struct rig_op w, r;
 
 	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].hold_writes = rig->nodes[i].hold_reads = true;
+	rig_start_read(host, &r, 9, 1);
 	rig_start_write(host, &w, 0, 1, 2);
-	rig_start_read(host, &r, 0, 1);
+	rig_run_ms(rig, 100);
 	sim_process_pause(host->process);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		fake_release(&rig->nodes[i]);
 	rig_open(second);
-	ck_assert_int_eq(rig_write(second, 0, 1, 3), 0);
+	ck_assert_int_eq(rig_write(second, 0, 16, 3), 0);
 	sim_process_resume(host->process);
 	ck_assert_int_ne(rig_finish(&w), 0);
 	ck_assert_int_ne(rig_finish(&r), 0);
-	rig_must_read(second, 0, 1, 3);
+	rig_must_read(second, 0, 16, 3);
 }
 END_TEST
 
