@@ -9,6 +9,7 @@
 #include "tests/sim/disk.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -554,7 +555,7 @@ struct sim_disk *sim_disk_create(struct sim_process *p, const char *name, uint64
 
 	INVARIANT(d != NULL);
 	PRE(size_bytes % BLOCK_SIZE == 0 && strlen(name) < sizeof(d->head.name));
-	strcpy(d->head.name, name);
+	snprintf(d->head.name, sizeof(d->head.name), "%s", name);
 	d->head.ops = &sim_disk_ops;
 	d->head.size_bytes = size_bytes;
 	d->head.volatile_cache = volatile_cache;

@@ -5,6 +5,7 @@
 #include "tests/sim/kv.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -392,7 +393,7 @@ struct sim_kv *sim_kv_create(struct sim_process *p, const char *name, uint32_t f
 
 	INVARIANT(k != NULL);
 	PRE(family_count > 0 && family_count <= KV_FAMILIES_MAX && strlen(name) < sizeof(k->name));
-	strcpy(k->name, name);
+	snprintf(k->name, sizeof(k->name), "%s", name);
 	k->head.ops = &sim_kv_ops;
 	k->family_count = family_count;
 	k->process = p;

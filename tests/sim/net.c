@@ -17,6 +17,7 @@
 #include "tests/sim/net.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +35,7 @@
 #define PATIENCE_MIN_NS	    (3 * NS_PER_S)
 #define PATIENCE_MAX_NS	    (12 * NS_PER_S)
 #define BREAK_DELAY_MAX_NS  (50 * NS_PER_MS)
+#define RESET_DELAY_MAX_NS  (300 * NS_PER_MS)
 #define HELD		    UINT64_MAX
 
 enum end_state { CONNECTING, OPEN, CLOSING, GONE };
@@ -628,7 +630,7 @@ static void syn(void *arg)
 	peer->listener = l;
 	peer->peer = e;
 	e->peer = peer;
-	strcpy(peer->head.peer.address, e->process->name);
+	snprintf(peer->head.peer.address, sizeof(peer->head.peer.address), "%s", e->process->name);
 	sim_schedule(n->world, to, 0, run_accepted, peer);
 	sim_schedule(n->world, e->process, delay_ns(n, to, e->process), run_ready, e);
 }
@@ -647,8 +649,8 @@ static int sim_connect(struct transport *transport, const char *address,
 	e = endpoint_create(t);
 	if (e == NULL)
 		return -ENOMEM;
-	strcpy(e->address, address);
-	strcpy(e->head.peer.address, address);
+	snprintf(e->address, sizeof(e->address), "%s", address);
+	snprintf(e->head.peer.address, sizeof(e->head.peer.address), "%s", address);
 	e->head.handler = h;
 	e->head.arg = arg;
 	e->connect_deadline_ns = w->now_ns + CONNECT_PATIENCE_NS;
@@ -678,7 +680,7 @@ static int sim_listen(struct transport *transport, const char *address,
 	l = calloc(1, sizeof(*l));
 	INVARIANT(l != NULL);
 	l->head.transport = transport;
-	strcpy(l->head.address, address);
+	snprintf(l->head.address, sizeof(l->head.address), "%s", address);
 	l->accepted = accepted;
 	l->arg = arg;
 	l->next = t->net->listeners;
@@ -811,6 +813,25 @@ struct sim_net_stats sim_net_stats(const struct sim_world *w)
 	return w->net != NULL ? w->net->stats : (struct sim_net_stats){0};
 }
 
+/* What a cut link held back was still in the memory of the sender's machine. */
+static void drop_held(struct endpoint *e)
+{
+	struct message **at = &e->arrivals, *m;
+
+	while (*at != NULL) {
+		m = *at;
+		if (m->arrive_ns == HELD) {
+			*at = m->next;
+			e->arrival_bytes -= m->payload_size;
+			free(m);
+		} else {
+			at = &m->next;
+		}
+	}
+	e->arrivals_tail = at;
+	e->holding = false;
+}
+
 /* How the other side learns of it: what was on its way and then the end; or the end at once; or
  * nothing, until its patience is at an end. */
 static void tell_peer(struct endpoint *e, enum sim_crash how)
@@ -820,10 +841,11 @@ static void tell_peer(struct endpoint *e, enum sim_crash how)
 
 	if (peer == NULL || peer->state >= CLOSING)
 		return;
-	if (how == SIM_POWER_LOSS)
+	if (how == SIM_POWER_LOSS) {
+		drop_held(peer);
 		sim_schedule(w, NULL, sim_random_range(w, PATIENCE_MIN_NS, PATIENCE_MAX_NS),
 			     end_timed_out, peer);
-	else if (sim_chance(w, 1, 2))
+	} else if (sim_chance(w, 1, 2))
 		push_fin(peer);
 	else
 		sim_schedule(w, NULL, delay_ns(e->net, e->process, peer->process), end_disconnected,
@@ -854,6 +876,19 @@ void sim_net_crash(struct sim_process *p, enum sim_crash how)
 			l->gone = true;
 		}
 	}
+}
+
+void sim_net_started(struct sim_process *p)
+{
+	struct sim_net *n = p->world->net;
+
+	if (n == NULL)
+		return;
+	for (struct endpoint *e = n->endpoints; e != NULL; e = e->next)
+		if (e->state == OPEN && e->peer->process == p && e->peer->state == GONE &&
+		    reachable(n, p, e->process))
+			sim_schedule(n->world, NULL, sim_random_below(n->world, RESET_DELAY_MAX_NS),
+				     end_disconnected, e);
 }
 
 void sim_net_destroy(struct sim_world *w)

@@ -5,6 +5,7 @@
  * timer costs an event only when it becomes the first. */
 #include "tests/sim/process.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -318,7 +319,7 @@ struct sim_process *sim_process_create(struct sim_world *w, const char *name)
 	INVARIANT(p != NULL);
 	PRE(w->process_count < SIM_PROCESSES_MAX);
 	PRE(strlen(name) < sizeof(p->name));
-	strcpy(p->name, name);
+	snprintf(p->name, sizeof(p->name), "%s", name);
 	p->world = w;
 	p->index = w->process_count;
 	p->reactor.ops = &sim_ops;
@@ -350,6 +351,7 @@ void sim_process_start(struct sim_process *p)
 	p->incarnation++;
 	set_now(p);
 	sim_trace(p->world, p, "started");
+	sim_net_started(p);
 }
 
 /* Timers and tasks of the dead are reset, so that an owner may clean up or start again. */

@@ -3,6 +3,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,7 +87,7 @@ static void node_open_store(struct rig_node *n)
 	struct reactor *r = sim_reactor(n->process);
 	struct store_identity identity = {.cluster = rig->demo.cluster, .shard_count = 1};
 
-	strcpy(identity.node, n->name);
+	snprintf(identity.node, sizeof(identity.node), "%s", n->name);
 	n->disk = sim_disk_open(n->sim_disk);
 	n->kv = sim_kv_open(n->sim_kv);
 	if (!n->formatted) {
@@ -134,8 +135,8 @@ void rig_node_start(struct rig_node *n)
 	shard.store = n->store;
 	shard.trust = n->trust;
 	shard.identity.cluster = rig->demo.cluster;
-	strcpy(shard.identity.name, n->name);
-	strcpy(shard.identity.site, n->site);
+	snprintf(shard.identity.name, sizeof(shard.identity.name), "%s", n->name);
+	snprintf(shard.identity.site, sizeof(shard.identity.site), "%s", n->site);
 	ck_assert_msg(node_shard_start(&shard, &n->shard, &err) == 0, "%s", err.text);
 	lease.transport = n->transport;
 	lease.trust = n->trust;

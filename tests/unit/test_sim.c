@@ -2,6 +2,7 @@
  * disk, the order of commits in the kv, and the contract of the network. */
 #include <check.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -381,7 +382,9 @@ struct clockwork {
 
 static void note(struct clockwork *c, const char *what)
 {
-	strcat(c->order, what);
+	size_t used = strlen(c->order);
+
+	snprintf(c->order + used, sizeof(c->order) - used, "%s", what);
 }
 
 static void fire0(struct reactor_timer *t)
