@@ -98,6 +98,9 @@ struct cluster {
 	generation_t offered[CLUSTER_HOSTS]; /* of the last permit sent to the host */
 	uint64_t fault_kinds;		     /* bits: faults.c */
 	uint64_t fault_gap_ns;
+	/* While a script wants it: a chunk of which guests do nothing but this kind of thing. */
+	enum { FAVOUR_NONE, FAVOUR_WRITES, FAVOUR_READS } favour;
+	uint32_t favoured_chunk;
 	uint32_t rot_node;
 	uint32_t permit_lifetime_ms;
 	bool faults_over;

@@ -18,7 +18,8 @@
 #define CLOCK_OK_NS	  (200 * (int64_t)NS_PER_MS)
 #define WITHDRAW_MAX_NS	  (20 * NS_PER_S)
 #define CONTEST_MAX_NS	  (6 * NS_PER_S)
-#define SILENCE_MAX_NS	  (2 * NS_PER_S)
+#define SILENCE_MIN_NS	  (300 * NS_PER_MS)
+#define SILENCE_MAX_NS	  (1500 * NS_PER_MS)
 #define STRAND_MAX_NS	  (300 * NS_PER_MS)
 #define STRAND_AWAY_NS	  (9 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
@@ -242,15 +243,36 @@ static void cut_for(struct cluster *c, struct machine *from, struct machine *to,
 	end_later(c, from, to, 0, max_ns, end_cut);
 }
 
-/* The old host hears nothing for a moment, in which nodes restart: their fence must hold. */
-static void contest_in_silence(struct cluster *c, struct machine *old)
+/* Now the old host hears the nodes again; the two that the new host has opened have just restarted,
+ * and it cannot open them anew yet: their fence must hold by itself. */
+static void break_silence(struct ending *e)
 {
+	struct cluster *c = e->cluster;
+	struct machine *old = e->a, *new = e->b;
+
+	if (over(c))
+		return;
 	for (uint32_t n = 0; n < CLUSTER_NODES; n++) {
-		cut_for(c, c->nodes[n], old, SILENCE_MAX_NS);
-		cut_for(c, old, c->nodes[n], SILENCE_MAX_NS);
-		if (sim_chance(c->world, 2, 3))
-			end_later(c, c->nodes[n], NULL, 0, SILENCE_MAX_NS, kill_it);
+		if (n != e->site)
+			sim_process_crash(c->nodes[n]->process, SIM_POWER_LOSS);
+		cut_for(c, new, c->nodes[n], CONTEST_MAX_NS);
+		sim_net_cut(c->nodes[n]->process, old->process, false);
+		sim_net_cut(old->process, c->nodes[n]->process, false);
 	}
+}
+
+/* The old host hears nothing for a moment, in which the new one opens the volume on two nodes. */
+static void contest_in_silence(struct cluster *c, struct machine *old, struct machine *new)
+{
+	uint32_t deaf = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
+
+	for (uint32_t n = 0; n < CLUSTER_NODES; n++) {
+		sim_net_cut(c->nodes[n]->process, old->process, true);
+		sim_net_cut(old->process, c->nodes[n]->process, true);
+	}
+	sim_net_cut(new->process, c->nodes[deaf]->process, true);
+	sim_schedule(c->world, NULL, sim_random_range(c->world, SILENCE_MIN_NS, SILENCE_MAX_NS),
+		     run_ending, ending_create(c, old, new, deaf, break_silence));
 }
 
 /* A node doesn't hear the new host; others may restart. */
@@ -273,7 +295,7 @@ static void contest(struct cluster *c)
 	sim_trace(c->world, NULL, "contest: %s against %s", new->process->name, old->process->name);
 	cut_for(c, c->pd, old, CUT_MAX_NS);
 	if (sim_chance(c->world, 1, 2))
-		contest_in_silence(c, old);
+		contest_in_silence(c, old, new);
 	else
 		contest_with_deaf_node(c, new);
 }
@@ -283,6 +305,7 @@ static void contest(struct cluster *c)
 static void end_strand(struct ending *e)
 {
 	sim_net_isolate(e->a->process, false);
+	e->cluster->favour = FAVOUR_NONE;
 }
 
 /* Act 3: the node that holds it is back, another is away, and the volume is attached anew. */
@@ -293,8 +316,10 @@ static void strand_return(struct ending *e)
 	if (over(c))
 		return;
 	sim_net_isolate(e->a->process, false);
-	if (sim_chance(c->world, 1, 2))
+	if (sim_chance(c->world, 1, 3)) {
+		c->favour = FAVOUR_NONE;
 		return;
+	}
 	sim_trace(c->world, NULL, "strand: %s is back, %s away", e->a->process->name,
 		  e->b->process->name);
 	sim_net_isolate(e->b->process, true);
@@ -311,14 +336,20 @@ static void strand_crash(struct ending *e)
 
 	if (over(c))
 		return;
+	c->favour = FAVOUR_READS;
 	do
 		other = any_node(c);
 	while (other == e->a);
 	sim_net_isolate(e->a->process, true);
+	/* Without power: what was held back never gets there. */
 	if (host != NULL)
-		sim_process_crash(host->process, SIM_KILL);
-	sim_schedule(c->world, NULL, STRAND_AWAY_NS, run_ending,
-		     ending_create(c, e->a, other, 0, strand_return));
+		sim_process_crash(host->process, SIM_POWER_LOSS);
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		for (uint32_t n = 0; n < CLUSTER_NODES; n++)
+			if (c->nodes[n] != e->a)
+				sim_net_cut(c->hosts[h]->process, c->nodes[n]->process, false);
+	sim_schedule(c->world, NULL, STRAND_AWAY_NS + sim_random_below(c->world, STRAND_AWAY_NS),
+		     run_ending, ending_create(c, e->a, other, 0, strand_return));
 }
 
 /* Act 1: for a moment the writes of the host get to one node only. */
@@ -326,16 +357,18 @@ static void strand(struct cluster *c)
 {
 	struct machine *host = attached_host(c), *node = any_node(c);
 
-	if (host == NULL)
+	if (host == NULL || c->favour != FAVOUR_NONE)
 		return;
 	c->stats.strands++;
+	c->favour = FAVOUR_WRITES;
+	c->favoured_chunk =
+	    (uint32_t)sim_random_below(c->world, CLUSTER_VOLUME_SIZE / CLUSTER_CHUNK_SIZE);
 	sim_trace(c->world, NULL, "strand: what %s writes gets to %s only", host->process->name,
 		  node->process->name);
 	for (uint32_t n = 0; n < CLUSTER_NODES; n++)
 		if (c->nodes[n] != node)
-			cut_for(c, host, c->nodes[n], STRAND_MAX_NS);
-	sim_schedule(c->world, NULL, STRAND_MAX_NS, run_ending,
-		     ending_create(c, node, NULL, 0, strand_crash));
+			sim_net_cut(host->process, c->nodes[n]->process, true);
+	end_later(c, node, NULL, 0, STRAND_MAX_NS, strand_crash);
 }
 
 /* Bit rot in a block of data, always of the same node: two copies of everything stay good. */
@@ -400,9 +433,12 @@ static const struct kind kinds[] = {
     {slow_disk, 5},
     {withdraw_one, 6},
     {rot, 8},
-    {contest, 15},
-    {strand, 15},
+    {contest, 20},
+    {strand, 20},
 };
+
+/* contest and strand */
+#define SCRIPTS (3ull << (ARRAY_SIZE(kinds) - 2))
 
 static uint32_t used(const struct cluster *c, size_t kind)
 {
@@ -444,8 +480,13 @@ static void next_fault(void *arg)
 
 void faults_begin(struct cluster *c)
 {
-	/* Every third seed has everything; the others a random half. */
-	c->fault_kinds = c->world->seed % 3 == 0 ? UINT64_MAX : sim_random(c->world);
+	/* A third of the seeds has everything, a third a random half, a third the scripts and
+	 * little else. */
+	c->fault_kinds = sim_random(c->world);
+	if (c->world->seed % 3 == 0)
+		c->fault_kinds = UINT64_MAX;
+	else if (c->world->seed % 3 == 1)
+		c->fault_kinds = (c->fault_kinds & sim_random(c->world)) | SCRIPTS;
 	c->rot_node = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
 	c->fault_gap_ns = sim_random_range(c->world, GAP_MIN_NS, GAP_MAX_NS);
 	c->world->check_mid_turns = sim_chance(c->world, 1, 2);
@@ -457,6 +498,7 @@ void faults_begin(struct cluster *c)
 void faults_end(struct cluster *c, uint32_t lost_node)
 {
 	c->faults_over = true;
+	c->favour = FAVOUR_NONE;
 	c->snapshot_life_ns = SNAPSHOT_LONG_NS;
 	c->world->check_mid_turns = false;
 	sim_trace(c->world, NULL, "faults end");

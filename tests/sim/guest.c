@@ -129,6 +129,22 @@ static void choose_range(struct sim_world *w, uint64_t *ret_block, uint32_t *ret
 	*ret_count = (uint32_t)MIN(count, CLUSTER_BLOCKS - block);
 }
 
+/* A script's wish: half of the operations go to one chunk, and only of one kind. */
+static void favour(struct cluster *c, enum volume_op_kind *kind, uint64_t *block, uint32_t *count)
+{
+	uint64_t chunk_blocks = CLUSTER_CHUNK_SIZE / BLOCK_SIZE;
+
+	if (c->favour == FAVOUR_NONE || *kind == VOLUME_FLUSH)
+		return;
+	*count = MIN(*count, 4u);
+	*block = MIN(*block, CLUSTER_BLOCKS - *count);
+	if (sim_chance(c->world, 1, 2))
+		*block = c->favoured_chunk * chunk_blocks + sim_random_below(c->world, HOT_BLOCKS);
+	if (*block + *count > c->favoured_chunk * chunk_blocks &&
+	    *block < (c->favoured_chunk + 1) * chunk_blocks)
+		*kind = c->favour == FAVOUR_WRITES ? VOLUME_WRITE : VOLUME_READ;
+}
+
 static bool take_buffer(struct guest_slot *s, uint32_t size)
 {
 	s->buffer = volume_buffer_get(s->guest->volume, size);
@@ -195,6 +211,7 @@ static void thought(struct reactor_timer *t)
 {
 	struct guest_slot *s = container_of(t, struct guest_slot, think);
 	struct guest *g = s->guest;
+	enum volume_op_kind kind;
 	uint64_t block;
 	uint32_t count;
 
@@ -205,7 +222,9 @@ static void thought(struct reactor_timer *t)
 		return;
 	}
 	choose_range(world_of(g), &block, &count);
-	submit(s, choose_kind(world_of(g)), block, count);
+	kind = choose_kind(world_of(g));
+	favour(g->machine->cluster, &kind, &block, &count);
+	submit(s, kind, block, count);
 }
 
 static void think(struct guest_slot *s, uint64_t for_ns)

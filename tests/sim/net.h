@@ -7,7 +7,8 @@
  *
  * Faults. A cut link (one direction) holds frames back until it is healed; when a connection has
  * been held back for longer than its patience it ends on both sides. A killed process's peers
- * learn of it after a delay; those of a machine without power only by their patience. */
+ * learn of it after a delay; those of a machine without power by
+ * their patience, or when it is up again. */
 #ifndef SIM_NET_H
 #define SIM_NET_H
 
@@ -48,6 +49,8 @@ struct sim_net_stats sim_net_stats(const struct sim_world *w);
 /* -- for the other parts of the simulator ---------------------------------------------------- */
 
 void sim_net_crash(struct sim_process *p, enum sim_crash how);
+/* A machine that is up again resets connections that it doesn't know. */
+void sim_net_started(struct sim_process *p);
 void sim_net_destroy(struct sim_world *w);
 
 #endif

@@ -24,6 +24,7 @@
 
 #define SETTLE_NS	 (240 * NS_PER_S)
 #define TRACE_ON_FAILURE 60u
+#define PROGRESS_EVERY	 50u
 
 struct options {
 	uint64_t seed, seeds, from, jobs;
@@ -211,8 +212,8 @@ static bool run_many(const struct options *o)
 		running_count--;
 		if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 			ok = false;
-		else
-			passed++;
+		else if (++passed % PROGRESS_EVERY == 0)
+			fprintf(stderr, "%lu seeds passed\n", passed);
 	}
 	printf("%lu of %lu seeds from %lu passed, %.1f virtual minutes with faults each\n", passed,
 	       o->seeds, o->from, o->minutes);
