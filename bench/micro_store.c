@@ -28,8 +28,7 @@
 #define CHUNK_BLOCKS ((uint32_t)(CHUNK_BYTES / BLOCK_SIZE))
 #define VOLUME	     7u
 
-/* -- allocations ----------------------------------------------------------------------------------
- */
+/* -- allocations ------------------------------------------------------------------------------ */
 
 /* Every allocation of the reactor's thread, RocksDB's batches included, passes here; but for builds
  * with a sanitizer, which has an allocator of its own. */
@@ -64,8 +63,7 @@ void *realloc(void *p, size_t size)
 }
 #endif
 
-/* -- what runs ------------------------------------------------------------------------------------
- */
+/* -- what runs -------------------------------------------------------------------------------- */
 
 struct workload {
 	bool write, random;
@@ -179,8 +177,7 @@ static void submit(struct slot *s)
 	store_read(b->store, &s->read);
 }
 
-/* -- measuring ------------------------------------------------------------------------------------
- */
+/* -- measuring -------------------------------------------------------------------------------- */
 
 struct sample {
 	struct rusage usage;
@@ -276,8 +273,7 @@ static int fill(struct bench *b)
 	return rc;
 }
 
-/* -- set-up
- * ---------------------------------------------------------------------------------------- */
+/* -- set-up ----------------------------------------------------------------------------------- */
 
 static void formatted(struct store_format_op *op, int status, const struct error *err)
 {

@@ -39,8 +39,7 @@ void checkpoint_deinit(struct store *store)
 	c->erases = NULL;
 }
 
-/* -- erases ---------------------------------------------------------------------------------------
- */
+/* -- erases ----------------------------------------------------------------------------------- */
 
 static void batch_erase(struct store *store, volume_id_t volume, chunk_no_t chunk)
 {
@@ -82,8 +81,7 @@ bool checkpoint_erases_full(const struct store *store)
 	       CHECKPOINT_ERASES_MAX;
 }
 
-/* -- the beginning --------------------------------------------------------------------------------
- */
+/* -- the beginning ---------------------------------------------------------------------------- */
 
 /* The segments to be listed as reserved: what is free or empty, primed ones first. */
 static void plan_segments(struct store *store)
@@ -219,8 +217,7 @@ static void begin(struct store *store)
 	reactor_timer_arm(store->reactor, &c->step, reactor_now_ns(store->reactor));
 }
 
-/* -- collecting -----------------------------------------------------------------------------------
- */
+/* -- collecting ------------------------------------------------------------------------------- */
 
 static void put_page(struct store *store, struct index_page *page)
 {
@@ -294,8 +291,7 @@ static void step_fire(struct reactor_timer *timer)
 			  reactor_now_ns(store->reactor) + CHECKPOINT_PAUSE_NS);
 }
 
-/* -- the end --------------------------------------------------------------------------------------
- */
+/* -- the end ---------------------------------------------------------------------------------- */
 
 static void carry_out_plan(struct store *store)
 {
@@ -337,8 +333,7 @@ static void committed(struct kv_op *op, int status)
 	store_close_tick(store);
 }
 
-/* -- when -----------------------------------------------------------------------------------------
- */
+/* -- when ------------------------------------------------------------------------------------- */
 
 static bool streams_are_stalled(const struct store *store)
 {

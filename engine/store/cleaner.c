@@ -54,8 +54,7 @@ bool cleaner_is_idle(const struct store *store)
 	return !store->cleaner.reading && store->cleaner.moves_in_flight == 0;
 }
 
-/* -- credit ---------------------------------------------------------------------------------------
- */
+/* -- credit ----------------------------------------------------------------------------------- */
 
 bool cleaner_lets_write(struct store *store, uint8_t stream)
 {
@@ -86,8 +85,7 @@ static void earn(struct store *store, uint64_t blocks)
 	space->credit = MIN(space->credit + (int64_t)blocks, 2 * (int64_t)store->segments.blocks);
 }
 
-/* -- choosing -------------------------------------------------------------------------------------
- */
+/* -- choosing --------------------------------------------------------------------------------- */
 
 /* A store that is closing needs space only for what still waits for it. */
 static bool must_stop(const struct store *store)
@@ -166,8 +164,7 @@ static uint32_t choose(const struct store *store, bool *ret_waits)
 	return best;
 }
 
-/* -- reading --------------------------------------------------------------------------------------
- */
+/* -- reading ---------------------------------------------------------------------------------- */
 
 static void read_done(struct disk_op *op, int status);
 
@@ -286,8 +283,7 @@ static void parse(struct store *store)
 	}
 }
 
-/* -- moving ---------------------------------------------------------------------------------------
- */
+/* -- moving ----------------------------------------------------------------------------------- */
 
 /* Blocks from `first` that can move as one: one after the other, before and after, of one version.
  */
@@ -371,8 +367,7 @@ void cleaner_moved(struct store *store, struct item *item, int status)
 		tick(store);
 }
 
-/* -- steps ----------------------------------------------------------------------------------------
- */
+/* -- steps ------------------------------------------------------------------------------------ */
 
 static uint64_t pause_ns(const struct store *store)
 {

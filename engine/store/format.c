@@ -28,7 +28,7 @@ _Static_assert(sizeof(struct format_group) +
 		   FORMAT_GROUP_HEADER_MAX * BLOCK_SIZE,
 	       "the largest header fits");
 
-/* -- superblock -------------------------------------------------------------------------------- */
+/* -- superblock ------------------------------------------------------------------------------- */
 
 struct super_disk {
 	char magic[8];
@@ -132,7 +132,7 @@ uint32_t format_segments_fit(uint64_t device_bytes, uint32_t segment_bytes)
 	return (uint32_t)((usable - FORMAT_SEGMENTS_OFFSET) / segment_bytes);
 }
 
-/* -- groups ------------------------------------------------------------------------------------ */
+/* -- groups ----------------------------------------------------------------------------------- */
 
 void format_group_encode(const struct format_group *group, const struct format_entry *entries,
 			 const uint32_t *crcs, uint8_t *ret_blocks)
@@ -233,7 +233,7 @@ void format_group_entries(const uint8_t *blocks, const struct format_group *grou
 	       group->data_blocks * sizeof *ret_crcs);
 }
 
-/* -- keys -------------------------------------------------------------------------------------- */
+/* -- keys ------------------------------------------------------------------------------------- */
 
 static uint8_t *put_be(uint8_t *p, uint64_t value, uint32_t bytes)
 {
@@ -328,7 +328,7 @@ int format_key_page_decode(const void *key, size_t size, volume_id_t *ret_volume
 	return 0;
 }
 
-/* -- values ------------------------------------------------------------------------------------ */
+/* -- values ----------------------------------------------------------------------------------- */
 
 struct page_disk {
 	uint8_t version;

@@ -12,7 +12,7 @@
 
 #define FORMAT_VERSION 1u
 
-/* -- places on the device -------------------------------------------------------------------- */
+/* -- places on the device --------------------------------------------------------------------- */
 
 #define FORMAT_SUPER_COPIES	 2u
 #define FORMAT_SUPER_OFFSET_B	 MIB
@@ -46,7 +46,7 @@ uint64_t format_super_offset(uint32_t copy);
 /* How many segments fit on a device. */
 uint32_t format_segments_fit(uint64_t device_bytes, uint32_t segment_bytes);
 
-/* -- groups ------------------------------------------------------------------------------------ */
+/* -- groups ----------------------------------------------------------------------------------- */
 
 #define FORMAT_GROUP_DATA_MAX	 256u /* data blocks in a group */
 #define FORMAT_GROUP_ENTRIES_MAX 256u
@@ -123,7 +123,7 @@ int format_group_decode(const uint8_t *blocks, size_t size, struct format_group 
 void format_group_entries(const uint8_t *blocks, const struct format_group *group,
 			  struct format_entry *ret_entries, uint32_t *ret_crcs);
 
-/* -- the index in kv --------------------------------------------------------------------------- */
+/* -- the index in kv -------------------------------------------------------------------------- */
 
 #define FORMAT_KEY_MAX	      18u
 #define FORMAT_PAGE_VALUE_MAX (4u + PAGE_BLOCKS * 16u)

@@ -60,7 +60,7 @@ void index_deinit(struct index *ix)
 	*ix = (struct index){0};
 }
 
-/* -- promises ---------------------------------------------------------------------------------- */
+/* -- promises --------------------------------------------------------------------------------- */
 
 /* The tables grow here, where failing is allowed, by doubling. */
 static int grow_chunk_buckets(struct index *ix)
@@ -170,8 +170,7 @@ void index_release(struct index *ix, uint32_t entries, uint32_t pages)
 	slab_release(&ix->volumes, entries);
 }
 
-/* -- the treap of a volume's chunks -------------------------------------------------------------
- */
+/* -- the treap of a volume's chunks ----------------------------------------------------------- */
 
 static struct index_chunk *rotate_right(struct index_chunk *t)
 {
@@ -245,8 +244,7 @@ struct index_chunk *index_next_chunk(const struct index_volume *volume, chunk_no
 	return best;
 }
 
-/* -- look-ups ------------------------------------------------------------------------------------
- */
+/* -- look-ups --------------------------------------------------------------------------------- */
 
 struct index_volume *index_find_volume(const struct index *ix, volume_id_t id)
 {
@@ -325,8 +323,7 @@ struct index_page *index_get_page(struct index *ix, struct index_chunk *chunk, p
 	return *page;
 }
 
-/* -- dirt ----------------------------------------------------------------------------------------
- */
+/* -- dirt ------------------------------------------------------------------------------------- */
 
 void index_dirty_page(struct index *ix, struct index_page *page)
 {
@@ -382,8 +379,7 @@ void index_clean_volume(struct index *ix, struct index_volume *volume)
 	ix->dirty_volume_count--;
 }
 
-/* -- erasing -------------------------------------------------------------------------------------
- */
+/* -- erasing ---------------------------------------------------------------------------------- */
 
 void index_kill_chunk(struct index *ix, struct index_chunk *chunk)
 {
@@ -450,8 +446,7 @@ bool index_bury(struct index *ix, uint32_t max, void (*each)(struct index_page *
 	return ix->graves != NULL;
 }
 
-/* -- all of it ------------------------------------------------------------------------------------
- */
+/* -- all of it -------------------------------------------------------------------------------- */
 
 static void each_page_of(const struct index_chunk *chunk,
 			 void (*each)(const struct index_page *page, void *arg), void *arg)

@@ -24,8 +24,9 @@
 #define INDEX_VOLUMES_MAX  65536u
 #define INDEX_CHUNKS_MAX   (1u << 22)
 #define INDEX_PAGES_SPARE  65536u /* on top of one a block of the device: for tombstones */
-#define INDEX_PAGES_FLIGHT 65536u /* on top of those: promised, for pages that are there already   \
-				   */
+#define INDEX_PAGES_FLIGHT                                                                         \
+	65536u /* on top of those: promised, for pages that are there already                      \
+		*/
 
 struct index_page {
 	struct format_slot slots[PAGE_BLOCKS];

@@ -102,8 +102,7 @@ void recovery_destroy(struct recovery *r)
 	free(r);
 }
 
-/* -- superblock ----------------------------------------------------------------------------------
- */
+/* -- superblock ------------------------------------------------------------------------------- */
 
 static int choose_super(struct recovery *r)
 {
@@ -168,8 +167,7 @@ static bool heal_super(struct recovery *r)
 	return false;
 }
 
-/* -- the index -----------------------------------------------------------------------------------
- */
+/* -- the index -------------------------------------------------------------------------------- */
 
 static int load_checkpoint(const void *key, size_t key_size, const void *value, size_t value_size,
 			   void *arg)
@@ -354,8 +352,7 @@ static int load_index(struct recovery *r)
 	return 0;
 }
 
-/* -- the parts that need to know the device
- * --------------------------------------------------------- */
+/* -- the parts that need to know the device --------------------------------------------------- */
 
 static int init_parts(struct recovery *r)
 {
@@ -408,8 +405,7 @@ static void account(struct recovery *r)
 		 (unsigned long long)store->segments.live_blocks);
 }
 
-/* -- steps ---------------------------------------------------------------------------------------
- */
+/* -- steps ------------------------------------------------------------------------------------ */
 
 static void read_super(struct recovery *r)
 {

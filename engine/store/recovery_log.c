@@ -85,8 +85,7 @@ void recovery_log_start(struct recovery_log *l, const uint64_t *last_seq)
 	begin_segment(l);
 }
 
-/* -- scanning ------------------------------------------------------------------------------------
- */
+/* -- scanning --------------------------------------------------------------------------------- */
 
 static int add_group(struct recovery_log *l, const uint8_t *blocks, const struct format_group *g)
 {
@@ -224,8 +223,7 @@ int recovery_log_step(struct recovery_log *l, int io_status, struct recovery_io 
 	return 0;
 }
 
-/* -- replaying -----------------------------------------------------------------------------------
- */
+/* -- replaying -------------------------------------------------------------------------------- */
 
 static int by_seq(const void *a, const void *b)
 {

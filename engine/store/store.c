@@ -24,8 +24,7 @@ const char *const store_kv_family_names[STORE_KV_FAMILIES] = {
     [STORE_KV_SEGMENTS] = "segments",
 };
 
-/* -- life ----------------------------------------------------------------------------------------
- */
+/* -- life ------------------------------------------------------------------------------------- */
 
 static void finish_run(struct reactor_task *task);
 static void close_run(struct reactor_task *task);
@@ -112,8 +111,7 @@ void store_fail(struct store *store, int status, const char *what)
 	wlog_kick(store);
 }
 
-/* -- operations ----------------------------------------------------------------------------------
- */
+/* -- operations ------------------------------------------------------------------------------- */
 
 static void finish_run(struct reactor_task *task)
 {
@@ -257,8 +255,7 @@ void store_erase(struct store *store, struct store_erase_op *op)
 		wlog_submit_erase(store, item);
 }
 
-/* -- questions ------------------------------------------------------------------------------------
- */
+/* -- questions -------------------------------------------------------------------------------- */
 
 uint32_t store_chunks(struct store *store, volume_id_t volume, chunk_no_t from,
 		      struct store_chunk_state *ret_states, uint32_t max)

@@ -45,8 +45,7 @@ bool upkeep_is_idle(const struct store *store)
 	return !store->upkeep.busy;
 }
 
-/* -- discarding -----------------------------------------------------------------------------------
- */
+/* -- discarding ------------------------------------------------------------------------------- */
 
 void upkeep_freed(struct store *store, uint32_t segment)
 {
@@ -104,8 +103,7 @@ static bool discard_next(struct store *store)
 	return true;
 }
 
-/* -- priming --------------------------------------------------------------------------------------
- */
+/* -- priming ---------------------------------------------------------------------------------- */
 
 static void prime_more(struct store *store)
 {
@@ -178,8 +176,7 @@ static void op_done(struct disk_op *op, int status)
 	store_close_tick(store);
 }
 
-/* -- burying --------------------------------------------------------------------------------------
- */
+/* -- burying ---------------------------------------------------------------------------------- */
 
 static void bury_page(struct index_page *page, void *arg)
 {

@@ -14,8 +14,7 @@
 static void pump_run(struct reactor_task *task);
 static void erase_ended(struct store *store);
 
-/* -- start and end -------------------------------------------------------------------------------
- */
+/* -- start and end ---------------------------------------------------------------------------- */
 
 static int stream_init(struct store *store, uint8_t kind, uint32_t in_flight_max,
 		       struct wlog_group *groups)
@@ -64,8 +63,7 @@ void wlog_deinit(struct store *store)
 	store->wlog.groups = NULL;
 }
 
-/* -- what an operation writes ---------------------------------------------------------------------
- */
+/* -- what an operation writes ----------------------------------------------------------------- */
 
 struct payload {
 	const uint8_t *data;
@@ -146,8 +144,7 @@ static int may_gather(struct store *store, struct item *item)
 	return item->kind == ITEM_DATA && item->cursor == 0 ? space_admit(store, item) : 0;
 }
 
-/* -- gathering ------------------------------------------------------------------------------------
- */
+/* -- gathering -------------------------------------------------------------------------------- */
 
 /* How many data blocks of `want` the group can take with one more entry; for an entry without data
  * 1 or 0. */
@@ -285,8 +282,7 @@ static bool gather_queue(struct wlog_stream *s, struct wlog_group *g, struct ite
 	return true;
 }
 
-/* -- places ---------------------------------------------------------------------------------------
- */
+/* -- places ----------------------------------------------------------------------------------- */
 
 static void stream_seal(struct wlog_stream *s)
 {
@@ -333,8 +329,7 @@ static uint32_t stream_room(struct wlog_stream *s, bool *ret_data)
 	return MIN(t->blocks - s->offset, FORMAT_GROUP_BLOCKS_MAX);
 }
 
-/* -- submitting -----------------------------------------------------------------------------------
- */
+/* -- submitting ------------------------------------------------------------------------------- */
 
 static void group_written(struct disk_op *op, int status);
 
@@ -448,8 +443,7 @@ static void group_submit(struct wlog_stream *s, struct wlog_group *g)
 	disk_submit(store->disk, &g->op);
 }
 
-/* -- the pump -------------------------------------------------------------------------------------
- */
+/* -- the pump --------------------------------------------------------------------------------- */
 
 static void fail_queue(struct store *store, struct item_queue *q, int status)
 {
@@ -540,8 +534,7 @@ bool wlog_has_waiting(const struct store *store)
 	       store->wlog.streams[WLOG_COLD].data.head != NULL;
 }
 
-/* -- erases ---------------------------------------------------------------------------------------
- */
+/* -- erases ----------------------------------------------------------------------------------- */
 
 void wlog_release_erases(struct store *store)
 {
@@ -568,8 +561,7 @@ void wlog_submit_erase(struct store *store, struct item *item)
 	wlog_release_erases(store);
 }
 
-/* -- completion -----------------------------------------------------------------------------------
- */
+/* -- completion ------------------------------------------------------------------------------- */
 
 static void group_apply(struct store *store, struct wlog_group *g)
 {

@@ -62,12 +62,14 @@ static void random_life(uint64_t seed, uint32_t disk_mib, uint32_t rounds, bool 
 
 START_TEST(random_work_matches_the_model)
 {
-	random_life((uint64_t)_i + 1, 64, 12, _i % 2 == 1);
+	/* The small ones fill up, and are cleaned all the time. */
+	static const uint32_t disks[] = {16, 19, 24, 64};
+
+	random_life((uint64_t)_i + 1, disks[_i % 4], 16, _i % 8 >= 4);
 }
 END_TEST
 
-/* -- space ----------------------------------------------------------------------------------------
- */
+/* -- space ------------------------------------------------------------------------------------ */
 
 /* Fills every block of the volumes that the model knows, so far as the device takes it. */
 static void fill(struct rig *rig, uint32_t chunks)
@@ -217,7 +219,11 @@ static void overwrite(uint64_t seed, uint32_t disk_mib, uint32_t writes, uint32_
 		rig_write(&rig, STORE_DATA, (uint32_t)sim_random_below(rig.world, RIG_VOLUMES),
 			  (uint32_t)sim_random_below(rig.world, RIG_CHUNKS),
 			  (block_no_t)sim_random_below(rig.world, RIG_BLOCKS - count + 1), count);
-		rig_drain_to(&rig, 16);
+		rig_begin_read(&rig, (uint32_t)sim_random_below(rig.world, RIG_VOLUMES),
+			       (uint32_t)sim_random_below(rig.world, RIG_CHUNKS),
+			       (block_no_t)sim_random_below(rig.world, RIG_BLOCKS - count + 1),
+			       count);
+		rig_drain_to(&rig, 32);
 		if (i % 1000 == 999) {
 			ck_assert(rig_drain(&rig));
 			rig_verify(&rig);
@@ -250,6 +256,70 @@ START_TEST(overwriting_goes_on_for_ever)
 }
 END_TEST
 
+/* -- erasing in the midst of things ----------------------------------------------------------- */
+
+/* A checkpoint that collects for a while, an erase and new writes somewhere in it, another
+ * checkpoint. */
+START_TEST(an_erase_meets_a_checkpoint)
+{
+	for (uint32_t delay = 0; delay < 30; delay++) {
+		struct rig rig;
+
+		rig_init(&rig, delay + 1, 24);
+		ck_assert_int_eq(rig_format(&rig, false), 0);
+		rig_must_open(&rig);
+		rig_write(&rig, STORE_DATA, 0, 0, 0, 100);
+		for (uint32_t i = 0; i < 200; i++) {
+			rig_discard_far(&rig, 0, i * 256, 256);
+			rig_drain_to(&rig, 40);
+		}
+		rig_write(&rig, STORE_DATA, 0, 0, 200, 100);
+		ck_assert(rig_drain(&rig));
+		store_want_checkpoint(rig.store);
+		sim_run_for(rig.world, delay * 30000);
+		ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 0)), 0);
+		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 5, 3)), 0);
+		ck_assert(rig_checkpoint(&rig));
+		ck_assert(rig_checkpoint(&rig));
+		rig_crash(&rig, SIM_POWER_LOSS);
+		rig_must_open(&rig);
+		rig_verify(&rig);
+		rig_deinit(&rig);
+	}
+}
+END_TEST
+
+/* An erase and a write of resync at the same time: either order, but what is seen then stays. */
+START_TEST(an_erase_meets_resync)
+{
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+
+	for (uint64_t seed = 1; seed < 80; seed++) {
+		version_t before[200], after[200];
+		uint32_t crcs[200];
+		struct rig rig;
+
+		rig_init(&rig, seed, 24);
+		ck_assert_int_eq(rig_format(&rig, false), 0);
+		rig_must_open(&rig);
+		ck_assert(rig_checkpoint(&rig));
+		rig_resync(&rig, 0, 0, 0, 200);
+		sim_run_for(rig.world, seed * 10000);
+		rig_erase(&rig, 0, 0);
+		sim_run_for(rig.world, seed % 8 * 1000);
+		rig_resync(&rig, 0, 0, 50, 1);
+		ck_assert(rig_drain(&rig));
+		ck_assert_int_eq(rig_read(&rig, 0, 0, 0, 200, data, crcs, before, NULL), 0);
+		rig_crash(&rig, SIM_POWER_LOSS);
+		rig_must_open(&rig);
+		ck_assert_int_eq(rig_read(&rig, 0, 0, 0, 200, data, crcs, after, NULL), 0);
+		ck_assert(memcmp(before, after, sizeof before) == 0);
+		rig_deinit(&rig);
+	}
+	free(data);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("store");
@@ -264,6 +334,8 @@ int main(void)
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
 	tcase_add_test(tc, tombstones_are_bounded);
 	tcase_add_test(tc, shards_share_a_device);
+	tcase_add_test(tc, an_erase_meets_a_checkpoint);
+	tcase_add_test(tc, an_erase_meets_resync);
 	tcase_add_loop_test(tc, overwriting_goes_on_for_ever, 0, 8);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);

@@ -43,8 +43,7 @@ static uint64_t find_block(struct rig *rig, uint64_t seq, block_no_t block)
 	return 0;
 }
 
-/* -- superblocks ---------------------------------------------------------------------------------
- */
+/* -- superblocks ------------------------------------------------------------------------------ */
 
 static bool super_is_valid(struct rig *rig, uint32_t copy)
 {
@@ -218,8 +217,7 @@ START_TEST(a_lost_index_is_not_taken_for_an_empty_device)
 }
 END_TEST
 
-/* -- versions and fences
- * ---------------------------------------------------------------------------- */
+/* -- versions and fences ---------------------------------------------------------------------- */
 
 START_TEST(a_fence_keeps_older_generations_out)
 {
@@ -336,8 +334,7 @@ START_TEST(old_versions_change_nothing)
 }
 END_TEST
 
-/* -- bit rot
- * ---------------------------------------------------------------------------------------- */
+/* -- bit rot ---------------------------------------------------------------------------------- */
 
 START_TEST(bit_rot_is_found_and_repaired)
 {
@@ -406,8 +403,7 @@ START_TEST(a_damaged_header_in_the_log_is_not_passed_over)
 }
 END_TEST
 
-/* -- failing media
- * ------------------------------------------------------------------------------------ */
+/* -- failing media ---------------------------------------------------------------------------- */
 
 START_TEST(a_failed_read_fails_alone)
 {
@@ -500,8 +496,7 @@ START_TEST(any_io_may_fail)
 }
 END_TEST
 
-/* -- limits
- * ------------------------------------------------------------------------------------------- */
+/* -- limits ----------------------------------------------------------------------------------- */
 
 struct many {
 	struct store_watermark_op op;

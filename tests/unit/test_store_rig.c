@@ -16,8 +16,7 @@
 			ck_abort_msg(__VA_ARGS__);                                                 \
 	} while (0)
 
-/* -- a machine ------------------------------------------------------------------------------------
- */
+/* -- a machine -------------------------------------------------------------------------------- */
 
 static void no_log(enum log_level level, const char *line)
 {
@@ -191,8 +190,7 @@ void rig_crash(struct rig *rig, enum sim_crash how)
 	rig_crashed(rig);
 }
 
-/* -- operations -----------------------------------------------------------------------------------
- */
+/* -- operations ------------------------------------------------------------------------------- */
 
 void rig_content(uint64_t seq, block_no_t block, uint8_t *data)
 {
@@ -429,8 +427,7 @@ struct rig_op *rig_erase(struct rig *rig, uint32_t volume, uint32_t chunk)
 	return op;
 }
 
-/* -- waiting --------------------------------------------------------------------------------------
- */
+/* -- waiting ---------------------------------------------------------------------------------- */
 
 int rig_wait(struct rig *rig, struct rig_op *op)
 {
@@ -491,8 +488,7 @@ bool rig_checkpoint(struct rig *rig)
 	return rc == 0;
 }
 
-/* -- reading and the model
- * -------------------------------------------------------------------------- */
+/* -- reading and the model -------------------------------------------------------------------- */
 
 struct reading {
 	struct store_read op;
@@ -673,8 +669,54 @@ static void verify_changes(struct rig *rig, uint32_t volume, uint32_t chunk)
 		CHECK(c->acked[block] <= above, "block %u is missing", block);
 }
 
-/* -- random work
- * ------------------------------------------------------------------------------------ */
+static void begun_read_done(struct store_read *read, int status)
+{
+	struct rig_op *op = container_of(read, struct rig_op, read);
+	const struct rig_model *m = &op->rig->model;
+	uint8_t expected[BLOCK_SIZE];
+
+	op_ended(op, status);
+	CHECK(status == 0, "a read fails: %d, block %u", status, read->bad_block);
+	for (uint32_t i = 0; i < read->block_count; i++) {
+		version_t version = read->ret_versions[i];
+		uint64_t seq = version_seq(version);
+
+		CHECK(version >= op->before[i], "an old version is read");
+		memset(expected, 0, sizeof expected);
+		if (version != 0 && m->tries[seq].kind == STORE_DATA)
+			rig_content(seq, read->block + i, expected);
+		CHECK(memcmp(expected, op->data + (size_t)i * BLOCK_SIZE, BLOCK_SIZE) == 0,
+		      "block %u: not the content of its version", read->block + i);
+		CHECK(read->ret_crcs[i] == crc32c(0, expected, BLOCK_SIZE), "wrong CRC");
+	}
+}
+
+struct rig_op *rig_begin_read(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+			      uint32_t block_count)
+{
+	struct rig_op *op = op_take(rig, RIG_READ, volume, chunk);
+
+	if (op == NULL)
+		return NULL;
+	memcpy(op->before, &rig->model.chunks[volume][chunk].acked[block],
+	       block_count * sizeof *op->before);
+	memset(op->data, 0xee, (size_t)block_count * BLOCK_SIZE);
+	op->read = (struct store_read){
+	    .done = begun_read_done,
+	    .volume = rig_volume_id(volume),
+	    .chunk = chunk,
+	    .block = block,
+	    .block_count = block_count,
+	    .data = op->data,
+	    .ret_crcs = op->crcs,
+	    .ret_versions = op->versions,
+	};
+	store_read(rig->store, &op->read);
+	CHECK(!op->done, "done inside the call");
+	return op;
+}
+
+/* -- random work ------------------------------------------------------------------------------ */
 
 static void random_range(struct rig *rig, block_no_t *ret_block, uint32_t *ret_count)
 {
@@ -696,8 +738,10 @@ void rig_random_op(struct rig *rig, bool with_erase)
 	uint32_t count;
 
 	random_range(rig, &block, &count);
-	if (dice < 70)
+	if (dice < 50)
 		rig_write(rig, STORE_DATA, volume, chunk, block, count);
+	else if (dice < 70)
+		rig_begin_read(rig, volume, chunk, block, count);
 	else if (dice < 76)
 		rig_write(rig, STORE_ZERO, volume, chunk, block, count);
 	else if (dice < 82)
@@ -718,8 +762,7 @@ void rig_random_op(struct rig *rig, bool with_erase)
 		rig_drain(rig);
 }
 
-/* -- crashes everywhere
- * ------------------------------------------------------------------------------- */
+/* -- crashes everywhere ----------------------------------------------------------------------- */
 
 static bool crash_at(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
 		     uint32_t disk_mib, uint64_t seed, uint64_t n, enum sim_io_action action,

@@ -60,11 +60,12 @@ struct rig {
 	uint64_t refused; /* writes that got -ENOSPC */
 };
 
-enum rig_kind { RIG_WRITE, RIG_FENCE, RIG_WATERMARK, RIG_ERASE };
+enum rig_kind { RIG_WRITE, RIG_READ, RIG_FENCE, RIG_WATERMARK, RIG_ERASE };
 
 struct rig_op {
 	union {
 		struct store_write write;
+		struct store_read read;
 		struct store_fence_op fence;
 		struct store_watermark_op watermark;
 		struct store_erase_op erase;
@@ -76,7 +77,9 @@ struct rig_op {
 	uint64_t seq;
 	uint32_t volume, chunk;
 	uint32_t crcs[IO_BLOCKS_MAX];
-	uint8_t *data; /* IO_SIZE_MAX */
+	version_t versions[IO_BLOCKS_MAX]; /* read */
+	version_t before[IO_BLOCKS_MAX];   /* acknowledged when the read began */
+	uint8_t *data;			   /* IO_SIZE_MAX */
 };
 
 /* A machine with a disk of so many MiB, formatted with segments of 1 MiB; nothing is open. */
@@ -105,6 +108,10 @@ struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, bloc
 			  uint32_t block_count);
 /* An old write again, as the host or as resync would. */
 struct rig_op *rig_repeat(struct rig *rig, uint64_t seq, bool resync);
+/* Reads in the midst of everything else. What it finds must be as new as what was acknowledged when
+ * it began, and whole. */
+struct rig_op *rig_begin_read(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+			      uint32_t block_count);
 /* Of a volume that the model doesn't know. */
 struct rig_op *rig_discard_far(struct rig *rig, chunk_no_t chunk, block_no_t block,
 			       uint32_t block_count);
