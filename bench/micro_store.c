@@ -275,19 +275,22 @@ static int fill(struct bench *b)
 
 /* -- set-up ----------------------------------------------------------------------------------- */
 
-static void formatted(struct store_format_op *op, int status, const struct error *err)
-{
-	(void)op;
-	if (status < 0)
-		fprintf(stderr, "micro-store: %s\n", err->text);
-}
-
 struct opening {
 	struct store_format_op format;
 	struct store_open_op op;
 	struct bench *bench;
 	bool done;
 };
+
+static void formatted(struct store_format_op *op, int status, const struct error *err)
+{
+	struct opening *o = container_of(op, struct opening, format);
+
+	if (status < 0)
+		fprintf(stderr, "micro-store: %s\n", err->text);
+	o->bench->status = status;
+	o->done = true;
+}
 
 static void opened(struct store_open_op *op, int status, struct store *store,
 		   const struct error *err)
@@ -310,16 +313,15 @@ static int open_store(struct bench *b)
 {
 	struct opening o = {.bench = b};
 	struct store_identity id = {.node = "bench", .shard_count = 1};
-	uint64_t until;
-	bool never = false;
 
 	o.format.done = formatted;
 	o.format.disk = b->disk;
 	o.format.identity = id;
 	store_format(&o.format);
-	reactor_refresh(b->reactor);
-	until = reactor_now_ns(b->reactor) + 200 * NS_PER_MS;
-	reactor_run_until(b->reactor, &never, until);
+	reactor_run_until(b->reactor, &o.done, UINT64_MAX);
+	if (b->status < 0)
+		return b->status;
+	o.done = false;
 	o.op.done = opened;
 	o.op.config = (struct store_config){
 	    .reactor = b->reactor,
