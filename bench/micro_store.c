@@ -1,7 +1,8 @@
 /* micro-store: how fast the store is by itself: one shard on the production reactor, disk and kv, a
  * closed loop of so many operations, nothing in between. Beside it fio shows what the disk gives.
  *
- *   micro-store --dir DIR [--size 4GiB] [--seconds 5] [--groups N] [--no-priming] [WORKLOAD ...]
+ *   micro-store --dir DIR [--size 4GiB] [--seconds 5] [--groups N] [--live 50] [--no-priming]
+ * [WORKLOAD ...]
  *
  * A workload: write or read, rand or seq, block size in KiB, depth, such as write-rand-4-32. One
  * line for each: operations and bytes a second, latency, CPU time of the whole process, turns and
@@ -90,6 +91,7 @@ struct bench {
 	char dir[256], disk_path[300], kv_path[300];
 	uint64_t size_bytes, volume_blocks;
 	uint32_t groups_in_flight;
+	uint32_t live_percent; /* of what the store takes */
 	bool no_priming;
 	double seconds;
 	struct slot slots[DEPTH_MAX];
@@ -338,6 +340,7 @@ static int open_store(struct bench *b)
 static int set_up(struct bench *b, struct error *err)
 {
 	struct reactor_config config = {.name = "bench"};
+	struct store_stats stats;
 	int rc;
 
 	snprintf(b->disk_path, sizeof b->disk_path, "%s/micro-store.disk", b->dir);
@@ -367,8 +370,8 @@ static int set_up(struct bench *b, struct error *err)
 	rc = open_store(b);
 	if (rc < 0)
 		return error_set(err, rc, "the store cannot be opened");
-	/* Half of the device is live. */
-	b->volume_blocks = b->size_bytes / 2 / BLOCK_SIZE;
+	store_get_stats(b->store, &stats);
+	b->volume_blocks = stats.size_bytes / BLOCK_SIZE * b->live_percent / 100 / 256 * 256;
 	return 0;
 }
 
@@ -423,7 +426,8 @@ static int run_all(struct bench *b, char **names)
 			fprintf(stderr, "micro-store: %s: unknown workload\n", *name);
 			break;
 		}
-		if (!w.write && !filled) {
+		/* Reads find something, and the cleaner too. */
+		if ((!w.write || b->live_percent > 60) && !filled) {
 			rc = fill(b);
 			filled = true;
 		}
@@ -436,9 +440,13 @@ static int run_all(struct bench *b, char **names)
 static int parse_options(struct bench *b, int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"dir", required_argument, NULL, 'd'},     {"size", required_argument, NULL, 's'},
-	    {"seconds", required_argument, NULL, 't'}, {"groups", required_argument, NULL, 'g'},
-	    {"no-priming", no_argument, NULL, 'n'},    {0},
+	    {"dir", required_argument, NULL, 'd'},
+	    {"size", required_argument, NULL, 's'},
+	    {"seconds", required_argument, NULL, 't'},
+	    {"groups", required_argument, NULL, 'g'},
+	    {"live", required_argument, NULL, 'l'},
+	    {"no-priming", no_argument, NULL, 'n'},
+	    {0},
 	};
 	int c;
 
@@ -457,6 +465,9 @@ static int parse_options(struct bench *b, int argc, char **argv)
 		case 'g':
 			b->groups_in_flight = (uint32_t)strtoul(optarg, NULL, 10);
 			break;
+		case 'l':
+			b->live_percent = (uint32_t)strtoul(optarg, NULL, 10);
+			break;
 		case 'n':
 			b->no_priming = true;
 			break;
@@ -469,8 +480,10 @@ static int parse_options(struct bench *b, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	static struct bench b = {
-	    .size_bytes = 4 * GIB, .seconds = 5, .random_state = 88172645463325252ull};
+	static struct bench b = {.size_bytes = 4 * GIB,
+				 .seconds = 5,
+				 .live_percent = 50,
+				 .random_state = 88172645463325252ull};
 	struct error err = {0};
 	int rc;
 
