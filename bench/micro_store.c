@@ -490,7 +490,7 @@ int main(int argc, char **argv)
 	if (parse_options(&b, argc, argv) < 0) {
 		fprintf(stderr,
 			"usage: micro-store --dir DIR [--size SIZE] [--seconds N] [--groups N] "
-			"[--no-priming] [WORKLOAD ...]\n");
+			"[--live PERCENT] [--no-priming] [WORKLOAD ...]\n");
 		return 2;
 	}
 	rc = set_up(&b, &err);

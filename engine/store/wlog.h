@@ -3,8 +3,9 @@
  * A stream has one open segment, to which it appends; hot for clients, cold for what the cleaner
  * and resync move. A group is header and data blocks in one durable write. While up to
  * in_flight_max groups are being written the next operations wait in the stream's queues; the pump,
- * a deferred task at the end of the turn, gathers what is there into the next group. So all writes
- * of one turn share a group, and the busier the disk the larger the groups.
+ * a deferred task at the end of the turn, gathers what is there, shared out over the groups that
+ * may be in flight. So the writes of one turn share groups, and the busier the disk the larger they
+ * get.
  *
  * Invariants:
  * 1. Groups are applied to the index, and their operations acknowledged, in the order of their
