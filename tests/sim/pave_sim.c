@@ -29,7 +29,7 @@
 struct options {
 	uint64_t seed, seeds, from, jobs;
 	double minutes;
-	bool one, trace, faults, verbose;
+	bool one, trace, faults, verbose, mutants, silent;
 	enum mutant mutant;
 };
 
@@ -45,14 +45,15 @@ static const char usage[] =
     "  --no-faults   nothing goes wrong\n"
     "  --trace       the whole timeline goes to stderr\n"
     "  --mutant NAME breaks one promise of the code on purpose; some seed must find it\n"
+    "  --mutants     every mutant, each with up to --seeds seeds: fails when one is not found\n"
     "  --verbose     what happened in each seed\n"
     "  --help\n";
 
-/* What a crash abandons is not a leak (process.h). */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
+/* What a crash abandons is not a leak (process.h). Asked by the leak sanitizer. */
+int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
 {
-	return "detect_leaks=0:abort_on_error=0";
+	return 1;
 }
 
 /* -- one seed -------------------------------------------------------------------------------- */
@@ -183,7 +184,11 @@ static int start_child(uint64_t seed, const struct options *o)
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		bool ok = run_seed(seed, o);
+		bool ok;
+
+		if (o->silent && freopen("/dev/null", "w", stderr) == NULL)
+			_exit(2);
+		ok = run_seed(seed, o);
 
 		fflush(NULL);
 		_exit(ok ? 0 : 1);
@@ -191,7 +196,8 @@ static int start_child(uint64_t seed, const struct options *o)
 	return pid;
 }
 
-static bool run_many(const struct options *o)
+/* Until one fails. True: all passed. */
+static bool run_many(const struct options *o, uint64_t *ret_passed)
 {
 	uint64_t next = o->from, end = o->from + o->seeds, running_count = 0, passed = 0;
 	bool ok = true;
@@ -215,9 +221,37 @@ static bool run_many(const struct options *o)
 		else if (++passed % PROGRESS_EVERY == 0)
 			fprintf(stderr, "%lu seeds passed\n", passed);
 	}
+	*ret_passed = passed;
+	return ok;
+}
+
+static bool explore(const struct options *o)
+{
+	uint64_t passed;
+	bool ok = run_many(o, &passed);
+
 	printf("%lu of %lu seeds from %lu passed, %.1f virtual minutes with faults each\n", passed,
 	       o->seeds, o->from, o->minutes);
 	return ok;
+}
+
+/* Each must be found. What a mutant makes of the code is nobody's news: it goes to /dev/null. */
+static bool find_mutants(struct options *o)
+{
+	bool all = true;
+
+	for (o->mutant = MUTANT_NONE + 1; o->mutant < MUTANTS; o->mutant++) {
+		uint64_t passed;
+		bool found;
+
+		o->silent = true;
+		found = !run_many(o, &passed);
+		printf("mutant %-20s %s after %lu seeds\n", mutant_name(o->mutant),
+		       found ? "found" : "NOT FOUND", passed + found);
+		fflush(stdout);
+		all = all && found;
+	}
+	return all;
 }
 
 static bool parse_mutant(const char *text, enum mutant *ret_mutant)
@@ -235,17 +269,12 @@ static bool parse_mutant(const char *text, enum mutant *ret_mutant)
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"seed", required_argument, NULL, 's'},
-	    {"seeds", required_argument, NULL, 'n'},
-	    {"from", required_argument, NULL, 'f'},
-	    {"jobs", required_argument, NULL, 'j'},
-	    {"minutes", required_argument, NULL, 'm'},
-	    {"no-faults", no_argument, NULL, 'F'},
-	    {"trace", no_argument, NULL, 't'},
-	    {"verbose", no_argument, NULL, 'v'},
-	    {"mutant", required_argument, NULL, 'M'},
-	    {"help", no_argument, NULL, 'h'},
-	    {0},
+	    {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
+	    {"from", required_argument, NULL, 'f'},    {"jobs", required_argument, NULL, 'j'},
+	    {"minutes", required_argument, NULL, 'm'}, {"no-faults", no_argument, NULL, 'F'},
+	    {"trace", no_argument, NULL, 't'},	       {"verbose", no_argument, NULL, 'v'},
+	    {"mutant", required_argument, NULL, 'M'},  {"mutants", no_argument, NULL, 'A'},
+	    {"help", no_argument, NULL, 'h'},	       {0},
 	};
 	int ch;
 
@@ -277,6 +306,9 @@ static int parse(struct options *o, int argc, char **argv)
 			if (!parse_mutant(optarg, &o->mutant))
 				return -1;
 			break;
+		case 'A':
+			o->mutants = true;
+			break;
 		case 'v':
 			o->verbose = true;
 			break;
@@ -294,6 +326,7 @@ int main(int argc, char **argv)
 {
 	struct options o = {.from = 1, .jobs = 1, .minutes = 1.0, .faults = true};
 	int rc = parse(&o, argc, argv);
+	bool ok;
 
 	if (rc < 0) {
 		fputs(usage, stderr);
@@ -301,5 +334,9 @@ int main(int argc, char **argv)
 	}
 	if (rc > 0)
 		return 0;
-	return (o.one ? run_seed(o.seed, &o) : run_many(&o)) ? 0 : 1;
+	if (o.mutants)
+		ok = find_mutants(&o);
+	else
+		ok = o.one ? run_seed(o.seed, &o) : explore(&o);
+	return ok ? 0 : 1;
 }
