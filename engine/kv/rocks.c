@@ -26,6 +26,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
@@ -61,6 +62,8 @@ struct kv_batch {
 	struct rocks *rocks;
 	rocksdb_writebatch_t *writes;
 };
+
+#define LOCK_WAIT_MS 5000u /* for a process that was killed to be gone */
 
 struct rocks {
 	struct kv head;
@@ -390,6 +393,7 @@ static int open_db(struct rocks *rocks, const char *path, const char *const *fam
 	const rocksdb_options_t *options[KV_FAMILIES_MAX + 1];
 	rocksdb_column_family_handle_t *handles[KV_FAMILIES_MAX + 1] = {NULL};
 	sigset_t all, before;
+	const struct timespec pause = {.tv_nsec = 50 * 1000 * 1000};
 	char *text = NULL;
 
 	for (uint32_t i = 0; i <= family_count; i++) {
@@ -401,8 +405,16 @@ static int open_db(struct rocks *rocks, const char *path, const char *const *fam
 	 * process means to handle. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rocks->db = rocksdb_open_column_families(rocks->options, path, (int)family_count + 1, names,
-						 options, handles, &text);
+	/* A killed process holds its lock until the kernel has let go of what it had in flight. */
+	for (unsigned waited_ms = 0;; waited_ms += 50) {
+		rocks->db = rocksdb_open_column_families(
+		    rocks->options, path, (int)family_count + 1, names, options, handles, &text);
+		if (text == NULL || strstr(text, "lock file") == NULL || waited_ms >= LOCK_WAIT_MS)
+			break;
+		rocksdb_free(text);
+		text = NULL;
+		nanosleep(&pause, NULL);
+	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (text != NULL)
 		return open_error(text, path, err);
