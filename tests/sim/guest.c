@@ -129,7 +129,8 @@ static void choose_range(struct sim_world *w, uint64_t *ret_block, uint32_t *ret
 	*ret_count = (uint32_t)MIN(count, CLUSTER_BLOCKS - block);
 }
 
-/* A script's wish: half of the operations go to one chunk, and only of one kind. */
+/* A script's wish: half of the operations go to one chunk, where nothing but reads, or reads and
+ * writes, are done. */
 static void favour(struct cluster *c, enum volume_op_kind *kind, uint64_t *block, uint32_t *count)
 {
 	uint64_t chunk_blocks = CLUSTER_CHUNK_SIZE / BLOCK_SIZE;
@@ -142,7 +143,8 @@ static void favour(struct cluster *c, enum volume_op_kind *kind, uint64_t *block
 		*block = c->favoured_chunk * chunk_blocks + sim_random_below(c->world, HOT_BLOCKS);
 	if (*block + *count > c->favoured_chunk * chunk_blocks &&
 	    *block < (c->favoured_chunk + 1) * chunk_blocks)
-		*kind = c->favour == FAVOUR_WRITES ? VOLUME_WRITE : VOLUME_READ;
+		*kind = c->favour == FAVOUR_WRITES && sim_chance(c->world, 1, 2) ? VOLUME_WRITE
+										 : VOLUME_READ;
 }
 
 static bool take_buffer(struct guest_slot *s, uint32_t size)

@@ -252,3 +252,14 @@ void __wrap_evaluate_site(const struct site_document *site,
 	else
 		__real_evaluate_site(site, revocations, now, ret_verdict);
 }
+
+bool __real_revocations_withdrawn(const struct revocations_document *d, const char *site,
+				  int64_t now, int64_t *ret_from, const char **ret_reason);
+bool __wrap_revocations_withdrawn(const struct revocations_document *d, const char *site,
+				  int64_t now, int64_t *ret_from, const char **ret_reason);
+bool __wrap_revocations_withdrawn(const struct revocations_document *d, const char *site,
+				  int64_t now, int64_t *ret_from, const char **ret_reason)
+{
+	return active != MUTANT_REVOCATION_IGNORED &&
+	       __real_revocations_withdrawn(d, site, now, ret_from, ret_reason);
+}

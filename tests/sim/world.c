@@ -182,6 +182,13 @@ bool sim_world_take_due(struct sim_world *w, const struct sim_process *p, struct
 	return true;
 }
 
+/* So that code which tests call outside of any turn sees the present time. */
+static void refresh_all(struct sim_world *w)
+{
+	for (uint32_t i = 0; i < w->process_count; i++)
+		reactor_refresh(&w->processes[i]->reactor);
+}
+
 bool sim_step(struct sim_world *w)
 {
 	struct sim_event e;
@@ -192,20 +199,15 @@ bool sim_step(struct sim_world *w)
 	INVARIANT(e.time_ns >= w->now_ns);
 	w->now_ns = e.time_ns;
 	w->event_count++;
-	if (e.process == NULL)
+	if (e.process == NULL) {
+		refresh_all(w);
 		e.fn(e.arg);
-	else if (e.process->paused)
+	} else if (e.process->paused) {
 		sim_process_hold(e.process, &e);
-	else
+	} else {
 		sim_process_turn(e.process, &e);
+	}
 	return true;
-}
-
-/* So that code which tests call outside of any turn sees the present time. */
-static void refresh_all(struct sim_world *w)
-{
-	for (uint32_t i = 0; i < w->process_count; i++)
-		reactor_refresh(&w->processes[i]->reactor);
 }
 
 int sim_run_until(struct sim_world *w, uint64_t deadline_ns, bool (*cond)(void *arg), void *arg)
