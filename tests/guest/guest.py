@@ -219,8 +219,9 @@ class Guest:
 
     def command(self, append):
         forward = ",".join(["user,id=net", "ipv6=off", *[f"hostfwd=tcp:127.0.0.1:{p}-10.0.2.15:{p}" for p in self.ports]])
-        command = ["qemu-system-x86_64", "-machine", "q35,vmport=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", 2,
-                   "-m", self.memory_mib, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-monitor", "none",
+        # It ends with this process, whatever that dies of.
+        command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "q35,vmport=off", "-accel", "tcg,thread=multi",
+                   "-cpu", "max", "-smp", 2, "-m", self.memory_mib, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-monitor", "none",
                    "-serial", "stdio", "-kernel", self.kernel, "-initrd", self.initramfs, "-append",
                    f"console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on {append}",
                    "-netdev", forward, "-device", "virtio-net-pci,netdev=net,romfile="]
