@@ -48,11 +48,11 @@ static void batch_erase(struct store *store, volume_id_t volume, chunk_no_t chun
 	size_t from_size, to_size;
 
 	if (chunk == UINT32_MAX) {
-		from_size = format_key_chunk(store->shard, volume, 0, from);
-		to_size = format_key_volume_end(store->shard, volume, to);
+		from_size = format_key_chunk(store->prefix, volume, 0, from);
+		to_size = format_key_volume_end(store->prefix, volume, to);
 	} else {
-		from_size = format_key_chunk(store->shard, volume, chunk, from);
-		to_size = format_key_chunk_end(store->shard, volume, chunk, to);
+		from_size = format_key_chunk(store->prefix, volume, chunk, from);
+		to_size = format_key_chunk_end(store->prefix, volume, chunk, to);
 	}
 	for (uint32_t i = 0; i < ARRAY_SIZE(families); i++)
 		kv_batch_delete_range(store->kv, store->checkpoint.batch, families[i], from,
@@ -166,7 +166,7 @@ static void put_segments(struct store *store)
 			continue;
 		s->record = r;
 		s->has_record = true;
-		key_size = format_key_segment(store->shard, no, key);
+		key_size = format_key_segment(store->prefix, no, key);
 		kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_SEGMENTS, key, key_size,
 			     value, value_size);
 	}
@@ -177,7 +177,7 @@ static void put_position(struct store *store)
 	struct checkpoint *c = &store->checkpoint;
 	struct format_checkpoint r = {
 	    .device = store->super.device,
-	    .shard = store->shard,
+	    .shard = store->config.identity.shard,
 	    .shard_count = store->super.shard_count,
 	    .segment_bytes = store->super.segment_bytes,
 	    .segment_count = store->super.segment_count,
@@ -189,7 +189,7 @@ static void put_position(struct store *store)
 
 	for (uint32_t i = 0; i < WLOG_STREAMS; i++)
 		r.last_seq[i] = store->wlog.streams[i].durable_seq;
-	key_size = format_key_node(store->shard, key);
+	key_size = format_key_node(store->prefix, key);
 	value_size = format_checkpoint_encode(&r, value);
 	kv_batch_put(store->kv, c->batch, STORE_KV_NODE, key, key_size, value, value_size);
 }
@@ -228,7 +228,7 @@ static void put_page(struct store *store, struct index_page *page)
 	if (page->chunk->dead)
 		return;
 	key_size =
-	    format_key_page(store->shard, page->chunk->volume->id, page->chunk->no, page->no, key);
+	    format_key_page(store->prefix, page->chunk->volume->id, page->chunk->no, page->no, key);
 	value_size = format_page_encode(page->slots, value);
 	kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_PAGES, key, key_size, value,
 		     value_size);
@@ -241,7 +241,7 @@ static void put_chunk(struct store *store, struct index_chunk *chunk)
 	size_t key_size, value_size;
 
 	index_clean_chunk(&store->index, chunk);
-	key_size = format_key_chunk(store->shard, chunk->volume->id, chunk->no, key);
+	key_size = format_key_chunk(store->prefix, chunk->volume->id, chunk->no, key);
 	value_size = format_chunk_encode(&r, value);
 	kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_REPLICAS, key, key_size, value,
 		     value_size);
@@ -253,7 +253,7 @@ static void put_volume(struct store *store, struct index_volume *volume)
 	size_t key_size, value_size;
 
 	index_clean_volume(&store->index, volume);
-	key_size = format_key_chunk(store->shard, volume->id, UINT32_MAX, key);
+	key_size = format_key_chunk(store->prefix, volume->id, UINT32_MAX, key);
 	value_size = format_fence_encode(volume->fence_durable, value);
 	kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_REPLICAS, key, key_size, value,
 		     value_size);

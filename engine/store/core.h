@@ -17,9 +17,9 @@ struct store {
 	struct disk *disk;
 	struct kv *kv;
 	struct format_super super;
-	uint32_t shard;
-	int failed;   /* 0, or why nothing more can be written */
-	bool serving; /* recovered, not yet closed */
+	uint32_t prefix; /* of its keys in kv */
+	int failed;	 /* 0, or why nothing more can be written */
+	bool serving;	 /* recovered, not yet closed */
 	bool closing;
 
 	struct index index;

@@ -251,44 +251,52 @@ static uint64_t get_be(const uint8_t *p, uint32_t bytes)
 	return value;
 }
 
-size_t format_key_node(uint32_t shard, uint8_t *ret_key)
+size_t format_key_node(uint32_t prefix, uint8_t *ret_key)
 {
-	return (size_t)(put_be(ret_key, shard, 2) - ret_key);
+	return (size_t)(put_be(ret_key, prefix, 2) - ret_key);
 }
 
-size_t format_key_segment(uint32_t shard, uint32_t segment, uint8_t *ret_key)
+size_t format_key_segment(uint32_t prefix, uint32_t segment, uint8_t *ret_key)
 {
-	uint8_t *p = put_be(ret_key, shard, 2);
+	uint8_t *p = put_be(ret_key, prefix, 2);
 
 	return (size_t)(put_be(p, segment, 4) - ret_key);
 }
 
-size_t format_key_chunk(uint32_t shard, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key)
+size_t format_key_chunk(uint32_t prefix, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key)
 {
-	uint8_t *p = put_be(ret_key, shard, 2);
+	uint8_t *p = put_be(ret_key, prefix, 2);
 
 	p = put_be(p, volume, 8);
 	return (size_t)(put_be(p, chunk, 4) - ret_key);
 }
 
-size_t format_key_page(uint32_t shard, volume_id_t volume, chunk_no_t chunk, page_no_t page,
+size_t format_key_page(uint32_t prefix, volume_id_t volume, chunk_no_t chunk, page_no_t page,
 		       uint8_t *ret_key)
 {
-	size_t size = format_key_chunk(shard, volume, chunk, ret_key);
+	size_t size = format_key_chunk(prefix, volume, chunk, ret_key);
 
 	return (size_t)(put_be(ret_key + size, page, 4) - ret_key);
 }
 
-size_t format_key_chunk_end(uint32_t shard, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key)
+size_t format_key_chunk_end(uint32_t prefix, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key)
 {
 	PRE(chunk != UINT32_MAX);
-	return format_key_chunk(shard, volume, chunk + 1, ret_key);
+	return format_key_chunk(prefix, volume, chunk + 1, ret_key);
 }
 
-size_t format_key_volume_end(uint32_t shard, volume_id_t volume, uint8_t *ret_key)
+size_t format_key_volume_end(uint32_t prefix, volume_id_t volume, uint8_t *ret_key)
 {
 	/* The volume's own state, chunk UINT32_MAX, stays. */
-	return format_key_chunk(shard, volume, UINT32_MAX, ret_key);
+	return format_key_chunk(prefix, volume, UINT32_MAX, ret_key);
+}
+
+int format_key_node_decode(const void *key, size_t size, uint32_t *ret_prefix)
+{
+	if (size != 2 || get_be(key, 2) >= FORMAT_SLOTS_MAX * FORMAT_SHARDS_MAX)
+		return -E_CORRUPT;
+	*ret_prefix = (uint32_t)get_be(key, 2);
+	return 0;
 }
 
 int format_key_segment_decode(const void *key, size_t size, uint32_t *ret_segment)

@@ -182,16 +182,27 @@ struct format_chunk {
 	version_t newest;
 };
 
+/* Keys begin with a prefix: the slot of the device among the node's, and the shard. Slot 0 alone is
+ * what a node with one device has. */
+#define FORMAT_SLOTS_MAX 512u
+
+static inline uint32_t format_prefix(uint32_t slot, uint32_t shard)
+{
+	return slot * FORMAT_SHARDS_MAX + shard;
+}
+
 /* Keys. Each returns its size. A volume's own state has the chunk number UINT32_MAX. */
-size_t format_key_node(uint32_t shard, uint8_t *ret_key);
-size_t format_key_segment(uint32_t shard, uint32_t segment, uint8_t *ret_key);
-size_t format_key_chunk(uint32_t shard, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key);
-size_t format_key_page(uint32_t shard, volume_id_t volume, chunk_no_t chunk, page_no_t page,
+size_t format_key_node(uint32_t prefix, uint8_t *ret_key);
+size_t format_key_segment(uint32_t prefix, uint32_t segment, uint8_t *ret_key);
+size_t format_key_chunk(uint32_t prefix, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key);
+size_t format_key_page(uint32_t prefix, volume_id_t volume, chunk_no_t chunk, page_no_t page,
 		       uint8_t *ret_key);
 /* The first key after all of a chunk's pages, and after all of a volume's. */
-size_t format_key_chunk_end(uint32_t shard, volume_id_t volume, chunk_no_t chunk, uint8_t *ret_key);
-size_t format_key_volume_end(uint32_t shard, volume_id_t volume, uint8_t *ret_key);
+size_t format_key_chunk_end(uint32_t prefix, volume_id_t volume, chunk_no_t chunk,
+			    uint8_t *ret_key);
+size_t format_key_volume_end(uint32_t prefix, volume_id_t volume, uint8_t *ret_key);
 
+int format_key_node_decode(const void *key, size_t size, uint32_t *ret_prefix);
 int format_key_segment_decode(const void *key, size_t size, uint32_t *ret_segment);
 int format_key_chunk_decode(const void *key, size_t size, volume_id_t *ret_volume,
 			    chunk_no_t *ret_chunk);

@@ -469,6 +469,15 @@ void index_each_page(const struct index *ix, void (*each)(const struct index_pag
 			each_page_of(c, each, arg);
 }
 
+void index_each_volume(const struct index *ix,
+		       void (*each)(const struct index_volume *volume, void *arg), void *arg)
+{
+	for (uint32_t i = 0; i < ix->volume_bucket_count; i++)
+		for (const struct index_volume *v = ix->volume_buckets[i]; v != NULL;
+		     v = v->hash_next)
+			each(v, arg);
+}
+
 uint64_t index_memory_bytes(const struct index *ix)
 {
 	return ix->pages.memory_bytes + ix->leaves.memory_bytes + ix->chunks.memory_bytes +

@@ -143,6 +143,10 @@ bool index_bury(struct index *ix, uint32_t max, void (*each)(struct index_page *
 void index_each_page(const struct index *ix, void (*each)(const struct index_page *page, void *arg),
 		     void *arg);
 
+/* Every volume, in no order. */
+void index_each_volume(const struct index *ix,
+		       void (*each)(const struct index_volume *volume, void *arg), void *arg);
+
 uint64_t index_memory_bytes(const struct index *ix);
 
 #endif

@@ -155,7 +155,7 @@ static bool heal_super(struct recovery *r)
 {
 	const struct format_super *s = &r->store->super;
 
-	for (uint32_t i = 0; i < FORMAT_SUPER_COPIES && r->store->shard == 0; i++) {
+	for (uint32_t i = 0; i < FORMAT_SUPER_COPIES && r->store->config.identity.shard == 0; i++) {
 		if (r->super_status[i] == 0 && r->supers[i].sequence == s->sequence)
 			continue;
 		log_warn("store", "%s: copy %u of the superblock is written again",
@@ -312,7 +312,7 @@ static int check_checkpoint(struct recovery *r)
 				 "the index belongs to device %s, and this is device %s",
 				 text_uuid(&c->device, theirs, sizeof theirs),
 				 text_uuid(&s->device, ours, sizeof ours));
-	if (c->shard != r->store->shard || c->shard_count != s->shard_count ||
+	if (c->shard != r->store->config.identity.shard || c->shard_count != s->shard_count ||
 	    c->segment_bytes != s->segment_bytes || c->segment_count != s->segment_count)
 		return error_set(&r->err, -E_CORRUPT,
 				 "the index doesn't fit the device's superblock");
@@ -333,7 +333,7 @@ static int load_index(struct recovery *r)
 	};
 	struct store *store = r->store;
 	uint8_t prefix[FORMAT_KEY_MAX];
-	size_t prefix_size = format_key_node(store->shard, prefix);
+	size_t prefix_size = format_key_node(store->prefix, prefix);
 
 	for (uint32_t i = 0; i < ARRAY_SIZE(loads); i++) {
 		int rc = kv_scan(store->kv, loads[i].family, prefix, prefix_size, loads[i].each, r);
@@ -360,7 +360,7 @@ static int init_parts(struct recovery *r)
 	uint64_t blocks;
 	int rc;
 
-	rc = segments_init(&store->segments, &store->super, store->shard);
+	rc = segments_init(&store->segments, &store->super, store->config.identity.shard);
 	if (rc == 0) {
 		blocks = (uint64_t)store->segments.own_count * store->segments.blocks;
 		rc = index_init(&store->index, (uint32_t)blocks);
@@ -431,7 +431,7 @@ static void begin_log(struct recovery *r)
 	}
 	/* An index that was lost must not be taken for that of a new device. */
 	r->state = RECOVERY_PROBE;
-	r->probe = r->store->shard;
+	r->probe = r->store->segments.shard;
 	submit(r, DISK_READ,
 	       (uint64_t)segments_first_block(&r->store->segments, r->probe) * BLOCK_SIZE, r->block,
 	       BLOCK_SIZE);

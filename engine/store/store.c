@@ -35,11 +35,12 @@ void store_open(struct store_open_op *op)
 
 	INVARIANT(store != NULL);
 	PRE(op->config.reactor != NULL && op->config.disk != NULL && op->config.kv != NULL);
+	PRE(op->config.identity.slot < FORMAT_SLOTS_MAX);
 	store->config = op->config;
 	store->reactor = op->config.reactor;
 	store->disk = op->config.disk;
 	store->kv = op->config.kv;
-	store->shard = op->config.identity.shard;
+	store->prefix = format_prefix(op->config.identity.slot, op->config.identity.shard);
 	store->finish_task.run = finish_run;
 	store->close_task.run = close_run;
 	op->impl = store;
@@ -191,6 +192,37 @@ generation_t store_generation(const struct store *store, volume_id_t volume)
 	return v != NULL ? v->fence : 0;
 }
 
+const struct uuid *store_device(const struct store *store)
+{
+	return &store->super.device;
+}
+
+int store_failure(const struct store *store)
+{
+	return store->failed;
+}
+
+struct each_volume {
+	void (*each)(volume_id_t volume, generation_t generation, void *arg);
+	void *arg;
+};
+
+static void each_volume(const struct index_volume *volume, void *arg)
+{
+	const struct each_volume *e = arg;
+
+	e->each(volume->id, volume->fence, e->arg);
+}
+
+void store_each_volume(const struct store *store,
+		       void (*each)(volume_id_t volume, generation_t generation, void *arg),
+		       void *arg)
+{
+	struct each_volume e = {.each = each, .arg = arg};
+
+	index_each_volume(&store->index, each_volume, &e);
+}
+
 void store_fence(struct store *store, struct store_fence_op *op)
 {
 	struct index_volume *volume;
@@ -275,6 +307,11 @@ uint32_t store_chunks(struct store *store, volume_id_t volume, chunk_no_t from,
 		    .chunk = c->no, .watermark = c->watermark, .newest = c->newest};
 	}
 	return count;
+}
+
+bool store_has_chunk(struct store *store, volume_id_t volume, chunk_no_t chunk)
+{
+	return index_find_chunk(&store->index, volume, chunk) != NULL;
 }
 
 /* Adds a block to the answer. False: it is full. */

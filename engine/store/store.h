@@ -50,6 +50,8 @@ struct store_identity {
 	struct uuid device; /* ret of format; checked against the index when opened */
 	uint32_t shard;	    /* this store's, of */
 	uint32_t shard_count;
+	uint32_t slot; /* of the device in the node's index: each has its own keys in kv. Not on the
+			* device: the index knows which device has which slot */
 };
 
 struct store_config {
@@ -64,6 +66,12 @@ struct store_config {
 };
 
 struct store;
+
+/* In every operation on a chunk: for whoever stands between its owner and the store (engine/pool).
+ * The store does not look at it. */
+struct store_hook {
+	void *hook[6];
+};
 
 /* Writes the superblocks of an empty device. Refuses one that already has a valid superblock,
  * unless force. The device's uuid comes from the reactor's randomness. -E_IN_USE (has one), -EINVAL
@@ -93,6 +101,12 @@ void store_open(struct store_open_op *op);
  * may follow. */
 void store_close(struct store *store, void (*done)(void *arg), void *arg);
 
+/* The uuid of its device. */
+const struct uuid *store_device(const struct store *store);
+
+/* 0, or why nothing more can be written: the first write that failed. Reads go on. */
+int store_failure(const struct store *store);
+
 /* Frees everything at once, without I/O: the simulator's crash, and a failed open's clean-up. */
 void store_abandon(struct store *store);
 
@@ -115,6 +129,7 @@ struct store_write {
 	bool resync; /* moved here by resync: goes to the cold log, may be of an older generation
 		      * than the fence, may use the reserve */
 	uint64_t impl[8];
+	struct store_hook hook;
 };
 
 /* Whoever calls has checked the CRCs (once, on receipt). */
@@ -132,6 +147,7 @@ struct store_read {
 	version_t *ret_versions; /* NULL, or one a block: 0 for never written */
 	uint32_t bad_block;	 /* with -E_BAD_CRC: which, counted from block */
 	void *impl[16];
+	struct store_hook hook;
 };
 
 /* Unwritten, zeroed and discarded blocks read as zeroes, without I/O. */
@@ -146,11 +162,17 @@ struct store_fence_op {
 	volume_id_t volume;
 	generation_t generation;
 	uint64_t impl[8];
+	struct store_hook hook;
 };
 void store_fence(struct store *store, struct store_fence_op *op);
 
 /* The generation in force; 0 for a volume that was never opened here. */
 generation_t store_generation(const struct store *store, volume_id_t volume);
+
+/* Every volume that was ever opened here or has chunks here, in no order, with its generation. */
+void store_each_volume(const struct store *store,
+		       void (*each)(volume_id_t volume, generation_t generation, void *arg),
+		       void *arg);
 
 /* Raises the chunk's watermark, durably. A lower one than in force: 0, and nothing changes. */
 struct store_watermark_op {
@@ -159,6 +181,7 @@ struct store_watermark_op {
 	chunk_no_t chunk;
 	version_t watermark;
 	uint64_t impl[8];
+	struct store_hook hook;
 };
 void store_watermark(struct store *store, struct store_watermark_op *op);
 
@@ -173,6 +196,9 @@ struct store_chunk_state {
  * many were filled in (< max: no more). */
 uint32_t store_chunks(struct store *store, volume_id_t volume, chunk_no_t from,
 		      struct store_chunk_state *ret_states, uint32_t max);
+
+/* Whether the store knows the chunk, be it that nothing is left in it. */
+bool store_has_chunk(struct store *store, volume_id_t volume, chunk_no_t chunk);
 
 struct store_change {
 	block_no_t block;
@@ -195,6 +221,7 @@ struct store_changes_op {
 	uint32_t count;
 	block_no_t next;
 	uint64_t impl[8];
+	struct store_hook hook;
 };
 void store_changes(struct store *store, struct store_changes_op *op);
 
@@ -207,6 +234,7 @@ struct store_erase_op {
 	volume_id_t volume;
 	chunk_no_t chunk;
 	uint64_t impl[8];
+	struct store_hook hook;
 };
 void store_erase(struct store *store, struct store_erase_op *op);
 
