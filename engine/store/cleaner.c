@@ -51,7 +51,8 @@ void cleaner_deinit(struct store *store)
 
 bool cleaner_is_idle(const struct store *store)
 {
-	return !store->cleaner.reading && store->cleaner.moves_in_flight == 0;
+	return !store->cleaner.reading && !store->cleaner.looking_up &&
+	       store->cleaner.moves_in_flight == 0;
 }
 
 /* -- credit ----------------------------------------------------------------------------------- */
@@ -185,20 +186,20 @@ static void read_next(struct store *store)
 	disk_submit(store->disk, &c->op);
 }
 
-/* Notes the blocks of an entry that the index still refers to. */
+/* Notes the blocks of an entry that the index still refers to; its pages are here. */
 static void note_live(struct store *store, const struct format_entry *e, uint32_t location)
 {
 	struct index_chunk *chunk = index_find_chunk(&store->index, e->volume, e->chunk);
 	struct cleaner *c = &store->cleaner;
 
 	for (uint32_t i = 0; chunk != NULL && i < e->block_count; i++) {
-		const struct format_slot *slot = index_find_slot(chunk, e->block + i);
+		const struct format_slot slot = index_find_slot(chunk, e->block + i);
 		const uint8_t *data;
 
-		if (slot == NULL || slot->location != location + i)
+		if (slot.location != location + i)
 			continue;
 		data = c->buffer + (size_t)(location + i - c->base) * BLOCK_SIZE;
-		if (crc32c(0, data, BLOCK_SIZE) != slot->crc) {
+		if (crc32c(0, data, BLOCK_SIZE) != slot.crc) {
 			log_warn("store",
 				 "%s: block %u of chunk %u of volume %llu does not check; segment "
 				 "%u cannot be cleaned",
@@ -212,9 +213,9 @@ static void note_live(struct store *store, const struct format_entry *e, uint32_
 		    .volume = e->volume,
 		    .chunk = e->chunk,
 		    .block = e->block + i,
-		    .version = slot->version,
+		    .version = slot.version,
 		    .location = location + i,
-		    .crc = slot->crc,
+		    .crc = slot.crc,
 		};
 	}
 }
@@ -238,10 +239,9 @@ static int parse_group(struct store *store)
 		return c->read_end == c->end && rc == -EAGAIN ? -E_CORRUPT : rc;
 	/* The CRCs that count are the index's. */
 	format_group_entries(p, &g, c->entries, c->entry_crcs);
-	for (uint32_t i = 0; i < g.entry_count; i++)
-		if (c->entries[i].kind == FORMAT_DATA)
-			note_live(store, &c->entries[i],
-				  c->base + c->parsed + g.header_blocks + c->entries[i].data_first);
+	c->entry_count = g.entry_count;
+	c->entry = 0;
+	c->data_block = c->base + c->parsed + g.header_blocks;
 	c->parsed += g.header_blocks + g.data_blocks;
 	return 0;
 }
@@ -268,19 +268,47 @@ static void begin_moving(struct store *store)
 	c->state = CLEANER_MOVING;
 }
 
-static void parse(struct store *store)
+static void entry_looked_up(struct lookup *lookup, int status);
+
+/* Of the group that was parsed: false when a look-up is under way. */
+static bool note_entries(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
 
-	while (c->parsed < c->read_end) {
+	for (; c->entry < c->entry_count; c->entry++) {
+		const struct format_entry *e = &c->entries[c->entry];
+
+		if (e->kind != FORMAT_DATA)
+			continue;
+		c->lookup = (struct lookup){.done = entry_looked_up,
+					    .volume = e->volume,
+					    .chunk = e->chunk,
+					    .block = e->block,
+					    .block_count = e->block_count};
+		c->looking_up = lookup_begin(store, &c->lookup) > 0;
+		if (c->looking_up)
+			return false;
+		note_live(store, e, c->data_block + e->data_first);
+		lookup_end(store, &c->lookup);
+	}
+	return true;
+}
+
+/* Goes through what was read. False when a look-up is under way. */
+static bool parse(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+
+	while (note_entries(store) && c->parsed < c->read_end) {
 		int rc = parse_group(store);
 
 		if (rc == -EAGAIN)
-			return;
+			return true;
 		/* A damaged header: what it covers isn't found, but what follows is. */
 		if (rc < 0)
 			c->parsed++;
 	}
+	return !c->looking_up;
 }
 
 /* -- moving ----------------------------------------------------------------------------------- */
@@ -391,6 +419,36 @@ static void pause_fire(struct reactor_timer *timer)
 	tick(container_of(timer, struct store, cleaner.pause));
 }
 
+/* Goes through what was read, and on from there. */
+static void parse_on(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+
+	if (!parse(store))
+		return;
+	if (c->read_end == c->end)
+		begin_moving(store);
+	pause_then_tick(store);
+	store_close_tick(store);
+}
+
+static void entry_looked_up(struct lookup *lookup, int status)
+{
+	struct store *store = container_of(lookup, struct store, cleaner.lookup);
+	struct cleaner *c = &store->cleaner;
+	const struct format_entry *e = &c->entries[c->entry];
+
+	c->looking_up = false;
+	if (status == 0) {
+		note_live(store, e, c->data_block + e->data_first);
+		lookup_end(store, lookup);
+	} else {
+		c->damaged = true; /* what it refers to stays where it is */
+	}
+	c->entry++;
+	parse_on(store);
+}
+
 static void read_done(struct disk_op *op, int status)
 {
 	struct store *store = container_of(op, struct store, cleaner.op);
@@ -404,11 +462,7 @@ static void read_done(struct disk_op *op, int status)
 		c->end = c->parsed;
 		c->read_end = c->parsed;
 	}
-	parse(store);
-	if (c->read_end == c->end)
-		begin_moving(store);
-	pause_then_tick(store);
-	store_close_tick(store);
+	parse_on(store);
 }
 
 /* The pin kept the victim from being given out again while it was read and moved. */
@@ -475,6 +529,8 @@ static void begin_victim(struct store *store)
 	c->end = t->array[no].used;
 	c->read_end = 0;
 	c->parsed = 0;
+	c->entry_count = 0;
+	c->entry = 0;
 	c->block_count = 0;
 	c->damaged = false;
 	c->gain = gain_of(t, &t->array[no]);
@@ -485,7 +541,7 @@ static void tick(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
 
-	if (c->reading || c->moves_in_flight > 0)
+	if (c->reading || c->looking_up || c->moves_in_flight > 0)
 		return;
 	if (must_stop(store)) {
 		if (c->state != CLEANER_IDLE)

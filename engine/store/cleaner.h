@@ -3,10 +3,11 @@
  *   IDLE --space is low, victim found--> READING --read and parsed--> MOVING --all moved--> IDLE
  *
  * READING: the victim is read in large pieces, and its groups parsed; what the index still refers
- * to is noted. MOVING: sorted by volume, chunk and block, so that what was scattered lies together
- * again, it is given to the cold stream bit by bit, under its original versions. A block that was
- * written meanwhile keeps its new place: a move holds only where the index still has the old
- * location. The victim is then empty, and the next checkpoint makes it free (segment.h).
+ * to is noted, one entry after the other, each after its pages were looked up. MOVING: sorted by
+ * volume, chunk and block, so that what was scattered lies together again, it is given to the cold
+ * stream bit by bit, under its original versions. A block that was written meanwhile keeps its new
+ * place: a move holds only where the index still has the old location. The victim is then empty,
+ * and the next checkpoint makes it free (segment.h).
  *
  * Which one: by benefit and cost, (1 - u) * age / (1 + u) for the share u that is live; the
  * emptiest when space is tight. One in which nothing can be gained is never taken, so it comes to
@@ -21,6 +22,7 @@
 #define STORE_CLEANER_H
 
 #include "engine/store/item.h"
+#include "engine/store/lookup.h"
 
 #define CLEANER_READ_BYTES   (1u << 20)
 #define CLEANER_STEP_BLOCKS  256u /* moved at a time */
@@ -63,7 +65,11 @@ struct cleaner {
 	uint32_t next;					       /* of blocks, to be moved */
 	struct format_entry entries[FORMAT_GROUP_ENTRIES_MAX]; /* of the group being parsed */
 	uint32_t entry_crcs[FORMAT_GROUP_DATA_MAX];
-	uint64_t gain; /* blocks that are free when the victim is */
+	uint32_t entry_count, entry; /* of these, and which is next */
+	uint32_t data_block;	     /* the device's, of the group's first data */
+	bool looking_up;	     /* lookup is under way */
+	struct lookup lookup;	     /* of the entry */
+	uint64_t gain;		     /* blocks that are free when the victim is */
 	struct cleaner_move moves[CLEANER_STEP_BLOCKS];
 	struct reactor_timer pause;
 };

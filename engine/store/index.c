@@ -427,6 +427,8 @@ bool index_bury(struct index *ix, uint32_t max, void (*each)(struct index_page *
 		struct index_chunk *chunk = ix->graves;
 		struct index_leaf *leaf;
 
+		if (chunk->holds > 0)
+			break;
 		if (chunk->bury_leaf == INDEX_CHUNK_LEAVES) {
 			ix->graves = chunk->grave_next;
 			slab_give(&ix->chunks, chunk);

@@ -50,6 +50,7 @@ struct index_chunk {
 	version_t newest;
 	bool dirty;
 	bool dead;
+	uint32_t holds; /* look-ups (lookup.h): while there are any it isn't buried */
 	struct index_chunk *prev, *next; /* dirty list */
 	struct index_chunk *grave_next;
 	uint32_t bury_leaf; /* where burying goes on */
@@ -108,12 +109,19 @@ static inline struct index_page *index_find_page(const struct index_chunk *chunk
 	return leaf != NULL ? leaf->pages[no % INDEX_LEAF_PAGES] : NULL;
 }
 
-/* The slot of a block, or NULL for never written. */
-static inline struct format_slot *index_find_slot(const struct index_chunk *chunk, block_no_t block)
+/* Of a page that is there. */
+static inline struct format_slot index_slot(const struct index_page *page, uint32_t i)
 {
-	struct index_page *page = index_find_page(chunk, block >> PAGE_SHIFT);
+	return page->slots[i];
+}
 
-	return page != NULL ? &page->slots[block % PAGE_BLOCKS] : NULL;
+/* What is known of a block: version 0 for never written. Its page must be held by a look-up
+ * (lookup.h). */
+static inline struct format_slot index_find_slot(const struct index_chunk *chunk, block_no_t block)
+{
+	const struct index_page *page = index_find_page(chunk, block >> PAGE_SHIFT);
+
+	return page != NULL ? index_slot(page, block % PAGE_BLOCKS) : (struct format_slot){0};
 }
 
 /* Found or made; under a promise: never NULL. */
@@ -134,8 +142,9 @@ struct index_chunk *index_next_chunk(const struct index_volume *volume, chunk_no
 /* From now on look-ups don't find the chunk; its pages wait to be buried. */
 void index_kill_chunk(struct index *ix, struct index_chunk *chunk);
 
-/* Takes up to max pages of dead chunks to their graves: each is given to `each` first, which
- * accounts for what its slots refer to. Returns false when no dead chunk is left. */
+/* Takes up to max pages of dead chunks to their graves, as long as nobody holds them: each is given
+ * to `each` first, which accounts for what its slots refer to. Returns false when no dead chunk is
+ * left. */
 bool index_bury(struct index *ix, uint32_t max, void (*each)(struct index_page *page, void *arg),
 		void *arg);
 

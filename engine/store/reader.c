@@ -10,10 +10,21 @@
 #include "engine/base/log.h"
 #include "engine/store/core.h"
 
-/* In a read's impl: item.cursor is the next block to look up, item.parts the runs in flight;
- * item.gathered: it stands among the waiting. */
-_Static_assert(sizeof(struct item) <= sizeof((struct store_read *)0)->impl,
+/* In a read's impl. item.cursor is the next block to be read, item.parts the runs in flight;
+ * item.gathered: it stands among the waiting. The pages are held until all runs are submitted. */
+struct reading {
+	struct item item;
+	struct lookup lookup;
+	struct store *store;
+	bool holds;
+};
+_Static_assert(sizeof(struct reading) <= sizeof((struct store_read *)0)->impl,
 	       "room in the operation");
+
+static struct reading *reading_of(struct store_read *op)
+{
+	return (struct reading *)(void *)op->impl;
+}
 
 int reader_init(struct store *store)
 {
@@ -38,9 +49,9 @@ void reader_deinit(struct store *store)
 
 static void fill_slot(struct store_read *op, uint32_t i, const struct format_slot *slot)
 {
-	op->ret_crcs[i] = slot != NULL && slot->version != 0 ? slot->crc : CRC32C_ZERO_BLOCK;
+	op->ret_crcs[i] = slot->version != 0 ? slot->crc : CRC32C_ZERO_BLOCK;
 	if (op->ret_versions != NULL)
-		op->ret_versions[i] = slot != NULL ? slot->version : 0;
+		op->ret_versions[i] = slot->version;
 }
 
 static uint8_t *block_memory(const struct store_read *op, uint32_t i)
@@ -98,21 +109,21 @@ static void run_done(struct disk_op *disk_op, int status)
 }
 
 /* Submits the run that begins at block `first` of the read, in slot. Returns how long it is. */
-static uint32_t run_submit(struct store *store, struct store_read *op, struct index_chunk *chunk,
-			   uint32_t first, const struct format_slot *slot)
+static uint32_t run_submit(struct store *store, struct store_read *op,
+			   const struct index_chunk *chunk, uint32_t first, struct format_slot slot)
 {
 	struct reader_run *run = store->reader.free;
-	uint32_t location = slot->location;
+	uint32_t location = slot.location;
 	uint32_t count = 0;
 
 	store->reader.free = run->next_free;
 	do {
-		fill_slot(op, first + count, slot);
+		fill_slot(op, first + count, &slot);
 		count++;
-		slot = first + count < op->block_count
-			   ? index_find_slot(chunk, op->block + first + count)
-			   : NULL;
-	} while (slot != NULL && slot->location == location + count);
+		if (first + count == op->block_count)
+			break;
+		slot = index_find_slot(chunk, op->block + first + count);
+	} while (slot.location == location + count);
 	run->read = op;
 	run->first = first;
 	run->count = count;
@@ -134,18 +145,19 @@ static uint32_t run_submit(struct store *store, struct store_read *op, struct in
 static void read_advance(struct store *store, struct store_read *op)
 {
 	struct index_chunk *chunk = index_find_chunk(&store->index, op->volume, op->chunk);
-	struct item *item = ITEM_OF(op);
+	struct reading *r = reading_of(op);
+	struct item *item = &r->item;
 
 	if (item->gathered)
 		return; /* it goes on when it has come to the head of the waiting */
 	while (item->cursor < op->block_count && item->status == 0) {
-		const struct format_slot *slot = NULL;
+		struct format_slot slot = {0};
 
 		if (chunk != NULL)
 			slot = index_find_slot(chunk, op->block + item->cursor);
-		if (slot == NULL || !format_slot_has_data(slot)) {
+		if (!format_slot_has_data(&slot)) {
 			memset(block_memory(op, item->cursor), 0, BLOCK_SIZE);
-			fill_slot(op, item->cursor, slot);
+			fill_slot(op, item->cursor, &slot);
 			item->cursor++;
 			continue;
 		}
@@ -158,30 +170,42 @@ static void read_advance(struct store *store, struct store_read *op)
 		}
 		item->cursor += run_submit(store, op, chunk, item->cursor, slot);
 	}
+	if (r->holds)
+		lookup_end(store, &r->lookup);
+	r->holds = false;
 	if (item->parts > 0)
 		return;
 	item_complete(store, item, item->status);
 }
 
+static void pages_are_here(struct lookup *lookup, int status)
+{
+	struct reading *r = container_of(lookup, struct reading, lookup);
+	struct store_read *op = ITEM_OWNER(&r->item, struct store_read);
+
+	r->holds = status == 0;
+	r->item.status = status;
+	read_advance(r->store, op);
+}
+
 void reader_submit(struct store *store, struct store_read *op)
 {
-	struct index_chunk *chunk = index_find_chunk(&store->index, op->volume, op->chunk);
-	struct item *item = ITEM_OF(op);
+	struct reading *r = reading_of(op);
 
-	*item = (struct item){.kind = ITEM_READ};
+	*r = (struct reading){.item = {.kind = ITEM_READ}, .store = store};
+	r->lookup = (struct lookup){.done = pages_are_here,
+				    .volume = op->volume,
+				    .chunk = op->chunk,
+				    .block = op->block,
+				    .block_count = op->block_count};
 	op->bad_block = 0;
-	if (chunk == NULL) {
-		/* Nothing here: the common answer for a thin volume, without the loop below. */
-		memset(op->data, 0, (size_t)op->block_count * BLOCK_SIZE);
-		for (uint32_t i = 0; i < op->block_count; i++)
-			fill_slot(op, i, NULL);
-		item_complete_later(store, item, 0);
+	if (lookup_begin(store, &r->lookup) > 0)
 		return;
-	}
+	r->holds = true;
 	/* Held by one part, so that it can not complete before submit returns. */
-	item->parts = 1;
+	r->item.parts = 1;
 	read_advance(store, op);
-	item->parts--;
-	if (item->parts == 0 && !item->gathered)
-		item_complete_later(store, item, item->status);
+	r->item.parts--;
+	if (r->item.parts == 0 && !r->item.gathered)
+		item_complete_later(store, &r->item, r->item.status);
 }

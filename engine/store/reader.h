@@ -4,8 +4,9 @@
  * READER_RUNS_PER_READ of them at a time. A run pins its segment, so that it is neither given out
  * again nor discarded under the read. Where a block lies is looked up when its run is submitted.
  *
- *   store_read -> RUNS (look up, submit, verify; again until the end) -> done
- *                   \-- no run left in the pool: waits, first come first served
+ *   store_read -> LOOK-UP (lookup.h) -> RUNS (submit, verify; again until the end) -> done
+ *                                        \-- no run left in the pool: waits, first come first
+ *                                            served
  */
 #ifndef STORE_READER_H
 #define STORE_READER_H

@@ -347,9 +347,9 @@ static void find_changes(const struct index_chunk *chunk, struct store_changes_o
 		}
 		page = index_find_page(chunk, no);
 		for (; page != NULL && block >> PAGE_SHIFT == no; block++) {
-			const struct format_slot *slot = &page->slots[block % PAGE_BLOCKS];
+			const struct format_slot slot = index_slot(page, block % PAGE_BLOCKS);
 
-			if (slot->version > op->above && !add_change(op, block, slot)) {
+			if (slot.version > op->above && !add_change(op, block, &slot)) {
 				op->next = block;
 				return;
 			}
