@@ -155,7 +155,7 @@ void vchunk_replica_ready(struct vchunk *c, uint32_t slot)
 	case VCHUNK_RECONCILING:
 		break;
 	case VCHUNK_UNOPENED:
-		vreconcile_want(c, c->reads != NULL || c->writes != NULL);
+		vreconcile_want(c, c->reads.head != NULL || c->writes != NULL);
 		break;
 	case VCHUNK_SERVING:
 		if (s->current && s->reported_watermark < s->told) {
@@ -171,7 +171,7 @@ void vchunk_replica_ready(struct vchunk *c, uint32_t slot)
 		}
 		break;
 	}
-	if (c->reads != NULL || c->writes != NULL)
+	if (c->reads.head != NULL || c->writes != NULL)
 		vchunk_kick(c);
 }
 
@@ -266,7 +266,7 @@ static void set_troubled(struct vchunk *c, bool troubled)
 
 static void run_reads(struct vchunk *c)
 {
-	struct vread *rd = c->reads;
+	struct vread *rd = c->reads.head;
 
 	while (rd != NULL) {
 		struct vread *next = rd->next;
@@ -301,12 +301,12 @@ void vchunk_run(struct vchunk *c)
 	if (c->state == VCHUNK_SERVING) {
 		run_reads(c);
 		run_writes(c);
-		if (c->reads != NULL || c->writes != NULL)
+		if (c->reads.head != NULL || c->writes != NULL)
 			watch_source(c);
-	} else if (c->reads != NULL || c->writes != NULL) {
+	} else if (c->reads.head != NULL || c->writes != NULL) {
 		vreconcile_want(c, true);
 	}
-	set_troubled(c, c->reads != NULL || c->writes != NULL || c->reset_wanted);
+	set_troubled(c, c->reads.head != NULL || c->writes != NULL || c->reset_wanted);
 }
 
 void vchunk_queue_write(struct vchunk *c, struct vpiece *p, bool front)

@@ -57,8 +57,8 @@ struct vchunk {
 	    epoch; /* rises with each failed write and each new start: reads in flight are void */
 	struct vwindow window;
 	struct vslot *slots;
-	struct vpiece *writes;		  /* waiting (utlist) */
-	struct vread *reads, *reads_tail; /* WAITING or HELD */
+	struct vpiece *writes;	 /* waiting (utlist) */
+	struct vread_list reads; /* WAITING or HELD */
 	struct vlock *locks;
 	struct vreconcile *reconcile;
 	struct vchunk *reconcile_next, *reconcile_prev; /* of the engine's queues */

@@ -3,6 +3,7 @@
  *   attachment   the driver: permits, the host's gate       plan, window, quorum   pure decisions
  *   replica      connections to nodes, requests             reconcile, resync, rewrite   copies
  *   chunk        states, slots, waiting operations          buffers   data memory
+ *   hedge, pace  reads that are slow
  *   write, read  one operation on one chunk                 volume    operations, open, close
  *
  * All on one thread. Callbacks into owners' code (done, ended) are made from deferred tasks only.
@@ -60,6 +61,7 @@ struct volume {
 	struct vbuffers buffers;
 	struct vwrite_pool writes;
 	struct vread_pool reads;
+	struct vhedge hedge;
 	struct vmark *marks, *marks_free; /* VMARK_POOL_MAX */
 	uint32_t marks_busy;
 	struct vspan **spans; /* VSPAN_BUCKETS */

@@ -252,7 +252,7 @@ static void judge_all(struct volume *v)
 			/* Judging takes out no other write than this one. */
 			e = next;
 		}
-		if (c->reads != NULL || c->writes != NULL)
+		if (c->reads.head != NULL || c->writes != NULL)
 			vchunk_kick(c);
 	}
 }

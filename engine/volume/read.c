@@ -2,7 +2,8 @@
  *
  * Failure modes: -E_BAD_CRC or another error from a slot sends the read to another one, and what
  * was bad is written again (rewrite.h); a slot that is away is waited for as long as the operation
- * may wait; when every current slot has answered wrongly the read fails with -EIO. */
+ * may wait; when every current slot has answered wrongly the read fails with -EIO. A slot that is
+ * slow to answer is raced by another one (hedge.h). */
 #include "engine/volume/read.h"
 
 #include <errno.h>
@@ -42,81 +43,148 @@ static struct vread *pool_get(struct vread_pool *p, bool own)
 	return rd;
 }
 
+static bool is_idle(const struct vread *rd)
+{
+	return rd->legs[0].request.state == VREQUEST_IDLE &&
+	       rd->legs[1].request.state == VREQUEST_IDLE;
+}
+
 static void give_back(struct vread *rd)
 {
 	struct volume *v = rd->chunk->volume;
 
-	PRE(rd->request.state == VREQUEST_IDLE);
+	PRE(is_idle(rd));
 	vbuffers_put(&v->buffers, rd->buffer);
+	vbuffers_put(&v->buffers, rd->spare);
 	rd->next = v->reads.free;
 	v->reads.free = rd;
 	v->reads.free_count++;
 	volume_room(v);
 }
 
-static void list_append(struct vread *rd)
+void vread_list_append(struct vread_list *l, struct vread *rd)
 {
-	struct vchunk *c = rd->chunk;
-
 	rd->next = NULL;
-	rd->prev = c->reads_tail;
-	if (c->reads_tail != NULL)
-		c->reads_tail->next = rd;
+	rd->prev = l->tail;
+	if (l->tail != NULL)
+		l->tail->next = rd;
 	else
-		c->reads = rd;
-	c->reads_tail = rd;
+		l->head = rd;
+	l->tail = rd;
 }
 
-static void list_remove(struct vread *rd)
+void vread_list_remove(struct vread_list *l, struct vread *rd)
 {
-	struct vchunk *c = rd->chunk;
-
 	if (rd->prev != NULL)
 		rd->prev->next = rd->next;
 	else
-		c->reads = rd->next;
+		l->head = rd->next;
 	if (rd->next != NULL)
 		rd->next->prev = rd->prev;
 	else
-		c->reads_tail = rd->prev;
+		l->tail = rd->prev;
 	rd->next = rd->prev = NULL;
+}
+
+static struct vread_leg *leg_of(struct vrequest *q)
+{
+	return container_of(q, struct vread_leg, request);
+}
+
+static struct vread_leg *other_leg(struct vread *rd, const struct vread_leg *leg)
+{
+	return &rd->legs[leg == &rd->legs[0]];
+}
+
+/* Its answer is awaited. */
+static bool is_under_way(const struct vread_leg *leg)
+{
+	return !leg->ignored &&
+	       (leg->request.state == VREQUEST_QUEUED || leg->request.state == VREQUEST_SENT);
 }
 
 /* -- ending ------------------------------------------------------------------------------------ */
 
-/* The request is idle and the read in no list. */
+/* In no list. A leg that is still under way does not write to the buffer. */
 static void finish(struct vread *rd, int status)
 {
+	struct volume *v = rd->chunk->volume;
 	void (*done)(struct vread *, int) = rd->done;
 	const vmask_t bad = rd->bad;
 
 	if (status == 0 && bad != 0 && !rd->fixed)
 		vrewrite_repair(rd->chunk, rd->block, rd->block_count);
 	done(rd, status);
-	give_back(rd);
+	rd->state = VREAD_ORPHAN;
+	if (is_idle(rd)) {
+		give_back(rd);
+		return;
+	}
+	if (vbuffers_put(&v->buffers, rd->buffer))
+		volume_room(v);
+	rd->buffer = NULL;
 }
 
+/* Nobody is asked any more. */
 static void wait_again(struct vread *rd)
 {
+	vhedge_over(rd, false);
 	rd->state = VREAD_WAITING;
-	list_append(rd);
+	vread_list_append(&rd->chunk->reads, rd);
 	vchunk_kick(rd->chunk);
 }
 
-/* What came is good as far as the checksums go. May it be shown? */
-static void judge(struct vread *rd)
+/* What came is good as far as the checksums go, and is in the buffer. May it be shown? */
+static void judge(struct vread *rd, const struct vread_leg *leg)
 {
 	struct vchunk *c = rd->chunk;
 
-	if (rd->fixed) {
-		rd->state = VREAD_HELD;
+	rd->state = VREAD_HELD;
+	if (rd->fixed)
+		return;
+	vhedge_over(rd, true);
+	rd->epoch = leg->epoch;
+	/* In the list, whatever follows: done is called from vchunk_run only. */
+	rd->held_seq = c->window.last_seq;
+	vread_list_append(&c->reads, rd);
+	vchunk_kick(c);
+}
+
+/* leg has a good answer, where it was told to put it. */
+static void take_answer(struct vread *rd, struct vread_leg *leg)
+{
+	struct vread_leg *other = other_leg(rd, leg);
+
+	if (leg->spare && other->receiving_ns != 0) {
+		leg->good = true;
 		return;
 	}
-	/* In the list, whatever follows: done is called from vchunk_run only. */
-	rd->state = VREAD_HELD;
-	rd->held_seq = c->window.last_seq;
-	list_append(rd);
-	vchunk_kick(c);
+	other->good = false;
+	if (is_under_way(other)) {
+		other->ignored = true;
+		if (!vreplica_cancel(&other->request))
+			other->spare = rd->spare != NULL;
+	}
+	if (leg->spare) {
+		memcpy(rd->data, rd->spare->data, (size_t)rd->block_count * BLOCK_SIZE);
+		rd->chunk->volume->stats.hedges_won++;
+	} else if (leg == &rd->legs[1]) {
+		rd->chunk->volume->stats.hedges_won++;
+	}
+	judge(rd, leg);
+}
+
+/* leg brought nothing. */
+static void leg_failed(struct vread *rd, const struct vread_leg *leg)
+{
+	struct vread_leg *other = other_leg(rd, leg);
+
+	if (other->good) {
+		other->good = false;
+		take_answer(rd, other);
+	} else if (!is_under_way(other)) {
+		wait_again(rd);
+	}
 }
 
 static void try_held(struct vread *rd)
@@ -131,26 +199,43 @@ static void try_held(struct vread *rd)
 		c->volume->stats.read_retries++;
 		return;
 	}
-	if (rd->request.state != VREQUEST_IDLE ||
-	    vwrite_overlaps(c, rd->block, rd->block_count, rd->held_seq).undecided)
+	if (vwrite_overlaps(c, rd->block, rd->block_count, rd->held_seq).undecided)
 		return;
-	list_remove(rd);
+	vread_list_remove(&c->reads, rd);
 	finish(rd, 0);
 }
 
 /* -- choosing a slot --------------------------------------------------------------------------- */
 
-/* The nearest, then the least loaded: the time that the answer may be expected in. */
+/* The time in which an answer may be expected. What has not answered for long is at least so slow:
+ * a process that was stopped answers nothing that could be measured. */
+static uint64_t cost_of(const struct vreplica *r, uint64_t now_ns)
+{
+	const struct volume *v = r->volume;
+	const struct vrequest *oldest = r->sent.head;
+	const uint64_t age_ns =
+	    oldest != NULL && now_ns > oldest->sent_ns ? now_ns - oldest->sent_ns : 0;
+	const uint64_t cost = (MAX(r->latency_ns, age_ns) + 20000) * (r->inflight + 4);
+	const bool near = v->config.holder_site[0] != '\0' &&
+			  strcmp(v->config.holder_site, v->nodes[r->node].site) == 0;
+
+	return near ? cost : cost * VREAD_FAR;
+}
+
+/* The nearest, then the least loaded. */
 static uint32_t choose_slot(const struct vchunk *c, vmask_t candidates)
 {
+	const uint64_t now_ns = volume_now(c->volume);
 	uint64_t best_cost = UINT64_MAX;
 	uint32_t best = UINT32_MAX;
 
 	for (uint32_t i = 0; i < c->volume->replicas; i++) {
-		const struct vreplica *r = c->slots[i].replica;
-		const uint64_t cost = (r->latency_ns + 20000) * (r->inflight + 4);
+		uint64_t cost;
 
-		if ((candidates & vmask_bit(i)) != 0 && cost < best_cost) {
+		if ((candidates & vmask_bit(i)) == 0)
+			continue;
+		cost = cost_of(c->slots[i].replica, now_ns);
+		if (cost < best_cost) {
 			best_cost = cost;
 			best = i;
 		}
@@ -168,38 +253,56 @@ static vmask_t current_slots(const struct vchunk *c)
 	return m;
 }
 
-static void send(struct vread *rd, uint32_t slot)
+/* Current, reachable, and without a gap in these blocks. */
+static vmask_t slots_that_may_answer(const struct vread *rd)
 {
-	rd->slot = slot;
+	const struct vchunk *c = rd->chunk;
+	const vmask_t m = current_slots(c) & ~rd->bad & vchunk_ready_slots(c);
+
+	return m == 0 ? 0 : m & ~vwrite_overlaps(c, rd->block, rd->block_count, 0).missing;
+}
+
+static void send(struct vread *rd, struct vread_leg *leg, uint32_t slot, bool spare)
+{
+	leg->slot = slot;
+	leg->epoch = rd->chunk->epoch;
+	leg->receiving_ns = 0;
+	leg->ignored = leg->good = false;
+	leg->spare = spare;
 	rd->state = VREAD_SENT;
-	rd->epoch = rd->chunk->epoch;
-	vreplica_submit(rd->chunk->slots[slot].replica, &rd->request);
+	vreplica_submit(rd->chunk->slots[slot].replica, &leg->request);
+}
+
+static struct vread_leg *free_leg(struct vread *rd)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rd->legs); i++)
+		if (rd->legs[i].request.state == VREQUEST_IDLE)
+			return &rd->legs[i];
+	return NULL;
 }
 
 static void try_waiting(struct vread *rd)
 {
 	struct vchunk *c = rd->chunk;
 	const vmask_t current = current_slots(c);
+	struct vread_leg *leg = free_leg(rd);
 	vmask_t candidates;
 
-	if (c->state != VCHUNK_SERVING || !volume_gate_open(c->volume) ||
-	    rd->request.state != VREQUEST_IDLE)
+	if (c->state != VCHUNK_SERVING || !volume_gate_open(c->volume) || leg == NULL)
 		return;
 	if (current != 0 && (current & ~rd->bad) == 0) {
 		log_error("volume", "%s: chunk %u blocks %u+%u: no current replica can read them",
 			  c->volume->config.name, c->no, rd->block, rd->block_count);
-		list_remove(rd);
+		vread_list_remove(&c->reads, rd);
 		finish(rd, -EIO);
 		return;
 	}
-	candidates = current & ~rd->bad & vchunk_ready_slots(c);
+	candidates = slots_that_may_answer(rd);
 	if (candidates == 0)
 		return;
-	candidates &= ~vwrite_overlaps(c, rd->block, rd->block_count, 0).missing;
-	if (candidates == 0)
-		return;
-	list_remove(rd);
-	send(rd, choose_slot(c, candidates));
+	vread_list_remove(&c->reads, rd);
+	vhedge_sent(rd);
+	send(rd, leg, choose_slot(c, candidates), false);
 }
 
 void vread_try(struct vread *rd)
@@ -208,6 +311,39 @@ void vread_try(struct vread *rd)
 		try_held(rd);
 	if (rd->state == VREAD_WAITING)
 		try_waiting(rd);
+}
+
+/* -- the second leg ---------------------------------------------------------------------------- */
+
+bool vread_second_leg(struct vread *rd)
+{
+	struct volume *v = rd->chunk->volume;
+	const bool large = rd->block_count * BLOCK_SIZE > TRANSPORT_COPY_MAX;
+	struct vread_leg *leg = free_leg(rd);
+	vmask_t candidates;
+
+	if (leg == NULL || rd->chunk->state != VCHUNK_SERVING || !volume_gate_open(v))
+		return false;
+	candidates = slots_that_may_answer(rd) & ~vmask_bit(other_leg(rd, leg)->slot);
+	if (candidates == 0)
+		return false;
+	if (large && rd->spare == NULL)
+		rd->spare = vbuffers_get(&v->buffers, rd->block_count * BLOCK_SIZE, false);
+	if (large && rd->spare == NULL)
+		return false;
+	send(rd, leg, choose_slot(rd->chunk, candidates), large);
+	return true;
+}
+
+void vread_check_stuck(struct vread *rd, uint64_t now_ns)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rd->legs); i++) {
+		const struct vread_leg *leg = &rd->legs[i];
+
+		if (other_leg(rd, leg)->good && leg->receiving_ns != 0 &&
+		    now_ns > leg->receiving_ns + VHEDGE_STUCK_NS)
+			vreplica_disconnect(leg->request.replica, -ETIMEDOUT);
+	}
 }
 
 /* -- the request ------------------------------------------------------------------------------- */
@@ -224,22 +360,34 @@ static void read_fill(struct vrequest *q)
 	};
 }
 
-static void *read_rx_buffer(struct vrequest *q, const struct frame *f)
+static void *memory_of(const struct vread *rd, const struct vread_leg *leg)
 {
-	const struct vread *rd = q->owner;
-
-	return f->payload_size == rd->block_count * BLOCK_SIZE ? rd->data : NULL;
+	return leg->spare ? rd->spare->data : rd->data;
 }
 
-static int check_answer(struct vread *rd, int status, const struct frame *f)
+static void *read_rx_buffer(struct vrequest *q, const struct frame *f)
 {
+	struct vread *rd = q->owner;
+	struct vread_leg *leg = leg_of(q);
+
+	if (f->payload_size != rd->block_count * BLOCK_SIZE)
+		return NULL;
+	leg->receiving_ns = volume_now(rd->chunk->volume);
+	return memory_of(rd, leg);
+}
+
+static int check_answer(const struct vread *rd, const struct vread_leg *leg, int status,
+			const struct frame *f)
+{
+	uint8_t *data = memory_of(rd, leg);
+
 	if (status != 0)
 		return status;
 	if (f->payload_size != rd->block_count * BLOCK_SIZE)
 		return -E_BAD_FRAME;
-	if (f->payload != rd->data)
-		memcpy(rd->data, f->payload, f->payload_size);
-	return crc32c_blocks_match(rd->data, rd->block_count, f->crcs) ? 0 : -E_BAD_CRC;
+	if (f->payload != data)
+		memcpy(data, f->payload, f->payload_size);
+	return crc32c_blocks_match(data, rd->block_count, f->crcs) ? 0 : -E_BAD_CRC;
 }
 
 static bool is_bad_data(int status)
@@ -247,21 +395,11 @@ static bool is_bad_data(int status)
 	return status == -EIO || status == -E_BAD_CRC || status == -ENOMEM || status == -E_CORRUPT;
 }
 
-static void read_answered(struct vrequest *q, int status, const struct frame *f)
+static void answer_is_bad(struct vread *rd, const struct vread_leg *leg, int status)
 {
-	struct vread *rd = q->owner;
-	struct vreplica *r = q->replica;
+	struct vreplica *r = leg->request.replica;
 	struct volume *v = rd->chunk->volume;
-	const uint64_t took_ns = volume_now(v) - q->sent_ns;
 
-	r->latency_ns = r->latency_ns == 0 ? took_ns : (r->latency_ns * 7 + took_ns) / 8;
-	if (rd->state == VREAD_ORPHAN)
-		return;
-	status = check_answer(rd, status, f);
-	if (status == 0) {
-		judge(rd);
-		return;
-	}
 	v->stats.read_retries++;
 	if (status == -E_FENCED) {
 		volume_end(v, status, err_text(status));
@@ -269,34 +407,54 @@ static void read_answered(struct vrequest *q, int status, const struct frame *f)
 		log_warn("volume", "%s: node %s, chunk %u blocks %u+%u: %s", v->config.name,
 			 v->nodes[r->node].name, rd->chunk->no, rd->block, rd->block_count,
 			 err_text(status));
-		rd->bad |= vmask_bit(rd->slot);
+		rd->bad |= vmask_bit(leg->slot);
 	} else {
 		vreplica_disconnect(r, status);
 	}
 	if (rd->fixed)
-		rd->bad |= vmask_bit(rd->slot);
+		rd->bad |= vmask_bit(leg->slot);
 	else
-		wait_again(rd);
+		leg_failed(rd, leg);
+}
+
+static void read_answered(struct vrequest *q, int status, const struct frame *f)
+{
+	struct vread *rd = q->owner;
+	struct vread_leg *leg = leg_of(q);
+
+	leg->receiving_ns = 0;
+	vreplica_note_latency(q->replica, volume_now(rd->chunk->volume) - q->sent_ns);
+	if (rd->state == VREAD_ORPHAN || leg->ignored)
+		return;
+	status = check_answer(rd, leg, status, f);
+	if (status == 0)
+		take_answer(rd, leg);
+	else
+		answer_is_bad(rd, leg, status);
 }
 
 static void read_released(struct vrequest *q)
 {
 	struct vread *rd = q->owner;
 
-	if (rd->state == VREAD_ORPHAN)
-		give_back(rd);
-	else if (rd->fixed)
+	if (rd->state == VREAD_ORPHAN) {
+		if (is_idle(rd))
+			give_back(rd);
+	} else if (rd->fixed) {
 		finish(rd, rd->bad == 0 ? 0 : -EIO);
-	else
+	} else if (rd->state == VREAD_WAITING) {
 		vchunk_kick(rd->chunk); /* it may have been held back for this */
+	}
 }
 
 static void read_lost(struct vrequest *q)
 {
 	struct vread *rd = q->owner;
+	struct vread_leg *leg = leg_of(q);
 
-	if (rd->state == VREAD_ORPHAN) {
-		give_back(rd);
+	leg->receiving_ns = 0;
+	if (rd->state == VREAD_ORPHAN || leg->ignored) {
+		read_released(q);
 		return;
 	}
 	if (rd->fixed) {
@@ -304,7 +462,7 @@ static void read_lost(struct vrequest *q)
 		return;
 	}
 	rd->chunk->volume->stats.read_retries++;
-	wait_again(rd);
+	leg_failed(rd, leg);
 }
 
 static const struct vrequest_ops read_ops = {
@@ -326,7 +484,8 @@ static struct vread *start(struct vchunk *c, block_no_t block, uint32_t block_co
 	if (rd == NULL)
 		return NULL;
 	*rd = (struct vread){
-	    .request = {.ops = &read_ops, .owner = rd},
+	    .legs = {{.request = {.ops = &read_ops, .owner = rd}},
+		     {.request = {.ops = &read_ops, .owner = rd}}},
 	    .chunk = c,
 	    .block = block,
 	    .block_count = block_count,
@@ -349,7 +508,7 @@ struct vread *vread_start(struct vchunk *c, block_no_t block, uint32_t block_cou
 		return NULL;
 	rd->data += (size_t)buffer_block * BLOCK_SIZE;
 	rd->state = VREAD_WAITING;
-	list_append(rd);
+	vread_list_append(&c->reads, rd);
 	vchunk_kick(c);
 	return rd;
 }
@@ -366,18 +525,19 @@ struct vread *vread_start_fixed(struct vchunk *c, uint32_t slot, block_no_t bloc
 	if (rd == NULL)
 		return NULL;
 	rd->fixed = true;
-	send(rd, slot);
+	send(rd, &rd->legs[0], slot, false);
 	return rd;
 }
 
 void vread_cancel(struct vread *rd)
 {
-	if (!rd->fixed && (rd->state == VREAD_WAITING || rd->state == VREAD_HELD))
-		list_remove(rd);
-	if (rd->request.state == VREQUEST_QUEUED)
-		vreplica_cancel(&rd->request);
-	if (rd->request.state == VREQUEST_IDLE)
+	if (!rd->fixed && rd->state == VREAD_SENT)
+		vhedge_over(rd, false);
+	else if (!rd->fixed)
+		vread_list_remove(&rd->chunk->reads, rd);
+	rd->state = VREAD_ORPHAN;
+	for (size_t i = 0; i < ARRAY_SIZE(rd->legs); i++)
+		vreplica_cancel(&rd->legs[i].request);
+	if (is_idle(rd))
 		give_back(rd);
-	else
-		rd->state = VREAD_ORPHAN;
 }

@@ -278,7 +278,7 @@ static void copy_read(struct vread *rd, int status)
 	p->read = NULL;
 	if (status != 0) {
 		/* Another holder has the same, perhaps. */
-		p->copy.holders &= ~vmask_bit(rd->slot);
+		p->copy.holders &= ~vmask_bit(rd->legs[0].slot);
 		if (x->failed != 0 || !copy_read_next(p))
 			copy_end(p, status);
 		return;

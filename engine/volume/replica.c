@@ -17,6 +17,7 @@
 
 #define SCAN_MAX	16384u
 #define CALL_TIMEOUT_MS 5000u
+#define LATENCY_FORGET	64u /* of what is left, at each tick */
 
 static void connect_now(struct vreplica *r);
 static void scan(struct vreplica *r);
@@ -427,10 +428,21 @@ void vreplica_stop(struct vreplica *r)
 	vreplica_disconnect(r, 0);
 }
 
+void vreplica_note_latency(struct vreplica *r, uint64_t took_ns)
+{
+	r->latency_ns = r->latency_ns == 0 ? took_ns : (r->latency_ns * 7 + took_ns) / 8;
+	r->measured = true;
+}
+
 void vreplica_tick(struct vreplica *r, uint64_t now_ns)
 {
 	const struct vrequest *oldest = r->sent.head;
 
+	/* One that was slow is asked nothing, so nothing tells that it is slow no more: it gets
+	 * another chance after some seconds. */
+	if (!r->measured)
+		r->latency_ns -= r->latency_ns / LATENCY_FORGET;
+	r->measured = false;
 	if (r->state == VREPLICA_READY && oldest != NULL && !r->closing &&
 	    now_ns > oldest->sent_ns + VREPLICA_STALL_MS * NS_PER_MS)
 		vreplica_disconnect(r, -ETIMEDOUT);

@@ -111,7 +111,8 @@ struct vreplica {
 	/* Acknowledged writes that it hasn't answered. */
 	uint32_t backlog_ops;
 	uint64_t backlog_bytes;
-	uint64_t latency_ns; /* of reads, smoothed */
+	uint64_t latency_ns; /* of reads, smoothed; forgotten while none is asked of it */
+	bool measured;	     /* since the last tick */
 };
 
 int vreplica_init(struct vreplica *r, struct volume *v, uint32_t node, uint32_t shard);
@@ -138,6 +139,8 @@ bool vreplica_cancel(struct vrequest *q);
 void vreplica_pump(struct vreplica *r);
 /* Gives the backlog up: a replica that is too slow or too long away becomes behind. */
 void vreplica_overflow(struct vreplica *r);
+/* A read took so long. */
+void vreplica_note_latency(struct vreplica *r, uint64_t took_ns);
 void vreplica_tick(struct vreplica *r, uint64_t now_ns);
 
 /* -- request.c, for replica.c ------------------------------------------------------------------ */

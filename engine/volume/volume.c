@@ -222,6 +222,7 @@ static void free_all(struct volume *v)
 
 	reactor_timer_cancel(v->reactor, &v->tick);
 	reactor_timer_cancel(v->reactor, &v->attach.timer);
+	vhedge_stop(v);
 	vresync_deinit(v);
 	vreconcile_deinit(v);
 	vrewrite_deinit(v);
@@ -339,6 +340,7 @@ static void tick_fire(struct reactor_timer *timer)
 		FOR_EACH_REPLICA(v, r)
 		vreplica_tick(r, now_ns);
 		volume_ops_tick(v, now_ns);
+		vhedge_tick(v);
 		for (c = v->troubled; c != NULL; c = c->troubled_next)
 			vchunk_kick(c);
 		if (v->state == VOLUME_OPEN)
@@ -426,6 +428,7 @@ void volume_open(struct volume_open_op *op)
 	v->event_task.run = run_event;
 	v->tick.fire = tick_fire;
 	volume_ops_init(v);
+	vhedge_init(v);
 	reactor_timer_arm(v->reactor, &v->tick, volume_now(v) + VOLUME_TICK_MS * NS_PER_MS);
 	vattach_start(&v->attach, v);
 }

@@ -211,7 +211,7 @@ static void decide_acked(struct vwrite *w)
 	for (uint32_t i = 0; i < c->volume->replicas; i++)
 		if ((lacking & vmask_bit(i)) != 0)
 			vchunk_slot_behind(c, i);
-	if (c->reads != NULL)
+	if (c->reads.head != NULL)
 		vchunk_kick(c);
 	w->what.decided(w, 0);
 	retire(w);

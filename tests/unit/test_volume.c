@@ -486,12 +486,16 @@ END_TEST
 START_TEST(one_full_node_is_behind_until_it_has_space)
 {
 	rig->nodes[1].write_status = -ENOSPC;
+	rig->nodes[1].hold_pulls = true;
 	for (uint32_t i = 0; i < 20; i++)
 		ck_assert_int_eq(rig_write(host, i, 1, i + 1), 0);
 	for (uint32_t i = 0; i < 20; i++)
 		rig_must_read(host, i, 1, i + 1);
 	ck_assert_uint_eq(rig->nodes[1].reads, 0);
 	rig->nodes[1].write_status = 0;
+	rig->nodes[1].hold_pulls = false;
+	fake_crash(&rig->nodes[1]); /* with the pull that was held */
+	fake_start(&rig->nodes[1]);
 	rig_run_ms(rig, 60000);
 	rig_must_agree(rig);
 	ck_assert_uint_ge(rig_stats(host).resyncs, 1);
