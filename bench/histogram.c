@@ -16,8 +16,7 @@ static uint32_t slot_of(uint64_t ns)
 						       : HISTOGRAM_ROWS * HISTOGRAM_STEPS - 1;
 }
 
-/* The largest value that falls into the slot. */
-static uint64_t top_of(uint32_t slot)
+uint64_t histogram_top(uint32_t slot)
 {
 	uint32_t row = slot / HISTOGRAM_STEPS;
 
@@ -35,6 +34,16 @@ void histogram_add(struct histogram *h, uint64_t ns)
 		h->max_ns = ns;
 }
 
+void histogram_merge(struct histogram *to, const struct histogram *from)
+{
+	for (uint32_t i = 0; i < HISTOGRAM_ROWS * HISTOGRAM_STEPS; i++)
+		to->counts[i] += from->counts[i];
+	to->total += from->total;
+	to->sum_ns += from->sum_ns;
+	if (from->max_ns > to->max_ns)
+		to->max_ns = from->max_ns;
+}
+
 uint64_t histogram_percentile(const struct histogram *h, double percent)
 {
 	uint64_t want = (uint64_t)ceil((double)h->total * percent / 100.0);
@@ -43,7 +52,7 @@ uint64_t histogram_percentile(const struct histogram *h, double percent)
 	for (uint32_t i = 0; i < HISTOGRAM_ROWS * HISTOGRAM_STEPS; i++) {
 		seen += h->counts[i];
 		if (seen >= want && seen > 0)
-			return top_of(i) < h->max_ns ? top_of(i) : h->max_ns;
+			return histogram_top(i) < h->max_ns ? histogram_top(i) : h->max_ns;
 	}
 	return h->max_ns;
 }

@@ -15,9 +15,13 @@ struct histogram {
 };
 
 void histogram_add(struct histogram *h, uint64_t ns);
+void histogram_merge(struct histogram *to, const struct histogram *from);
 
 /* The value that `percent` of all are not above, in ns; 0 when empty. percent: (0, 100]. */
 uint64_t histogram_percentile(const struct histogram *h, double percent);
 double histogram_mean(const struct histogram *h);
+
+/* The largest value that falls into slot i, of HISTOGRAM_ROWS * HISTOGRAM_STEPS. */
+uint64_t histogram_top(uint32_t i);
 
 #endif

@@ -1,52 +1,74 @@
-/* The load of pave-bench: a closed loop of operations on a volume, stamped blocks, and their
- * verification.
+/* The load of pave-bench: jobs on one target, all on the reactor's thread.
  *
- * A written block carries its own offset and the number of the write that made it; the load
- * remembers the number for each block, so that every read, during the run and after it, can be
- * checked. Two operations on one block are never in flight at once. Thread: the reactor's. */
+ * Closed loop (rate 0): `depth` operations are in flight always; the next begins when one ends, and
+ * its time runs from then.
+ * Open loop (rate > 0): operations are due at times that do not depend on how fast earlier ones
+ * were answered. `depth` bounds those in flight; one that cannot begin when it is due waits, and
+ * its latency counts from when it was due: no coordinated omission. What was due and had not begun
+ * when the time was over is counted as missed.
+ *
+ * Once over the range (once: true): every block in order, whatever the time. */
 #ifndef BENCH_LOAD_H
 #define BENCH_LOAD_H
 
 #include "bench/histogram.h"
-#include "engine/volume/volume.h"
+#include "bench/pattern.h"
+#include "bench/slowest.h"
+#include "bench/stamps.h"
+#include "bench/target.h"
+#include "bench/timeline.h"
 
-#define LOAD_DEPTH_MAX 1024u
+#define LOAD_DEPTH_MAX 1024u /* of all jobs together */
+#define LOAD_JOBS_MAX  16u
+
+struct job_spec {
+	char name[32];
+	struct pattern_spec pattern;
+	uint32_t depth;
+	double rate; /* operations a second; 0: closed loop */
+	bool even;   /* open loop: evenly spaced; else as Poisson has them */
+};
 
 struct load_config {
 	struct reactor *reactor;
-	struct volume *volume;
-	bool random;
-	uint32_t read_percent; /* 0: writes only, 100: reads only */
-	uint32_t size;	       /* of an operation, bytes */
-	uint32_t depth;
-	uint64_t range;	      /* of the volume that is used, bytes from its start */
-	uint64_t duration_ns; /* 0: once over the range, in order */
-	uint64_t seed;
+	struct target *target;
+	const struct job_spec *jobs;
+	uint32_t job_count;
+	uint64_t duration_ns;
+	bool once;
 	bool verify; /* every read is checked */
+	uint64_t seed;
 };
 
 struct load_result {
-	uint64_t operations, bytes, errors, mismatches;
+	uint64_t operations, bytes, errors, mismatches, missed;
+	uint64_t reads, writes;
 	uint64_t elapsed_ns;
 	int first_error;
 	uint64_t first_bad_offset;
-	struct histogram reads, writes;
+	struct histogram read_latency, write_latency;
 };
 
 struct load;
 
-/* What the blocks of a volume should hold; shared by the loads that run after each other. */
-struct load_stamps;
-struct load_stamps *load_stamps_create(uint64_t volume_size);
-void load_stamps_destroy(struct load_stamps *s);
-
-/* Starts; done once, when the last operation has ended. */
-struct load *load_start(const struct load_config *config, struct load_stamps *stamps,
+/* Starts; done once, when the last operation has ended. NULL without memory. Depths must not exceed
+ * LOAD_DEPTH_MAX and the target's together; each range must hold four times what may be in flight
+ * in it, so that a place that is not busy is found. */
+struct load *load_start(const struct load_config *config, struct stamps *stamps,
 			void (*done)(void *arg), void *arg);
 
 /* No more operations begin; done follows. */
 void load_stop(struct load *l);
-const struct load_result *load_result(const struct load *l);
+
+uint64_t load_operations(const struct load *l);
+const struct load_result *load_total(struct load *l); /* all jobs together */
+const struct load_result *load_job(const struct load *l, uint32_t job);
+const struct timeline *load_timeline(const struct load *l);
+const struct slowest *load_slowest(const struct load *l);
 void load_destroy(struct load *l);
+
+/* 0, or why these jobs cannot run on a target of this size and depth. */
+int load_check(const struct job_spec *jobs, uint32_t job_count, uint64_t target_size,
+	       uint32_t depth_max, struct error *err);
 
 #endif
