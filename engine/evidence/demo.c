@@ -9,6 +9,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/text.h"
+#include "engine/evidence/keys.h"
 #include "engine/evidence/model.h"
 
 #define DEMO_OPERATOR "Pavage Demonstration SAS"
@@ -227,15 +228,59 @@ static json_t *exposure_json(const struct place *p)
 	return json_pack("[{s:s, s:s}]", "law", "US CLOUD Act", "basis", "seat of the operator");
 }
 
-static json_t *node_ca_json(const struct demo *d, const char *name)
+/* The key of a site's node CA follows from the authority's, so that it need not be kept. */
+static int node_ca_key(const struct demo *d, const char *site, struct signing_key **ret,
+		       struct error *err)
 {
-	uint8_t seed[32] = {0}, digest[32];
-	char text[65];
+	uint8_t seed[32], bytes[32];
+	size_t size = sizeof seed;
 
-	memcpy(seed, d->cluster.bytes, sizeof d->cluster.bytes);
-	if (derive(seed, name, digest) != 0)
-		return NULL;
-	return json_string(text_hex(digest, sizeof digest, text, sizeof text));
+	if (EVP_PKEY_get_raw_private_key(d->keys[AUTHORITY]->pkey, seed, &size) != 1 ||
+	    derive(seed, site, bytes) != 0)
+		return error_set(err, -ENOMEM, "demo authority: no memory");
+	return signing_key_from_seed(site, bytes, ret, err);
+}
+
+static json_t *node_ca_json(const struct demo *d, const char *site)
+{
+	struct signing_key *ca = NULL;
+	char text[65];
+	json_t *json = NULL;
+
+	if (node_ca_key(d, site, &ca, NULL) == 0)
+		json = json_string(identity_ca_sha256(ca, text, sizeof text));
+	signing_key_free(ca);
+	return json;
+}
+
+int demo_identity(const struct demo *d, const char *site, const char *node, int64_t not_before,
+		  int64_t not_after, struct identity *ret, struct error *err)
+{
+	struct identity id = {0};
+	struct signing_key *ca = NULL;
+	char name[2 * NAME_SIZE_MAX];
+	uint8_t seed[32];
+	size_t size = sizeof seed;
+	int rc = node_ca_key(d, site, &ca, err);
+
+	if (rc == 0)
+		rc = identity_make_ca(ca, site, not_before, not_after, &id.ca, err);
+	snprintf(name, sizeof name, "node %.*s", (int)NAME_SIZE_MAX - 6, node);
+	if (rc == 0 && (EVP_PKEY_get_raw_private_key(ca->pkey, seed, &size) != 1 ||
+			derive(seed, name, seed) != 0))
+		rc = error_set(err, -ENOMEM, "demo authority: no memory");
+	if (rc == 0)
+		rc = signing_key_from_seed(node, seed, &id.key, err);
+	if (rc == 0)
+		rc = identity_issue(ca, &id.ca, &d->cluster, site, node, id.key, not_before,
+				    not_after, &id.certificate, err);
+	signing_key_free(ca);
+	if (rc != 0) {
+		identity_deinit(&id);
+		return rc;
+	}
+	*ret = id;
+	return 0;
 }
 
 static json_t *operator_json(const struct place *p)

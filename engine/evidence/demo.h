@@ -7,7 +7,7 @@
 #ifndef EVIDENCE_DEMO_H
 #define EVIDENCE_DEMO_H
 
-#include "engine/evidence/dsse.h"
+#include "engine/evidence/identity.h"
 
 /* Names of the keys in the root, in this order in struct demo. */
 #define DEMO_AUTHORITY "authority-1"
@@ -43,6 +43,11 @@ int demo_root(const struct demo *d, uint64_t version, int64_t issued_at, int64_t
  * somewhere in France. Each on a campus of its own, "NAME-1". */
 int demo_site(const struct demo *d, const char *name, uint64_t version, int64_t not_before,
 	      int64_t not_after, char **ret_envelope, struct error *err);
+
+/* The identity of a node: the CA whose hash demo_site writes has issued it. The same again for the
+ * same names and times. */
+int demo_identity(const struct demo *d, const char *site, const char *node, int64_t not_before,
+		  int64_t not_after, struct identity *ret, struct error *err);
 
 struct demo_entry {
 	const char *site;

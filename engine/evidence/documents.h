@@ -45,6 +45,8 @@ void policy_free(struct policy_document *d);
 const struct uuid *root_cluster(const struct root_document *d);
 uint64_t root_version(const struct root_document *d);
 int64_t root_not_after(const struct root_document *d);
+/* SHA-256 of the payload that it was parsed from. */
+const uint8_t *root_digest(const struct root_document *d);
 
 const struct uuid *site_cluster(const struct site_document *d);
 const char *site_name(const struct site_document *d);

@@ -41,7 +41,7 @@ struct dsse_envelope {
 };
 
 /* DSSE v1: "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body. malloc'd; NULL without memory. */
-static char *pae(const char *type, const void *payload, size_t payload_size, size_t *ret_size)
+char *dsse_pae(const char *type, const void *payload, size_t payload_size, size_t *ret_size)
 {
 	size_t type_size = strlen(type);
 	size_t head_max = type_size + 64;
@@ -263,7 +263,7 @@ static int sign(const char *type, const void *payload, size_t payload_size,
 		char **ret_json, struct error *err)
 {
 	size_t pae_size = 0;
-	char *text = pae(type, payload, payload_size, &pae_size);
+	char *text = dsse_pae(type, payload, payload_size, &pae_size);
 	char *payload_text = base64_encode(payload, payload_size);
 	json_t *envelope = NULL;
 	char *out = NULL;
@@ -374,7 +374,7 @@ static int verify_role(const struct root_document *root, const char *role_name, 
 		    err, -E_BAD_SIGNATURE,
 		    "%s: the trust root has no keys for the role %s, which must sign it", type,
 		    role_name);
-	text = pae(type, payload, payload_size, &text_size);
+	text = dsse_pae(type, payload, payload_size, &text_size);
 	if (text == NULL)
 		return error_set(err, -ENOMEM, "%s: no memory", type);
 	for (size_t i = 0; i < signature_count; i++) {
@@ -600,7 +600,7 @@ int signed_make(const char *payload_type, const void *payload, size_t payload_si
 		struct signing_key *key, Pave__V1__Signed **ret, struct error *err)
 {
 	size_t text_size = 0;
-	char *text = pae(payload_type, payload, payload_size, &text_size);
+	char *text = dsse_pae(payload_type, payload, payload_size, &text_size);
 	uint8_t sig[ED25519_SIG_SIZE];
 	Pave__V1__Signed *s = malloc(sizeof *s);
 	bool ok = text != NULL && s != NULL && ed25519_sign(key, text, text_size, sig) == 0;

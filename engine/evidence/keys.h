@@ -13,6 +13,9 @@ struct signing_key {
 	char keyid[NAME_SIZE_MAX];
 };
 
+/* DSSE's pre-authentication encoding of type and payload: malloc'd, NULL without memory. */
+char *dsse_pae(const char *type, const void *payload, size_t payload_size, size_t *ret_size);
+
 /* -ENOMEM. */
 int ed25519_sign(const struct signing_key *k, const void *data, size_t size_bytes,
 		 uint8_t ret_sig[ED25519_SIG_SIZE]);

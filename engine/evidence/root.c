@@ -238,3 +238,8 @@ int64_t root_not_after(const struct root_document *d)
 {
 	return d->not_after;
 }
+
+const uint8_t *root_digest(const struct root_document *d)
+{
+	return d->digest;
+}

@@ -417,6 +417,8 @@ void admin_volume_create(struct pd_request *q, const Pave__V1__Control *m)
 	reg_save_meta(&pd->reg);
 	reg_save_volume(&pd->reg, v);
 	reg_save_map(&pd->reg, v);
+	pd_ledger_volume(&pd->ledger, v, policy_version(verdicts_policy(&pd->verdicts, policy)));
+	pd_ledger_map(&pd->ledger, v);
 	log_info("pd", "volume %s is new: #%llu, %u chunks under %s", v->name,
 		 (unsigned long long)v->id, v->chunk_count, v->policy);
 	q->volume = v->id;
@@ -485,6 +487,8 @@ void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m)
 	v->report_count = 0;
 	log_info("pd", "volume %s (#%llu) is deleted; %u nodes have to erase it", v->name,
 		 (unsigned long long)v->id, v->node_count);
+	pd_ledger_permit_end(&pd->ledger, v->id, v->attachment.bound, "deleted");
+	pd_ledger_volume_end(&pd->ledger, v);
 	reg_volume_bury(&pd->reg, v);
 	reg_save_volume(&pd->reg, v);
 	request_commit(q, deleted);

@@ -163,6 +163,8 @@ void admin_site_add(struct pd_request *q, const Pave__V1__Control *m)
 		 (unsigned long long)site_version(verdicts_site(&pd->verdicts, name)->doc));
 	document_key(key, sizeof key, "site", name);
 	reg_save_document(&pd->reg, key, e->data, e->len);
+	pd_ledger_document(&pd->ledger, "site", name,
+			   site_version(verdicts_site(&pd->verdicts, name)->doc), e->data, e->len);
 	request_commit(q, evidence_committed);
 }
 
@@ -182,6 +184,27 @@ void admin_revocations_get(struct pd_request *q, const Pave__V1__Control *m)
 	request_reply(q, &reply);
 }
 
+/* Sites whose withdrawal took effect before it was told: what they took in since is flagged. Told
+ * once for each moment of effect. */
+static void note_late(struct pd *pd)
+{
+	int64_t now = reg_now(&pd->reg, NULL);
+
+	for (struct verdict_site *s = pd->verdicts.sites; s != NULL; s = s->hh.next) {
+		int64_t from;
+
+		if (!revocations_withdrawn(pd->verdicts.revocations, s->name, now, &from, NULL)) {
+			s->tainted_from = 0;
+			continue;
+		}
+		if (from + (int64_t)NS_PER_S > now || s->tainted_from == from)
+			continue;
+		s->tainted_from = from;
+		pd_ledger_taint(&pd->ledger, s->name, from,
+				revocations_version(pd->verdicts.revocations));
+	}
+}
+
 void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m)
 {
 	struct pd *pd = q->pd;
@@ -195,6 +218,9 @@ void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m)
 	log_info("pd", "revocation snapshot version %llu",
 		 (unsigned long long)revocations_version(pd->verdicts.revocations));
 	reg_save_document(&pd->reg, "revocations", e->data, e->len);
+	pd_ledger_document(&pd->ledger, "revocations", "",
+			   revocations_version(pd->verdicts.revocations), e->data, e->len);
+	note_late(pd);
 	request_commit(q, evidence_committed);
 }
 
@@ -214,5 +240,7 @@ void admin_policy_put(struct pd_request *q, const Pave__V1__Control *m)
 		 (unsigned long long)policy_version(verdicts_policy(&pd->verdicts, name)));
 	document_key(key, sizeof key, "policy", name);
 	reg_save_document(&pd->reg, key, e->data, e->len);
+	pd_ledger_document(&pd->ledger, "policy", name,
+			   policy_version(verdicts_policy(&pd->verdicts, name)), e->data, e->len);
 	request_commit(q, evidence_committed);
 }

@@ -14,6 +14,7 @@
 
 #include "control.pb-c.h"
 #include "engine/placement/arena.h"
+#include "engine/placement/ledger.h"
 #include "engine/placement/pd.h"
 #include "engine/placement/permits.h"
 #include "engine/placement/register.h"
@@ -74,6 +75,9 @@ struct pd {
 	struct reg reg;
 	struct verdicts verdicts;
 	struct permits permits;
+	struct pd_ledger ledger;
+	struct pd_push *pushes; /* permits that wait for the ledger */
+	struct pd_ledger_read *ledger_reads;
 	char default_policy[NAME_SIZE_MAX];
 	uint32_t lifetime_ms, renew_ms;
 	int64_t started_at;
@@ -115,9 +119,18 @@ void pd_evidence_changed(struct pd *pd);
 /* Arms the timer; cheap; for those who made new verdicts. */
 void pd_arm_evidence_timer(struct pd *pd);
 
+void pd_stop_if_done(struct pd *pd);
+
+/* -- ledger_read.c ---------------------------------------------------------------------------- */
+
+void admin_ledger_read(struct pd_request *q, const Pave__V1__Control *m);
+/* Without a word: for pd_abandon. */
+void ledger_read_drop(struct pd *pd);
+
 /* -- nodes.c ---------------------------------------------------------------------------------- */
 
 void node_lease_request(struct pd_request *q, const Pave__V1__Control *m);
+void node_receipts(struct pd_request *q, const Pave__V1__Control *m);
 void node_session_closed(struct pd *pd, struct pd_session *s);
 void node_send_evidence(struct pd *pd, struct pd_session *s);
 enum node_state node_state(const struct reg_node *n, int64_t now);
@@ -137,6 +150,7 @@ void host_volume_detach(struct pd_request *q, const Pave__V1__Control *m);
 void host_session_closed(struct pd *pd, struct pd_session *s);
 /* A newer permit for the holder, if it is connected; or why there is none. */
 void host_push_permit(struct pd *pd, struct reg_volume *v);
+void host_push_drop(struct pd *pd); /* without a word: for pd_abandon */
 void host_parked_timer(struct reactor_timer *t);
 
 /* Messages of the map, in the arena. */

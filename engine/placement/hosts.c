@@ -85,6 +85,62 @@ static void notify_detach(struct pd_session *s, const struct reg_volume *v)
 	rpc_notify(&s->rpc, &m);
 }
 
+/* No permit for what is attached. */
+static void note_refusal(struct pd *pd, const struct reg_volume *v, const struct error *why)
+{
+	char subject[24];
+
+	snprintf(subject, sizeof subject, "#%llu", (unsigned long long)v->id);
+	pd_ledger_permit_end(&pd->ledger, v->id, v->attachment.bound, "denied");
+	pd_ledger_denial(&pd->ledger, "permit", subject, why);
+	pd_background_flush(pd);
+}
+
+/* A permit that waits until the ledger tells of it. */
+struct pd_push {
+	struct reg_commit commit;
+	struct pd *pd;
+	volume_id_t volume;
+	struct pd_push *next, *prev;
+};
+
+static void push_again(struct reg_commit *c, int status)
+{
+	struct pd_push *p = container_of(c, struct pd_push, commit);
+	struct pd *pd = p->pd;
+	struct reg_volume *v = reg_volume_by_id(&pd->reg, p->volume);
+
+	DL_DELETE(pd->pushes, p);
+	free(p);
+	if (status == 0 && v != NULL && !v->deleted && v->attachment.live && !pd->stopping)
+		host_push_permit(pd, v);
+	pd_stop_if_done(pd);
+}
+
+/* Without memory the holder gets it when it renews. */
+static void push_later(struct pd *pd, volume_id_t volume)
+{
+	struct pd_push *p = calloc(1, sizeof *p);
+
+	if (p == NULL)
+		return;
+	p->pd = pd;
+	p->volume = volume;
+	p->commit.done = push_again;
+	DL_APPEND(pd->pushes, p);
+	reg_flush(&pd->reg, &p->commit);
+}
+
+void host_push_drop(struct pd *pd)
+{
+	struct pd_push *p, *next;
+
+	DL_FOREACH_SAFE (pd->pushes, p, next) {
+		DL_DELETE(pd->pushes, p);
+		free(p);
+	}
+}
+
 void host_push_permit(struct pd *pd, struct reg_volume *v)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -96,7 +152,13 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 	v->attachment.serial++;
 	if (permits_make(&pd->permits, v, &notice.permit, &err) != 0) {
 		log_warn("pd", "no permit: %s", err.text);
+		note_refusal(pd, v, &err);
 		notify_refusal(v->holder, v, &err);
+		return;
+	}
+	if (!pd_ledger_permit(&pd->ledger, notice.permit)) {
+		pave__v1__signed__free_unpacked(notice.permit, NULL);
+		push_later(pd, v->id);
 		return;
 	}
 	notice.volume = v->id;
@@ -147,6 +209,7 @@ static void take_over(struct pd *pd, struct reg_volume *v, const char *by)
 	if (reg_attachment_end(&pd->reg, v, reg_now(&pd->reg, NULL)) == 0)
 		return;
 	reg_volume_add_older(v);
+	pd_ledger_permit_end(&pd->ledger, v->id, a->bound, "taken-over");
 	log_info("pd", "volume %s: %s takes over from %s (generation %u)", v->name, by, a->holder,
 		 a->generation);
 	if (v->holder == NULL)
@@ -225,9 +288,13 @@ static void attach_committed(struct pd_request *q)
 	permits_durable(v, q->bound);
 	v->holder = q->session->conn != NULL ? q->session : NULL;
 	if (permits_make(&pd->permits, v, &permit, &err) != 0) {
+		note_refusal(pd, v, &err);
 		request_fail(q, &err);
 	} else {
-		attach_send(q, v, permit);
+		if (pd_ledger_permit(&pd->ledger, permit))
+			attach_send(q, v, permit);
+		else
+			request_commit(q, attach_committed);
 		pave__v1__signed__free_unpacked(permit, NULL);
 	}
 	pd_arm_evidence_timer(pd);
@@ -243,6 +310,10 @@ void host_attach(struct pd_request *q, const Pave__V1__Control *m)
 
 	if (check_attach(pd, a, v, &err) != 0) {
 		log_info("pd", "attach refused: %s", err.text);
+		if (v != NULL) {
+			pd_ledger_denial(&pd->ledger, "attach", v->name, &err);
+			pd_background_flush(pd);
+		}
 		pd->permits.refused++;
 		request_fail(q, &err);
 		return;
@@ -311,10 +382,16 @@ static void renew_committed(struct pd_request *q)
 
 	if (v != NULL) {
 		permits_durable(v, q->bound);
-		permits_make(&pd->permits, v, &r.permit, &err);
+		if (permits_make(&pd->permits, v, &r.permit, &err) != 0)
+			note_refusal(pd, v, &err);
 	}
 	if (r.permit == NULL) {
 		request_fail(q, &err);
+		return;
+	}
+	if (!pd_ledger_permit(&pd->ledger, r.permit)) {
+		pave__v1__signed__free_unpacked(r.permit, NULL);
+		request_commit(q, renew_committed);
 		return;
 	}
 	r.wall = reactor_wall_ns(pd->reactor);
@@ -361,8 +438,10 @@ void host_renew(struct pd_request *q, const Pave__V1__Control *m)
 	    permits_reserve(&pd->permits, v, &q->bound, &err) != 0) {
 		pd->permits.refused++;
 		/* It stays the holder: evidence may come back, and it is told then. */
-		if (v != NULL && v->attachment.live && err.code != -E_FENCED)
+		if (v != NULL && v->attachment.live && err.code != -E_FENCED) {
 			v->holder = q->session;
+			note_refusal(pd, v, &err);
+		}
 		request_fail(q, &err);
 		return;
 	}
@@ -380,6 +459,7 @@ static void release(struct pd *pd, struct reg_volume *v)
 {
 	log_info("pd", "volume %s: generation %u of %s has ended", v->name,
 		 v->attachment.generation, v->attachment.holder);
+	pd_ledger_released(&pd->ledger, v, v->attachment.generation);
 	v->attachment.live = false;
 	v->holder = NULL;
 	v->report_count = 0;
@@ -452,6 +532,7 @@ void host_detach(struct pd_request *q, const Pave__V1__Control *m)
 			release(pd, v);
 	} else {
 		reg_volume_drop_older(v, d->generation);
+		pd_ledger_released(&pd->ledger, v, d->generation);
 		reg_save_volume(&pd->reg, v);
 	}
 	request_commit(q, detach_committed);

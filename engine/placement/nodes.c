@@ -67,6 +67,18 @@ static void retry_later(struct pd *pd)
 				  reactor_now_ns(pd->reactor) + PD_ERASE_RETRY_MS * NS_PER_MS);
 }
 
+static void note_erasure(struct pd *pd, const struct reg_node *n, volume_id_t volume)
+{
+	Pave__V1__LedgerErasure m = PAVE__V1__LEDGER_ERASURE__INIT;
+
+	m.volume = volume;
+	m.node = (char *)(uintptr_t)n->name;
+	m.site = (char *)(uintptr_t)n->site;
+	m.whole_volume = true;
+	m.done_at = reg_now(&pd->reg, NULL);
+	pd_ledger_erasure(&pd->ledger, &m);
+}
+
 static void erase_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
 		       const char *text)
 {
@@ -78,6 +90,7 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	if (status == 0 && v != NULL) {
 		log_info("pd", "node %s has erased its copies of volume #%llu (%s)", e->node->name,
 			 (unsigned long long)v->id, v->name);
+		note_erasure(pd, e->node, v->id);
 		reg_volume_erased(v, e->node);
 		if (v->erase_count > 0)
 			reg_save_volume(&pd->reg, v);
@@ -238,9 +251,43 @@ static int check_clock(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseR
 			 (unsigned long long)(CLOCK_BOUND_NS / NS_PER_MS));
 }
 
-/* Notes what the node says of itself. true: something that must be durable has changed. */
-static bool note_node(struct reg_node *n, const Pave__V1__LeaseRequest *l, bool *ret_no_memory)
+static bool same_der(const struct identity_der *a, const ProtobufCBinaryData *b)
 {
+	return a->size == b->len && (b->len == 0 || memcmp(a->data, b->data, b->len) == 0);
+}
+
+/* A node that shows who it is must be believable; one that doesn't signs no receipts. */
+static int check_certificate(struct pd *pd, const struct reg_node *n,
+			     const Pave__V1__LeaseRequest *l, struct error *err)
+{
+	const struct verdict_site *site = verdicts_site(&pd->verdicts, n->site);
+	struct public_key *key;
+	int rc;
+
+	if (l->certificate.len == 0 && n->certificate.size == 0)
+		return 0;
+	if (l->certificate.len == 0)
+		return error_set(err, -E_WRONG_NODE,
+				 "node %s had an identity when it came before, and now shows none: "
+				 "give it its key back",
+				 n->name);
+	if (site == NULL ||
+	    (same_der(&n->certificate, &l->certificate) && same_der(&n->ca, &l->ca)))
+		return 0; /* without a certificate of the site there is no lease either */
+	rc = identity_verify(l->certificate.data, l->certificate.len, l->ca.data, l->ca.len,
+			     site->doc, n->name, reg_now(&pd->reg, NULL), &key, err);
+	if (rc == 0)
+		public_key_free(key);
+	return rc;
+}
+
+/* Notes what the node says of itself. true: something that must be durable has changed. */
+static bool note_node(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseRequest *l,
+		      bool *ret_no_memory)
+{
+	bool identity = !n->has_device || !same_der(&n->certificate, &l->certificate) ||
+			!same_der(&n->ca, &l->ca) ||
+			memcmp(n->device.bytes, l->device.data, sizeof n->device.bytes) != 0;
 	bool changed = !n->has_device || n->address_count != l->n_addresses ||
 		       memcmp(n->device.bytes, l->device.data, sizeof n->device.bytes) != 0 ||
 		       n->size_bytes != l->size_bytes;
@@ -251,14 +298,17 @@ static bool note_node(struct reg_node *n, const Pave__V1__LeaseRequest *l, bool 
 	n->live_bytes = l->live_bytes;
 	n->free_bytes = l->free_bytes;
 	*ret_no_memory = false;
-	if (!changed)
+	if (!changed && !identity)
 		return false;
-	if (reg_node_set_addresses(n, l->addresses, l->n_addresses) != 0) {
+	if (reg_node_set_addresses(n, l->addresses, l->n_addresses) != 0 ||
+	    reg_node_set_identity(n, &l->certificate, &l->ca) != 0) {
 		*ret_no_memory = true;
 		return false;
 	}
 	memcpy(n->device.bytes, l->device.data, sizeof n->device.bytes);
 	n->has_device = true;
+	if (identity)
+		pd_ledger_node(&pd->ledger, n);
 	return true;
 }
 
@@ -269,6 +319,9 @@ static void refuse(struct pd_request *q, struct reg_node *n, const struct error 
 	if (n != NULL) {
 		if (!n->refused || strcmp(n->reason, err->text) != 0)
 			log_warn("pd", "%s", err->text);
+		pd_ledger_lease_end(&q->pd->ledger, n->name, "refused");
+		pd_ledger_denial(&q->pd->ledger, "lease", n->name, err);
+		pd_background_flush(q->pd);
 		n->refused = true;
 		n->lease_until = 0;
 		snprintf(n->reason, sizeof n->reason, "%.*s", (int)sizeof n->reason - 1, err->text);
@@ -297,6 +350,11 @@ static void lease_grant(struct pd_request *q)
 		pd_arm_evidence_timer(pd);
 		return;
 	}
+	if (!pd_ledger_lease(&pd->ledger, reply.lease)) {
+		pave__v1__signed__free_unpacked(reply.lease, NULL);
+		request_commit(q, lease_grant);
+		return;
+	}
 	if (n->refused || n->reason[0] != '\0')
 		log_info("pd", "node %s has a lease again", n->name);
 	n->refused = false;
@@ -313,6 +371,7 @@ static void lease_grant(struct pd_request *q)
 	if (q->root_version < root_version(trust_root(pd->trust)))
 		reply.root.data =
 		    (uint8_t *)(uintptr_t)trust_root_envelope(pd->trust, &reply.root.len);
+	reply.ledger_head = (Pave__V1__Signed *)(uintptr_t)pd_ledger_head(&pd->ledger);
 	m.body_case = PAVE__V1__CONTROL__BODY_LEASE_REPLY;
 	m.lease_reply = &reply;
 	request_reply(q, &m);
@@ -393,7 +452,9 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 		request_fail(q, &err);
 		return;
 	}
-	changed = note_node(n, l, &no_memory);
+	if (check_certificate(pd, n, l, &err) != 0)
+		goto refused;
+	changed = note_node(pd, n, l, &no_memory);
 	if (no_memory) {
 		error_set(&err, -ENOMEM, "node %s: no memory for its addresses", n->name);
 		goto refused;
@@ -409,4 +470,72 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 	return;
 refused:
 	refuse(q, n, &err);
+}
+
+/* -- receipts --------------------------------------------------------------------------------- */
+
+#define RECEIPTS_MAX	 64u   /* in one message */
+#define RECEIPT_SIZE_MAX 4096u /* of one, packed */
+
+static int check_receipts(const struct pd_session *s, const Pave__V1__Receipts *r,
+			  struct error *err)
+{
+	if (s->node == NULL)
+		return error_set(err, -EINVAL, "receipts come after a first lease request");
+	if (r->n_receipts > RECEIPTS_MAX)
+		return error_set(err, -E_LIMIT, "%zu receipts at once, of at most %u",
+				 r->n_receipts, RECEIPTS_MAX);
+	for (size_t i = 0; i < r->n_receipts; i++)
+		if (pave__v1__signed__get_packed_size(r->receipts[i]) > RECEIPT_SIZE_MAX)
+			return error_set(err, -E_BAD_DOCUMENT, "a receipt is over %u bytes",
+					 RECEIPT_SIZE_MAX);
+	return 0;
+}
+
+/* Whether the node signed it and says no more than it may: nobody fills the ledger with what no
+ * auditor could use. */
+static int check_receipt(struct pd *pd, const struct reg_node *n, const Pave__V1__Signed *s,
+			 struct error *err)
+{
+	const struct verdict_site *site = verdicts_site(&pd->verdicts, n->site);
+	Pave__V1__Receipt *r = NULL;
+	struct public_key *key = NULL;
+	int rc = -E_BAD_DOCUMENT;
+
+	if (n->certificate.size == 0 || site == NULL)
+		return error_set(err, -E_BAD_SIGNATURE, "node %s has no identity that could sign",
+				 n->name);
+	rc = identity_verify(n->certificate.data, n->certificate.size, n->ca.data, n->ca.size,
+			     site->doc, n->name, reg_now(&pd->reg, NULL), &key, err);
+	if (rc == 0)
+		rc = signed_verify_by(s, TYPE_RECEIPT, key, err);
+	if (rc == 0) {
+		r = pave__v1__receipt__unpack(NULL, s->payload.len, s->payload.data);
+		if (r == NULL || strcmp(r->node, n->name) != 0)
+			rc = error_set(err, -E_BAD_DOCUMENT,
+				       "a receipt by %s is malformed, or not its own", n->name);
+	}
+	if (r != NULL)
+		pave__v1__receipt__free_unpacked(r, NULL);
+	public_key_free(key);
+	return rc;
+}
+
+void node_receipts(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__Receipts *r = m->receipts;
+	struct pd *pd = q->pd;
+	struct error err;
+
+	if (check_receipts(q->session, r, &err) != 0) {
+		request_fail(q, &err);
+		return;
+	}
+	for (size_t i = 0; i < r->n_receipts; i++) {
+		if (check_receipt(pd, q->session->node, r->receipts[i], &err) == 0)
+			pd_ledger_receipt(&pd->ledger, r->receipts[i]);
+		else
+			log_warn("pd", "a receipt is dropped: %s", err.text);
+	}
+	request_commit(q, request_done);
 }

@@ -20,7 +20,6 @@
 /* -- requests --------------------------------------------------------------------------------- */
 
 static void session_free_if_done(struct pd_session *s);
-static void stop_if_done(struct pd *pd);
 
 static void request_free(struct pd_request *q)
 {
@@ -32,7 +31,7 @@ static void request_free(struct pd_request *q)
 	s->requests--;
 	session_free_if_done(s);
 	free(q);
-	stop_if_done(pd);
+	pd_stop_if_done(pd);
 }
 
 void request_reply(struct pd_request *q, const Pave__V1__Control *message)
@@ -93,7 +92,7 @@ static void background_done(struct reg_commit *c, int status)
 
 	(void)status; /* the register says so itself */
 	pd->background_busy = false;
-	stop_if_done(pd);
+	pd_stop_if_done(pd);
 }
 
 void pd_background_flush(struct pd *pd)
@@ -128,6 +127,8 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_POLICY_PUT, ROLE_ADMIN, admin_policy_put},
     {PAVE__V1__CONTROL__BODY_NODE_LIST, ROLE_ADMIN, admin_node_list},
     {PAVE__V1__CONTROL__BODY_STATUS_GET, ROLE_ADMIN, admin_status},
+    {PAVE__V1__CONTROL__BODY_RECEIPTS, ROLE_NODE, node_receipts},
+    {PAVE__V1__CONTROL__BODY_LEDGER_READ, ROLE_ADMIN, admin_ledger_read},
 };
 
 static int hello(struct pd_session *s, const Pave__V1__Hello *h, struct error *err)
@@ -295,7 +296,7 @@ static void session_closed(struct transport_conn *conn, int reason, void *arg)
 	node_session_closed(pd, s);
 	host_session_closed(pd, s);
 	session_free_if_done(s);
-	stop_if_done(pd);
+	pd_stop_if_done(pd);
 }
 
 static const struct transport_handler session_handler = {
@@ -433,6 +434,7 @@ static void register_broken(struct reg *reg)
 
 static void pd_free(struct pd *pd)
 {
+	pd_ledger_deinit(&pd->ledger);
 	verdicts_deinit(&pd->verdicts);
 	reg_deinit(&pd->reg);
 	free(pd);
@@ -445,6 +447,14 @@ static int listen_on(struct pd *pd, const char *address, struct error *err)
 	if (rc != 0)
 		error_wrap(err, "listening on %s", address);
 	return rc;
+}
+
+static int start_ledger(struct pd *pd, const struct pd_config *config, struct error *err)
+{
+	size_t size = 0;
+	const void *root = trust_root_envelope(config->trust, &size);
+
+	return pd_ledger_start(&pd->ledger, &pd->reg, config->placement_key, root, size, err);
 }
 
 int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *err)
@@ -489,7 +499,9 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	pd->reg.on_broken = register_broken;
 	pd->failed = config->failed;
 	pd->failed_arg = config->arg;
-	rc = listen_on(pd, config->listen_address, err);
+	rc = start_ledger(pd, config, err);
+	if (rc == 0)
+		rc = listen_on(pd, config->listen_address, err);
 	if (rc != 0)
 		goto fail;
 	/* Nothing fails any more: from here on tasks and timers know the driver. */
@@ -523,10 +535,11 @@ static void finish_stop(struct reactor_task *task)
 	stopped(arg);
 }
 
-static void stop_if_done(struct pd *pd)
+void pd_stop_if_done(struct pd *pd)
 {
 	if (!pd->stopping || pd->sessions != NULL || pd->requests != NULL || pd->parked != NULL ||
-	    pd->erases != NULL || pd->background_busy || !reg_idle(&pd->reg))
+	    pd->erases != NULL || pd->background_busy || pd->pushes != NULL ||
+	    pd->ledger_reads != NULL || !reg_idle(&pd->reg))
 		return;
 	pd->stop_task.run = finish_stop;
 	reactor_defer(pd->reactor, &pd->stop_task);
@@ -569,6 +582,8 @@ void pd_abandon(struct pd *pd)
 	reactor_timer_cancel(pd->reactor, &pd->parked_timer);
 	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
 	node_erase_drop(pd);
+	host_push_drop(pd);
+	ledger_read_drop(pd);
 	DL_FOREACH_SAFE (pd->requests, q, next_q)
 		free(q);
 	DL_FOREACH_SAFE (pd->parked, q, next_q)

@@ -26,6 +26,7 @@ enum pd_family {
 	PD_KV_VOLUMES,
 	PD_KV_MAPS,
 	PD_KV_NODES,
+	PD_KV_LEDGER,
 	PD_KV_FAMILIES
 };
 extern const char *const pd_kv_family_names[PD_KV_FAMILIES];

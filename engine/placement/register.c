@@ -16,8 +16,8 @@
 #include "engine/base/log.h"
 #include "engine/placement/register_codec.h"
 
-const char *const pd_kv_family_names[PD_KV_FAMILIES] = {"meta", "documents", "volumes", "maps",
-							"nodes"};
+const char *const pd_kv_family_names[PD_KV_FAMILIES] = {"meta", "documents", "volumes",
+							"maps", "nodes",     "ledger"};
 
 /* -- commits ---------------------------------------------------------------------------------- */
 
@@ -160,6 +160,36 @@ int reg_node_set_addresses(struct reg_node *n, char *const *addresses, size_t co
 	free(n->addresses);
 	n->addresses = list;
 	n->address_count = (uint32_t)count;
+	return 0;
+}
+
+static int copy_der(struct identity_der *dst, const ProtobufCBinaryData *src)
+{
+	*dst = (struct identity_der){.size = src->len};
+	if (src->len == 0)
+		return 0;
+	dst->data = malloc(src->len);
+	if (dst->data == NULL)
+		return -ENOMEM;
+	memcpy(dst->data, src->data, src->len);
+	return 0;
+}
+
+int reg_node_set_identity(struct reg_node *n, const ProtobufCBinaryData *certificate,
+			  const ProtobufCBinaryData *ca)
+{
+	struct identity_der a, b;
+
+	if (copy_der(&a, certificate) != 0)
+		return -ENOMEM;
+	if (copy_der(&b, ca) != 0) {
+		identity_der_free(&a);
+		return -ENOMEM;
+	}
+	identity_der_free(&n->certificate);
+	identity_der_free(&n->ca);
+	n->certificate = a;
+	n->ca = b;
 	return 0;
 }
 
@@ -369,6 +399,8 @@ void reg_deinit(struct reg *reg)
 	HASH_ITER (hh, reg->nodes, n, next_n) {
 		HASH_DELETE(hh, reg->nodes, n);
 		free(n->addresses);
+		identity_der_free(&n->certificate);
+		identity_der_free(&n->ca);
 		free(n);
 	}
 	if (reg->kv != NULL)

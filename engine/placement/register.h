@@ -23,6 +23,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/types.h"
+#include "engine/evidence/identity.h"
 #include "engine/kv/kv.h"
 #include "engine/placement/pd.h"
 
@@ -46,6 +47,7 @@ struct reg_node {
 	bool has_device;
 	char (*addresses)[ADDR_SIZE_MAX]; /* malloc'd */
 	uint32_t address_count;
+	struct identity_der certificate, ca; /* as it gave them; proved by its site's certificate */
 	uint64_t size_bytes, live_bytes, free_bytes;
 	int64_t last_seen;		      /* wall */
 	uint64_t placed_chunks, placed_bytes; /* by the maps of all volumes that are not deleted */
@@ -158,6 +160,9 @@ struct reg_node *reg_node_find(struct reg *reg, const char *name);
 struct reg_node *reg_node_add(struct reg *reg, const char *name, const char *site);
 /* -ENOMEM. */
 int reg_node_set_addresses(struct reg_node *n, char *const *addresses, size_t count);
+/* Copied; both empty: it has none. -ENOMEM: as before. */
+int reg_node_set_identity(struct reg_node *n, const ProtobufCBinaryData *certificate,
+			  const ProtobufCBinaryData *ca);
 
 struct reg_volume *reg_volume_find(struct reg *reg, const char *name);
 struct reg_volume *reg_volume_by_id(struct reg *reg, volume_id_t id);

@@ -74,6 +74,8 @@ void reg_save_node(struct reg *reg, const struct reg_node *n)
 	m.live_bytes = n->live_bytes;
 	m.free_bytes = n->free_bytes;
 	m.last_seen = n->last_seen;
+	m.certificate = (ProtobufCBinaryData){n->certificate.size, n->certificate.data};
+	m.ca = (ProtobufCBinaryData){n->ca.size, n->ca.data};
 	put(reg, PD_KV_NODES, n->name, strlen(n->name), &m.base);
 }
 
@@ -255,6 +257,10 @@ static int load_node(const void *key, size_t key_size, const void *value, size_t
 	n->has_device = m->device.len != 0;
 	if (n->has_device)
 		memcpy(n->device.bytes, m->device.data, sizeof n->device.bytes);
+	if (reg_node_set_identity(n, &m->certificate, &m->ca) != 0) {
+		rc = error_set(l->err, -ENOMEM, "register: no memory for node %s", m->name);
+		goto out;
+	}
 	n->size_bytes = m->size_bytes;
 	n->live_bytes = m->live_bytes;
 	n->free_bytes = m->free_bytes;

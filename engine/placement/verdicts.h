@@ -30,6 +30,7 @@ struct verdict_site {
 	struct site_document *doc;
 	void *envelope;
 	size_t envelope_size;
+	int64_t tainted_from; /* the withdrawal that the ledger tells of as told late; 0: none */
 	struct verdict_brief own; /* the certificate alone */
 	struct verdict_brief under[VERDICT_POLICIES_MAX];
 	UT_hash_handle hh;

@@ -1,0 +1,160 @@
+/* The history that a ledger tells: its records replayed, every signature verified, every permit and
+ * lease judged anew from the evidence that stood in the ledger when it was given.
+ *
+ *   file + trust root -> chain (chain.h) -> documents -> permits, leases, receipts -> state,
+ * findings
+ *
+ * What it proves: that the authorities of the trust root asserted what the certificates say, that
+ * the driver decided by it, and what the nodes say they took in. Not the law, and not what a node
+ * did beside what it signed.
+ *
+ * A chain that is broken ends the replay with an error that names the record. What contradicts the
+ * evidence inside a whole chain is a *finding*; what an auditor should know and is no contradiction
+ * (a late notice, a receipt that is missing) is a *note*. Pure: no I/O, no clock. */
+#ifndef LEDGER_HISTORY_H
+#define LEDGER_HISTORY_H
+
+#include <uthash.h>
+
+#include "engine/evidence/identity.h"
+#include "engine/evidence/permit.h"
+#include "engine/ledger/chain.h"
+
+#define HISTORY_FINDINGS_MAX 1000u /* kept; all are counted */
+
+struct history_finding {
+	uint64_t seq; /* of the record */
+	bool note;
+	char text[400];
+};
+
+struct history_site {
+	char name[NAME_SIZE_MAX];
+	struct site_document **versions; /* in the order in which they were taken in */
+	uint32_t version_count;
+	UT_hash_handle hh;
+};
+
+struct history_policy {
+	char name[NAME_SIZE_MAX];
+	struct policy_document *document; /* in force */
+	UT_hash_handle hh;
+};
+
+struct history_node {
+	char name[NAME_SIZE_MAX];
+	char site[NAME_SIZE_MAX];
+	struct public_key *key; /* proved to be the node's; NULL: none */
+	uint64_t receipt_serial;
+	bool leased; /* an open lease span */
+	int64_t lease_from, lease_until;
+	uint64_t lease_site_version;
+	UT_hash_handle hh;
+};
+
+/* Permits that named the same nodes on the same conditions. */
+struct history_permit {
+	Pave__V1__Permit *first;
+	uint64_t seq; /* of the record */
+	bool open;
+	uint64_t last_serial; /* once it is not open */
+	int64_t expires_at;   /* no later than this */
+	char why[24];
+};
+
+/* Copies that left the map and are not known to be erased. */
+struct history_leftover {
+	char node[NAME_SIZE_MAX];
+	chunk_no_t chunk; /* UINT32_MAX: all */
+	int64_t since;
+	struct history_leftover *next;
+};
+
+struct history_volume {
+	uint64_t id;
+	char name[NAME_SIZE_MAX];
+	char policy[NAME_SIZE_MAX];
+	uint64_t size, chunk_size;
+	uint32_t replicas, min_acks;
+	int64_t created_at, ended_at; /* ended_at 0: it is there */
+	uint64_t map_version;
+	char (*nodes)[NAME_SIZE_MAX]; /* of the map */
+	uint32_t node_count;
+	uint8_t *map; /* replicas bytes a chunk */
+	uint32_t chunk_count;
+	struct history_permit *permits;
+	uint32_t permit_count;
+	struct history_leftover *leftovers;
+	UT_hash_handle hh;
+};
+
+struct history_receipt {
+	Pave__V1__Receipt *body;
+	uint64_t seq;
+	bool tainted;
+};
+
+struct history_taint {
+	char site[NAME_SIZE_MAX];
+	int64_t effective_from, noticed_at;
+};
+
+struct history {
+	struct ledger_tip tip, head; /* the last record; the newest signed head of the file */
+	int64_t first_at;
+	uint8_t (*hashes)[LEDGER_HASH_SIZE]; /* of each record */
+	size_t hash_room;
+	struct root_document *root; /* in force */
+	bool linked;		    /* to the root that the auditor trusts */
+	struct history_site *sites;
+	struct history_policy *policies;
+	struct revocations_document *revocations; /* in force */
+	struct history_node *nodes;
+	struct history_volume *volumes; /* ended ones too */
+	struct history_receipt *receipts;
+	uint32_t receipt_count, receipt_room;
+	struct history_taint *taints;
+	uint32_t taint_count;
+	struct history_finding *findings;
+	uint32_t finding_count, note_count; /* all */
+	uint32_t kept_count;		    /* in findings */
+	uint64_t denials, permits, leases, erasures;
+	uint64_t receipts_bytes;
+	/* Of the replay. */
+	const struct root_document *trusted;
+	bool failed; /* no memory */
+};
+
+struct history_options {
+	int64_t
+	    until; /* records after this moment are checked for the chain only; INT64_MAX: all */
+	/* Called for each record that counts, after it has been taken in; may be NULL. */
+	void (*each)(const struct history *h, const Pave__V1__LedgerRecord *r, void *arg);
+	void *arg;
+};
+
+/* Replays a file in memory. root: the envelope of the root that the auditor trusts.
+ * -E_BAD_DOCUMENT, -E_BAD_SIGNATURE, -E_WRONG_CLUSTER (broken: the text says what), -ENOMEM. On
+ * success *ret is the caller's, also with findings. */
+int history_replay(const void *file, size_t size, const void *root, size_t root_size,
+		   const struct history_options *options, struct history **ret, struct error *err);
+void history_free(struct history *h); /* NULL is allowed */
+
+struct history_volume *history_find_volume(const struct history *h, const char *name_or_id);
+struct history_node *history_find_node(const struct history *h, const char *name);
+/* The certificate of that version; version 0: the last one. NULL: not in the ledger. */
+const struct site_document *history_site_version(const struct history *h, const char *site,
+						 uint64_t version);
+const struct policy_document *history_policy(const struct history *h, const char *name);
+
+/* -- for judge.c ------------------------------------------------------------------------------ */
+
+void history_finding(struct history *h, uint64_t seq, bool note, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+void history_judge_permit(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
+void history_judge_permit_end(struct history *h, uint64_t seq, const Pave__V1__LedgerPermitEnd *e);
+void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
+void history_judge_receipt(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
+void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t);
+
+#endif

@@ -1,0 +1,361 @@
+/* judge: permits, leases, receipts and taints of a ledger against the evidence that stands in it
+ * (history.h). Each function says what it takes for a contradiction.
+ *
+ * Receipts are placed by the serials and times of the permits that they name: a receipt that no
+ * permit of the ledger covers is a finding, for then somebody took in bytes without one. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/text.h"
+#include "engine/evidence/evaluate.h"
+#include "engine/ledger/history.h"
+
+static struct history_volume *volume_of(const struct history *h, uint64_t id)
+{
+	struct history_volume *v;
+
+	HASH_FIND(hh, h->volumes, &id, sizeof id, v);
+	return v;
+}
+
+/* -- permits ---------------------------------------------------------------------------------- */
+
+static void judge_node(struct history *h, uint64_t seq, const struct history_volume *v,
+		       const Pave__V1__Permit *p, const Pave__V1__PermitNode *pn)
+{
+	const struct policy_document *policy = history_policy(h, v->policy);
+	const struct site_document *site = history_site_version(h, pn->site, pn->site_version);
+	const struct history_node *n = history_find_node(h, pn->node);
+	struct verdict verdict;
+
+	if (n == NULL || strcmp(n->site, pn->site) != 0) {
+		history_finding(h, seq, false,
+				"permit %llu of volume %s names node %.63s in site %.63s, where "
+				"no such node is",
+				(unsigned long long)p->serial, v->name, pn->node, pn->site);
+		return;
+	}
+	evaluate(site, h->revocations, policy, p->issued_at, &verdict);
+	evaluate_root(h->root, p->issued_at, &verdict);
+	if (!verdict.eligible)
+		history_finding(h, seq, false,
+				"permit %llu of volume %s names node %s, whose site %s was not "
+				"eligible: %s: %s is %.60s, the bound is %.60s",
+				(unsigned long long)p->serial, v->name, n->name, n->site,
+				verdict.failed[0].rule, verdict.failed[0].field,
+				verdict.failed[0].value, verdict.failed[0].bound);
+	else if (p->expires_at > verdict.until)
+		history_finding(h, seq, false,
+				"permit %llu of volume %s outlives the evidence of site %s",
+				(unsigned long long)p->serial, v->name, n->site);
+}
+
+static void judge_holder(struct history *h, uint64_t seq, const struct history_volume *v,
+			 const Pave__V1__Permit *p)
+{
+	const struct policy_document *policy = history_policy(h, v->policy);
+	struct verdict verdict;
+
+	if (policy == NULL || p->policy_digest.len != 32 ||
+	    memcmp(p->policy_digest.data, policy_digest(policy), 32) != 0) {
+		history_finding(h, seq, false,
+				"permit %llu of volume %s was given under another policy than %s "
+				"as it was in force",
+				(unsigned long long)p->serial, v->name, v->policy);
+		return;
+	}
+	if (!policy_host_must_be_eligible(policy))
+		return;
+	evaluate(history_site_version(h, p->holder_site, 0), h->revocations, policy, p->issued_at,
+		 &verdict);
+	if (!verdict.eligible)
+		history_finding(h, seq, false,
+				"permit %llu of volume %s went to host %.63s in site %.63s, which "
+				"was not eligible",
+				(unsigned long long)p->serial, v->name, p->holder, p->holder_site);
+}
+
+/* I4: while an older generation may hold a permit, a newer one serves nothing. */
+static void judge_order(struct history *h, uint64_t seq, const struct history_volume *v,
+			const Pave__V1__Permit *p)
+{
+	for (uint32_t i = 0; i < v->permit_count; i++) {
+		const struct history_permit *o = &v->permits[i];
+		int64_t end = o->open ? INT64_MAX : o->expires_at;
+
+		if (o->first->generation > p->generation)
+			history_finding(h, seq, false,
+					"volume %s: generation %u gets a permit after generation "
+					"%u did",
+					v->name, p->generation, o->first->generation);
+		else if (o->first->generation < p->generation && strcmp(o->why, "released") != 0 &&
+			 end > p->issued_at && p->serve_after < end)
+			history_finding(h, seq, false,
+					"volume %s: generation %u may serve while generation %u "
+					"holds a permit",
+					v->name, p->generation, o->first->generation);
+	}
+}
+
+void history_judge_permit(struct history *h, uint64_t seq, const Pave__V1__Signed *s)
+{
+	struct history_permit *larger;
+	struct history_volume *v;
+	struct error why = {0};
+	Pave__V1__Permit *p = NULL;
+
+	h->permits++;
+	if (signed_verify(s, TYPE_PERMIT, h->root, &why) == 0) {
+		p = pave__v1__permit__unpack(NULL, s->payload.len, s->payload.data);
+		if (p == NULL)
+			error_set(&why, -E_BAD_DOCUMENT, "it is malformed");
+	}
+	if (p == NULL) {
+		history_finding(h, seq, false, "a permit: %.300s", why.text);
+		return;
+	}
+	v = volume_of(h, p->volume);
+	if (v == NULL || v->ended_at != 0) {
+		history_finding(h, seq, false, "a permit for volume #%llu, which is not there",
+				(unsigned long long)p->volume);
+		pave__v1__permit__free_unpacked(p, NULL);
+		return;
+	}
+	judge_holder(h, seq, v, p);
+	judge_order(h, seq, v, p);
+	for (size_t i = 0; i < p->n_nodes; i++)
+		judge_node(h, seq, v, p, p->nodes[i]);
+	if (v->permit_count > 0 && v->permits[v->permit_count - 1].open)
+		history_finding(h, seq, false,
+				"volume %s: a permit unlike the one before, whose "
+				"end is not told",
+				v->name);
+	larger = realloc(v->permits, (v->permit_count + 1) * sizeof *v->permits);
+	if (larger == NULL) {
+		h->failed = true;
+		pave__v1__permit__free_unpacked(p, NULL);
+		return;
+	}
+	v->permits = larger;
+	v->permits[v->permit_count++] =
+	    (struct history_permit){.first = p, .seq = seq, .open = true};
+}
+
+static void end_span(struct history_permit *p, const Pave__V1__LedgerPermitEnd *e)
+{
+	/* A span that had ended for another reason ends earlier when it is released. */
+	p->expires_at = p->open ? e->expires_at : MIN(p->expires_at, e->expires_at);
+	if (p->open)
+		p->last_serial = e->last_serial;
+	p->open = false;
+	strncpy(p->why, e->why, sizeof p->why - 1);
+}
+
+void history_judge_permit_end(struct history *h, uint64_t seq, const Pave__V1__LedgerPermitEnd *e)
+{
+	const bool released = strcmp(e->why, "released") == 0;
+	struct history_volume *v = volume_of(h, e->volume);
+	bool found = false;
+
+	for (uint32_t i = 0; v != NULL && i < v->permit_count; i++) {
+		struct history_permit *p = &v->permits[i];
+
+		if (p->first->generation != e->generation || (!p->open && !released))
+			continue;
+		end_span(p, e);
+		found = true;
+	}
+	/* What a driver that came back ends, or a host lets go of, may never have been given. */
+	if (!found && !released && strcmp(e->why, "restarted") != 0)
+		history_finding(h, seq, false,
+				"the end of a permit of volume #%llu generation %u that was "
+				"never given",
+				(unsigned long long)e->volume, e->generation);
+}
+
+/* -- leases ----------------------------------------------------------------------------------- */
+
+void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed *s)
+{
+	struct error why = {0};
+	Pave__V1__Lease *l = NULL;
+	struct history_node *n;
+	struct verdict verdict;
+
+	h->leases++;
+	if (signed_verify(s, TYPE_LEASE, h->root, &why) == 0) {
+		l = pave__v1__lease__unpack(NULL, s->payload.len, s->payload.data);
+		if (l == NULL)
+			error_set(&why, -E_BAD_DOCUMENT, "it is malformed");
+	}
+	if (l == NULL) {
+		history_finding(h, seq, false, "a lease: %.300s", why.text);
+		return;
+	}
+	n = history_find_node(h, l->node);
+	evaluate_site(history_site_version(h, l->site, l->site_version), h->revocations,
+		      l->issued_at, &verdict);
+	if (n == NULL || strcmp(n->site, l->site) != 0) {
+		history_finding(h, seq, false,
+				"a lease for node %.63s in site %.63s, where no such "
+				"node is",
+				l->node, l->site);
+	} else if (!verdict.eligible) {
+		history_finding(h, seq, false,
+				"a lease for node %s, whose site %s was not in force: %s is %.60s",
+				n->name, n->site, verdict.failed[0].field, verdict.failed[0].value);
+	} else {
+		n->leased = true;
+		n->lease_from = l->issued_at;
+		n->lease_until = l->expires_at;
+		n->lease_site_version = l->site_version;
+	}
+	pave__v1__lease__free_unpacked(l, NULL);
+}
+
+/* -- receipts --------------------------------------------------------------------------------- */
+
+static bool names(const Pave__V1__Permit *p, const Pave__V1__Receipt *r)
+{
+	for (size_t i = 0; i < p->n_nodes; i++)
+		if (strcmp(p->nodes[i]->node, r->node) == 0 &&
+		    p->nodes[i]->site_version == r->site_version)
+			return true;
+	return false;
+}
+
+static bool covered(const struct history_volume *v, const Pave__V1__Receipt *r)
+{
+	for (uint32_t i = 0; v != NULL && i < v->permit_count; i++) {
+		const struct history_permit *p = &v->permits[i];
+		int64_t slack = (int64_t)CLOCK_BOUND_NS;
+
+		if (p->first->generation == r->generation && names(p->first, r) &&
+		    r->first_serial >= p->first->serial &&
+		    (p->open ||
+		     (r->last_serial <= p->last_serial && r->until <= p->expires_at + slack)) &&
+		    r->from >= p->first->issued_at - slack)
+			return true;
+	}
+	return false;
+}
+
+/* The node saw this head when it signed: a ledger that was written anew since contradicts it. */
+static bool head_fits(const struct history *h, const Pave__V1__Receipt *r)
+{
+	if (r->head_seq == 0)
+		return true;
+	return r->head_seq <= h->tip.seq && r->head_hash.len == LEDGER_HASH_SIZE &&
+	       memcmp(r->head_hash.data, h->hashes[r->head_seq - 1], LEDGER_HASH_SIZE) == 0;
+}
+
+static void judge_receipt(struct history *h, uint64_t seq, struct history_node *n,
+			  const Pave__V1__Receipt *r)
+{
+	const struct history_volume *v = volume_of(h, r->volume);
+
+	if (strcmp(r->site, n->site) != 0)
+		history_finding(h, seq, false, "a receipt of node %s claims site %.63s", n->name,
+				r->site);
+	if (r->serial <= n->receipt_serial)
+		history_finding(h, seq, false, "receipt %llu of node %s comes after number %llu",
+				(unsigned long long)r->serial, n->name,
+				(unsigned long long)n->receipt_serial);
+	else if (r->serial > n->receipt_serial + 1)
+		history_finding(h, seq, true, "receipts %llu to %llu of node %s are missing",
+				(unsigned long long)n->receipt_serial + 1,
+				(unsigned long long)r->serial - 1, n->name);
+	n->receipt_serial = MAX(n->receipt_serial, r->serial);
+	if (!covered(v, r))
+		history_finding(h, seq, false,
+				"node %s took in %llu writes of volume #%llu under permits %llu to "
+				"%llu of generation %u, of which the ledger has none that names "
+				"it then",
+				n->name, (unsigned long long)r->count,
+				(unsigned long long)r->volume, (unsigned long long)r->first_serial,
+				(unsigned long long)r->last_serial, r->generation);
+	if (!head_fits(h, r))
+		history_finding(h, seq, false,
+				"node %s was told of another record %llu than the one in this "
+				"ledger: there were two ledgers, or it was written anew",
+				n->name, (unsigned long long)r->head_seq);
+}
+
+static bool in_taint(const struct history_taint *t, const Pave__V1__Receipt *r)
+{
+	return strcmp(t->site, r->site) == 0 && r->until > t->effective_from &&
+	       r->from < t->noticed_at + (int64_t)CLOCK_BOUND_NS;
+}
+
+void history_judge_receipt(struct history *h, uint64_t seq, const Pave__V1__Signed *s)
+{
+	Pave__V1__Receipt *r = pave__v1__receipt__unpack(NULL, s->payload.len, s->payload.data);
+	struct history_node *n = r != NULL ? history_find_node(h, r->node) : NULL;
+	struct history_receipt *larger;
+	struct error why = {0};
+
+	if (n == NULL || n->key == NULL)
+		error_set(&why, -ENOENT, "no node with a proved identity is named");
+	else
+		signed_verify_by(s, TYPE_RECEIPT, n->key, &why);
+	if (why.code == 0 &&
+	    (r->cluster.len != sizeof(struct uuid) ||
+	     memcmp(r->cluster.data, root_cluster(h->root)->bytes, sizeof(struct uuid)) != 0))
+		error_set(&why, -E_WRONG_CLUSTER, "it is of another cluster");
+	if (why.code != 0) {
+		history_finding(h, seq, false, "a receipt: %.300s", why.text);
+		goto out;
+	}
+	judge_receipt(h, seq, n, r);
+	if (h->receipt_count == h->receipt_room) {
+		uint32_t room = MAX(2 * h->receipt_room, 256u);
+
+		larger = realloc(h->receipts, room * sizeof *h->receipts);
+		if (larger == NULL) {
+			h->failed = true;
+			goto out;
+		}
+		h->receipts = larger;
+		h->receipt_room = room;
+	}
+	h->receipts[h->receipt_count] = (struct history_receipt){.body = r, .seq = seq};
+	for (uint32_t i = 0; i < h->taint_count; i++)
+		h->receipts[h->receipt_count].tainted |= in_taint(&h->taints[i], r);
+	h->receipt_count++;
+	h->receipts_bytes += r->bytes;
+	return;
+out:
+	if (r != NULL)
+		pave__v1__receipt__free_unpacked(r, NULL);
+}
+
+/* -- taints ----------------------------------------------------------------------------------- */
+
+void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t)
+{
+	struct history_taint *larger = realloc(h->taints, (h->taint_count + 1) * sizeof *h->taints);
+	struct history_taint *mine;
+	char from[40];
+	uint32_t flagged = 0;
+
+	if (larger == NULL) {
+		h->failed = true;
+		return;
+	}
+	h->taints = larger;
+	mine = &h->taints[h->taint_count++];
+	*mine = (struct history_taint){.effective_from = t->effective_from,
+				       .noticed_at = t->noticed_at};
+	strncpy(mine->site, t->site, sizeof mine->site - 1);
+	for (uint32_t i = 0; i < h->receipt_count; i++) {
+		if (!in_taint(mine, h->receipts[i].body) || h->receipts[i].tainted)
+			continue;
+		h->receipts[i].tainted = true;
+		flagged++;
+	}
+	history_finding(h, seq, true,
+			"site %s lost its eligibility from %s on, which was told late: %u receipts "
+			"since then are tainted",
+			mine->site, text_time(t->effective_from, from, sizeof from), flagged);
+}
