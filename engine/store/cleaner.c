@@ -206,6 +206,7 @@ static void note_live(struct store *store, const struct format_entry *e, uint32_
 				 store->disk->name, e->block + i, e->chunk,
 				 (unsigned long long)e->volume, c->victim);
 			store->stats.bad_blocks++;
+			scrub_note_damage(store, e->volume, e->chunk, e->block + i, location + i);
 			c->damaged = true;
 			continue;
 		}

@@ -6,6 +6,7 @@
 #include "engine/store/cleaner.h"
 #include "engine/store/index.h"
 #include "engine/store/reader.h"
+#include "engine/store/scrub.h"
 #include "engine/store/segment.h"
 #include "engine/store/space.h"
 #include "engine/store/upkeep.h"
@@ -30,6 +31,7 @@ struct store {
 	struct checkpoint checkpoint;
 	struct cleaner cleaner;
 	struct upkeep upkeep;
+	struct scrub scrub;
 	struct recovery *recovery; /* while opening */
 
 	uint32_t ops_in_flight; /* of the user, up to STORE_OPS_MAX */

@@ -554,3 +554,97 @@ int format_fence_decode(const void *value, size_t size, generation_t *ret_genera
 	*ret_generation = d.generation;
 	return 0;
 }
+
+struct scrub_disk {
+	uint32_t version;
+	uint32_t segment;
+	int64_t started_at;
+	int64_t finished_at;
+	uint64_t passes;
+	uint64_t found;
+	uint64_t repaired;
+	uint32_t asked;
+	uint32_t damage_count;
+};
+_Static_assert(sizeof(struct scrub_disk) == 56, "a format");
+
+struct damage_disk {
+	uint64_t volume;
+	uint32_t chunk;
+	uint32_t block;
+	uint32_t location;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct damage_disk) == 24, "a format");
+_Static_assert(sizeof(struct scrub_disk) + FORMAT_DAMAGE_MAX * sizeof(struct damage_disk) <=
+		   FORMAT_SCRUB_VALUE_MAX,
+	       "room for it");
+
+size_t format_scrub_encode(const struct format_scrub *scrub, uint8_t *ret_value)
+{
+	struct scrub_disk d = {
+	    .version = FORMAT_VERSION,
+	    .segment = scrub->segment,
+	    .started_at = scrub->started_at,
+	    .finished_at = scrub->finished_at,
+	    .passes = scrub->passes,
+	    .found = scrub->found,
+	    .repaired = scrub->repaired,
+	    .asked = scrub->asked,
+	    .damage_count = scrub->damage_count,
+	};
+
+	PRE(scrub->damage_count <= FORMAT_DAMAGE_MAX);
+	memcpy(ret_value, &d, sizeof d);
+	for (uint32_t i = 0; i < scrub->damage_count; i++) {
+		const struct format_damage *b = &scrub->damage[i];
+		struct damage_disk e = {
+		    .volume = b->volume,
+		    .chunk = b->chunk,
+		    .block = b->block,
+		    .location = b->location,
+		};
+
+		memcpy(ret_value + sizeof d + i * sizeof e, &e, sizeof e);
+	}
+	return sizeof d + scrub->damage_count * sizeof(struct damage_disk);
+}
+
+int format_scrub_decode(const void *value, size_t size, struct format_scrub *ret_scrub)
+{
+	struct format_scrub s;
+	struct scrub_disk d;
+
+	if (size < sizeof d)
+		return -E_CORRUPT;
+	memcpy(&d, value, sizeof d);
+	if (d.version != FORMAT_VERSION || d.asked > 1 || d.damage_count > FORMAT_DAMAGE_MAX ||
+	    size != sizeof d + d.damage_count * sizeof(struct damage_disk))
+		return -E_CORRUPT;
+	s = (struct format_scrub){
+	    .segment = d.segment,
+	    .started_at = d.started_at,
+	    .finished_at = d.finished_at,
+	    .passes = d.passes,
+	    .found = d.found,
+	    .repaired = d.repaired,
+	    .asked = d.asked != 0,
+	    .damage_count = d.damage_count,
+	};
+	for (uint32_t i = 0; i < d.damage_count; i++) {
+		struct damage_disk e;
+
+		memcpy(&e, (const uint8_t *)value + sizeof d + i * sizeof e, sizeof e);
+		if (e.volume == 0 || e.chunk == UINT32_MAX || e.reserved != 0 ||
+		    e.block >= CHUNK_SIZE_MAX / BLOCK_SIZE || e.location < FORMAT_SEGMENTS_BLOCK)
+			return -E_CORRUPT;
+		s.damage[i] = (struct format_damage){
+		    .volume = e.volume,
+		    .chunk = e.chunk,
+		    .block = e.block,
+		    .location = e.location,
+		};
+	}
+	*ret_scrub = s;
+	return 0;
+}

@@ -182,6 +182,32 @@ struct format_chunk {
 	version_t newest;
 };
 
+/* A block that does not check, or lies under a group header that does not. */
+struct format_damage {
+	volume_id_t volume;
+	chunk_no_t chunk;
+	block_no_t block;
+	uint32_t location;
+};
+
+/* In the family `segments`, in the place of a segment that no device can have. */
+#define FORMAT_SCRUB_KEY       UINT32_MAX
+#define FORMAT_DAMAGE_MAX      256u
+#define FORMAT_SCRUB_VALUE_MAX (64u + FORMAT_DAMAGE_MAX * 24u)
+
+/* How far the scrub is. Times are wall clock, ns; 0: never. */
+struct format_scrub {
+	int64_t started_at;  /* of the pass */
+	int64_t finished_at; /* of the last whole pass */
+	uint64_t passes;     /* whole ones */
+	uint64_t found;
+	uint64_t repaired;
+	uint32_t segment; /* the next one */
+	bool asked;	  /* the pass is one that somebody asked for */
+	uint32_t damage_count;
+	struct format_damage damage[FORMAT_DAMAGE_MAX];
+};
+
 /* Keys begin with a prefix: the slot of the device among the node's, and the shard. Slot 0 alone is
  * what a node with one device has. */
 #define FORMAT_SLOTS_MAX 512u
@@ -221,5 +247,8 @@ size_t format_chunk_encode(const struct format_chunk *chunk, uint8_t *ret_value)
 int format_chunk_decode(const void *value, size_t size, struct format_chunk *ret_chunk);
 size_t format_fence_encode(generation_t generation, uint8_t *ret_value);
 int format_fence_decode(const void *value, size_t size, generation_t *ret_generation);
+/* Up to FORMAT_SCRUB_VALUE_MAX bytes. */
+size_t format_scrub_encode(const struct format_scrub *scrub, uint8_t *ret_value);
+int format_scrub_decode(const void *value, size_t size, struct format_scrub *ret_scrub);
 
 #endif

@@ -68,7 +68,7 @@ static void unpin(struct store *store, uint32_t no)
 		wlog_kick(store);
 }
 
-static void bad_block(struct store *store, struct store_read *op, uint32_t i)
+static void bad_block(struct store *store, struct store_read *op, uint32_t i, uint32_t location)
 {
 	struct item *item = ITEM_OF(op);
 
@@ -79,6 +79,7 @@ static void bad_block(struct store *store, struct store_read *op, uint32_t i)
 	store->stats.bad_blocks++;
 	log_warn("store", "%s: block %u of chunk %u of volume %llu does not check",
 		 store->disk->name, op->block + i, op->chunk, (unsigned long long)op->volume);
+	scrub_note_damage(store, op->volume, op->chunk, op->block + i, location);
 }
 
 static void read_advance(struct store *store, struct store_read *op);
@@ -89,13 +90,14 @@ static void run_done(struct disk_op *disk_op, int status)
 	struct store *store = run->store;
 	struct store_read *op = run->read;
 	struct item *item = ITEM_OF(op);
+	uint32_t location = (uint32_t)(disk_op->offset / BLOCK_SIZE);
 
 	unpin(store, run->segment);
 	if (status < 0)
 		item->status = status;
 	for (uint32_t i = run->first; status == 0 && i < run->first + run->count; i++)
 		if (crc32c(0, block_memory(op, i), BLOCK_SIZE) != op->ret_crcs[i])
-			bad_block(store, op, i);
+			bad_block(store, op, i, location + i - run->first);
 	run->next_free = store->reader.free;
 	store->reader.free = run;
 	item->parts--;

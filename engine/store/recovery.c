@@ -81,6 +81,7 @@ static void finish_run(struct reactor_task *task)
 	store->serving = true;
 	checkpoint_want(store);
 	upkeep_kick(store);
+	scrub_start(store);
 	op->impl = NULL;
 	op->done(op, 0, store, NULL);
 }
@@ -189,8 +190,11 @@ static int load_segment(const void *key, size_t key_size, const void *value, siz
 	struct segment *s;
 	uint32_t no;
 
-	if (format_key_segment_decode(key, key_size, &no) < 0 ||
-	    format_segment_decode(value, value_size, &record) < 0 || no >= t->count ||
+	if (format_key_segment_decode(key, key_size, &no) < 0)
+		return -E_CORRUPT;
+	if (no == FORMAT_SCRUB_KEY)
+		return scrub_load(r->store, value, value_size);
+	if (format_segment_decode(value, value_size, &record) < 0 || no >= t->count ||
 	    t->array[no].state == SEGMENT_FOREIGN || record.start_block > t->blocks ||
 	    record.used_blocks > t->blocks)
 		return -E_CORRUPT;
@@ -373,6 +377,8 @@ static int init_parts(struct recovery *r)
 		rc = cleaner_init(store);
 	if (rc == 0)
 		rc = upkeep_init(store);
+	if (rc == 0)
+		rc = scrub_init(store);
 	if (rc == 0)
 		rc = recovery_log_init(&r->log, store);
 	if (rc < 0)

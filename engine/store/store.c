@@ -52,6 +52,7 @@ void store_abandon(struct store *store)
 	if (store == NULL)
 		return;
 	recovery_destroy(store->recovery);
+	scrub_deinit(store);
 	upkeep_deinit(store);
 	cleaner_deinit(store);
 	checkpoint_deinit(store);
@@ -81,7 +82,7 @@ void store_close_tick(struct store *store)
 {
 	if (!store->closing || !store->serving || store->ops_in_flight > 0 ||
 	    !wlog_is_idle(store) || !upkeep_is_idle(store) || !cleaner_is_idle(store) ||
-	    store->checkpoint.state != CHECKPOINT_IDLE)
+	    !scrub_is_idle(store) || store->checkpoint.state != CHECKPOINT_IDLE)
 		return;
 	if (store->failed == 0 && store->checkpoint.dirty) {
 		checkpoint_want(store);
@@ -97,6 +98,7 @@ void store_close(struct store *store, void (*done)(void *arg), void *arg)
 	store->closing = true;
 	store->closed = done;
 	store->closed_arg = arg;
+	scrub_stop(store);
 	/* The pump's end goes on with it, never from inside this call. */
 	wlog_kick(store);
 }
@@ -393,4 +395,5 @@ void store_get_stats(const struct store *store, struct store_stats *ret_stats)
 	    MIN(free_blocks, store->space.live_max - MIN(store->space.live_max, t->live_blocks)) *
 	    BLOCK_SIZE;
 	ret_stats->memory_bytes = index_memory_bytes(&store->index);
+	scrub_get_stats(store, &ret_stats->scrub);
 }

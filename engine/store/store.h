@@ -63,6 +63,7 @@ struct store_config {
 	uint64_t checkpoint_bytes; /* log between two checkpoints, the bound of recovery; 0: the
 				      default */
 	uint32_t reserve_percent; /* of the segments, for cleaning and evacuation; 0: the default */
+	uint64_t scrub_period_s;  /* everything live is read again within it; 0: only when asked */
 };
 
 struct store;
@@ -238,7 +239,39 @@ struct store_erase_op {
 };
 void store_erase(struct store *store, struct store_erase_op *op);
 
+/* -- scrub ------------------------------------------------------------------------------------ */
+
+/* Begins to read everything that is live again, now (scrub.h). Nothing happens where one that was
+ * asked for is under way. */
+void store_scrub(struct store *store);
+
+struct store_damage {
+	volume_id_t volume;
+	chunk_no_t chunk;
+	block_no_t block;
+};
+
+/* Blocks that are known to be damaged, and not repaired: at most max. Whoever holds the volume
+ * repairs one by writing it again, under a new version, or as resync under the same. */
+#define STORE_DAMAGE_MAX 256u
+uint32_t store_damage(const struct store *store, struct store_damage *ret_damage, uint32_t max);
+
+/* Defers task whenever damage is found, and at once if there is some. Lent; NULL ends it. */
+void store_watch_damage(struct store *store, struct reactor_task *task);
+
+struct store_scrub_stats {
+	bool running;
+	uint64_t period_s;		 /* 0: only when asked */
+	uint64_t passes;		 /* whole ones, ever */
+	int64_t started_at, finished_at; /* wall, ns: the last pass begun, the last one ended; 0 */
+	uint64_t total_bytes, done_bytes;
+	uint64_t rate;		  /* bytes a second */
+	uint64_t found, repaired; /* blocks, ever */
+	uint32_t damaged;	  /* found and not repaired yet */
+};
+
 struct store_stats {
+	struct store_scrub_stats scrub;
 	uint64_t size_bytes; /* of the device that can hold data */
 	uint64_t live_bytes; /* blocks that the index refers to */
 	uint64_t free_bytes; /* what clients can still write now, without cleaning */

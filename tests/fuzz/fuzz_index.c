@@ -47,6 +47,17 @@ static void check_checkpoint(const uint8_t *data, size_t size)
 	INVARIANT(format_checkpoint_encode(&checkpoint, again) == size);
 }
 
+static void check_scrub(const uint8_t *data, size_t size)
+{
+	struct format_scrub scrub;
+	uint8_t again[FORMAT_SCRUB_VALUE_MAX];
+
+	if (format_scrub_decode(data, size, &scrub) != 0)
+		return;
+	INVARIANT(scrub.damage_count <= FORMAT_DAMAGE_MAX);
+	INVARIANT(format_scrub_encode(&scrub, again) == size && memcmp(again, data, size) == 0);
+}
+
 static void check_replica(const uint8_t *data, size_t size)
 {
 	struct format_chunk chunk;
@@ -85,7 +96,7 @@ static void check_keys(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const checks[])(const uint8_t *data, size_t size) = {
-	    check_page, check_segment, check_checkpoint, check_replica, check_keys,
+	    check_page, check_segment, check_checkpoint, check_replica, check_keys, check_scrub,
 	};
 
 	if (size > 0)

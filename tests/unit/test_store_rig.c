@@ -53,13 +53,15 @@ void rig_deinit(struct rig *rig)
 	if (rig->store != NULL)
 		rig_crash(rig, SIM_KILL);
 	sim_world_destroy(rig->world);
+	for (uint32_t i = 0; i < rig->boots; i++)
+		free(rig->fault_disks[i]); /* the disk below went with its process */
 	for (uint32_t i = 0; i < RIG_DEPTH_MAX; i++)
 		free(rig->ops[i].data);
 	free(rig->ops);
 	free(rig->model.tries);
 }
 
-static void boot(struct rig *rig)
+void rig_boot(struct rig *rig)
 {
 	if (rig->process->alive)
 		return;
@@ -67,6 +69,12 @@ static void boot(struct rig *rig)
 	rig->config.reactor = sim_reactor(rig->process);
 	rig->config.disk = sim_disk_open(rig->sim_disk);
 	rig->config.disk->needs_priming = rig->primes;
+	if (rig->faults != NULL) {
+		CHECK(rig->boots < RIG_BOOTS_MAX, "too many boots");
+		CHECK(disk_fault_open(rig->config.disk, rig->faults, &rig->config.disk) == 0,
+		      "no memory");
+		rig->fault_disks[rig->boots++] = rig->config.disk;
+	}
 	rig->config.kv = sim_kv_open(rig->sim_kv);
 }
 
@@ -91,7 +99,7 @@ int rig_format(struct rig *rig, bool force)
 	struct formatting *f = calloc(1, sizeof *f);
 	int status;
 
-	boot(rig);
+	rig_boot(rig);
 	f->rig = rig;
 	f->op.done = format_done;
 	f->op.disk = rig->config.disk;
@@ -132,7 +140,7 @@ int rig_open(struct rig *rig)
 {
 	struct opening o = {.rig = rig};
 
-	boot(rig);
+	rig_boot(rig);
 	o.op.done = open_done;
 	o.op.config = rig->config;
 	store_open(&o.op);

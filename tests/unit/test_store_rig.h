@@ -10,6 +10,7 @@
 
 #include <check.h>
 
+#include "engine/disk/fault.h"
 #include "engine/store/check.h"
 #include "engine/store/store.h"
 #include "tests/sim/disk.h"
@@ -20,6 +21,7 @@
 #define RIG_BLOCKS    512u /* of each chunk that the tests use */
 #define RIG_TRIES_MAX (1u << 18)
 #define RIG_DEPTH_MAX 64u
+#define RIG_BOOTS_MAX 16u /* with the fault layer */
 
 struct rig_try {
 	enum store_write_kind kind;
@@ -53,7 +55,11 @@ struct rig {
 	struct store *store;
 	struct error err; /* of the last format or open */
 	uint32_t segment_bytes;
-	bool primes; /* the disk says that it needs priming */
+	bool primes;			/* the disk says that it needs priming */
+	struct disk_fault_plan *faults; /* NULL, or the fault layer lies over the disk from the next
+					   boot on */
+	struct disk *fault_disks[RIG_BOOTS_MAX]; /* of crashed processes too */
+	uint32_t boots;
 	struct rig_model model;
 	struct rig_op *ops;
 	uint32_t in_flight;
@@ -85,6 +91,9 @@ struct rig_op {
 /* A machine with a disk of so many MiB, formatted with segments of 1 MiB; nothing is open. */
 void rig_init(struct rig *rig, uint64_t seed, uint32_t disk_mib);
 void rig_deinit(struct rig *rig);
+
+/* Starts the process, with disk and kv, if it is down. */
+void rig_boot(struct rig *rig);
 
 int rig_format(struct rig *rig, bool force);
 
