@@ -176,11 +176,28 @@ static void lease_called(struct rpc_call *call, int status, const Pave__V1__Cont
 		transport_close(k->conn);
 }
 
+static void fill_scrub(Pave__V1__ScrubState *m, const struct store_scrub_stats *s)
+{
+	pave__v1__scrub_state__init(m);
+	m->running = s->running;
+	m->period_s = s->period_s;
+	m->passes = s->passes;
+	m->started_at = s->started_at;
+	m->finished_at = s->finished_at;
+	m->total_bytes = s->total_bytes;
+	m->done_bytes = s->done_bytes;
+	m->rate = s->rate;
+	m->found = s->found;
+	m->repaired = s->repaired;
+	m->damaged = s->damaged;
+}
+
 static void lease_ask(struct node_lease *k)
 {
 	const struct node_identity *me = &k->config.identity;
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__LeaseRequest ask = PAVE__V1__LEASE_REQUEST__INIT;
+	Pave__V1__ScrubState scrub;
 	struct store_stats sizes = {0};
 
 	if (k->config.stats != NULL)
@@ -200,6 +217,8 @@ static void lease_ask(struct node_lease *k)
 	ask.size_bytes = sizes.size_bytes;
 	ask.live_bytes = sizes.live_bytes;
 	ask.free_bytes = sizes.free_bytes;
+	fill_scrub(&scrub, &sizes.scrub);
+	ask.scrub = &scrub;
 	ask.device = (ProtobufCBinaryData){sizeof(k->config.device.bytes), k->config.device.bytes};
 	message.body_case = PAVE__V1__CONTROL__BODY_LEASE_REQUEST;
 	message.lease_request = &ask;
@@ -319,6 +338,8 @@ static void lease_handle(struct rpc *rpc, const struct rpc_request *request, voi
 		return;
 	if (m->body_case == PAVE__V1__CONTROL__BODY_EVIDENCE_NOTICE)
 		handle_notice(k, m->evidence_notice);
+	else if (m->body_case == PAVE__V1__CONTROL__BODY_SCRUB && k->config.scrub != NULL)
+		k->config.scrub(k->config.arg);
 	else if (m->body_case == PAVE__V1__CONTROL__BODY_ERASE && request->request_id != 0)
 		handle_erase(k, request->request_id, m->erase);
 	else if (request->request_id != 0)

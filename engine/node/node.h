@@ -138,6 +138,8 @@ struct node_lease_config {
 	void (*changed)(const struct node_lease_state *state, void *arg);
 	/* Fills in sizes for the driver. */
 	void (*stats)(struct store_stats *ret_stats, void *arg);
+	/* The driver asks for everything to be read again. NULL: that does nothing. */
+	void (*scrub)(void *arg);
 	/* The driver asks for copies to be dropped; answer by calling node_lease_erased(lease,
 	 * token, status) once. `what` is valid until this returns. */
 	void (*erase)(uint64_t token, const Pave__V1__Erase *what, void *arg);

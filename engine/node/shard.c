@@ -104,6 +104,7 @@ static void shard_free(struct node_shard *shard)
 {
 	struct node_volume *v, *tmp;
 
+	node_damage_stop(shard);
 	HASH_ITER (hh, shard->volumes, v, tmp) {
 		HASH_DEL(shard->volumes, v);
 		free(v);
@@ -122,7 +123,8 @@ static void shard_stopped(struct reactor_task *task)
 	void *arg = shard->stop_arg;
 
 	/* A task of the shard may still be queued for this turn: it runs first. */
-	if (shard->serve_task.queued) {
+	node_damage_stop(shard);
+	if (shard->serve_task.queued || shard->damage_task.queued) {
 		reactor_defer(shard_reactor(shard), &shard->stop_task);
 		return;
 	}
@@ -202,6 +204,7 @@ int node_shard_start(const struct node_shard_config *config, struct node_shard *
 		error_wrap(err, "listening on %s", config->listen_address);
 		goto fail;
 	}
+	node_damage_start(shard);
 	*ret_shard = shard;
 	return 0;
 fail:

@@ -123,6 +123,9 @@ struct node_shard {
 	struct node_pull *waiting_pulls;
 	uint32_t pulls_active;
 
+	struct reactor_task damage_task;
+	struct reactor_timer damage_timer;
+
 	struct node_stats stats;
 	bool stopping;
 	void (*stop_done)(void *arg);
@@ -146,6 +149,12 @@ static inline struct reactor *shard_reactor(const struct node_shard *shard)
 {
 	return shard->config.reactor;
 }
+
+/* -- damage.c --------------------------------------------------------------------------------- */
+
+/* From now on hosts are told what the store knows to be damaged. Ends. */
+void node_damage_start(struct node_shard *shard);
+void node_damage_stop(struct node_shard *shard);
 
 /* -- session.c -------------------------------------------------------------------------------- */
 

@@ -116,6 +116,28 @@ static uint64_t node_lag(const struct pd *pd, const struct reg_node *n)
 	return lag;
 }
 
+static Pave__V1__ScrubState *scrub_state(struct arena *a, const struct reg_node *n)
+{
+	const struct reg_scrub *s = &n->scrub;
+	Pave__V1__ScrubState *m = n->has_scrub ? arena_get(a, sizeof *m) : NULL;
+
+	if (m == NULL)
+		return NULL;
+	pave__v1__scrub_state__init(m);
+	m->running = s->running;
+	m->period_s = s->period_s;
+	m->passes = s->passes;
+	m->started_at = s->started_at;
+	m->finished_at = s->finished_at;
+	m->total_bytes = s->total_bytes;
+	m->done_bytes = s->done_bytes;
+	m->rate = s->rate;
+	m->found = s->found;
+	m->repaired = s->repaired;
+	m->damaged = s->damaged;
+	return m;
+}
+
 static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_node *n,
 				     int64_t now)
 {
@@ -148,6 +170,7 @@ static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_
 	m->eligible_until = b->eligible ? b->until : 0;
 	m->ineligible_why = arena_text(a, b->why);
 	m->lag = node_lag(pd, n);
+	m->scrub = scrub_state(a, n);
 	return m;
 }
 
@@ -510,6 +533,33 @@ void admin_node_list(struct pd_request *q, const Pave__V1__Control *m)
 	reply.node_list_reply = &r;
 	answer(q, &reply, &a);
 	pd_arm_evidence_timer(pd);
+}
+
+/* Told to nodes that are connected; whether they are at it `scrub status` shows. */
+void admin_scrub_start(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const char *name = m->scrub_start->node;
+	struct pd *pd = q->pd;
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__ScrubStartReply r = PAVE__V1__SCRUB_START_REPLY__INIT;
+	struct arena a = {0};
+
+	if (name[0] != '\0' && reg_node_find(&pd->reg, name) == NULL) {
+		fail(q, -ENOENT, "there is no node \"%.64s\": pave node list", name);
+		return;
+	}
+	r.nodes = arena_get(&a, (HASH_COUNT(pd->reg.nodes) + 1) * sizeof *r.nodes);
+	for (struct reg_node *n = pd->reg.nodes; r.nodes != NULL && n != NULL; n = n->hh.next)
+		if ((name[0] == '\0' || strcmp(n->name, name) == 0) && node_send_scrub(n))
+			r.nodes[r.n_nodes++] = n->name;
+	if (r.nodes != NULL && name[0] != '\0' && r.n_nodes == 0) {
+		fail(q, -E_UNREACHABLE, "node %s is not connected now: pave node list", name);
+		arena_deinit(&a);
+		return;
+	}
+	reply.body_case = PAVE__V1__CONTROL__BODY_SCRUB_START_REPLY;
+	reply.scrub_start_reply = &r;
+	answer(q, &reply, &a);
 }
 
 void admin_status(struct pd_request *q, const Pave__V1__Control *m)

@@ -133,6 +133,7 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m);
 void node_receipts(struct pd_request *q, const Pave__V1__Control *m);
 void node_session_closed(struct pd *pd, struct pd_session *s);
 void node_send_evidence(struct pd *pd, struct pd_session *s);
+bool node_send_scrub(struct reg_node *n); /* false: it is not connected */
 enum node_state node_state(const struct reg_node *n, int64_t now);
 /* Sends what is to be erased to the nodes that are there. */
 void node_erase_all(struct pd *pd);
@@ -163,6 +164,7 @@ void admin_volume_list(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_get(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m);
 void admin_node_list(struct pd_request *q, const Pave__V1__Control *m);
+void admin_scrub_start(struct pd_request *q, const Pave__V1__Control *m);
 void admin_status(struct pd_request *q, const Pave__V1__Control *m);
 void admin_site_add(struct pd_request *q, const Pave__V1__Control *m);
 void admin_site_list(struct pd_request *q, const Pave__V1__Control *m);

@@ -51,6 +51,19 @@ void node_send_evidence(struct pd *pd, struct pd_session *s)
 	rpc_notify(&s->rpc, &m);
 }
 
+bool node_send_scrub(struct reg_node *n)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Empty scrub = PAVE__V1__EMPTY__INIT;
+
+	if (n->session == NULL)
+		return false;
+	m.body_case = PAVE__V1__CONTROL__BODY_SCRUB;
+	m.scrub = &scrub;
+	rpc_notify(&n->session->rpc, &m);
+	return true;
+}
+
 /* -- erasure ---------------------------------------------------------------------------------- */
 
 static void erase_free(struct pd_erase *e)
@@ -251,6 +264,26 @@ static int check_clock(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseR
 			 (unsigned long long)(CLOCK_BOUND_NS / NS_PER_MS));
 }
 
+static void note_scrub(struct reg_node *n, const Pave__V1__ScrubState *s)
+{
+	n->has_scrub = s != NULL;
+	if (s == NULL)
+		return;
+	n->scrub = (struct reg_scrub){
+	    .running = s->running,
+	    .period_s = s->period_s,
+	    .passes = s->passes,
+	    .total_bytes = s->total_bytes,
+	    .done_bytes = s->done_bytes,
+	    .rate = s->rate,
+	    .found = s->found,
+	    .repaired = s->repaired,
+	    .started_at = s->started_at,
+	    .finished_at = s->finished_at,
+	    .damaged = s->damaged,
+	};
+}
+
 static bool same_der(const struct identity_der *a, const ProtobufCBinaryData *b)
 {
 	return a->size == b->len && (b->len == 0 || memcmp(a->data, b->data, b->len) == 0);
@@ -297,6 +330,7 @@ static bool note_node(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseRe
 	n->size_bytes = l->size_bytes;
 	n->live_bytes = l->live_bytes;
 	n->free_bytes = l->free_bytes;
+	note_scrub(n, l->scrub);
 	*ret_no_memory = false;
 	if (!changed && !identity)
 		return false;

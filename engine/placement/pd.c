@@ -126,6 +126,7 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_PUT, ROLE_ADMIN, admin_revocations_put},
     {PAVE__V1__CONTROL__BODY_POLICY_PUT, ROLE_ADMIN, admin_policy_put},
     {PAVE__V1__CONTROL__BODY_NODE_LIST, ROLE_ADMIN, admin_node_list},
+    {PAVE__V1__CONTROL__BODY_SCRUB_START, ROLE_ADMIN, admin_scrub_start},
     {PAVE__V1__CONTROL__BODY_STATUS_GET, ROLE_ADMIN, admin_status},
     {PAVE__V1__CONTROL__BODY_RECEIPTS, ROLE_NODE, node_receipts},
     {PAVE__V1__CONTROL__BODY_LEDGER_READ, ROLE_ADMIN, admin_ledger_read},

@@ -40,6 +40,13 @@ struct pd_session;
 
 enum node_state { NODE_DOWN, NODE_UP, NODE_REFUSED };
 
+struct reg_scrub { /* ScrubState */
+	bool running;
+	uint64_t period_s, passes, total_bytes, done_bytes, rate, found, repaired;
+	int64_t started_at, finished_at;
+	uint32_t damaged;
+};
+
 struct reg_node {
 	char name[NAME_SIZE_MAX];
 	char site[NAME_SIZE_MAX];
@@ -60,6 +67,8 @@ struct reg_node {
 	int64_t clock_offset_ns;
 	uint32_t clock_late; /* requests in a row that came, or were written, too late */
 	bool erasing;	     /* an Erase is in flight */
+	bool has_scrub;	     /* scrub is what it said last */
+	struct reg_scrub scrub;
 	UT_hash_handle hh;
 };
 

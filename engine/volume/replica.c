@@ -242,12 +242,36 @@ static void conn_ready(struct transport_conn *conn, void *arg)
 
 /* -- the connection ---------------------------------------------------------------------------- */
 
+/* What the node has found to be damaged is written again. Ranges that are not the volume's are
+ * passed over; what finds no place now is told again. */
+static void take_damage(struct vreplica *r, const Pave__V1__Damage *damage)
+{
+	struct volume *v = r->volume;
+
+	for (size_t i = 0; r->state == VREPLICA_READY && i < damage->n_ranges; i++) {
+		const Pave__V1__DamagedRange *d = damage->ranges[i];
+		struct vchunk *c = d->chunk < v->chunk_count ? &v->chunks[d->chunk] : NULL;
+
+		if (c == NULL || vchunk_slot_of(c, r) == UINT32_MAX || d->block_count == 0 ||
+		    d->block_count > IO_BLOCKS_MAX || d->block >= vchunk_blocks(c) ||
+		    d->block_count > vchunk_blocks(c) - d->block)
+			continue;
+		log_info("volume", "%s: node %s says that chunk %u blocks %u+%u are damaged there",
+			 v->config.name, name_of(r), d->chunk, d->block, d->block_count);
+		vrewrite_repair(c, d->block, d->block_count);
+	}
+}
+
 static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
 {
 	struct vreplica *r = arg;
 	int why;
 
 	(void)rpc;
+	if (request->message->body_case == PAVE__V1__CONTROL__BODY_DAMAGE) {
+		take_damage(r, request->message->damage);
+		return;
+	}
 	if (request->message->body_case != PAVE__V1__CONTROL__BODY_GATE_CLOSED) {
 		if (request->request_id != 0)
 			rpc_fail(&r->rpc, request->request_id, -EOPNOTSUPP,

@@ -144,7 +144,8 @@ static void open_store(struct machine *m)
 	op->config = (struct store_config){.reactor = sim_reactor(m->process),
 					   .disk = sim_disk_open(m->disk),
 					   .kv = sim_kv_open(m->kv),
-					   .checkpoint_bytes = 4u << 20};
+					   .checkpoint_bytes = 4u << 20,
+					   .scrub_period_s = 40};
 	fill_store_identity(m, &op->config.identity);
 	store_open(op);
 }

@@ -98,6 +98,70 @@ START_TEST(test_holes_zeroes_and_discard)
 }
 END_TEST
 
+/* Inverts a bit of the only copy of a block. */
+static void rot(uint32_t node, const uint8_t *block)
+{
+	struct sim_disk *disk = rig->nodes[node].sim_disk;
+	uint64_t at = 0;
+
+	for (; at < rig->nodes[node].disk->size_bytes; at += BLOCK_SIZE) {
+		sim_disk_peek(disk, at, back, BLOCK_SIZE);
+		if (memcmp(back, block, BLOCK_SIZE) == 0)
+			break;
+	}
+	ck_assert_uint_lt(at, rig->nodes[node].disk->size_bytes);
+	back[99] ^= 4;
+	sim_disk_poke(disk, at, back, BLOCK_SIZE);
+}
+
+/* The host that has the volume open is told, and only that one; until it has written it again. */
+START_TEST(test_damage_is_told)
+{
+	struct peer_permit p = rig_permit(rig, 1, 1);
+	uint32_t told;
+
+	rig_open(rig, &host, 0, 1);
+	rig_host(rig, &other, 0);
+	p.volume = 77;
+	ck_assert_int_eq(rig_try_open(&other, &p), 0);
+	ck_assert_int_eq(peer_host_write(&host, 2, 10, 20, v(1, 1), data), 0);
+	rot(0, data + 5 * BLOCK_SIZE);
+	rot(0, data + 6 * BLOCK_SIZE);
+	store_scrub(rig->nodes[0].store);
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_ge(host.damage_count, 1);
+	ck_assert_uint_eq(host.damage.chunk, 2);
+	ck_assert_uint_eq(host.damage.block, 15);
+	ck_assert_uint_eq(host.damage.block_count, 2);
+	ck_assert_uint_eq(other.damage_count, 0);
+	/* Again, for nothing was done about it. */
+	told = host.damage_count;
+	rig_run_ms(rig, 3500);
+	ck_assert_uint_gt(host.damage_count, told);
+	ck_assert_int_eq(peer_host_write(&host, 2, 15, 2, v(1, 2), data + 5 * BLOCK_SIZE), 0);
+	rig_run_ms(rig, 1500);
+	told = host.damage_count;
+	rig_run_ms(rig, 10000);
+	ck_assert_uint_eq(host.damage_count, told);
+}
+END_TEST
+
+/* Whoever opens the volume next is told. */
+START_TEST(test_damage_waits_for_a_host)
+{
+	rig_open(rig, &host, 0, 1);
+	ck_assert_int_eq(peer_host_write(&host, 2, 10, 20, v(1, 1), data), 0);
+	peer_host_close(&host);
+	rot(0, data + 5 * BLOCK_SIZE);
+	store_scrub(rig->nodes[0].store);
+	rig_run_ms(rig, 5000);
+	rig_open(rig, &other, 0, 2);
+	rig_run_ms(rig, 4000);
+	ck_assert_uint_ge(other.damage_count, 1);
+	ck_assert_uint_eq(other.damage.block, 15);
+}
+END_TEST
+
 static Pave__V1__ChunksReply *ask_chunks(struct peer_host *h, uint32_t from, uint32_t max)
 {
 	Pave__V1__Chunks ask = PAVE__V1__CHUNKS__INIT;
@@ -612,6 +676,8 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(served, setup, teardown);
 	tcase_add_test(served, test_write_and_read);
 	tcase_add_test(served, test_holes_zeroes_and_discard);
+	tcase_add_test(served, test_damage_is_told);
+	tcase_add_test(served, test_damage_waits_for_a_host);
 	tcase_add_test(served, test_chunks_and_changes);
 	tcase_add_test(served, test_inflight);
 	tcase_add_test(served, test_sessions_take_turns);

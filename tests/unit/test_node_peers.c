@@ -243,6 +243,12 @@ static void host_handle(struct rpc *rpc, const struct rpc_request *request, void
 	const Pave__V1__Control *m = request->message;
 
 	(void)rpc;
+	if (m->body_case == PAVE__V1__CONTROL__BODY_DAMAGE) {
+		ck_assert_uint_ge(m->damage->n_ranges, 1);
+		h->damage_count++;
+		h->damage = *m->damage->ranges[0];
+		return;
+	}
 	ck_assert_int_eq(m->body_case, PAVE__V1__CONTROL__BODY_GATE_CLOSED);
 	h->gate_closed_count++;
 	h->gate_closed_why = -(int)m->gate_closed->status;

@@ -116,7 +116,9 @@ struct peer_host {
 	uint64_t next_id;
 	struct peer_request *requests[PEER_REQUESTS]; /* by id % PEER_REQUESTS */
 	uint32_t gate_closed_count;
-	int gate_closed_why; /* negative */
+	int gate_closed_why;	       /* negative */
+	uint32_t damage_count;	       /* notices */
+	Pave__V1__DamagedRange damage; /* the first of the last notice */
 	bool gate_closed;
 };
 

@@ -447,6 +447,38 @@ START_TEST(a_bad_block_is_read_elsewhere_and_repaired)
 }
 END_TEST
 
+/* Nobody reads it: the node itself has found it. */
+START_TEST(a_bad_block_that_a_node_reports_is_repaired)
+{
+	uint64_t opens = rig->nodes[0].opens;
+
+	ck_assert_int_eq(rig_write(host, RIG_CHUNK_BLOCKS + 40, 8, 6), 0);
+	rig_run_ms(rig, 3000);
+	rig->nodes[0].corrupt_block = RIG_CHUNK_BLOCKS + 42;
+	rig->nodes[0].has_corrupt_block = true;
+	/* What cannot be is passed over. */
+	fake_tell_damage(&rig->nodes[0], RIG_CHUNKS, 40, 1);
+	fake_tell_damage(&rig->nodes[0], UINT32_MAX, 40, 1);
+	fake_tell_damage(&rig->nodes[0], 1, RIG_CHUNK_BLOCKS, 1);
+	fake_tell_damage(&rig->nodes[0], 1, RIG_CHUNK_BLOCKS - 1, 2);
+	fake_tell_damage(&rig->nodes[0], 1, 40, 0);
+	fake_tell_damage(&rig->nodes[0], 1, 40, IO_BLOCKS_MAX + 1);
+	fake_tell_damage(&rig->nodes[0], 1, UINT32_MAX, UINT32_MAX);
+	rig_run_ms(rig, 500);
+	ck_assert(rig->nodes[0].has_corrupt_block);
+	ck_assert_uint_eq(rig_stats(host).repairs, 0);
+	fake_tell_damage(&rig->nodes[0], 1, 42, 1);
+	fake_tell_damage(&rig->nodes[0], 1, 42, 1);
+	rig_run_ms(rig, 1000);
+	ck_assert(!rig->nodes[0].has_corrupt_block);
+	ck_assert_uint_ge(rig_stats(host).repairs, 1);
+	ck_assert_uint_eq(rig->nodes[0].opens, opens);
+	rig_must_read(host, RIG_CHUNK_BLOCKS + 40, 8, 6);
+	rig_run_ms(rig, 1000);
+	rig_must_agree(rig);
+}
+END_TEST
+
 START_TEST(what_is_spoilt_on_the_way_is_never_returned)
 {
 	ck_assert_int_eq(rig_write(host, 40, 256, 6), 0);
@@ -758,6 +790,7 @@ int main(void)
 	tcase_add_test(tc, chunks_find_their_shard);
 	tcase_add_test(tc, a_node_that_lost_its_disk_is_not_trusted);
 	tcase_add_test(tc, a_bad_block_is_read_elsewhere_and_repaired);
+	tcase_add_test(tc, a_bad_block_that_a_node_reports_is_repaired);
 	tcase_add_test(tc, what_is_spoilt_on_the_way_is_never_returned);
 	tcase_add_test(tc, a_full_cluster_says_so_at_once_and_reads_go_on);
 	tcase_add_test(tc, one_full_node_is_behind_until_it_has_space);

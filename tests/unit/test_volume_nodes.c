@@ -499,3 +499,22 @@ void fake_crash(struct fake_node *n)
 		n->conns[i] = (struct fake_conn){0};
 	}
 }
+
+void fake_tell_damage(struct fake_node *n, uint32_t chunk, uint32_t block, uint32_t block_count)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Damage damage = PAVE__V1__DAMAGE__INIT;
+	Pave__V1__DamagedRange range = PAVE__V1__DAMAGED_RANGE__INIT;
+	Pave__V1__DamagedRange *list = &range;
+
+	range.chunk = chunk;
+	range.block = block;
+	range.block_count = block_count;
+	damage.ranges = &list;
+	damage.n_ranges = 1;
+	message.body_case = PAVE__V1__CONTROL__BODY_DAMAGE;
+	message.damage = &damage;
+	for (uint32_t i = 0; i < RIG_CONNS; i++)
+		if (n->conns[i].conn != NULL)
+			rpc_notify(&n->conns[i].rpc, &message);
+}

@@ -185,6 +185,8 @@ uint32_t fake_stamp(const struct fake_node *n, uint64_t block);
 version_t fake_version(const struct fake_node *n, uint64_t block);
 /* Puts a write of its own there: a phantom. */
 void fake_put(struct fake_node *n, uint64_t block, version_t version, uint32_t stamp);
+/* Says to every host that blocks of a chunk do not check on n. */
+void fake_tell_damage(struct fake_node *n, uint32_t chunk, uint32_t block, uint32_t block_count);
 /* All nodes hold the same stamp in every block that any of them holds. */
 void rig_must_agree(struct rig *rig);
 

@@ -11,7 +11,8 @@ int duration_parse_ms(const char *text, uint64_t *ret_ms)
 	static const struct {
 		const char *unit;
 		uint64_t ms;
-	} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"min", 60000}, {"h", 3600000}};
+	} units[] = {{"ms", 1},	     {"s", 1000},    {"m", 60000},
+		     {"min", 60000}, {"h", 3600000}, {"d", 86400000}};
 	unsigned long long n;
 	char *end;
 

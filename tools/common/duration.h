@@ -1,4 +1,4 @@
-/* Durations on command lines: "10s", "2500ms", "2m". */
+/* Durations on command lines: "10s", "2500ms", "2m", "14d". */
 #ifndef COMMON_DURATION_H
 #define COMMON_DURATION_H
 

@@ -49,7 +49,8 @@ static void device_open_store(struct device_open *op)
 	    .config = {.reactor = op->reactor,
 		       .disk = op->disk,
 		       .kv = op->kv,
-		       .identity = op->identity},
+		       .identity = op->identity,
+		       .scrub_period_s = op->scrub_period_s},
 	};
 	store_open(&op->open);
 }

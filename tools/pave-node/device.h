@@ -23,6 +23,7 @@ struct device_open {
 	uint8_t *probe;	    /* DEVICE_PROBE_SIZE bytes of reactor_memory; lent */
 	const char *device; /* for people */
 	const char *index;  /* likewise */
+	uint64_t scrub_period_s;
 	struct store_identity identity;
 
 	bool index_used; /* the rest is its own */

@@ -19,11 +19,14 @@
 #include "engine/node/node.h"
 #include "engine/reactor/io.h"
 #include "tools/common/daemon.h"
+#include "tools/common/duration.h"
 #include "tools/pave-node/device.h"
 #include "tools/pave-node/erase.h"
 
 /* What the store's groups and buffers take of the reactor's memory, beside the node's. */
 #define STORE_MEMORY_MAX (256u << 20)
+
+#define SCRUB_PERIOD_S (14u * 86400)
 
 #define DRAIN_NS (20 * NS_PER_MS)
 
@@ -34,6 +37,7 @@ struct node {
 	int exit_code;
 	const char *name, *site, *pd, *root, *dir, *device, *listen, *advertise, *certificate;
 	uint64_t device_size;
+	uint64_t scrub_period_s;
 	bool insecure;
 	char index_path[4200];
 
@@ -65,6 +69,8 @@ static const char usage[] =
     "  --listen HOST:PORT  default 127.0.0.1:0, any free port\n"
     "  --advertise ADDRESS the HOST:PORT where others reach it, if a forwarder is in between\n"
     "  --certificate FILE  the site's certificate; default: the driver sends it\n"
+    "  --scrub-period TIME everything live is read again within it, as 14d (default); 0: only when "
+    "asked\n"
     "  --shards N          reactors; only 1 in this version\n"
     "  --insecure          allow addresses other than loopback, without TLS\n"
     "  --cluster-dir DIR   not looked at: the process names its cluster by it\n"
@@ -168,6 +174,13 @@ static void fill_stats(struct store_stats *ret_stats, void *arg)
 	store_get_stats(n->store, ret_stats);
 }
 
+static void scrub(void *arg)
+{
+	struct node *n = arg;
+
+	store_scrub(n->store);
+}
+
 static void erased(uint64_t token, int status, void *arg)
 {
 	struct node *n = arg;
@@ -197,6 +210,7 @@ static int start_lease(struct node *n, struct error *err)
 	    .changed = lease_changed,
 	    .stats = fill_stats,
 	    .erase = erase,
+	    .scrub = scrub,
 	    .arg = n,
 	};
 	char *certificate = NULL;
@@ -311,6 +325,7 @@ static int run(struct node *n, struct error *err)
 	    .probe = reactor_memory(n->reactor, DEVICE_PROBE_SIZE),
 	    .device = n->device,
 	    .index = n->index_path,
+	    .scrub_period_s = n->scrub_period_s,
 	    .identity = {.cluster = n->identity.cluster, .shard_count = 1},
 	};
 	if (op->probe == NULL)
@@ -339,6 +354,22 @@ static int parse_size(struct node *n, const char *text)
 		return 0;
 	}
 	fprintf(stderr, "pave-node: --device-size %s: a size is needed, as 8GiB\n", text);
+	return 2;
+}
+
+static int parse_scrub_period(struct node *n, const char *text)
+{
+	uint64_t ms = 0;
+
+	if (strcmp(text, "0") == 0 || (duration_parse_ms(text, &ms) == 0 && ms >= 60000)) {
+		n->scrub_period_s = ms / 1000;
+		return 0;
+	}
+	fprintf(
+	    stderr,
+	    "pave-node: --scrub-period %.40s: a time of at least 1m is needed, as 14d, or 0 for "
+	    "never\n",
+	    text);
 	return 2;
 }
 
@@ -385,6 +416,8 @@ static int take_option(struct node *n, int c)
 	case 'c':
 		n->certificate = optarg;
 		return 0;
+	case 'P':
+		return parse_scrub_period(n, optarg);
 	case 'N':
 		return parse_shards(optarg);
 	case 'I':
@@ -419,6 +452,7 @@ static int parse(struct node *n, int argc, char **argv)
 	    {"listen", required_argument, NULL, 'L'},
 	    {"advertise", required_argument, NULL, 'a'},
 	    {"certificate", required_argument, NULL, 'c'},
+	    {"scrub-period", required_argument, NULL, 'P'},
 	    {"shards", required_argument, NULL, 'N'},
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"cluster-dir", required_argument, NULL, 'C'},
@@ -430,6 +464,7 @@ static int parse(struct node *n, int argc, char **argv)
 	int c, rc = 0;
 
 	n->listen = "127.0.0.1:0";
+	n->scrub_period_s = SCRUB_PERIOD_S;
 	while (rc == 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
 		rc = take_option(n, c);
 	if (rc != 0)

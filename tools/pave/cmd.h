@@ -86,6 +86,8 @@ int cmd_site_show(int argc, char **argv);
 int cmd_site_revoke(int argc, char **argv);
 int cmd_site_refresh(int argc, char **argv);
 int cmd_node_list(int argc, char **argv);
+int cmd_scrub_start(int argc, char **argv);
+int cmd_scrub_status(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_evidence(int argc, char **argv);
 int cmd_policy(int argc, char **argv);
