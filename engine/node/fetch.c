@@ -109,6 +109,12 @@ static void add_to_runs(struct node_fetch *fetch, block_no_t block, version_t ve
 	fetch->run_count++;
 }
 
+/* What is as new as the bound (ask.watermark) reaches the puller by itself. */
+static bool is_wanted(const struct node_request *q, version_t version)
+{
+	return version > q->ask.version && (q->ask.watermark == 0 || version < q->ask.watermark);
+}
+
 /* All blocks were read: what is zeroes is left out, what follows moves up, the table is written. */
 static void fetch_assemble(struct node_fetch *fetch)
 {
@@ -121,8 +127,8 @@ static void fetch_assemble(struct node_fetch *fetch)
 		const uint8_t *data = payload + (size_t)(1 + i) * BLOCK_SIZE;
 		const bool zeroes = q->crcs[1 + i] == CRC32C_ZERO_BLOCK && is_zeroes(data);
 
-		/* Gone since it was listed. */
-		if (fetch->versions[i] <= q->ask.version)
+		/* Gone, or written, since it was listed. */
+		if (!is_wanted(q, fetch->versions[i]))
 			continue;
 		add_to_runs(fetch, fetch->blocks[i], fetch->versions[i], zeroes);
 		if (zeroes)
@@ -184,19 +190,24 @@ static void fetch_add(struct node_fetch *fetch, block_no_t block, uint32_t count
 static void fetch_changes_done(struct store_changes_op *op, int status)
 {
 	struct node_fetch *fetch = container_of(op, struct node_fetch, changes_op);
+	const struct frame *ask = &fetch->request->ask;
+	const block_no_t end = ask->block_count != 0 ? ask->block + ask->block_count : UINT32_MAX;
 
 	if (status != 0) {
 		fetch_finish(fetch, status);
 		return;
 	}
-	fetch->go_on = op->next;
-	for (uint32_t i = 0; i < op->count; i++) {
+	fetch->go_on = op->next < end ? op->next : UINT32_MAX;
+	for (uint32_t i = 0; i < op->count && fetch->changes[i].block < end; i++) {
 		const struct store_change *c = &fetch->changes[i];
 		const uint32_t room = RUN_TABLE_BLOCKS_MAX - fetch->block_count;
+		const uint32_t count = MIN(c->block_count, end - c->block);
 
+		if (!is_wanted(fetch->request, c->version))
+			continue;
 		if (room > 0)
-			fetch_add(fetch, c->block, MIN(c->block_count, room));
-		if (c->block_count > room) {
+			fetch_add(fetch, c->block, MIN(count, room));
+		if (count > room) {
 			fetch->go_on = c->block + room;
 			break;
 		}

@@ -52,6 +52,7 @@
 #define NODE_PULLS_ACTIVE_MAX 4u    /* of a shard; more wait for their turn */
 #define NODE_FETCHES_MAX      8u    /* of a shard, as the source; more wait */
 #define NODE_HELLO_TIMEOUT_MS 5000u
+#define NODE_RESYNC_RATE      (200ull << 20) /* a sensible resync_rate: a fifth of 10 Gbit/s */
 
 struct node_shard;
 struct node_lease;
@@ -76,6 +77,7 @@ struct node_shard_config {
 	const struct trust *trust; /* lent; the root is read when a permit is verified */
 	struct node_identity identity;
 	const char *listen_address;
+	uint64_t resync_rate; /* bytes a second that its pulls may fetch together; 0: no limit */
 };
 
 /* Listens. There is no lease yet: everything is refused with E_NO_LEASE. What transport_listen

@@ -15,6 +15,7 @@
  *  2. What is applied has a version above `above`, of a generation up to the session's, and CRCs
  *     that were checked once on receipt.
  *  3. At most one FETCH is in flight and PULL_BATCHES answers are being applied.
+ *  4. All pulls of the shard together fetch resync_rate bytes a second, and one answer each more.
  *
  * Failure modes: any error ends the pull with it; what was applied stays, and a pull that is asked
  * for again begins anew, harmlessly. A source that does not answer for PULL_STALL_MS: -ETIMEDOUT.
@@ -34,6 +35,8 @@
 
 #define PULL_BATCHES	2u
 #define PULL_STALL_MS	10000u
+#define PULL_TELL_MS	500u
+#define PULL_RANGES_MAX 64u
 #define PULL_REQUEST_ID ((uint64_t)1 << 63) /* of FETCH; apart from those of control requests */
 
 /* What the node asks of the store at once leaves room for control requests. */
@@ -67,13 +70,17 @@ struct pull_batch {
 	uint32_t writing;
 };
 
+struct pull_range {
+	block_no_t block, end;
+};
+
 struct node_pull {
 	struct node_pull *prev, *next;		 /* of the session */
 	struct node_pull *wait_prev, *wait_next; /* of those that wait for a place */
 	struct node_session *session;
 	uint64_t request_id;
 	chunk_no_t chunk;
-	version_t above;
+	version_t above, below; /* below 0: no bound */
 	char source[NAME_SIZE_MAX];
 	char address[ADDR_SIZE_MAX];
 
@@ -81,7 +88,7 @@ struct node_pull {
 	int status;    /* the first error */
 	bool answered; /* the host has its answer */
 	struct reactor_task tick_task;
-	struct reactor_timer stall_timer;
+	struct reactor_timer stall_timer, pace_timer;
 
 	struct transport_conn *conn; /* NULL: none, or gone */
 	struct rpc rpc;
@@ -99,6 +106,9 @@ struct node_pull {
 	struct node_buffer rx_buffer; /* lent to the transport */
 	struct pull_batch *batches;   /* PULL_BATCHES */
 	uint64_t block_count;
+	uint64_t told_ns; /* when the host was last told of progress */
+	uint32_t range, range_count;
+	struct pull_range ranges[]; /* at least one; from is in [range] */
 };
 
 static void pull_wake(struct node_pull *p)
@@ -123,6 +133,53 @@ static void pull_expect(struct node_pull *p)
 	struct reactor *r = shard_reactor(p->session->shard);
 
 	reactor_timer_arm(r, &p->stall_timer, reactor_now_ns(r) + PULL_STALL_MS * NS_PER_MS);
+}
+
+/* -- pace ------------------------------------------------------------------------------------- */
+
+static void pull_paced(struct reactor_timer *timer)
+{
+	pull_wake(container_of(timer, struct node_pull, pace_timer));
+}
+
+/* True: as much was fetched as the rate allows; the timer goes on with it. */
+static bool pull_must_wait(struct node_pull *p)
+{
+	const struct node_shard *shard = p->session->shard;
+	struct reactor *r = shard_reactor(shard);
+
+	if (reactor_now_ns(r) >= shard->pull_after_ns)
+		return false;
+	reactor_timer_arm(r, &p->pace_timer, shard->pull_after_ns);
+	return true;
+}
+
+static void pull_count(struct node_pull *p, uint32_t size_bytes)
+{
+	struct node_shard *shard = p->session->shard;
+	const uint64_t now_ns = reactor_now_ns(shard_reactor(shard));
+	const uint64_t rate = shard->config.resync_rate;
+
+	if (rate > 0)
+		shard->pull_after_ns =
+		    MAX(shard->pull_after_ns, now_ns) + size_bytes * NS_PER_S / rate;
+}
+
+static void pull_tell(struct node_pull *p)
+{
+	struct node_session *s = p->session;
+	const uint64_t now_ns = reactor_now_ns(shard_reactor(s->shard));
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PullProgress progress = PAVE__V1__PULL_PROGRESS__INIT;
+
+	if (now_ns < p->told_ns + PULL_TELL_MS * NS_PER_MS || s->conn == NULL || s->closing)
+		return;
+	p->told_ns = now_ns;
+	progress.chunk = p->chunk;
+	progress.blocks = p->block_count;
+	message.body_case = PAVE__V1__CONTROL__BODY_PULL_PROGRESS;
+	message.pull_progress = &progress;
+	rpc_notify(&s->rpc, &message);
 }
 
 /* -- applying --------------------------------------------------------------------------------- */
@@ -214,6 +271,25 @@ static int batch_check(struct pull_batch *batch, const struct frame *f, uint32_t
 	return 0;
 }
 
+/* The range goes on at block, or is done; so are those that the source ran over. */
+static void pull_advance(struct node_pull *p, block_no_t block)
+{
+	if (block < p->ranges[p->range].end) {
+		p->from = block;
+		return;
+	}
+	do
+		p->range++;
+	while (p->range < p->range_count && block != UINT32_MAX &&
+	       block >= p->ranges[p->range].end);
+	p->all_fetched = p->range == p->range_count;
+	if (p->all_fetched)
+		return;
+	p->from = p->ranges[p->range].block;
+	if (block != UINT32_MAX)
+		p->from = MAX(p->from, block);
+}
+
 /* An answer to FETCH. The payload is in rx_buffer, or must be copied. */
 static int pull_take_answer(struct node_pull *p, const struct frame *f)
 {
@@ -231,6 +307,8 @@ static int pull_take_answer(struct node_pull *p, const struct frame *f)
 		return -f->status;
 	if (f->payload_size == 0)
 		return -E_BAD_FRAME;
+	pull_count(p, f->payload_size);
+	pull_tell(p);
 	rc = node_session_check_now(p->session);
 	if (rc != 0)
 		return rc;
@@ -250,8 +328,7 @@ static int pull_take_answer(struct node_pull *p, const struct frame *f)
 		return rc;
 	}
 	memcpy(batch->crcs, f->crcs, f->crc_count * sizeof(batch->crcs[0]));
-	p->from = f->block;
-	p->all_fetched = (f->flags & FRAME_F_MORE) == 0;
+	pull_advance(p, (f->flags & FRAME_F_MORE) != 0 ? f->block : UINT32_MAX);
 	batch_apply(batch, run_count);
 	return 0;
 }
@@ -445,7 +522,9 @@ static void pull_fetch(struct node_pull *p)
 	    .request_id = p->fetch_id,
 	    .chunk = p->chunk,
 	    .block = p->from,
+	    .block_count = p->ranges[p->range].end - p->from,
 	    .version = p->above,
+	    .watermark = p->below,
 	};
 	p->send.iov_count = 0;
 	p->send.done = fetch_sent;
@@ -532,6 +611,7 @@ static void pull_end(struct node_pull *p)
 	struct node_shard *shard = s->shard;
 
 	reactor_timer_cancel(shard_reactor(shard), &p->stall_timer);
+	reactor_timer_cancel(shard_reactor(shard), &p->pace_timer);
 	pull_free(p);
 	shard->pulls_active--;
 	pull_start_waiting(shard);
@@ -562,7 +642,8 @@ static void pull_tick_fetching(struct node_pull *p)
 		pull_answer(p);
 		p->state = PULL_ENDING;
 		pull_tick_ending(p);
-	} else if (!p->fetching && !p->sending && pull_free_batch(p) != NULL) {
+	} else if (!p->fetching && !p->sending && pull_free_batch(p) != NULL &&
+		   !pull_must_wait(p)) {
 		pull_fetch(p);
 	}
 }
@@ -605,6 +686,23 @@ static void pull_tick(struct reactor_task *task)
 	}
 }
 
+static bool ranges_are_good(const Pave__V1__Pull *what, uint32_t chunk_blocks)
+{
+	block_no_t end = 0;
+
+	if (what->n_ranges % 2 != 0 || what->n_ranges > 2 * PULL_RANGES_MAX)
+		return false;
+	for (size_t i = 0; i < what->n_ranges; i += 2) {
+		const uint32_t block = what->ranges[i], count = what->ranges[i + 1];
+
+		if (block < end || block >= chunk_blocks || count == 0 ||
+		    count > chunk_blocks - block)
+			return false;
+		end = block + count;
+	}
+	return true;
+}
+
 static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, struct error *err)
 {
 	if (s->peer_is_node || s->read_only)
@@ -615,6 +713,10 @@ static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, 
 				 what->source_node);
 	if (what->chunk == UINT32_MAX)
 		return error_set(err, -EINVAL, "no chunk has the number %u", what->chunk);
+	if (!ranges_are_good(what, s->chunk_blocks))
+		return error_set(err, -EINVAL,
+				 "a pull has up to %u ranges of a chunk's %u blocks, in order",
+				 PULL_RANGES_MAX, s->chunk_blocks);
 	if (strcmp(what->source_node, s->shard->config.identity.name) == 0 ||
 	    strlen(what->source_address) >= ADDR_SIZE_MAX)
 		return error_set(err, -EINVAL, "a pull needs another node and its address");
@@ -624,6 +726,7 @@ static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, 
 void node_pull_begin(struct node_session *s, uint64_t request_id, const Pave__V1__Pull *what)
 {
 	struct node_shard *shard = s->shard;
+	const uint32_t range_count = MAX((uint32_t)(what->n_ranges / 2), 1u);
 	struct node_pull *p;
 	struct error err;
 	int rc = pull_check(s, what, &err);
@@ -634,7 +737,7 @@ void node_pull_begin(struct node_session *s, uint64_t request_id, const Pave__V1
 	}
 	if (!node_session_control_begin(s, request_id))
 		return;
-	p = calloc(1, sizeof(*p));
+	p = calloc(1, sizeof(*p) + range_count * sizeof(p->ranges[0]));
 	if (p == NULL) {
 		node_session_fail(s, request_id, -ENOMEM, "no memory for the pull");
 		node_session_control_end(s);
@@ -644,11 +747,20 @@ void node_pull_begin(struct node_session *s, uint64_t request_id, const Pave__V1
 	p->request_id = request_id;
 	p->chunk = what->chunk;
 	p->above = what->above;
+	p->below = what->below;
+	p->range_count = range_count;
+	p->ranges[0] = (struct pull_range){0, s->chunk_blocks};
+	for (uint32_t i = 0; i < what->n_ranges / 2; i++)
+		p->ranges[i] = (struct pull_range){what->ranges[2 * i],
+						   what->ranges[2 * i] + what->ranges[2 * i + 1]};
+	p->from = p->ranges[0].block;
+	p->told_ns = reactor_now_ns(shard_reactor(shard));
 	p->fetch_id = PULL_REQUEST_ID;
 	snprintf(p->source, sizeof(p->source), "%s", what->source_node);
 	snprintf(p->address, sizeof(p->address), "%s", what->source_address);
 	p->tick_task.run = pull_tick;
 	p->stall_timer.fire = pull_stalled;
+	p->pace_timer.fire = pull_paced;
 	p->call.done = source_called;
 	p->permit_call.done = permit_called;
 	DL_APPEND(s->pulls, p);

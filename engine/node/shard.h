@@ -122,6 +122,7 @@ struct node_shard {
 	struct node_fetch *free_fetches;
 	struct node_pull *waiting_pulls;
 	uint32_t pulls_active;
+	uint64_t pull_after_ns; /* so much was fetched lately: the next goes then */
 
 	struct reactor_task damage_task;
 	struct reactor_timer damage_timer;

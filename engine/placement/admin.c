@@ -67,6 +67,9 @@ static void add_reports(struct arena *a, const struct reg_volume *v, Pave__V1__V
 		s->state = p->state;
 		s->transport = p->transport;
 		s->lag = p->lag;
+		s->chunks_behind = p->chunks_behind;
+		s->resync_left = p->resync_left;
+		s->resync_rate = p->resync_rate;
 		list[i] = s;
 	}
 	if (list == NULL)

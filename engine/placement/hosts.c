@@ -367,6 +367,9 @@ static void take_reports(struct reg_volume *v, const Pave__V1__Renew *r)
 		snprintf(p->state, sizeof p->state, "%.23s", s->state);
 		snprintf(p->transport, sizeof p->transport, "%.15s", s->transport);
 		p->lag = s->lag;
+		p->chunks_behind = s->chunks_behind;
+		p->resync_left = s->resync_left;
+		p->resync_rate = s->resync_rate;
 	}
 	v->report_count = count;
 }

@@ -95,7 +95,8 @@ struct replica_report { /* what the holder said of a node when it last renewed *
 	char node[NAME_SIZE_MAX];
 	char state[24];
 	char transport[16];
-	uint64_t lag;
+	uint64_t lag, resync_left, resync_rate;
+	uint32_t chunks_behind;
 };
 
 struct reg_volume {

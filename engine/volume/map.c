@@ -300,6 +300,7 @@ void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *it
 		for (uint32_t k = 0; k < n->shard_count; k++) {
 			ready = ready && vreplica_ready(n->replicas[k]);
 			items[i].lag += n->replicas[k]->backlog_ops;
+			items[i].resync_rate += n->replicas[k]->catchup.rate_blocks * BLOCK_SIZE;
 		}
 		states[i] = !n->permitted ? refused : ready ? current : away;
 	}
@@ -309,6 +310,8 @@ void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *it
 
 			if (v->chunks[c].state != VCHUNK_SERVING || s->current)
 				continue;
+			items[s->node].chunks_behind++;
+			items[s->node].resync_left += vresync_blocks_left(s) * BLOCK_SIZE;
 			if (s->resync != NULL && states[s->node] != refused &&
 			    states[s->node] != away)
 				states[s->node] = catching_up;
@@ -316,6 +319,9 @@ void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *it
 				states[s->node] = behind;
 		}
 	}
-	for (uint32_t i = 0; i < v->node_count; i++)
+	for (uint32_t i = 0; i < v->node_count; i++) {
 		items[i].state = states[i];
+		if (items[i].chunks_behind == 0)
+			items[i].resync_rate = 0;
+	}
 }

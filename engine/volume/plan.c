@@ -245,3 +245,41 @@ int vplan_phantoms(const struct vplan_list *theirs, const struct vplan_list *our
 	*ret_pull = pull;
 	return 0;
 }
+
+/* The block is missing: in the last range, which ends with it, or the first of a new one. */
+static void missing_add(struct vplan_missing *m, block_no_t block, bool apart)
+{
+	struct vplan_range *r = &m->ranges[m->range_count];
+
+	m->block_count++;
+	if (m->range_count > 0 && (!apart || m->range_count == VPLAN_RANGES_MAX)) {
+		r[-1].block_count = block + 1 - r[-1].block;
+		return;
+	}
+	*r = (struct vplan_range){block, 1};
+	m->range_count++;
+}
+
+int vplan_missing(const struct vplan_list *theirs, const struct vplan_list *ours, version_t limit,
+		  uint32_t chunk_blocks, struct vplan_missing *ret)
+{
+	struct vplan_missing missing = {0};
+	version_t *at_theirs = NULL, *at_ours = NULL;
+	bool apart = false; /* something that is held lies between the last one and this */
+	int rc = spread(theirs, chunk_blocks, &at_theirs);
+
+	if (rc == 0)
+		rc = spread(ours, chunk_blocks, &at_ours);
+	for (block_no_t b = 0; b < chunk_blocks && rc == 0; b++) {
+		if (at_ours[b] == 0 || at_ours[b] >= limit)
+			continue;
+		if (at_ours[b] > at_theirs[b])
+			missing_add(&missing, b, apart);
+		apart = at_ours[b] <= at_theirs[b];
+	}
+	free(at_theirs);
+	free(at_ours);
+	if (rc == 0)
+		*ret = missing;
+	return rc;
+}

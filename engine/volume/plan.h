@@ -83,4 +83,19 @@ int vplan_make(const struct vplan_state *states, uint32_t configured,
 int vplan_phantoms(const struct vplan_list *theirs, const struct vplan_list *ours, version_t limit,
 		   uint32_t chunk_blocks, struct vplan_copies *ret_phantoms, bool *ret_pull);
 
+/* Of the same two: what the pull is to fetch, so that one that was interrupted goes on where it
+ * stopped, and what came directly is not copied again. Ranges, in order, around what is held
+ * already; more of these than there are places are in a range all the same. -ENOMEM, -E_BAD_FRAME.
+ */
+#define VPLAN_RANGES_MAX 64u
+struct vplan_missing {
+	uint32_t block_count, range_count;
+	struct vplan_range {
+		block_no_t block;
+		uint32_t block_count;
+	} ranges[VPLAN_RANGES_MAX];
+};
+int vplan_missing(const struct vplan_list *theirs, const struct vplan_list *ours, version_t limit,
+		  uint32_t chunk_blocks, struct vplan_missing *ret);
+
 #endif

@@ -272,6 +272,11 @@ static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg
 		take_damage(r, request->message->damage);
 		return;
 	}
+	if (request->message->body_case == PAVE__V1__CONTROL__BODY_PULL_PROGRESS) {
+		vresync_progress(r, request->message->pull_progress->chunk,
+				 request->message->pull_progress->blocks);
+		return;
+	}
 	if (request->message->body_case != PAVE__V1__CONTROL__BODY_GATE_CLOSED) {
 		if (request->request_id != 0)
 			rpc_fail(&r->rpc, request->request_id, -EOPNOTSUPP,

@@ -76,6 +76,13 @@ enum vreplica_state {
 	VREPLICA_READY,
 };
 
+/* How far its resync is: for people. */
+struct vcatchup {
+	uint64_t planned_chunks, planned_blocks; /* of all that were looked at */
+	uint64_t rate_blocks;			 /* a second, lately */
+	uint64_t since_ns, since_blocks;
+};
+
 struct vreplica {
 	struct volume *volume;
 	uint32_t node, shard;
@@ -113,6 +120,7 @@ struct vreplica {
 	uint64_t backlog_bytes;
 	uint64_t latency_ns; /* of reads, smoothed; forgotten while none is asked of it */
 	bool measured;	     /* since the last tick */
+	struct vcatchup catchup;
 };
 
 int vreplica_init(struct vreplica *r, struct volume *v, uint32_t node, uint32_t shard);

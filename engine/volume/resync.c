@@ -21,6 +21,7 @@
 #include "engine/volume/fetch.h"
 
 #define RESYNC_REWRITES_MAX 4u
+#define RATE_NS		    NS_PER_S
 
 enum resync_step {
 	RESYNC_FREE,
@@ -51,6 +52,8 @@ struct vresync {
 	uint32_t next_phantom;
 	struct resync_rewrite rewrites[RESYNC_REWRITES_MAX];
 	bool need_pull, pulling;
+	struct vplan_missing missing;
+	uint64_t pulled; /* blocks, so far */
 	struct rpc_call pull;
 };
 
@@ -176,6 +179,57 @@ static void rewritten(void *owner, int status)
 	vresync_kick(x->chunk->volume);
 }
 
+/* -- how far it is ----------------------------------------------------------------------------- */
+
+static void catchup_planned(struct vcatchup *u, uint32_t block_count)
+{
+	u->planned_chunks++;
+	u->planned_blocks += block_count;
+}
+
+/* The rate is that of the last second or more in which something came. */
+static void progress(struct vresync *x, uint64_t pulled)
+{
+	struct vcatchup *u = &x->chunk->slots[x->slot].replica->catchup;
+	const uint64_t now_ns = volume_now(x->chunk->volume);
+
+	if (pulled <= x->pulled)
+		return;
+	if (now_ns > u->since_ns + 10 * RATE_NS) {
+		u->since_ns = now_ns;
+		u->since_blocks = 0;
+	}
+	u->since_blocks += pulled - x->pulled;
+	x->chunk->volume->stats.resync_blocks += pulled - x->pulled;
+	x->pulled = pulled;
+	if (now_ns < u->since_ns + RATE_NS)
+		return;
+	u->rate_blocks = u->since_blocks * NS_PER_S / (now_ns - u->since_ns);
+	u->since_ns = now_ns;
+	u->since_blocks = 0;
+}
+
+void vresync_progress(struct vreplica *r, chunk_no_t chunk, uint64_t pulled)
+{
+	for (uint32_t i = 0; i < VRESYNCS_MAX; i++) {
+		struct vresync *x = &r->volume->resync.contexts[i];
+
+		if (x->step == RESYNC_PULL && x->chunk->no == chunk &&
+		    x->chunk->slots[x->slot].replica == r)
+			progress(x, pulled);
+	}
+}
+
+uint64_t vresync_blocks_left(const struct vslot *s)
+{
+	const struct vcatchup *u = &s->replica->catchup;
+	const struct vresync *x = s->resync;
+
+	if (x != NULL && x->step > RESYNC_LISTS)
+		return x->missing.block_count - MIN(x->pulled, x->missing.block_count);
+	return u->planned_chunks > 0 ? u->planned_blocks / u->planned_chunks : 0;
+}
+
 static void make_plan(struct vresync *x)
 {
 	struct vchunk *c = x->chunk;
@@ -183,6 +237,12 @@ static void make_plan(struct vresync *x)
 	x->failed = vplan_phantoms(&x->theirs_list, &x->ours_list,
 				   version_make(c->volume->generation, x->joined_seq),
 				   c->volume->chunk_blocks, &x->phantoms, &x->need_pull);
+	if (x->failed == 0)
+		x->failed = vplan_missing(&x->theirs_list, &x->ours_list,
+					  version_make(c->volume->generation, x->joined_seq),
+					  c->volume->chunk_blocks, &x->missing);
+	x->need_pull = x->need_pull && x->missing.block_count > 0;
+	catchup_planned(&c->slots[x->slot].replica->catchup, x->missing.block_count);
 	vplan_list_deinit(&x->theirs_list);
 	vplan_list_deinit(&x->ours_list);
 	x->step = RESYNC_REWRITE;
@@ -224,6 +284,7 @@ static void pulled(struct rpc_call *call, int status, const Pave__V1__Control *r
 			 v->nodes[x->chunk->slots[x->slot].node].name, x->chunk->no, text);
 		x->failed = x->failed != 0 ? x->failed : status;
 	} else {
+		progress(x, reply->pull_reply->blocks);
 		x->step = RESYNC_PULLED;
 	}
 	vresync_kick(v);
@@ -239,6 +300,10 @@ static void send_pull(struct vresync *x)
 
 	pull.chunk = c->no;
 	pull.above = s->reported_watermark;
+	pull.below = version_make(v->generation, x->joined_seq);
+	_Static_assert(sizeof(x->missing.ranges[0]) == 2 * sizeof(uint32_t), "as the message has");
+	pull.ranges = &x->missing.ranges[0].block;
+	pull.n_ranges = 2 * x->missing.range_count;
 	pull.source_node = v->nodes[m->node].name;
 	pull.source_address = m->replica->address;
 	message.body_case = PAVE__V1__CONTROL__BODY_PULL;

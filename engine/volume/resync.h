@@ -33,4 +33,10 @@ void vresync_kick(struct volume *v);
 void vresync_want(struct vchunk *c, uint32_t slot);
 void vresync_disturbed(struct vchunk *c, uint32_t slot);
 
+/* The replica's node has told how much of a pull is done. */
+void vresync_progress(struct vreplica *r, chunk_no_t chunk, uint64_t pulled);
+/* What the slot, which is behind, still lacks; of one that was not looked at yet: as much as the
+ * others of its replica on average. */
+uint64_t vresync_blocks_left(const struct vslot *s);
+
 #endif

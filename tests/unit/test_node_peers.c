@@ -249,6 +249,11 @@ static void host_handle(struct rpc *rpc, const struct rpc_request *request, void
 		h->damage = *m->damage->ranges[0];
 		return;
 	}
+	if (m->body_case == PAVE__V1__CONTROL__BODY_PULL_PROGRESS) {
+		ck_assert_uint_ge(m->pull_progress->blocks, h->pull_progress);
+		h->pull_progress = m->pull_progress->blocks;
+		return;
+	}
 	ck_assert_int_eq(m->body_case, PAVE__V1__CONTROL__BODY_GATE_CLOSED);
 	h->gate_closed_count++;
 	h->gate_closed_why = -(int)m->gate_closed->status;
@@ -444,6 +449,26 @@ int peer_host_update(struct peer_host *h, Pave__V1__Signed *permit)
 	message.body_case = PAVE__V1__CONTROL__BODY_PERMIT_UPDATE;
 	message.permit_update = &update;
 	return peer_host_ask(h, &message);
+}
+
+int peer_host_pull_part(struct peer_host *h, chunk_no_t chunk, version_t above, version_t below,
+			const uint32_t *ranges, size_t n_ranges, const char *node,
+			const char *address)
+{
+	Pave__V1__Pull pull = PAVE__V1__PULL__INIT;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+
+	pull.chunk = chunk;
+	pull.above = above;
+	pull.below = below;
+	pull.ranges = (uint32_t *)(uintptr_t)ranges;
+	pull.n_ranges = n_ranges;
+	pull.source_node = (char *)(uintptr_t)node;
+	pull.source_address = (char *)(uintptr_t)address;
+	message.body_case = PAVE__V1__CONTROL__BODY_PULL;
+	message.pull = &pull;
+	peer_host_ask_start(h, &message);
+	return peer_host_ask_wait(h);
 }
 
 void peer_host_pull_start(struct peer_host *h, chunk_no_t chunk, version_t above, const char *node,

@@ -115,6 +115,7 @@ struct peer_host {
 	uint8_t *rx_buffer;
 	uint64_t next_id;
 	struct peer_request *requests[PEER_REQUESTS]; /* by id % PEER_REQUESTS */
+	uint64_t pull_progress;			      /* blocks, as last told */
 	uint32_t gate_closed_count;
 	int gate_closed_why;	       /* negative */
 	uint32_t damage_count;	       /* notices */
@@ -138,6 +139,9 @@ int peer_host_open(struct peer_host *h, Pave__V1__Signed *permit, uint64_t chunk
 int peer_host_update(struct peer_host *h, Pave__V1__Signed *permit);
 void peer_host_pull_start(struct peer_host *h, chunk_no_t chunk, version_t above, const char *node,
 			  const char *address);
+int peer_host_pull_part(struct peer_host *h, chunk_no_t chunk, version_t above, version_t below,
+			const uint32_t *ranges, size_t n_ranges, const char *node,
+			const char *address);
 int peer_host_pull(struct peer_host *h, chunk_no_t chunk, version_t above, const char *node,
 		   const char *address);
 

@@ -186,6 +186,63 @@ START_TEST(test_pull_under_writes)
 }
 END_TEST
 
+/* Nothing is fetched that is there, or that comes by itself. */
+START_TEST(test_pull_a_part)
+{
+	struct node_stats stats;
+	const uint64_t seq = fill_source();
+	const char *address = rig->nodes[1].name;
+	const uint32_t ranges[] = {3, 1, 500, 600, 1400, TEST_BLOCKS - 1400};
+	const uint32_t bad[][4] = {{0}, {5, 5, 9, 1}, {5, 0, 9, 1}, {0, 1, UINT32_MAX, 1}};
+	const uint64_t expected = 1 + 600 + TEST_BLOCKS - 1400 - 10;
+
+	for (uint32_t i = 0; i < 10; i++)
+		ck_assert_int_eq(peer_host_write(&from, CHUNK, 1500 + i, 1, v(seq + 1 + i),
+						 data + (size_t)(1500 + i) * BLOCK_SIZE),
+				 0);
+	ck_assert_int_eq(peer_host_pull_part(&to, CHUNK, 0, v(seq + 1), ranges, 6, "n2", address),
+			 0);
+	ck_assert_uint_eq(to.call_reply->pull_reply->blocks, expected);
+	node_shard_get_stats(rig->nodes[1].shard, &stats);
+	ck_assert_uint_eq(stats.fetched_blocks, expected);
+	for (uint32_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_int_eq(
+		    peer_host_pull_part(&to, CHUNK, 0, 0, bad[i], i == 0 ? 1 : 4, "n2", address),
+		    -EINVAL);
+	/* The rest, once. */
+	fresh_permits();
+	ck_assert_int_eq(peer_host_pull_part(&to, CHUNK, 0, 0, NULL, 0, "n2", address), 0);
+	expect_same(&to, TEST_BLOCKS);
+}
+END_TEST
+
+/* -- pace ------------------------------------------------------------------------------------- */
+
+START_TEST(test_the_rate_is_kept)
+{
+	const uint64_t rate = 4u << 20;
+	const uint64_t at_least_ns =
+	    ((uint64_t)TEST_BLOCKS * BLOCK_SIZE - IO_SIZE_MAX) * NS_PER_S / rate;
+	uint64_t begun_ns;
+
+	rig->resync_rate = rate;
+	sim_process_crash(rig->nodes[0].process, SIM_KILL);
+	rig_node_start(&rig->nodes[0]);
+	rig_wait_lease(&rig->nodes[0], true);
+	peer_host_close(&to);
+	rig_open(rig, &to, 0, 1);
+	fill_source();
+	fresh_permits();
+	begun_ns = rig->world->now_ns;
+	ck_assert_int_eq(pull(0), 0);
+	ck_assert_uint_ge(rig->world->now_ns - begun_ns, at_least_ns);
+	ck_assert_uint_le(rig->world->now_ns - begun_ns, 3 * at_least_ns);
+	ck_assert_uint_gt(to.pull_progress, 0);
+	ck_assert_uint_le(to.pull_progress, TEST_BLOCKS);
+	expect_same(&to, TEST_BLOCKS);
+}
+END_TEST
+
 /* -- interrupted ------------------------------------------------------------------------------ */
 
 static void rig_again(uint32_t node, struct peer_host *h)
@@ -422,6 +479,8 @@ static Suite *suite(void)
 	tcase_add_test(t, test_pull_all);
 	tcase_add_test(t, test_pull_keeps_versions);
 	tcase_add_test(t, test_pull_under_writes);
+	tcase_add_test(t, test_pull_a_part);
+	tcase_add_test(t, test_the_rate_is_kept);
 	tcase_add_test(t, test_connection_breaks);
 	tcase_add_test(t, test_source_dies);
 	tcase_add_test(t, test_target_dies);

@@ -110,7 +110,8 @@ void rig_node_start(struct rig_node *n)
 {
 	struct rig *rig = n->rig;
 	struct reactor *r = sim_reactor(n->process);
-	struct node_shard_config shard = {.reactor = r, .listen_address = n->name};
+	struct node_shard_config shard = {
+	    .reactor = r, .listen_address = n->name, .resync_rate = rig->resync_rate};
 	struct node_lease_config lease = {
 	    .reactor = r,
 	    .pd_address = "pd",

@@ -45,6 +45,7 @@ struct rig {
 	struct transport *pd_transport, *host_transport;
 	struct peer_pd pd;
 	struct rig_node nodes[RIG_NODES];
+	uint64_t resync_rate; /* of nodes that are started from now on */
 	struct peers_wait wait;
 };
 

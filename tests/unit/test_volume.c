@@ -274,6 +274,37 @@ START_TEST(a_node_that_returns_gets_what_it_missed)
 }
 END_TEST
 
+/* In the middle of it the node crashes, and other blocks are written the while. */
+START_TEST(a_resync_goes_on_where_it_stopped)
+{
+	const uint32_t writes = VOLUME_BACKLOG_BYTES_MAX / IO_SIZE_MAX + 20;
+	struct fake_node *n = &rig->nodes[0];
+
+	rig_run_ms(rig, 2000);
+	fake_crash(n);
+	for (uint32_t i = 0; i < writes; i++)
+		ck_assert_int_eq(rig_write(host, (i % 8) * 256, 256, 100 + i), 0);
+	n->stop_pulls_at = 3 * 256 + 77;
+	fake_start(n);
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_eq(n->copied_blocks, n->stop_pulls_at);
+	/* It gets these by itself. */
+	ck_assert_int_eq(rig_write(host, 7 * 256, 256, 999), 0);
+	n->stop_pulls_at = 5 * 256;
+	fake_crash(n);
+	fake_start(n);
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_eq(n->copied_blocks, 5 * 256);
+	n->stop_pulls_at = 0;
+	fake_crash(n);
+	fake_start(n);
+	rig_run_ms(rig, 4000);
+	ck_assert_uint_eq(n->copied_blocks, 7 * 256);
+	ck_assert_uint_ge(rig_stats(host).resyncs, 1);
+	rig_must_agree(rig);
+}
+END_TEST
+
 START_TEST(a_node_that_was_away_too_long_is_resynced)
 {
 	const uint32_t writes = VOLUME_BACKLOG_BYTES_MAX / IO_SIZE_MAX + 20;
@@ -783,6 +814,7 @@ int main(void)
 	tcase_add_test(tc, a_read_only_attachment_does_not_write);
 	tcase_add_test(tc, a_node_that_returns_gets_what_it_missed);
 	tcase_add_test(tc, a_node_that_was_away_too_long_is_resynced);
+	tcase_add_test(tc, a_resync_goes_on_where_it_stopped);
 	tcase_add_test(tc, a_slow_node_is_cut_off_and_holds_nobody_up);
 	tcase_add_test(tc, writes_during_resync_arrive);
 	tcase_add_test(tc, when_all_nodes_return_writes_go_on);

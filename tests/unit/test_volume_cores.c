@@ -315,6 +315,48 @@ START_TEST(runs_outside_of_the_chunk_are_refused)
 }
 END_TEST
 
+START_TEST(what_is_missing_lies_around_what_is_held)
+{
+	struct vplan_missing missing;
+	struct vplan_list t = {0}, o = {0};
+
+	/* 0..9 missing, 20 held, 30..39 missing; 12..15 are older than all this. */
+	list_of(&t, (const struct vplan_run[]){{20, 1, V(2, 5), false}}, 1);
+	list_of(&o,
+		(const struct vplan_run[]){{0, 4, V(2, 3), false},
+					   {4, 6, V(2, 4), false},
+					   {16, 2, V(2, 6), false},
+					   {20, 1, V(2, 5), false},
+					   {30, 10, V(2, 5), false}},
+		5);
+	ck_assert_int_eq(vplan_missing(&t, &o, V(3, 1), 512, &missing), 0);
+	ck_assert_uint_eq(missing.block_count, 22);
+	ck_assert_uint_eq(missing.range_count, 2);
+	ck_assert_uint_eq(missing.ranges[0].block, 0);
+	ck_assert_uint_eq(missing.ranges[0].block_count, 18);
+	ck_assert_uint_eq(missing.ranges[1].block, 30);
+	ck_assert_uint_eq(missing.ranges[1].block_count, 10);
+	vplan_list_deinit(&t);
+	vplan_list_deinit(&o);
+	/* Every second one: the last range takes what is left. */
+	t = o = (struct vplan_list){0};
+	for (uint32_t b = 0; b < 512; b++) {
+		const struct vplan_run run = {b, 1, V(2, 5), false};
+
+		ck_assert_int_eq(vplan_list_add(&o, &run), 0);
+		if (b % 2 != 0)
+			ck_assert_int_eq(vplan_list_add(&t, &run), 0);
+	}
+	ck_assert_int_eq(vplan_missing(&t, &o, V(3, 1), 512, &missing), 0);
+	ck_assert_uint_eq(missing.block_count, 256);
+	ck_assert_uint_eq(missing.range_count, VPLAN_RANGES_MAX);
+	ck_assert_uint_eq(missing.ranges[VPLAN_RANGES_MAX - 1].block, 126);
+	ck_assert_uint_eq(missing.ranges[VPLAN_RANGES_MAX - 1].block_count, 385);
+	vplan_list_deinit(&t);
+	vplan_list_deinit(&o);
+}
+END_TEST
+
 START_TEST(resync_leaves_out_what_comes_by_itself)
 {
 	const struct vplan_run theirs[] = {
@@ -322,6 +364,7 @@ START_TEST(resync_leaves_out_what_comes_by_itself)
 	const struct vplan_run ours[] = {{1, 1, V(3, 5), false}, {2, 1, V(2, 4), false}};
 	struct vplan_list t, o;
 	struct vplan_copies copies;
+	struct vplan_missing missing;
 	bool pull;
 
 	list_of(&t, theirs, 3);
@@ -329,6 +372,15 @@ START_TEST(resync_leaves_out_what_comes_by_itself)
 	ck_assert_int_eq(vplan_phantoms(&t, &o, V(3, 10), 16, &copies, &pull), 0);
 	ck_assert_uint_eq(copies.count, 0);
 	ck_assert(pull);
+	ck_assert_int_eq(vplan_missing(&t, &o, V(3, 10), 16, &missing), 0);
+	ck_assert_uint_eq(missing.block_count, 1);
+	ck_assert_uint_eq(missing.range_count, 1);
+	ck_assert_uint_eq(missing.ranges[0].block, 1);
+	ck_assert_uint_eq(missing.ranges[0].block_count, 1);
+	/* The source has block 1 in a version that comes by itself. */
+	ck_assert_int_eq(vplan_missing(&t, &o, V(3, 5), 16, &missing), 0);
+	ck_assert_uint_eq(missing.range_count, 0);
+	ck_assert_uint_eq(missing.block_count, 0);
 	vplan_list_deinit(&t);
 	vplan_list_deinit(&o);
 }
@@ -842,6 +894,7 @@ int main(void)
 	tcase_add_test(tc, phantom);
 	tcase_add_test(tc, what_every_member_has_is_not_copied);
 	tcase_add_test(tc, runs_outside_of_the_chunk_are_refused);
+	tcase_add_test(tc, what_is_missing_lies_around_what_is_held);
 	tcase_add_test(tc, resync_leaves_out_what_comes_by_itself);
 	tcase_add_test(tc, a_chunk_lives_through_crashes);
 	tcase_add_test(tc, the_model_sees_a_phantom_below_the_watermark);

@@ -272,6 +272,14 @@ static void answer_changes(struct fake_conn *c, uint64_t id, const Pave__V1__Cha
 	rpc_reply(&c->rpc, id, &m);
 }
 
+static bool is_in_ranges(const Pave__V1__Pull *ask, block_no_t b)
+{
+	for (size_t i = 0; i + 1 < ask->n_ranges; i += 2)
+		if (b >= ask->ranges[i] && b < ask->ranges[i] + ask->ranges[i + 1])
+			return true;
+	return false;
+}
+
 static void answer_pull(struct fake_conn *c, uint64_t id, const Pave__V1__Pull *ask)
 {
 	struct fake_node *n = c->node, *source = NULL;
@@ -292,7 +300,13 @@ static void answer_pull(struct fake_conn *c, uint64_t id, const Pave__V1__Pull *
 		const struct fake_block *from = &source->chunks[ask->chunk].blocks[b];
 		struct fake_block *block = &to->blocks[b];
 
-		if (from->version <= ask->above || from->version <= block->version)
+		if (n->stop_pulls_at != 0 && b >= n->stop_pulls_at)
+			return;
+		if (!is_in_ranges(ask, b) || from->version <= ask->above ||
+		    (ask->below != 0 && from->version >= ask->below))
+			continue;
+		n->copied_blocks++;
+		if (from->version <= block->version)
 			continue;
 		r.blocks++;
 		free(block->data);

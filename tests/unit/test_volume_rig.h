@@ -83,13 +83,15 @@ struct fake_node {
 	uint64_t corrupt_block; /* of the volume: stored badly, until written again */
 	bool has_corrupt_block;
 	bool hold_pulls;
-	bool any_content; /* blocks are not the rig's stamps: compared byte by byte */
+	block_no_t stop_pulls_at; /* what lies from there on is not copied, and nothing answered */
+	bool any_content;	  /* blocks are not the rig's stamps: compared byte by byte */
 	struct fake_reply *held;
 	uint32_t delayed;
 
 	/* What it saw. */
 	uint64_t writes, reads, watermarks, pulls, changes, payload_bytes, pulled_blocks, opens;
-	uint64_t updates; /* of the permit */
+	uint64_t copied_blocks; /* that came by pulls, whether they were there or not */
+	uint64_t updates;	/* of the permit */
 };
 
 struct fake_pd {

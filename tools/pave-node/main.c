@@ -36,7 +36,7 @@ struct node {
 	enum phase phase;
 	int exit_code;
 	const char *name, *site, *pd, *root, *dir, *device, *listen, *advertise, *certificate;
-	uint64_t device_size;
+	uint64_t device_size, resync_rate;
 	uint64_t scrub_period_s;
 	bool insecure;
 	char index_path[4200];
@@ -72,6 +72,8 @@ static const char usage[] =
     "  --scrub-period TIME everything live is read again within it, as 14d (default); 0: only when "
     "asked\n"
     "  --shards N          reactors; only 1 in this version\n"
+    "  --resync-rate SIZE  bytes a second that this node copies from others to catch up\n"
+    "                      (default 200MiB; 0: no limit)\n"
     "  --insecure          allow addresses other than loopback, without TLS\n"
     "  --cluster-dir DIR   not looked at: the process names its cluster by it\n"
     "  --log-level LEVEL   error, warn, info (default), debug\n"
@@ -237,6 +239,7 @@ static int serve(struct node *n, struct error *err)
 	    .trust = n->trust,
 	    .identity = n->identity,
 	    .listen_address = n->listen,
+	    .resync_rate = n->resync_rate,
 	};
 	int rc = eraser_start(n->reactor, n->store, erased, n, &n->eraser);
 
@@ -373,6 +376,18 @@ static int parse_scrub_period(struct node *n, const char *text)
 	return 2;
 }
 
+static int parse_resync_rate(struct node *n, const char *text)
+{
+	if (text_parse_size(text, &n->resync_rate) == 0 &&
+	    (n->resync_rate == 0 || n->resync_rate >= BLOCK_SIZE))
+		return 0;
+	fprintf(stderr,
+		"pave-node: --resync-rate %.100s: bytes a second from 4KiB on are needed, as "
+		"50MiB; or 0 for no limit\n",
+		text);
+	return 2;
+}
+
 static int parse_advertise(struct node *n, const char *text)
 {
 	if (strrchr(text, ':') != NULL && strlen(text) < ADDR_SIZE_MAX) {
@@ -413,6 +428,8 @@ static int take_option(struct node *n, int c)
 		return 0;
 	case 'a':
 		return parse_advertise(n, optarg);
+	case 'R':
+		return parse_resync_rate(n, optarg);
 	case 'c':
 		n->certificate = optarg;
 		return 0;
@@ -453,6 +470,7 @@ static int parse(struct node *n, int argc, char **argv)
 	    {"advertise", required_argument, NULL, 'a'},
 	    {"certificate", required_argument, NULL, 'c'},
 	    {"scrub-period", required_argument, NULL, 'P'},
+	    {"resync-rate", required_argument, NULL, 'R'},
 	    {"shards", required_argument, NULL, 'N'},
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"cluster-dir", required_argument, NULL, 'C'},
@@ -465,6 +483,7 @@ static int parse(struct node *n, int argc, char **argv)
 
 	n->listen = "127.0.0.1:0";
 	n->scrub_period_s = SCRUB_PERIOD_S;
+	n->resync_rate = NODE_RESYNC_RATE;
 	while (rc == 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
 		rc = take_option(n, c);
 	if (rc != 0)

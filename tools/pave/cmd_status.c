@@ -85,6 +85,18 @@ static json_t *status_json(const Pave__V1__StatusReply *r)
 	return o;
 }
 
+static void print_resync(const Pave__V1__ReplicaState *s)
+{
+	char left[32], rate[32];
+
+	printf(" (%u chunks, about %s left", s->chunks_behind,
+	       text_size(s->resync_left, left, sizeof left));
+	if (s->resync_rate > 0)
+		printf(", %s/s, %" PRIu64 " s", text_size(s->resync_rate, rate, sizeof rate),
+		       s->resync_left / s->resync_rate + 1);
+	putchar(')');
+}
+
 static void print_replicas(const Pave__V1__StatusReply *r)
 {
 	for (size_t i = 0; i < r->n_volumes; i++) {
@@ -99,6 +111,8 @@ static void print_replicas(const Pave__V1__StatusReply *r)
 			printf("%s %s %s", j > 0 ? "," : "", s->node, s->state);
 			if (s->lag > 0)
 				printf(" (%" PRIu64 " writes behind)", s->lag);
+			if (s->chunks_behind > 0)
+				print_resync(s);
 		}
 		putchar('\n');
 	}

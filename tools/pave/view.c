@@ -79,6 +79,9 @@ json_t *view_volume(const Pave__V1__VolumeInfo *v)
 		set(m, "state", json_string(r->state));
 		set(m, "lag", integer(r->lag));
 		set(m, "transport", json_string(r->transport));
+		set(m, "chunks_behind", integer(r->chunks_behind));
+		set(m, "resync_left_bytes", integer(r->resync_left));
+		set(m, "resync_bytes_per_s", integer(r->resync_rate));
 		json_array_append_new(replicas, m);
 	}
 	set(o, "attached_replicas", replicas);
