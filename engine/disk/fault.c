@@ -8,8 +8,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/base/assert.h"
+
+#define ROAM_BITS 32771u /* to the next bit that is inverted: about a block, and odd */
 
 struct companion {
 	struct disk_op op;
@@ -18,6 +21,8 @@ struct companion {
 	struct reactor_task task;
 	struct reactor_timer timer;
 	struct disk_fault fault; /* as it was when it struck */
+	uint8_t *bounce;	 /* what is written in the place of the caller's memory */
+	struct iovec iovs[DISK_IOV_MAX];
 	bool is_struck;
 	struct companion *next; /* free */
 };
@@ -38,6 +43,8 @@ static void finish(struct companion *c, int status)
 
 	INVARIANT(disk->in_flight > 0);
 	disk->in_flight--;
+	free(c->bounce);
+	c->bounce = NULL;
 	c->next = disk->free;
 	disk->free = c;
 	original->done(original, status);
@@ -47,7 +54,7 @@ static void finish_undone(struct reactor_task *task)
 {
 	struct companion *c = container_of(task, struct companion, task);
 
-	finish(c, c->fault.kind == DISK_FAULT_ERROR ? c->fault.status : 0);
+	finish(c, c->fault.kind == DISK_FAULT_DROP ? 0 : c->fault.status);
 }
 
 static void flip(const struct disk_op *op, uint64_t bit)
@@ -67,6 +74,8 @@ static void inner_done(struct disk_op *op, int status)
 	if (status == 0 && c->is_struck && c->fault.kind == DISK_FAULT_FLIP &&
 	    op->kind == DISK_READ)
 		flip(op, c->fault.bit);
+	if (status == 0 && c->is_struck && c->fault.kind == DISK_FAULT_SHORT)
+		status = c->fault.status;
 	finish(c, status);
 }
 
@@ -100,6 +109,8 @@ static struct disk_fault *find_fault(struct disk_fault_plan *plan, const struct 
 			continue;
 		if (fault->skip > 0) {
 			fault->skip--;
+		} else if (fault->every > 1 && ++fault->passed % fault->every != 0) {
+			continue;
 		} else if (found == NULL && fault->times > 0) {
 			if (fault->times != DISK_FAULT_FOREVER)
 				fault->times--;
@@ -131,6 +142,51 @@ static struct companion *take_companion(struct fault_disk *disk, struct disk_op 
 	return c;
 }
 
+/* The caller's memory is not changed: what goes to the disk is a copy. */
+static int flip_copy(struct companion *c)
+{
+	size_t at = 0;
+
+	c->bounce = aligned_alloc(BLOCK_SIZE, c->op.size);
+	if (c->bounce == NULL)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < c->op.iov_count; i++) {
+		memcpy(c->bounce + at, c->op.iovs[i].iov_base, c->op.iovs[i].iov_len);
+		at += c->op.iovs[i].iov_len;
+	}
+	c->iovs[0] = (struct iovec){c->bounce, c->op.size};
+	c->op.iovs = c->iovs;
+	c->op.iov_count = 1;
+	flip(&c->op, c->fault.bit);
+	return 0;
+}
+
+/* Leaves the first half of the blocks of a read or write. False: that is none. */
+static bool shorten(struct companion *c)
+{
+	uint64_t left = c->op.size / BLOCK_SIZE / 2 * BLOCK_SIZE;
+	const struct iovec *iovs = c->op.iovs;
+	uint32_t count = 0;
+
+	if (left == 0 || (c->op.kind != DISK_READ && c->op.kind != DISK_WRITE))
+		return false;
+	c->op.size = left;
+	while (left > 0) {
+		c->iovs[count] =
+		    (struct iovec){iovs[count].iov_base, MIN(iovs[count].iov_len, (size_t)left)};
+		left -= c->iovs[count++].iov_len;
+	}
+	c->op.iovs = c->iovs;
+	c->op.iov_count = count;
+	return true;
+}
+
+static void complete_later(struct companion *c)
+{
+	c->task = (struct reactor_task){.run = finish_undone};
+	reactor_defer(c->disk->head.reactor, &c->task);
+}
+
 static void fault_submit(struct disk *head, struct disk_op *op)
 {
 	struct fault_disk *disk = container_of(head, struct fault_disk, head);
@@ -144,13 +200,21 @@ static void fault_submit(struct disk *head, struct disk_op *op)
 	}
 	c->is_struck = true;
 	c->fault = *fault;
+	if (fault->roams)
+		c->fault.bit += fault->hits * ROAM_BITS;
 	switch (fault->kind) {
 	case DISK_FAULT_ERROR:
 	case DISK_FAULT_DROP:
 		PRE(fault->kind == DISK_FAULT_DROP || fault->status < 0);
-		c->task = (struct reactor_task){.run = finish_undone};
-		reactor_defer(head->reactor, &c->task);
+		complete_later(c);
 		return;
+	case DISK_FAULT_SHORT:
+		PRE(fault->status < 0);
+		if (!shorten(c)) {
+			complete_later(c);
+			return;
+		}
+		break;
 	case DISK_FAULT_DELAY:
 		c->timer = (struct reactor_timer){.fire = delayed};
 		reactor_timer_arm(head->reactor, &c->timer,
@@ -163,6 +227,11 @@ static void fault_submit(struct disk *head, struct disk_op *op)
 		c->op.offset = fault->elsewhere;
 		break;
 	case DISK_FAULT_FLIP:
+		if (op->kind == DISK_WRITE && flip_copy(c) != 0) {
+			c->fault.status = -ENOMEM;
+			complete_later(c);
+			return;
+		}
 		break;
 	}
 	disk_submit(disk->inner, &c->op);

@@ -18,24 +18,28 @@ enum disk_fault_kind {
 	DISK_FAULT_DELAY,     /* it begins delay_ns later */
 	DISK_FAULT_DROP,      /* it succeeds, and does nothing: a lost write, a flush that lies */
 	DISK_FAULT_LIE,	      /* a durable write is done, but not durably */
-	DISK_FAULT_FLIP,      /* what a read returns has bit number `bit` of its range inverted */
+	DISK_FAULT_FLIP,      /* what a read returns, or what a write leaves on the disk, has bit
+			       * number `bit` of its range inverted */
 	DISK_FAULT_MISDIRECT, /* it goes to the offset `elsewhere` instead */
+	DISK_FAULT_SHORT, /* the first half of its blocks is done, then it fails with `status` */
 };
 
 #define DISK_FAULT_ON(kind) (1u << (kind))
 #define DISK_FAULT_ON_ALL   UINT32_MAX
 
 /* Strikes operations of the kinds in on_kinds that touch [from, to): not the first `skip` of them,
- * then the next `times`. */
+ * then the next `times`; with `every` only each every-th of those. */
 struct disk_fault {
 	enum disk_fault_kind kind;
 	uint32_t on_kinds; /* DISK_FAULT_ON(DISK_READ) | ... */
 	uint64_t from, to; /* bytes; to == 0: the whole disk, flushes too */
 	uint64_t skip;
 	uint64_t times;
-	int status; /* -EIO, -ENOSPC, ... */
+	uint64_t every, passed; /* 0: each; passed is the layer's */
+	int status;		/* -EIO, -ENOSPC, ... */
 	uint64_t delay_ns;
-	uint64_t bit;	    /* modulo the bits of the read */
+	uint64_t bit;	    /* modulo the bits of the range */
+	bool roams;	    /* another bit each time */
 	uint64_t elsewhere; /* bytes; multiple of BLOCK_SIZE; the operation must fit there */
 	uint64_t hits;	    /* counted by the layer: how often it struck */
 };

@@ -296,10 +296,12 @@ static void end_pass(struct store *store)
 	s->done_bytes = s->total_bytes;
 	s->dirty = true;
 	save(store, true);
-	log_info("store",
-		 "%s: the scrub has read %" PRIu64 " MiB; since the device was formatted it found "
-		 "%" PRIu64 " damaged blocks, of which %" PRIu64 " were repaired",
-		 store->disk->name, s->total_bytes >> 20, s->kept.found, s->kept.repaired);
+	if (s->total_bytes > 0)
+		log_info("store",
+			 "%s: the scrub has read %" PRIu64
+			 " MiB; since the device was formatted it found "
+			 "%" PRIu64 " damaged blocks, of which %" PRIu64 " were repaired",
+			 store->disk->name, s->total_bytes >> 20, s->kept.found, s->kept.repaired);
 	tick(store);
 }
 

@@ -710,6 +710,51 @@ START_TEST(a_read_has_one_bit_flipped)
 }
 END_TEST
 
+START_TEST(a_write_leaves_one_bit_flipped)
+{
+	char *before = malloc(12 * KIB);
+
+	memcpy(before, data, 12 * KIB);
+	plan_one((struct disk_fault){.kind = DISK_FAULT_FLIP,
+				     .on_kinds = DISK_FAULT_ON(DISK_WRITE),
+				     .times = 2,
+				     .every = 2,
+				     .bit = 8 * 5000 + 3});
+	for (uint32_t i = 0; i < 5; i++) {
+		ck_assert_int_eq(run(DISK_WRITE, 7, data, 3, true), 0);
+		ck_assert_mem_eq(before, data, 12 * KIB); /* the caller's is as it was */
+		ck_assert_int_eq(run(DISK_READ, 7, back, 3, false), 0);
+		if (i == 1 || i == 3) {
+			ck_assert_uint_eq((uint8_t)back[5000] ^ (uint8_t)data[5000], 8);
+			back[5000] = data[5000];
+		}
+		ck_assert_mem_eq(data, back, 12 * KIB);
+	}
+	ck_assert_uint_eq(plan.faults[0].hits, 2);
+	free(before);
+}
+END_TEST
+
+START_TEST(a_short_operation_does_half_and_fails)
+{
+	struct iovec in[2] = {{data, 4 * KIB}, {data + 8 * KIB, 8 * KIB}};
+	struct call c;
+
+	plan_one((struct disk_fault){
+	    .kind = DISK_FAULT_SHORT, .on_kinds = DISK_FAULT_ON_ALL, .times = 3, .status = -EIO});
+	ck_assert_int_eq(run(DISK_READ, 0, back, 4, false), -EIO);
+	ck_assert_int_eq(run(DISK_WRITE, 0, data, 1, false), -EIO); /* half of one is none */
+	c = (struct call){0};
+	start_vectored(&c, DISK_WRITE, in, 2); /* three blocks at 7 */
+	ck_assert_int_eq(finish(&c), -EIO);
+	ck_assert_int_eq(run(DISK_READ, 0, back, 1, false), 0);
+	ck_assert_mem_ne(back, data, BLOCK_SIZE);
+	ck_assert_int_eq(run(DISK_READ, 7, back, 3, false), 0);
+	ck_assert_mem_eq(back, data, BLOCK_SIZE);
+	ck_assert_mem_ne(back + BLOCK_SIZE, data + 2 * BLOCK_SIZE, BLOCK_SIZE);
+}
+END_TEST
+
 START_TEST(flushes_lie)
 {
 	plan.faults[0] = (struct disk_fault){.kind = DISK_FAULT_LIE,
@@ -756,6 +801,8 @@ static void add_all(TCase *bare, TCase *tc, TCase *fault)
 	tcase_add_test(fault, a_fault_strikes_where_it_says);
 	tcase_add_test(fault, dropped_and_misdirected_writes_succeed);
 	tcase_add_test(fault, a_read_has_one_bit_flipped);
+	tcase_add_test(fault, a_write_leaves_one_bit_flipped);
+	tcase_add_test(fault, a_short_operation_does_half_and_fails);
 	tcase_add_test(fault, flushes_lie);
 	tcase_add_test(fault, a_delayed_operation_is_late_and_others_are_not);
 	tcase_add_test(bare, creating_allocates_all_of_it);

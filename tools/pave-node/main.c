@@ -22,6 +22,7 @@
 #include "tools/common/duration.h"
 #include "tools/pave-node/device.h"
 #include "tools/pave-node/erase.h"
+#include "tools/pave-node/faults.h"
 
 /* What the store's groups and buffers take of the reactor's memory, beside the node's. */
 #define STORE_MEMORY_MAX (256u << 20)
@@ -286,6 +287,8 @@ static int open_files(struct node *n, struct error *err)
 	rc = device_create_missing(n->device, n->device_size, err);
 	if (rc == 0)
 		rc = disk_file_open(n->reactor, n->device, &n->disk, err);
+	if (rc == 0)
+		rc = faults_from_environment(n->name, &n->disk, err);
 	if (rc != 0)
 		return rc;
 	if (n->disk->size_bytes < DEVICE_PROBE_SIZE)
