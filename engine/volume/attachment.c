@@ -202,6 +202,7 @@ static void attach_done(struct rpc_call *call, int status, const Pave__V1__Contr
 	a->state = VATTACH_ATTACHED;
 	arm(a, a->renew_ms);
 	volume_permit_changed(v);
+	vmove_take_list(v, r->moves, r->n_moves);
 	volume_event(v);
 }
 
@@ -254,11 +255,13 @@ static void renew_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	}
 	volume_take_addresses(a->volume, reply->renew_reply->nodes, reply->renew_reply->n_nodes);
 	take_news(a, reply->renew_reply->permit, -E_NO_PERMIT, "the driver gave no permit");
+	vmove_take_list(a->volume, reply->renew_reply->moves, reply->renew_reply->n_moves);
 }
 
 static void renew(struct vattach *a)
 {
 	struct volume *v = a->volume;
+	uint32_t moving[VMOVES_MAX];
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Renew renew_message = PAVE__V1__RENEW__INIT;
 	Pave__V1__ReplicaState *items = calloc(v->node_count + 1, sizeof(*items));
@@ -273,6 +276,8 @@ static void renew(struct vattach *a)
 		renew_message.n_replicas = v->node_count;
 		renew_message.replicas = list;
 	}
+	renew_message.n_moving = vmove_chunks(v, moving);
+	renew_message.moving = moving;
 	message.body_case = PAVE__V1__CONTROL__BODY_RENEW;
 	message.renew = &renew_message;
 	a->call.done = renew_done;
@@ -397,9 +402,12 @@ static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg
 		const Pave__V1__PermitNotice *n = m->permit_notice;
 		const uint32_t status = MIN(n->status, (uint32_t)FRAME_STATUS_MAX);
 
-		if (n->volume == a->volume->id)
-			take_news(a, n->permit, status != 0 ? -(int)status : -E_NO_PERMIT,
-				  n->status_text);
+		if (n->volume != a->volume->id)
+			return;
+		volume_take_addresses(a->volume, n->nodes, n->n_nodes);
+		take_news(a, n->permit, status != 0 ? -(int)status : -E_NO_PERMIT, n->status_text);
+		if (n->permit != NULL)
+			vmove_take_list(a->volume, n->moves, n->n_moves);
 	} else if (m->body_case == PAVE__V1__CONTROL__BODY_DETACH_NOTICE) {
 		if (m->detach_notice->volume == a->volume->id)
 			volume_detach_asked(a->volume);

@@ -26,8 +26,8 @@ vmask_t vchunk_ready_slots(const struct vchunk *c)
 {
 	vmask_t m = 0;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++)
-		if (vreplica_ready(c->slots[i].replica))
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		if ((c->members & vmask_bit(i)) != 0 && vreplica_ready(c->slots[i].replica))
 			m |= vmask_bit(i);
 	return m;
 }
@@ -36,16 +36,16 @@ vmask_t vchunk_permitted_slots(const struct vchunk *c)
 {
 	vmask_t m = 0;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++)
-		if (c->slots[i].replica->permitted)
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		if ((vchunk_used(c) & vmask_bit(i)) != 0 && c->slots[i].replica->permitted)
 			m |= vmask_bit(i);
 	return m;
 }
 
 uint32_t vchunk_slot_of(const struct vchunk *c, const struct vreplica *r)
 {
-	for (uint32_t i = 0; i < c->volume->replicas; i++)
-		if (c->slots[i].replica == r)
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		if (c->slots[i].replica == r && (vchunk_used(c) & vmask_bit(i)) != 0)
 			return i;
 	return UINT32_MAX;
 }
@@ -54,8 +54,8 @@ static uint32_t current_count(const struct vchunk *c)
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++)
-		n += c->slots[i].current;
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		n += (c->members & vmask_bit(i)) != 0 && c->slots[i].current;
 	return n;
 }
 
@@ -64,10 +64,11 @@ static vmask_t reachable_targets(const struct vchunk *c)
 {
 	vmask_t m = 0;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vslot *s = &c->slots[i];
 
-		if (vreplica_ready(s->replica) && (s->current || vslot_joined(s)))
+		if ((vchunk_used(c) & vmask_bit(i)) != 0 && vreplica_ready(s->replica) &&
+		    (s->current || vslot_joined(s)))
 			m |= vmask_bit(i);
 	}
 	return m;
@@ -77,10 +78,10 @@ vmask_t vchunk_targets(struct vchunk *c)
 {
 	vmask_t m = reachable_targets(c);
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		struct vslot *s = &c->slots[i];
 
-		if (!s->current || (m & vmask_bit(i)) != 0)
+		if ((vchunk_used(c) & vmask_bit(i)) == 0 || !s->current || (m & vmask_bit(i)) != 0)
 			continue;
 		/* Away: it goes on being current as long as what it misses is kept for it. */
 		if (s->replica->permitted && !s->replica->overflowed)
@@ -89,6 +90,12 @@ vmask_t vchunk_targets(struct vchunk *c)
 			vchunk_slot_behind(c, i);
 	}
 	return m;
+}
+
+bool vchunk_enough(const struct vchunk *c, vmask_t slots, uint32_t need)
+{
+	return vmask_count(slots & c->members) >= need &&
+	       (!c->joint || vmask_count(slots & vmove_next_members(c)) >= need);
 }
 
 version_t vchunk_watermark(const struct vchunk *c, uint32_t slot)
@@ -110,13 +117,16 @@ void vchunk_slot_behind(struct vchunk *c, uint32_t slot)
 {
 	struct vslot *s = &c->slots[slot];
 
+	if ((vchunk_used(c) & vmask_bit(slot)) == 0)
+		return;
 	s->current = false;
 	vresync_disturbed(c, slot);
 	switch (c->state) {
 	case VCHUNK_UNOPENED:
 		break;
 	case VCHUNK_RECONCILING:
-		vreconcile_slot_failed(c, slot);
+		if (slot != c->learner)
+			vreconcile_slot_failed(c, slot);
 		break;
 	case VCHUNK_SERVING:
 		join(c, slot);
@@ -136,12 +146,14 @@ void vchunk_slot_current(struct vchunk *c, uint32_t slot)
 	s->resync_tries = 0;
 	vchunk_mark_dirty(c);
 	vchunk_kick(c);
+	if (slot == c->learner)
+		vmove_kick(c->volume);
 }
 
 void vchunk_write_failed(struct vchunk *c, vmask_t holders)
 {
 	c->epoch++;
-	for (uint32_t i = 0; i < c->volume->replicas; i++)
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
 		if ((holders & vmask_bit(i)) != 0)
 			vchunk_slot_behind(c, i);
 	vchunk_kick(c);
@@ -179,17 +191,70 @@ void vchunk_serve(struct vchunk *c, vmask_t members)
 {
 	c->state = VCHUNK_SERVING;
 	c->epoch++;
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		struct vslot *s = &c->slots[i];
 
+		if ((vchunk_used(c) & vmask_bit(i)) == 0)
+			continue;
 		s->current = (members & vmask_bit(i)) != 0;
 		s->told = MAX(s->told, s->fresh ? s->reported_watermark : 0);
 		if (!s->current)
 			join(c, i);
 	}
 	vchunk_kick(c);
+	if (c->move != NULL)
+		vmove_kick(c->volume);
 	if (c->volume->extents != NULL)
 		vextents_run(c->volume);
+}
+
+/* -- moves ------------------------------------------------------------------------------------- */
+
+void vchunk_slot_learns(struct vchunk *c, uint32_t slot, uint32_t node)
+{
+	struct vslot *s = &c->slots[slot];
+
+	PRE(c->learner == VSLOT_NONE && (c->members & vmask_bit(slot)) == 0);
+	PRE(s->outstanding == 0 && s->reading == 0 && s->marking == 0 && s->resync == NULL);
+	*s = (struct vslot){.chunk = c,
+			    .node = (uint8_t)node,
+			    .replica = volume_replica_of(c->volume, node, c->no)};
+	c->learner = (uint8_t)slot;
+	if (c->state == VCHUNK_SERVING)
+		join(c, slot);
+}
+
+void vchunk_slot_leaves(struct vchunk *c, uint32_t slot)
+{
+	struct vslot *s = &c->slots[slot];
+	struct vwindow_entry *e = c->window.head;
+
+	PRE((vchunk_used(c) & vmask_bit(slot)) == 0);
+	s->current = false;
+	s->joined_epoch = 0;
+	vresync_forget(c, slot);
+	while (e != NULL) {
+		struct vwindow_entry *next = e->next;
+
+		vwrite_forget(vwrite_of_entry(e), slot); /* which takes out no other write */
+		e = next;
+	}
+}
+
+void vchunk_members_changed(struct vchunk *c)
+{
+	struct vwindow_entry *e = c->window.undecided;
+
+	if (c->state == VCHUNK_SERVING && current_count(c) == 0)
+		c->reset_wanted = true;
+	while (e != NULL) {
+		struct vwindow_entry *next = e->next;
+
+		vwrite_judge(vwrite_of_entry(e));
+		e = next;
+	}
+	vchunk_kick(c);
+	vreconcile_kick(c->volume);
 }
 
 /* -- a new start ------------------------------------------------------------------------------- */
@@ -201,8 +266,10 @@ void vchunk_reset(struct vchunk *c)
 	c->state = VCHUNK_UNOPENED;
 	c->reset_wanted = false;
 	c->no_source_ns = 0;
+	if (!vmove_in_doubt(c))
+		c->joint = false; /* the learner begins again, too */
 	c->epoch++;
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		c->slots[i].current = false;
 		vresync_disturbed(c, i);
 	}
@@ -219,7 +286,7 @@ static void watch_source(struct vchunk *c)
 	const struct volume *v = c->volume;
 	const vmask_t ready = vchunk_ready_slots(c);
 
-	for (uint32_t i = 0; i < v->replicas; i++) {
+	for (uint32_t i = 0; i < v->slot_count; i++) {
 		if (c->slots[i].current && (ready & vmask_bit(i)) != 0) {
 			c->no_source_ns = 0;
 			return;
@@ -282,7 +349,7 @@ static void run_writes(struct vchunk *c)
 
 	if (p == NULL || !volume_gate_open(c->volume))
 		return;
-	if (vmask_count(reachable_targets(c)) < c->volume->need) {
+	if (!vchunk_enough(c, reachable_targets(c), c->volume->need)) {
 		volume_frozen(c->volume);
 		return;
 	}

@@ -3,8 +3,10 @@
  *   UNOPENED --majority present--> RECONCILING --sealed--> SERVING --no current slot left-->
  * UNOPENED
  *
- * Slots: the chunk's replicas. CURRENT: holds everything acknowledged but for what is in flight to
- * it or waits in its backlog. BEHIND: anything else. Only CURRENT slots serve reads and are told
+ * Slots: the chunk's replicas, its members, and one more: while a replica is being replaced, the
+ * learner that will take its place (move.h); else it is unused. A learner has the same states as a
+ * member, and counts for nothing. CURRENT: holds everything acknowledged but for what is in flight
+ * to it or waits in its backlog. BEHIND: anything else. Only CURRENT slots serve reads and are told
  * watermarks; every connected slot that is *joined* gets new writes and counts for them. */
 #ifndef VOLUME_CHUNK_H
 #define VOLUME_CHUNK_H
@@ -15,9 +17,12 @@
 #define VCHUNK_IDLE_MS	    1000u /* then its watermarks are sent by themselves */
 #define VCHUNK_NO_SOURCE_MS 1000u /* no current slot reachable for so long: reconcile */
 
+#define VSLOT_NONE 0xffu
+
 struct vreconcile;
 struct vresync;
 struct vpiece;
+struct vmove;
 
 enum vchunk_state { VCHUNK_UNOPENED, VCHUNK_RECONCILING, VCHUNK_SERVING };
 
@@ -33,6 +38,8 @@ struct vslot {
 	uint64_t resync_after_ns;
 	uint32_t outstanding; /* writes on the wire, abandoned ones too */
 	uint32_t zombies;     /* the abandoned ones: they may still arrive */
+	uint32_t reading;     /* reads that were given to it */
+	uint32_t marking;     /* watermarks likewise */
 	uint16_t resync_tries;
 	uint8_t node;
 	bool current;
@@ -56,7 +63,12 @@ struct vchunk {
 	uint64_t
 	    epoch; /* rises with each failed write and each new start: reads in flight are void */
 	struct vwindow window;
-	struct vslot *slots;
+	struct vslot *slots; /* volume->slot_count */
+	vmask_t members;     /* slots of the configured replicas: they alone count */
+	uint8_t learner;     /* slot; VSLOT_NONE: there is none */
+	bool joint;	     /* writes after joint_seq need the members that are to be as well */
+	uint64_t joint_seq;
+	struct vmove *move;
 	struct vpiece *writes;	 /* waiting (utlist) */
 	struct vread_list reads; /* WAITING or HELD */
 	struct vlock *locks;
@@ -76,18 +88,32 @@ static inline bool vslot_joined(const struct vslot *s)
 	return vreplica_ready(s->replica) && s->joined_epoch == s->replica->epoch;
 }
 
+static inline vmask_t vchunk_used(const struct vchunk *c)
+{
+	return c->members | (c->learner != VSLOT_NONE ? vmask_bit(c->learner) : 0);
+}
+
 uint32_t vchunk_blocks(const struct vchunk *c); /* of this chunk's volume */
 
 /* Its waiting operations are looked at in this turn. */
 void vchunk_kick(struct vchunk *c);
 void vchunk_run(struct vchunk *c);
 
-/* Slots whose node is connected and in the permit. */
+/* Members whose node is connected and in the permit. */
 vmask_t vchunk_ready_slots(const struct vchunk *c);
+/* Members and learner whose node is in the permit. */
 vmask_t vchunk_permitted_slots(const struct vchunk *c);
 
-/* Where a new write goes. */
+/* Where a new write goes: learner included. */
 vmask_t vchunk_targets(struct vchunk *c);
+/* Whether copies in these slots may be enough for a new write that needs so many. */
+bool vchunk_enough(const struct vchunk *c, vmask_t slots, uint32_t need);
+
+/* For move.c: an unused slot becomes the learner; a slot that is neither member nor learner any
+ * more lets go of everything but what is on the wire; the members have changed. */
+void vchunk_slot_learns(struct vchunk *c, uint32_t slot, uint32_t node);
+void vchunk_slot_leaves(struct vchunk *c, uint32_t slot);
+void vchunk_members_changed(struct vchunk *c);
 
 /* The watermark that a current slot may be told now. */
 version_t vchunk_watermark(const struct vchunk *c, uint32_t slot);
@@ -106,7 +132,8 @@ void vchunk_serve(struct vchunk *c, vmask_t members);
 void vchunk_reset(struct vchunk *c);
 
 void vchunk_replica_ready(struct vchunk *c, uint32_t slot);
-uint32_t vchunk_slot_of(const struct vchunk *c, const struct vreplica *r); /* UINT32_MAX: none */
+/* The member or learner there; UINT32_MAX: none. */
+uint32_t vchunk_slot_of(const struct vchunk *c, const struct vreplica *r);
 
 void vchunk_mark_dirty(struct vchunk *c);
 /* Sends watermarks of chunks that are idle (all: now). Returns how many chunks are still dirty. */

@@ -4,6 +4,7 @@
  *   replica      connections to nodes, requests             reconcile, resync, rewrite   copies
  *   chunk        states, slots, waiting operations          buffers   data memory
  *   hedge, pace  reads that are slow
+ *   move         a replica is replaced
  *   write, read  one operation on one chunk                 volume    operations, open, close
  *
  * All on one thread. Callbacks into owners' code (done, ended) are made from deferred tasks only.
@@ -14,12 +15,14 @@
 #include "engine/volume/attachment.h"
 #include "engine/volume/buffers.h"
 #include "engine/volume/chunk.h"
+#include "engine/volume/move.h"
 #include "engine/volume/reconcile.h"
 #include "engine/volume/resync.h"
 #include "engine/volume/rewrite.h"
 
 #define VOLUME_TICK_MS	   100u
 #define VOLUME_CHUNKS_MAX  (1u << 20)
+#define VOLUME_NODES_MAX   256u	  /* of one attachment: those that left are kept too */
 #define VOLUME_GRACE_MS	   200u	  /* for replicas beyond the majority, when opening */
 #define VOLUME_OPEN_MAX_MS 10000u /* for the majority, once older permits have run out */
 
@@ -53,6 +56,7 @@ struct volume {
 	generation_t generation;
 	uint64_t size, chunk_size, freeze_ns;
 	uint32_t chunk_blocks, chunk_count, replicas, majority, need;
+	uint32_t slot_count; /* of a chunk: replicas + 1 */
 	struct vnode *nodes;
 	uint32_t node_count;
 	struct vchunk *chunks;
@@ -80,6 +84,7 @@ struct volume {
 
 	struct vreconcile_engine reconcile;
 	struct vresync_engine resync;
+	struct vmove_engine moves;
 	struct vrewrite *rewrites;   /* VREWRITES_MAX */
 	bool rewrites_begun;	     /* some are to be looked at before the next tick */
 	struct extents_ask *extents; /* questions under way */

@@ -137,9 +137,9 @@ static void fetched(struct vfetch *f, int status)
 /* A replica that has answered everything that was acknowledged. */
 static uint32_t find_slot(const struct vchunk *c)
 {
-	for (uint32_t i = 0; i < c->volume->replicas; i++)
-		if (c->state == VCHUNK_SERVING && c->slots[i].current &&
-		    vreplica_ready(c->slots[i].replica) &&
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		if (c->state == VCHUNK_SERVING && (c->members & vmask_bit(i)) != 0 &&
+		    c->slots[i].current && vreplica_ready(c->slots[i].replica) &&
 		    vwindow_answered_below(&c->window, i, c->window.last_seq + 1))
 			return i;
 	return UINT32_MAX;

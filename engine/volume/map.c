@@ -32,7 +32,8 @@ static int check_geometry(const struct volume *v, const Pave__V1__AttachReply *r
 	if (r->replicas < 1 || r->replicas > REPLICAS_MAX || r->min_acks > r->replicas)
 		return error_set(err, -E_BAD_DOCUMENT, "%u replicas with min_acks %u", r->replicas,
 				 r->min_acks);
-	if (r->n_nodes < r->replicas || r->n_nodes > 256 || r->map.len != chunks * r->replicas)
+	if (r->n_nodes < r->replicas || r->n_nodes > VOLUME_NODES_MAX ||
+	    r->map.len != chunks * r->replicas)
 		return error_set(err, -E_BAD_DOCUMENT,
 				 "the map has %zu nodes and %zu bytes for %llu chunks of %u "
 				 "replicas",
@@ -92,7 +93,7 @@ struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t c
 static int make_chunks(struct volume *v, const uint8_t *map)
 {
 	v->chunks = calloc(v->chunk_count, sizeof(*v->chunks));
-	v->slots = calloc((size_t)v->chunk_count * v->replicas, sizeof(*v->slots));
+	v->slots = calloc((size_t)v->chunk_count * v->slot_count, sizeof(*v->slots));
 	if (v->chunks == NULL || v->slots == NULL)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < v->chunk_count; i++) {
@@ -100,7 +101,9 @@ static int make_chunks(struct volume *v, const uint8_t *map)
 
 		c->volume = v;
 		c->no = i;
-		c->slots = &v->slots[(size_t)i * v->replicas];
+		c->slots = &v->slots[(size_t)i * v->slot_count];
+		c->members = vmask_all(v->replicas);
+		c->learner = VSLOT_NONE;
 		for (uint32_t k = 0; k < v->replicas; k++) {
 			c->slots[k].chunk = c;
 			c->slots[k].node = map[(size_t)i * v->replicas + k];
@@ -126,7 +129,7 @@ static int make_nodes(struct volume *v, Pave__V1__MapNode *const *nodes)
 
 static int make_pools(struct volume *v)
 {
-	int rc = vwrite_pool_init(&v->writes, v->replicas);
+	int rc = vwrite_pool_init(&v->writes, v->slot_count);
 
 	if (rc == 0)
 		rc = vread_pool_init(&v->reads);
@@ -134,6 +137,8 @@ static int make_pools(struct volume *v)
 		rc = vreconcile_init(v);
 	if (rc == 0)
 		rc = vresync_init(v);
+	if (rc == 0)
+		rc = vmove_init(v);
 	if (rc == 0)
 		rc = vrewrite_init(v);
 	v->spans = calloc(VSPAN_BUCKETS, sizeof(struct vspan *));
@@ -163,6 +168,7 @@ int volume_take_map(struct volume *v, const Pave__V1__AttachReply *r, struct err
 	v->chunk_blocks = (uint32_t)(r->chunk_size / BLOCK_SIZE);
 	v->chunk_count = (uint32_t)((r->size + r->chunk_size - 1) / r->chunk_size);
 	v->replicas = r->replicas;
+	v->slot_count = r->replicas + 1;
 	v->majority = vquorum_majority(r->replicas);
 	v->need = vquorum_need(r->replicas, r->min_acks);
 	v->freeze_ns =
@@ -206,8 +212,9 @@ static void take_shards(struct volume *v, uint32_t node, uint32_t count)
 	}
 	n->shard_count = count;
 	for (uint32_t i = 0; i < v->chunk_count; i++)
-		for (uint32_t k = 0; k < v->replicas; k++)
-			if (v->chunks[i].slots[k].node == node)
+		for (uint32_t k = 0; k < v->slot_count; k++)
+			if ((vchunk_used(&v->chunks[i]) & vmask_bit(k)) != 0 &&
+			    v->chunks[i].slots[k].node == node)
 				v->chunks[i].slots[k].replica = volume_replica_of(v, node, i);
 }
 
@@ -228,12 +235,37 @@ static void take_node(struct volume *v, uint32_t node, const Pave__V1__MapNode *
 		vreplica_set_address(n->replicas[i], m->addresses[i]);
 }
 
+/* A node that was not in the map when the volume was attached: something moves to it. */
+static bool add_node(struct volume *v, const Pave__V1__MapNode *m)
+{
+	struct vnode *larger;
+
+	if (v->node_count == VOLUME_NODES_MAX || !text_is_name(m->node) ||
+	    strlen(m->site) >= NAME_SIZE_MAX)
+		return false;
+	larger = realloc(v->nodes, (v->node_count + 1) * sizeof(*v->nodes));
+	if (larger == NULL)
+		return false;
+	v->nodes = larger;
+	v->nodes[v->node_count] = (struct vnode){0};
+	snprintf(larger[v->node_count].name, sizeof(larger->name), "%s", m->node);
+	snprintf(larger[v->node_count].site, sizeof(larger->site), "%s", m->site);
+	if (replica_new(v, v->node_count, 0) == NULL)
+		return false;
+	v->node_count++;
+	return true;
+}
+
 void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count)
 {
-	for (size_t k = 0; k < count; k++)
-		for (uint32_t i = 0; i < v->node_count; i++)
-			if (strcmp(v->nodes[i].name, nodes[k]->node) == 0)
-				take_node(v, i, nodes[k]);
+	for (size_t k = 0; k < count && v->ended == 0; k++) {
+		uint32_t i = 0;
+
+		while (i < v->node_count && strcmp(v->nodes[i].name, nodes[k]->node) != 0)
+			i++;
+		if (i < v->node_count || add_node(v, nodes[k]))
+			take_node(v, i, nodes[k]);
+	}
 }
 
 /* -- permits ----------------------------------------------------------------------------------- */
@@ -287,8 +319,9 @@ void volume_permit_changed(struct volume *v)
 void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *items)
 {
 	static char current[] = "current", behind[] = "behind", catching_up[] = "catching-up",
-		    away[] = "away", refused[] = "refused", tcp[] = "tcp";
-	char *states[256];
+		    away[] = "away", refused[] = "refused", left[] = "left", tcp[] = "tcp";
+	bool used[VOLUME_NODES_MAX] = {false};
+	char *states[VOLUME_NODES_MAX];
 
 	for (uint32_t i = 0; i < v->node_count; i++) {
 		const struct vnode *n = &v->nodes[i];
@@ -305,9 +338,12 @@ void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *it
 		states[i] = !n->permitted ? refused : ready ? current : away;
 	}
 	for (uint32_t c = 0; c < v->chunk_count; c++) {
-		for (uint32_t k = 0; k < v->replicas; k++) {
+		for (uint32_t k = 0; k < v->slot_count; k++) {
 			const struct vslot *s = &v->chunks[c].slots[k];
 
+			if ((vchunk_used(&v->chunks[c]) & vmask_bit(k)) == 0)
+				continue;
+			used[s->node] = true;
 			if (v->chunks[c].state != VCHUNK_SERVING || s->current)
 				continue;
 			items[s->node].chunks_behind++;
@@ -320,7 +356,7 @@ void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *it
 		}
 	}
 	for (uint32_t i = 0; i < v->node_count; i++) {
-		items[i].state = states[i];
+		items[i].state = used[i] ? states[i] : left;
 		if (items[i].chunks_behind == 0)
 			items[i].resync_rate = 0;
 	}

@@ -13,6 +13,7 @@ static void give_back(struct vmark *m)
 {
 	struct volume *v = m->chunk->volume;
 
+	m->chunk->slots[m->slot].marking--;
 	m->next = v->marks_free;
 	v->marks_free = m;
 	v->marks_busy--;
@@ -87,6 +88,7 @@ struct vmark *vmark_send(struct vchunk *c, uint32_t slot, version_t watermark,
 		return NULL;
 	v->marks_free = m->next;
 	v->marks_busy++;
+	c->slots[slot].marking++;
 	*m = (struct vmark){
 	    .request = {.ops = &mark_ops, .owner = m},
 	    .chunk = c,
@@ -132,11 +134,12 @@ static bool settle_chunk(struct vchunk *c)
 	const version_t last = version_make(c->volume->generation, c->window.last_seq);
 	bool settled = true;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		struct vslot *s = &c->slots[i];
 		version_t watermark;
 
-		if (!s->current || !vreplica_ready(s->replica))
+		if ((vchunk_used(c) & vmask_bit(i)) == 0 || !s->current ||
+		    !vreplica_ready(s->replica))
 			continue; /* when it comes back the chunk is dirty again */
 		watermark = vchunk_watermark(c, i);
 		if (watermark < last)

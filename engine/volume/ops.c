@@ -173,7 +173,7 @@ bool volume_piece_start(struct vpiece *p)
 	if (c->locks != NULL && vchunk_locked(c, p->block, p->block_count))
 		return false;
 	what.targets = vchunk_targets(c);
-	if (c->reset_wanted || vmask_count(what.targets) < what.need)
+	if (c->reset_wanted || !vchunk_enough(c, what.targets, what.need))
 		return false;
 	vchunk_unqueue_write(p);
 	p->state = VPIECE_ACTIVE;

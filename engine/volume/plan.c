@@ -61,6 +61,11 @@ static int copies_add(struct vplan_copies *c, block_no_t block, vmask_t holders)
 	return 0;
 }
 
+/* The slots of a mask, in order. */
+#define FOR_EACH_SLOT(i, mask)                                                                     \
+	for (uint32_t i = 0; i < VSLOTS_MAX; i++)                                                  \
+		if (((mask)&vmask_bit(i)) != 0)
+
 static bool near(version_t watermark, version_t best)
 {
 	return version_generation(watermark) == version_generation(best) &&
@@ -68,15 +73,15 @@ static bool near(version_t watermark, version_t best)
 }
 
 /* R': the majority with the highest watermarks, and whoever is as good as they or nearly so. */
-static vmask_t choose_members(const struct vplan_state *states, uint32_t configured, version_t best)
+static vmask_t choose_members(const struct vplan_state *states, vmask_t configured, version_t best)
 {
 	vmask_t members = 0;
 	version_t lowest = 0;
 
-	for (uint32_t n = 0; n < vquorum_majority(configured); n++) {
+	for (uint32_t n = 0; n < vquorum_majority(vmask_count(configured)); n++) {
 		uint32_t pick = UINT32_MAX;
 
-		for (uint32_t i = 0; i < configured; i++) {
+		FOR_EACH_SLOT (i, configured) {
 			if (!states[i].present || (members & vmask_bit(i)) != 0)
 				continue;
 			if (pick == UINT32_MAX || states[i].watermark > states[pick].watermark)
@@ -86,21 +91,21 @@ static vmask_t choose_members(const struct vplan_state *states, uint32_t configu
 		members |= vmask_bit(pick);
 		lowest = states[pick].watermark;
 	}
-	for (uint32_t i = 0; i < configured; i++)
+	FOR_EACH_SLOT (i, configured)
 		if (states[i].present &&
 		    (states[i].watermark >= lowest || near(states[i].watermark, best)))
 			members |= vmask_bit(i);
 	return members;
 }
 
-int vplan_choose(const struct vplan_state *states, uint32_t configured, struct vplan_choice *ret)
+int vplan_choose(const struct vplan_state *states, vmask_t configured, struct vplan_choice *ret)
 {
 	struct vplan_choice c = {.clean = true};
 	uint32_t present = 0;
 	version_t best = 0, lowest;
 
-	PRE(configured >= 1 && configured <= REPLICAS_MAX);
-	for (uint32_t i = 0; i < configured; i++) {
+	PRE(configured != 0 && configured < vmask_bit(VSLOTS_MAX));
+	FOR_EACH_SLOT (i, configured) {
 		if (!states[i].present) {
 			c.clean = false;
 			continue;
@@ -111,11 +116,11 @@ int vplan_choose(const struct vplan_state *states, uint32_t configured, struct v
 		}
 		present++;
 	}
-	if (present < vquorum_majority(configured))
+	if (present < vquorum_majority(vmask_count(configured)))
 		return -E_UNREACHABLE;
 	c.members = choose_members(states, configured, best);
 	lowest = best;
-	for (uint32_t i = 0; i < configured; i++) {
+	FOR_EACH_SLOT (i, configured) {
 		if (!states[i].present)
 			continue;
 		if (states[i].watermark != best || states[i].newest > states[i].watermark)
@@ -125,7 +130,7 @@ int vplan_choose(const struct vplan_state *states, uint32_t configured, struct v
 			lowest = MIN(lowest, states[i].watermark);
 	}
 	c.above[c.best] = lowest; /* what it changed since the last of the members stood still */
-	for (uint32_t i = 0; i < configured; i++)
+	FOR_EACH_SLOT (i, configured)
 		if (states[i].present && states[i].newest > c.above[i])
 			c.ask |= vmask_bit(i);
 	POST((c.members & vmask_bit(c.best)) != 0);
@@ -157,7 +162,7 @@ static int spread(const struct vplan_list *l, uint32_t chunk_blocks, version_t *
 
 /* Decides about one block: which version wins, who holds it. Returns false when the block is in no
  * list, or every member holds the winner. */
-static bool decide(const struct vplan_state *states, uint32_t configured,
+static bool decide(const struct vplan_state *states, vmask_t configured,
 		   const struct vplan_choice *choice, version_t *const *at, block_no_t b,
 		   vmask_t *ret_holders)
 {
@@ -166,7 +171,7 @@ static bool decide(const struct vplan_state *states, uint32_t configured,
 	vmask_t holders = 0;
 	bool listed = false;
 
-	for (uint32_t i = 0; i < configured; i++) {
+	FOR_EACH_SLOT (i, configured) {
 		const version_t v = at[i] != NULL ? at[i][b] : 0;
 
 		listed = listed || v != 0;
@@ -175,7 +180,7 @@ static bool decide(const struct vplan_state *states, uint32_t configured,
 	}
 	if (!listed)
 		return false;
-	for (uint32_t i = 0; i < configured; i++) {
+	FOR_EACH_SLOT (i, configured) {
 		const version_t v = at[i] != NULL ? at[i][b] : 0;
 
 		if (!states[i].present)
@@ -191,16 +196,16 @@ static bool decide(const struct vplan_state *states, uint32_t configured,
 	return (choice->members & ~holders) != 0;
 }
 
-int vplan_make(const struct vplan_state *states, uint32_t configured,
+int vplan_make(const struct vplan_state *states, vmask_t configured,
 	       const struct vplan_choice *choice, const struct vplan_list *lists,
 	       uint32_t chunk_blocks, struct vplan_copies *ret)
 {
-	version_t *at[REPLICAS_MAX] = {0};
+	version_t *at[VSLOTS_MAX] = {0};
 	struct vplan_copies copies = {0};
 	int rc = 0;
 
-	for (uint32_t i = 0; i < configured && rc == 0; i++)
-		if (lists[i].count > 0 || i == choice->best)
+	FOR_EACH_SLOT (i, configured)
+		if (rc == 0 && (lists[i].count > 0 || i == choice->best))
 			rc = spread(&lists[i], chunk_blocks, &at[i]);
 	for (block_no_t b = 0; b < chunk_blocks && rc == 0; b++) {
 		vmask_t holders;
@@ -208,7 +213,7 @@ int vplan_make(const struct vplan_state *states, uint32_t configured,
 		if (decide(states, configured, choice, at, b, &holders))
 			rc = copies_add(&copies, b, holders);
 	}
-	for (uint32_t i = 0; i < configured; i++)
+	FOR_EACH_SLOT (i, configured)
 		free(at[i]);
 	if (rc != 0)
 		vplan_copies_deinit(&copies);

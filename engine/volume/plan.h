@@ -49,11 +49,12 @@ struct vplan_choice {
 	uint32_t best;	 /* m */
 	vmask_t members; /* R', at least a majority of the configured */
 	vmask_t ask;	 /* whose runs are needed, above: */
-	version_t above[REPLICAS_MAX];
+	version_t above[VSLOTS_MAX];
 };
 
-/* -E_UNREACHABLE: fewer than a majority of the configured are present; *ret is untouched. */
-int vplan_choose(const struct vplan_state *states, uint32_t configured, struct vplan_choice *ret);
+/* configured: the slots of the chunk's members; states has a place for each. -E_UNREACHABLE: fewer
+ * than a majority of them are present; *ret is untouched. */
+int vplan_choose(const struct vplan_state *states, vmask_t configured, struct vplan_choice *ret);
 
 /* Blocks to be written again, from one of the holders. */
 struct vplan_copy {
@@ -71,7 +72,7 @@ void vplan_copies_deinit(struct vplan_copies *c);
 /* lists[i]: what slot i holds above choice->above[i]; empty where it wasn't asked. Runs must lie
  * within chunk_blocks (-E_BAD_FRAME). A block that every member holds in the winner's version
  * already is not copied. -ENOMEM. */
-int vplan_make(const struct vplan_state *states, uint32_t configured,
+int vplan_make(const struct vplan_state *states, vmask_t configured,
 	       const struct vplan_choice *choice, const struct vplan_list *lists,
 	       uint32_t chunk_blocks, struct vplan_copies *ret);
 

@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "engine/base/types.h"
+
 typedef uint32_t vmask_t; /* bit i: slot i of a chunk */
 
 static inline vmask_t vmask_bit(uint32_t slot)
@@ -48,18 +50,23 @@ struct vquorum_votes {
 	vmask_t unknown; /* answered with an error that says nothing of what was stored */
 };
 
+/* A chunk has one slot more than replicas: while a replica is being replaced its successor, the
+ * learner, is there too. Members are the slots of the configured replicas; they alone count. */
+#define VSLOTS_MAX (REPLICAS_MAX + 1u)
+
 enum vquorum_verdict { VQUORUM_PENDING, VQUORUM_ACKED, VQUORUM_FAILED };
 
-/* counted: slots whose node is in the permit now; an answer of another is no copy. FAILED only when
- * the answers themselves make the quorum impossible; a slot that is away may still answer. */
-static inline enum vquorum_verdict vquorum_judge(uint32_t configured, uint32_t need,
+/* members: the slots of the configured replicas. counted: slots whose node is in the permit now; an
+ * answer of another is no copy. FAILED only when the answers themselves make the quorum impossible;
+ * a slot that is away may still answer. */
+static inline enum vquorum_verdict vquorum_judge(vmask_t members, uint32_t need,
 						 const struct vquorum_votes *votes, vmask_t counted)
 {
 	const vmask_t lost = votes->refused | votes->unknown;
 
-	if (vmask_count(votes->ok & counted) >= need)
+	if (vmask_count(votes->ok & counted & members) >= need)
 		return VQUORUM_ACKED;
-	if (vmask_count(vmask_all(configured) & ~lost) < need)
+	if (vmask_count(members & ~lost) < need)
 		return VQUORUM_FAILED;
 	return VQUORUM_PENDING;
 }

@@ -150,6 +150,23 @@ static void judge(struct vread *rd, const struct vread_leg *leg)
 	vchunk_kick(c);
 }
 
+/* The leg's request is idle and unanswered, or over. */
+static void leg_ends(struct vread_leg *leg)
+{
+	struct vslot *s = &((struct vread *)leg->request.owner)->chunk->slots[leg->slot];
+
+	INVARIANT(s->reading > 0);
+	s->reading--;
+}
+
+static bool take_back(struct vread_leg *leg)
+{
+	if (!vreplica_cancel(&leg->request))
+		return false;
+	leg_ends(leg);
+	return true;
+}
+
 /* leg has a good answer, where it was told to put it. */
 static void take_answer(struct vread *rd, struct vread_leg *leg)
 {
@@ -162,7 +179,7 @@ static void take_answer(struct vread *rd, struct vread_leg *leg)
 	other->good = false;
 	if (is_under_way(other)) {
 		other->ignored = true;
-		if (!vreplica_cancel(&other->request))
+		if (!take_back(other))
 			other->spare = rd->spare != NULL;
 	}
 	if (leg->spare) {
@@ -229,7 +246,7 @@ static uint32_t choose_slot(const struct vchunk *c, vmask_t candidates)
 	uint64_t best_cost = UINT64_MAX;
 	uint32_t best = UINT32_MAX;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		uint64_t cost;
 
 		if ((candidates & vmask_bit(i)) == 0)
@@ -247,8 +264,8 @@ static vmask_t current_slots(const struct vchunk *c)
 {
 	vmask_t m = 0;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++)
-		if (c->slots[i].current)
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		if ((c->members & vmask_bit(i)) != 0 && c->slots[i].current)
 			m |= vmask_bit(i);
 	return m;
 }
@@ -270,6 +287,7 @@ static void send(struct vread *rd, struct vread_leg *leg, uint32_t slot, bool sp
 	leg->ignored = leg->good = false;
 	leg->spare = spare;
 	rd->state = VREAD_SENT;
+	rd->chunk->slots[slot].reading++;
 	vreplica_submit(rd->chunk->slots[slot].replica, &leg->request);
 }
 
@@ -433,10 +451,9 @@ static void read_answered(struct vrequest *q, int status, const struct frame *f)
 		answer_is_bad(rd, leg, status);
 }
 
-static void read_released(struct vrequest *q)
+/* Nothing of the leg is on the wire. */
+static void went_home(struct vread *rd)
 {
-	struct vread *rd = q->owner;
-
 	if (rd->state == VREAD_ORPHAN) {
 		if (is_idle(rd))
 			give_back(rd);
@@ -447,14 +464,21 @@ static void read_released(struct vrequest *q)
 	}
 }
 
+static void read_released(struct vrequest *q)
+{
+	leg_ends(leg_of(q));
+	went_home(q->owner);
+}
+
 static void read_lost(struct vrequest *q)
 {
 	struct vread *rd = q->owner;
 	struct vread_leg *leg = leg_of(q);
 
 	leg->receiving_ns = 0;
+	leg_ends(leg);
 	if (rd->state == VREAD_ORPHAN || leg->ignored) {
-		read_released(q);
+		went_home(rd);
 		return;
 	}
 	if (rd->fixed) {
@@ -537,7 +561,7 @@ void vread_cancel(struct vread *rd)
 		vread_list_remove(&rd->chunk->reads, rd);
 	rd->state = VREAD_ORPHAN;
 	for (size_t i = 0; i < ARRAY_SIZE(rd->legs); i++)
-		vreplica_cancel(&rd->legs[i].request);
+		take_back(&rd->legs[i]);
 	if (is_idle(rd))
 		give_back(rd);
 }

@@ -45,16 +45,16 @@ struct vreconcile {
 	enum reconcile_step step;
 	int failed;
 	vmask_t present; /* R: in use since the beginning */
-	uint64_t epochs[REPLICAS_MAX];
-	struct vfetch fetches[REPLICAS_MAX];
+	uint64_t epochs[VSLOTS_MAX];
+	struct vfetch fetches[VSLOTS_MAX];
 	uint32_t fetching;
-	struct vplan_state states[REPLICAS_MAX];
+	struct vplan_state states[VSLOTS_MAX];
 	struct vplan_choice choice;
-	struct vplan_list lists[REPLICAS_MAX];
+	struct vplan_list lists[VSLOTS_MAX];
 	struct vplan_copies plan;
 	uint32_t next_copy;
 	struct copying copies[VRECONCILE_COPIES_MAX];
-	struct vmark *marks[REPLICAS_MAX];
+	struct vmark *marks[VSLOTS_MAX];
 	vmask_t sealed, sealing;
 };
 
@@ -101,11 +101,11 @@ static vmask_t known_states(const struct vchunk *c, struct vplan_state *ret_stat
 	vmask_t present = 0;
 	bool fresh = true;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vslot *s = &c->slots[i];
 
 		ret_states[i] = (struct vplan_state){0};
-		if (!vreplica_ready(s->replica))
+		if ((c->members & vmask_bit(i)) == 0 || !vreplica_ready(s->replica))
 			continue;
 		present |= vmask_bit(i);
 		fresh = fresh && s->fresh && s->outstanding == 0;
@@ -120,14 +120,14 @@ static vmask_t known_states(const struct vchunk *c, struct vplan_state *ret_stat
 /* The replicas that could be asked differ, so that reconciling would restore redundancy. */
 static bool known_to_differ(const struct vchunk *c)
 {
-	struct vplan_state states[REPLICAS_MAX];
+	struct vplan_state states[VSLOTS_MAX];
 	const struct vplan_state *first = NULL;
 	bool fresh;
 	const vmask_t present = known_states(c, states, &fresh);
 
 	if (vmask_count(present) < c->volume->majority || !fresh)
 		return false;
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		if (!states[i].present)
 			continue;
 		if (states[i].newest > states[i].watermark)
@@ -175,7 +175,7 @@ void vreconcile_want(struct vchunk *c, bool urgent)
 
 static void release(struct vreconcile *x)
 {
-	for (uint32_t i = 0; i < REPLICAS_MAX; i++)
+	for (uint32_t i = 0; i < VSLOTS_MAX; i++)
 		vplan_list_deinit(&x->lists[i]);
 	vplan_copies_deinit(&x->plan);
 	x->chunk->reconcile = NULL;
@@ -219,7 +219,7 @@ static void abort_reconcile(struct vreconcile *x)
 
 	log_info("volume", "%s: reconciling chunk %u begins again: %s", v->config.name, c->no,
 		 err_text(x->failed));
-	for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
+	for (uint32_t i = 0; i < VSLOTS_MAX; i++) {
 		vfetch_cancel(&x->fetches[i]);
 		if (x->marks[i] != NULL)
 			vmark_cancel(x->marks[i]);
@@ -294,7 +294,7 @@ static bool copy_read_next(struct copying *p)
 {
 	struct vchunk *c = p->reconcile->chunk;
 
-	for (uint32_t i = 0; i < c->volume->replicas && p->read == NULL; i++)
+	for (uint32_t i = 0; i < c->volume->slot_count && p->read == NULL; i++)
 		if ((p->copy.holders & vmask_bit(i)) != 0)
 			p->read = vread_start_fixed(c, i, p->copy.block, p->copy.block_count,
 						    p->buffer, copy_read, p);
@@ -328,7 +328,7 @@ static bool start_copies(struct vreconcile *x)
 /* Every copy is on every member. */
 static bool copies_everywhere(const struct vreconcile *x)
 {
-	for (uint32_t i = 0; i < x->chunk->volume->replicas; i++)
+	for (uint32_t i = 0; i < x->chunk->volume->slot_count; i++)
 		if ((x->choice.members & vmask_bit(i)) != 0 && x->chunk->window.oldest[i] != NULL)
 			return false;
 	return true;
@@ -353,7 +353,7 @@ static void send_seals(struct vreconcile *x)
 	struct vchunk *c = x->chunk;
 	const version_t seal = version_make(c->volume->generation, c->window.last_seq);
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		if ((x->choice.members & ~x->sealing & vmask_bit(i)) == 0)
 			continue;
 		x->marks[i] = vmark_send(c, i, seal, sealed, x);
@@ -376,7 +376,7 @@ static void fetched(struct vfetch *f, int status)
 
 static bool is_quiet(const struct vreconcile *x)
 {
-	for (uint32_t i = 0; i < x->chunk->volume->replicas; i++)
+	for (uint32_t i = 0; i < x->chunk->volume->slot_count; i++)
 		if (x->chunk->slots[i].outstanding != 0 && (x->present & vmask_bit(i)) != 0)
 			return false;
 	return true;
@@ -384,7 +384,7 @@ static bool is_quiet(const struct vreconcile *x)
 
 static void ask_states(struct vreconcile *x)
 {
-	for (uint32_t i = 0; i < x->chunk->volume->replicas; i++) {
+	for (uint32_t i = 0; i < x->chunk->volume->slot_count; i++) {
 		if ((x->present & vmask_bit(i)) == 0 || x->chunk->slots[i].fresh)
 			continue;
 		x->fetching++;
@@ -395,10 +395,10 @@ static void ask_states(struct vreconcile *x)
 
 static void ask_lists(struct vreconcile *x)
 {
-	const uint32_t replicas = x->chunk->volume->replicas;
+	const uint32_t slots = x->chunk->volume->slot_count;
 	int rc;
 
-	for (uint32_t i = 0; i < replicas; i++) {
+	for (uint32_t i = 0; i < slots; i++) {
 		const struct vslot *s = &x->chunk->slots[i];
 
 		x->states[i] = (struct vplan_state){0};
@@ -408,12 +408,12 @@ static void ask_lists(struct vreconcile *x)
 		x->states[i].watermark = s->reported_watermark;
 		x->states[i].newest = s->reported_newest;
 	}
-	rc = vplan_choose(x->states, replicas, &x->choice);
+	rc = vplan_choose(x->states, x->chunk->members, &x->choice);
 	if (rc != 0) {
 		x->failed = rc;
 		return;
 	}
-	for (uint32_t i = 0; i < replicas && !x->choice.clean; i++) {
+	for (uint32_t i = 0; i < slots && !x->choice.clean; i++) {
 		if ((x->choice.ask & vmask_bit(i)) == 0)
 			continue;
 		x->fetching++;
@@ -427,7 +427,7 @@ static void ask_lists(struct vreconcile *x)
 
 static void check_members(struct vreconcile *x)
 {
-	for (uint32_t i = 0; i < x->chunk->volume->replicas; i++) {
+	for (uint32_t i = 0; i < x->chunk->volume->slot_count; i++) {
 		const struct vreplica *r = x->chunk->slots[i].replica;
 
 		if ((x->present & vmask_bit(i)) != 0 &&
@@ -458,7 +458,7 @@ static void step(struct vreconcile *x)
 			serve(x);
 			return;
 		}
-		x->failed = vplan_make(x->states, x->chunk->volume->replicas, &x->choice, x->lists,
+		x->failed = vplan_make(x->states, x->chunk->members, &x->choice, x->lists,
 				       x->chunk->volume->chunk_blocks, &x->plan);
 		x->step = RECONCILE_COPY;
 		break;
@@ -498,8 +498,9 @@ static bool in_grace(const struct vchunk *c)
 
 	if (v->majority_ns != 0 && volume_now(v) >= v->majority_ns + VOLUME_GRACE_MS * NS_PER_MS)
 		return false;
-	for (uint32_t i = 0; i < v->replicas; i++)
-		if (!c->slots[i].replica->tried && c->slots[i].replica->permitted)
+	for (uint32_t i = 0; i < v->slot_count; i++)
+		if ((c->members & vmask_bit(i)) != 0 && !c->slots[i].replica->tried &&
+		    c->slots[i].replica->permitted)
 			return true;
 	return false;
 }
@@ -508,15 +509,15 @@ static bool in_grace(const struct vchunk *c)
 static bool begin(struct vchunk *c, struct vreconcile *free)
 {
 	struct volume *v = c->volume;
-	struct vplan_state states[REPLICAS_MAX];
+	struct vplan_state states[VSLOTS_MAX];
 	struct vplan_choice choice;
 	bool fresh;
 	const vmask_t present = known_states(c, states, &fresh);
 
 	if (vmask_count(present) < v->majority || in_grace(c) ||
-	    volume_now(v) < c->reconcile_after_ns || !volume_gate_open(v))
+	    volume_now(v) < c->reconcile_after_ns || !volume_gate_open(v) || vmove_in_doubt(c))
 		return false;
-	if (fresh && vplan_choose(states, v->replicas, &choice) == 0 && choice.clean) {
+	if (fresh && vplan_choose(states, c->members, &choice) == 0 && choice.clean) {
 		unqueue(c);
 		vchunk_serve(c, choice.members);
 		return true;
@@ -525,8 +526,9 @@ static bool begin(struct vchunk *c, struct vreconcile *free)
 		return false;
 	unqueue(c);
 	*free = (struct vreconcile){.chunk = c, .step = RECONCILE_QUIET, .present = present};
-	for (uint32_t i = 0; i < v->replicas; i++)
-		free->epochs[i] = c->slots[i].replica->epoch;
+	for (uint32_t i = 0; i < v->slot_count; i++)
+		if ((c->members & vmask_bit(i)) != 0)
+			free->epochs[i] = c->slots[i].replica->epoch;
 	c->reconcile = free;
 	c->state = VCHUNK_RECONCILING;
 	tick(free);

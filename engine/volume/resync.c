@@ -92,6 +92,16 @@ void vresync_disturbed(struct vchunk *c, uint32_t slot)
 	vresync_kick(c->volume);
 }
 
+void vresync_forget(struct vchunk *c, uint32_t slot)
+{
+	struct vslot *s = &c->slots[slot];
+
+	if (s->resync_queued)
+		DL_DELETE2(c->volume->resync.queue, s, resync_prev, resync_next);
+	s->resync_queued = false;
+	vresync_disturbed(c, slot);
+}
+
 /* -- ends -------------------------------------------------------------------------------------- */
 
 static void release(struct vresync *x)
@@ -100,6 +110,8 @@ static void release(struct vresync *x)
 	vplan_list_deinit(&x->ours_list);
 	vplan_copies_deinit(&x->phantoms);
 	x->chunk->slots[x->slot].resync = NULL;
+	if (x->chunk->move != NULL)
+		vmove_kick(x->chunk->volume);
 	*x = (struct vresync){0};
 }
 
@@ -392,10 +404,11 @@ static uint32_t find_source(const struct vchunk *c, uint32_t slot)
 {
 	uint32_t best = UINT32_MAX;
 
-	for (uint32_t i = 0; i < c->volume->replicas; i++) {
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vreplica *r = c->slots[i].replica;
 
-		if (i == slot || !c->slots[i].current || !vreplica_ready(r))
+		if (i == slot || (c->members & vmask_bit(i)) == 0 || !c->slots[i].current ||
+		    !vreplica_ready(r))
 			continue;
 		if (best == UINT32_MAX || r->inflight < c->slots[best].replica->inflight)
 			best = i;
@@ -415,6 +428,18 @@ static uint32_t at_work_on(const struct volume *v, const struct vreplica *r)
 	return n;
 }
 
+static uint32_t learners_at_work(const struct volume *v)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < VRESYNCS_MAX; i++) {
+		const struct vresync *x = &v->resync.contexts[i];
+
+		n += x->step != RESYNC_FREE && x->slot == x->chunk->learner;
+	}
+	return n;
+}
+
 static void begin(struct vslot *s, struct vresync *free)
 {
 	struct vchunk *c = s->chunk;
@@ -428,6 +453,8 @@ static void begin(struct vslot *s, struct vresync *free)
 		return;
 	}
 	source = find_source(c, slot);
+	if (slot == c->learner && learners_at_work(v) >= VRESYNCS_LEARNERS_MAX)
+		return;
 	if (source == UINT32_MAX || volume_now(v) < s->resync_after_ns || !volume_gate_open(v) ||
 	    at_work_on(v, s->replica) >= VRESYNCS_REPLICA_MAX)
 		return;

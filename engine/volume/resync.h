@@ -14,11 +14,12 @@
 
 #include "engine/volume/chunk.h"
 
-#define VRESYNCS_MAX	     4u
-#define VRESYNCS_REPLICA_MAX 2u	  /* of one connection: a node that hangs holds up no other */
-#define VRESYNC_RETRY_MS     200u /* doubled up to: */
-#define VRESYNC_RETRY_MAX_MS 30000u
-#define VRESYNC_PULL_MS	     600000u
+#define VRESYNCS_MAX	      4u
+#define VRESYNCS_LEARNERS_MAX 2u   /* so that members never wait for them */
+#define VRESYNCS_REPLICA_MAX  2u   /* of one connection: a node that hangs holds up no other */
+#define VRESYNC_RETRY_MS      200u /* doubled up to: */
+#define VRESYNC_RETRY_MAX_MS  30000u
+#define VRESYNC_PULL_MS	      600000u
 
 struct vresync_engine {
 	struct vresync *contexts; /* VRESYNCS_MAX */
@@ -32,6 +33,8 @@ void vresync_stop(struct volume *v);
 void vresync_kick(struct volume *v);
 void vresync_want(struct vchunk *c, uint32_t slot);
 void vresync_disturbed(struct vchunk *c, uint32_t slot);
+/* The slot's replica has left the chunk. */
+void vresync_forget(struct vchunk *c, uint32_t slot);
 
 /* The replica's node has told how much of a pull is done. */
 void vresync_progress(struct vreplica *r, chunk_no_t chunk, uint64_t pulled);

@@ -105,7 +105,7 @@ static void write_back(struct vrewrite *rw)
 	rw->buffer->crcs_known = true;
 	what.zero = what.discard = vrewrite_is_zero(rw->buffer, n);
 	what.targets = vchunk_targets(c);
-	if (c->state != VCHUNK_SERVING || vmask_count(what.targets) < what.need ||
+	if (c->state != VCHUNK_SERVING || !vchunk_enough(c, what.targets, what.need) ||
 	    !vwrite_start(c, &what, true, &rw->write)) {
 		finish(rw, -E_UNREACHABLE);
 		return;

@@ -188,6 +188,7 @@ static void stop(struct volume *v)
 	struct vreplica *r;
 
 	v->state = VOLUME_STOPPING;
+	vmove_stop(v);
 	vresync_stop(v);
 	if (v->rewrites != NULL)
 		vrewrite_stop(v);
@@ -213,7 +214,7 @@ static void check_closing(struct volume *v)
 static bool tasks_queued(const struct volume *v)
 {
 	return v->done_task.queued || v->kick_task.queued || v->reconcile.task.queued ||
-	       v->resync.task.queued;
+	       v->resync.task.queued || v->moves.task.queued;
 }
 
 static void free_all(struct volume *v)
@@ -223,6 +224,7 @@ static void free_all(struct volume *v)
 	reactor_timer_cancel(v->reactor, &v->tick);
 	reactor_timer_cancel(v->reactor, &v->attach.timer);
 	vhedge_stop(v);
+	vmove_deinit(v);
 	vresync_deinit(v);
 	vreconcile_deinit(v);
 	vrewrite_deinit(v);
@@ -291,6 +293,7 @@ static void check_ended(struct volume *v)
 	if (v->state >= VOLUME_STOPPING || told)
 		return;
 	v->ended_told = true;
+	vmove_stop(v);
 	vresync_stop(v);
 	vrewrite_stop(v);
 	vreconcile_stop(v);
@@ -348,6 +351,7 @@ static void tick_fire(struct reactor_timer *timer)
 		vrewrite_tick(v);
 		vreconcile_kick(v);
 		vresync_kick(v);
+		vmove_kick(v);
 	}
 	if (v->extents != NULL)
 		vextents_run(v);

@@ -136,7 +136,7 @@ void volume_abandon(struct volume *v);
 struct volume_stats {
 	uint64_t writes, reads, zeroes, blocks_written, blocks_read;
 	uint64_t frames_sent, read_retries, hedges, hedges_won, reconciled_blocks, resyncs,
-	    resync_blocks, repairs, permits, freezes;
+	    resync_blocks, repairs, permits, freezes, moves;
 };
 void volume_get_stats(const struct volume *v, struct volume_stats *ret_stats);
 

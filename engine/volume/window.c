@@ -20,7 +20,7 @@ void vwindow_add(struct vwindow *w, struct vwindow_entry *e, vmask_t pending)
 		w->head = e;
 	w->tail = e;
 	w->count++;
-	for (uint32_t i = 0; i < REPLICAS_MAX; i++)
+	for (uint32_t i = 0; i < VSLOTS_MAX; i++)
 		if ((pending & vmask_bit(i)) != 0 && w->oldest[i] == NULL)
 			w->oldest[i] = e;
 	if (w->undecided == NULL)
@@ -44,7 +44,7 @@ static void advance_undecided(struct vwindow *w)
 
 void vwindow_clear(struct vwindow *w, struct vwindow_entry *e, uint32_t slot)
 {
-	PRE(slot < REPLICAS_MAX);
+	PRE(slot < VSLOTS_MAX);
 	e->pending &= ~vmask_bit(slot);
 	if (e->inside && w->oldest[slot] == e)
 		advance_slot(w, slot);
@@ -63,7 +63,7 @@ void vwindow_remove(struct vwindow *w, struct vwindow_entry *e)
 	e->decided = true;
 	e->pending = 0;
 	advance_undecided(w);
-	for (uint32_t i = 0; i < REPLICAS_MAX; i++)
+	for (uint32_t i = 0; i < VSLOTS_MAX; i++)
 		if (w->oldest[i] == e)
 			advance_slot(w, i);
 	if (e->prev != NULL)

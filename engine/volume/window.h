@@ -27,9 +27,9 @@ struct vwindow_entry {
 
 struct vwindow {
 	struct vwindow_entry *head, *tail;
-	struct vwindow_entry *oldest[REPLICAS_MAX]; /* the first with the slot's bit; NULL: none */
-	struct vwindow_entry *undecided;	    /* the first that is not; NULL: none */
-	uint64_t last_seq;			    /* given to the newest write; 0: none yet */
+	struct vwindow_entry *oldest[VSLOTS_MAX]; /* the first with the slot's bit; NULL: none */
+	struct vwindow_entry *undecided;	  /* the first that is not; NULL: none */
+	uint64_t last_seq;			  /* given to the newest write; 0: none yet */
 	uint32_t count;
 };
 

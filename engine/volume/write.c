@@ -18,9 +18,9 @@
 
 /* -- pool -------------------------------------------------------------------------------------- */
 
-int vwrite_pool_init(struct vwrite_pool *p, uint32_t replicas)
+int vwrite_pool_init(struct vwrite_pool *p, uint32_t slots)
 {
-	p->stride = ROUND_UP(sizeof(struct vwrite) + replicas * sizeof(struct vrequest), 64);
+	p->stride = ROUND_UP(sizeof(struct vwrite) + slots * sizeof(struct vrequest), 64);
 	p->memory = calloc(VWRITE_POOL_MAX, p->stride);
 	p->free_count = VWRITE_POOL_MAX;
 	return p->memory != NULL ? 0 : -ENOMEM;
@@ -164,7 +164,7 @@ static void clear_pending(struct vwrite *w, uint32_t slot)
 
 static void count_backlog(struct vwrite *w)
 {
-	for (uint32_t i = 0; i < w->chunk->volume->replicas; i++) {
+	for (uint32_t i = 0; i < w->chunk->volume->slot_count; i++) {
 		struct vreplica *r = w->chunk->slots[i].replica;
 
 		if ((w->entry.pending & vmask_bit(i)) == 0)
@@ -183,7 +183,7 @@ static void count_backlog(struct vwrite *w)
 /* Out of everything; what is on the wire comes home to a zombie. */
 static void take_out(struct vwrite *w)
 {
-	for (uint32_t i = 0; i < w->chunk->volume->replicas; i++) {
+	for (uint32_t i = 0; i < w->chunk->volume->slot_count; i++) {
 		clear_pending(w, i);
 		if (w->requests[i].state == VREQUEST_QUEUED && vreplica_cancel(&w->requests[i]))
 			w->busy--;
@@ -208,7 +208,7 @@ static void decide_acked(struct vwrite *w)
 	w->decided = w->acked = true;
 	vwindow_decide(&c->window, &w->entry);
 	count_backlog(w);
-	for (uint32_t i = 0; i < c->volume->replicas; i++)
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
 		if ((lacking & vmask_bit(i)) != 0)
 			vchunk_slot_behind(c, i);
 	if (c->reads.head != NULL)
@@ -236,6 +236,31 @@ void vwrite_fail(struct vwrite *w)
 		settle_failed(w, 0, false);
 }
 
+/* Of a chunk that moves, the members that are to be must agree to what began after they were asked
+ * for. */
+static enum vquorum_verdict judge(const struct vwrite *w, vmask_t permitted)
+{
+	const struct vchunk *c = w->chunk;
+	const enum vquorum_verdict v =
+	    vquorum_judge(c->members, w->what.need, &w->votes, permitted);
+	enum vquorum_verdict next;
+
+	if (!c->joint || w->entry.seq <= c->joint_seq || v == VQUORUM_FAILED)
+		return v;
+	next = vquorum_judge(vmove_next_members(c), w->what.need, &w->votes, permitted);
+	return next == VQUORUM_ACKED ? v : next;
+}
+
+static bool may_be_enough(const struct vwrite *w, vmask_t permitted)
+{
+	const struct vchunk *c = w->chunk;
+	const vmask_t copies = (w->votes.ok & permitted) | w->entry.pending;
+
+	return vmask_count(copies & c->members) >= w->what.need &&
+	       (!c->joint || w->entry.seq <= c->joint_seq ||
+		vmask_count(copies & vmove_next_members(c)) >= w->what.need);
+}
+
 void vwrite_judge(struct vwrite *w)
 {
 	struct vchunk *c = w->chunk;
@@ -244,7 +269,7 @@ void vwrite_judge(struct vwrite *w)
 
 	if (w->decided)
 		return;
-	switch (vquorum_judge(v->replicas, w->what.need, &w->votes, permitted)) {
+	switch (judge(w, permitted)) {
 	case VQUORUM_ACKED:
 		/* The pause: the clock is read again, for this may run long after the turn began.
 		 */
@@ -257,10 +282,18 @@ void vwrite_judge(struct vwrite *w)
 		return;
 	case VQUORUM_PENDING:
 		/* Its copies were given up with their nodes: it must begin again where it can. */
-		if (vmask_count((w->votes.ok & permitted) | w->entry.pending) < w->what.need)
+		if (!may_be_enough(w, permitted))
 			settle_failed(w, -E_STALE_REPLICA, true);
 		return;
 	}
+}
+
+void vwrite_forget(struct vwrite *w, uint32_t slot)
+{
+	if (w->requests[slot].state == VREQUEST_QUEUED && vreplica_cancel(&w->requests[slot]))
+		w->busy--;
+	clear_pending(w, slot);
+	retire(w);
 }
 
 void vwrite_abandon(struct vwrite *w)
@@ -357,6 +390,8 @@ static void home(struct vwrite *w, uint32_t slot)
 	struct vslot *s = &w->chunk->slots[slot];
 
 	s->outstanding--;
+	if (w->chunk->move != NULL)
+		vmove_kick(w->chunk->volume);
 	if (!w->abandoned)
 		return;
 	s->zombies--;
@@ -475,10 +510,10 @@ bool vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool own,
 	vwindow_add(&c->window, &w->entry, what->targets);
 	spans_add(w);
 	vchunk_mark_dirty(c);
-	for (uint32_t i = 0; i < v->replicas; i++)
+	for (uint32_t i = 0; i < v->slot_count; i++)
 		w->requests[i] = (struct vrequest){.ops = &write_ops, .owner = w, .bulk = true};
 	*ret_write = w;
-	for (uint32_t i = 0; i < v->replicas; i++) {
+	for (uint32_t i = 0; i < v->slot_count; i++) {
 		if ((what->targets & vmask_bit(i)) == 0)
 			continue;
 		w->busy++;

@@ -64,7 +64,7 @@ struct vwrite_pool {
 	uint32_t free_count; /* untouched ones too */
 };
 
-int vwrite_pool_init(struct vwrite_pool *p, uint32_t replicas);
+int vwrite_pool_init(struct vwrite_pool *p, uint32_t slots);
 void vwrite_pool_deinit(struct vwrite_pool *p);
 
 /* False: the pool is used up (own: the reserve too). decided follows, never from inside. */
@@ -76,6 +76,9 @@ void vwrite_fail(struct vwrite *w);
 
 /* For an owner that has gone. */
 void vwrite_ignore(struct vwrite *w, int status);
+
+/* The slot is awaited no more: its replica has left the chunk. */
+void vwrite_forget(struct vwrite *w, uint32_t slot);
 
 /* Counts again: the gate or the permit changed. */
 void vwrite_judge(struct vwrite *w);

@@ -25,8 +25,8 @@ START_TEST(majority_is_of_the_configured)
 	ck_assert_uint_eq(vquorum_majority(3), 2);
 	ck_assert_uint_eq(vquorum_majority(5), 3);
 	/* Only two are permitted, and both have it: still no majority of five. */
-	ck_assert_int_eq(vquorum_judge(5, 3, &two_of_five, 3), VQUORUM_PENDING);
-	ck_assert_int_eq(vquorum_judge(5, 3, &three_of_five, 7), VQUORUM_ACKED);
+	ck_assert_int_eq(vquorum_judge(vmask_all(5), 3, &two_of_five, 3), VQUORUM_PENDING);
+	ck_assert_int_eq(vquorum_judge(vmask_all(5), 3, &three_of_five, 7), VQUORUM_ACKED);
 }
 END_TEST
 
@@ -34,8 +34,8 @@ START_TEST(copies_outside_of_the_permit_do_not_count)
 {
 	const struct vquorum_votes votes = {.sent = 7, .ok = 3};
 
-	ck_assert_int_eq(vquorum_judge(3, 2, &votes, 7), VQUORUM_ACKED);
-	ck_assert_int_eq(vquorum_judge(3, 2, &votes, 5), VQUORUM_PENDING);
+	ck_assert_int_eq(vquorum_judge(vmask_all(3), 2, &votes, 7), VQUORUM_ACKED);
+	ck_assert_int_eq(vquorum_judge(vmask_all(3), 2, &votes, 5), VQUORUM_PENDING);
 }
 END_TEST
 
@@ -55,9 +55,9 @@ START_TEST(refusals_fail_a_write_when_no_majority_is_left)
 	const struct vquorum_votes two = {.sent = 7, .ok = 1, .refused = 6};
 	const struct vquorum_votes mixed = {.sent = 7, .refused = 2, .unknown = 4};
 
-	ck_assert_int_eq(vquorum_judge(3, 2, &one, 7), VQUORUM_PENDING);
-	ck_assert_int_eq(vquorum_judge(3, 2, &two, 7), VQUORUM_FAILED);
-	ck_assert_int_eq(vquorum_judge(3, 2, &mixed, 7), VQUORUM_FAILED);
+	ck_assert_int_eq(vquorum_judge(vmask_all(3), 2, &one, 7), VQUORUM_PENDING);
+	ck_assert_int_eq(vquorum_judge(vmask_all(3), 2, &two, 7), VQUORUM_FAILED);
+	ck_assert_int_eq(vquorum_judge(vmask_all(3), 2, &mixed, 7), VQUORUM_FAILED);
 	/* Who refused surely doesn't have it; who was sent it and didn't refuse may. */
 	ck_assert_uint_eq(vquorum_holders(&two), 1);
 	ck_assert_uint_eq(vquorum_holders(&mixed), 5);
@@ -168,18 +168,18 @@ START_TEST(equal_and_complete_is_clean)
 	    {true, V(2, 5), V(2, 5)}, {true, V(2, 5), V(2, 1)}, {true, V(2, 5), 0}};
 	struct vplan_choice c;
 
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
 	ck_assert(c.clean);
 	ck_assert_uint_eq(c.members, 7);
 	/* With one away nothing is to be copied, but it must be sealed: who is away may hold more.
 	 */
 	s[2].present = false;
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
 	ck_assert(!c.clean);
 	ck_assert_uint_eq(c.members, 3);
 	ck_assert_uint_eq(c.ask, 0);
 	s[1].present = false;
-	ck_assert_int_eq(vplan_choose(s, 3, &c), -E_UNREACHABLE);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), -E_UNREACHABLE);
 }
 END_TEST
 
@@ -189,7 +189,7 @@ START_TEST(members_are_the_best_majority_and_whoever_is_near)
 	    {true, V(1, 9), V(3, 9)}, {true, V(3, 90), V(3, 95)}, {true, V(3, 80), V(3, 99)}};
 	struct vplan_choice c;
 
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
 	ck_assert_uint_eq(c.best, 1);
 	ck_assert_uint_eq(c.members, 6);
 	ck_assert_uint_eq(c.ask, 7);
@@ -197,11 +197,11 @@ START_TEST(members_are_the_best_majority_and_whoever_is_near)
 	ck_assert_uint_eq(c.above[1], V(3, 80)); /* what it changed since slot 2 stood still */
 	ck_assert_uint_eq(c.above[2], V(3, 80));
 	s[0].watermark = V(3, 70);
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
 	ck_assert_uint_eq(c.members, 7);
 	s[1].watermark = V(3, 80 + VPLAN_NEAR_MAX);
 	s[1].newest = V(3, 95 + VPLAN_NEAR_MAX);
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
 	ck_assert_uint_eq(c.members, 6);
 }
 END_TEST
@@ -220,8 +220,8 @@ START_TEST(folded_versions)
 
 	list_of(&lists[0], first, 1);
 	list_of(&lists[2], third, 1);
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
-	ck_assert_int_eq(vplan_make(s, 3, &c, lists, 16, &copies), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
+	ck_assert_int_eq(vplan_make(s, vmask_all(3), &c, lists, 16, &copies), 0);
 	ck_assert_uint_eq(copies.count, 2);
 	ck_assert_uint_eq(copies.copies[0].block, 0);
 	ck_assert_uint_eq(copies.copies[0].holders, 1);
@@ -246,9 +246,9 @@ START_TEST(phantom)
 	bool pull;
 
 	list_of(&lists[0], theirs, 1);
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
 	ck_assert_uint_eq(c.best, 1);
-	ck_assert_int_eq(vplan_make(s, 3, &c, lists, 16, &copies), 0);
+	ck_assert_int_eq(vplan_make(s, vmask_all(3), &c, lists, 16, &copies), 0);
 	/* Written again, with what slot 1 has. */
 	ck_assert_uint_eq(copies.count, 1);
 	ck_assert_uint_eq(copies.copies[0].block, 4);
@@ -278,9 +278,9 @@ START_TEST(what_every_member_has_is_not_copied)
 	list_of(&lists[0], a, 2);
 	list_of(&lists[1], b, 2);
 	list_of(&lists[2], none, 1);
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
 	ck_assert_uint_eq(c.members, 7);
-	ck_assert_int_eq(vplan_make(s, 3, &c, lists, 16, &copies), 0);
+	ck_assert_int_eq(vplan_make(s, vmask_all(3), &c, lists, 16, &copies), 0);
 	/* Blocks 0 to 3 at (1,6): slot 2 has them, for its watermark is 7. 8 and 9 are missing
 	 * there, 12 is only there. */
 	ck_assert_uint_eq(copies.count, 2);
@@ -305,12 +305,12 @@ START_TEST(runs_outside_of_the_chunk_are_refused)
 	struct vplan_choice c;
 	struct vplan_copies copies;
 
-	ck_assert_int_eq(vplan_choose(s, 3, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(3), &c), 0);
 	list_of(&lists[0], bad, 1);
-	ck_assert_int_eq(vplan_make(s, 3, &c, lists, 16, &copies), -E_BAD_FRAME);
+	ck_assert_int_eq(vplan_make(s, vmask_all(3), &c, lists, 16, &copies), -E_BAD_FRAME);
 	vplan_list_deinit(&lists[0]);
 	list_of(&lists[0], worse, 1);
-	ck_assert_int_eq(vplan_make(s, 3, &c, lists, 16, &copies), -E_BAD_FRAME);
+	ck_assert_int_eq(vplan_make(s, vmask_all(3), &c, lists, 16, &copies), -E_BAD_FRAME);
 	vplan_list_deinit(&lists[0]);
 }
 END_TEST
@@ -573,12 +573,12 @@ static bool model_attach(struct model *m)
 	m->generation++;
 	memset(&m->window, 0, sizeof(m->window));
 	m->write_count = 0;
-	ck_assert_int_eq(vplan_choose(s, m->n, &c), 0);
+	ck_assert_int_eq(vplan_choose(s, vmask_all(m->n), &c), 0);
 	for (uint32_t i = 0; i < m->n && !c.clean; i++)
 		if ((c.ask & vmask_bit(i)) != 0)
 			list_above(&m->r[i], c.above[i], m->by_page, &lists[i]);
 	if (!c.clean)
-		ck_assert_int_eq(vplan_make(s, m->n, &c, lists, M_BLOCKS, &copies), 0);
+		ck_assert_int_eq(vplan_make(s, vmask_all(m->n), &c, lists, M_BLOCKS, &copies), 0);
 	for (uint32_t k = 0; k < copies.count; k++) {
 		const struct vplan_copy *p = &copies.copies[k];
 		const uint32_t from = (uint32_t)__builtin_ctz(p->holders);
