@@ -174,6 +174,8 @@ static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_
 	m->ineligible_why = arena_text(a, b->why);
 	m->lag = node_lag(pd, n);
 	m->scrub = scrub_state(a, n);
+	m->drain = n->drain;
+	m->learners = n->learners;
 	return m;
 }
 
@@ -320,8 +322,10 @@ static int planner_view(struct pd *pd, struct arena *a, const char *policy,
 		nodes[in->node_count++] =
 		    (struct planner_node){.name = n->name,
 					  .site = site,
-					  .up = state == NODE_UP,
-					  .why = state == NODE_REFUSED ? n->reason : "down",
+					  .up = state == NODE_UP && !n->drain,
+					  .why = state == NODE_REFUSED ? n->reason
+						 : n->drain	       ? "it is drained"
+								       : "down",
 					  .size_bytes = n->size_bytes,
 					  .free_bytes = n->free_bytes,
 					  .placed_bytes = n->placed_bytes};
@@ -405,6 +409,7 @@ static void send_volume(struct pd_request *q, struct reg_volume *v, bool with_ma
 	if (with_map) {
 		r.map.data = v->map;
 		r.map.len = (size_t)v->chunk_count * v->replicas;
+		r.moves = moves_list(&a, v, &r.n_moves);
 	}
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_GET_REPLY;
 	m.volume_get_reply = &r;

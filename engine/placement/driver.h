@@ -17,6 +17,7 @@
 #include "engine/placement/ledger.h"
 #include "engine/placement/pd.h"
 #include "engine/placement/permits.h"
+#include "engine/placement/rebalance.h"
 #include "engine/placement/register.h"
 #include "engine/placement/verdicts.h"
 #include "net/rpc/rpc.h"
@@ -25,7 +26,15 @@
 #define PD_HELLO_TIMEOUT_MS   5000u /* from connecting to Hello */
 #define PD_ERASE_TIMEOUT_MS   120000u
 #define PD_ERASE_RETRY_MS     5000u
-#define PD_LIST_VOLUMES_MAX   4096u /* in one answer */
+#define PD_ERASE_CHUNKS_MAX   1024u /* in one Erase */
+#define PD_MOVES_TICK_MS      1000u
+#define PD_PLAN_MOVES_MAX     2048u  /* planned ahead */
+#define PD_PLAN_AGAIN_MS      2000u  /* after a plan that is used up */
+#define PD_PLAN_STALE_MS      30000u /* after any plan */
+#define PD_NODE_MOVES_MAX     4u     /* at once to a node, and from one that isn't lost */
+#define PD_TARGET_DOWN_S      30u    /* a target that is away for longer is given up */
+#define PD_REPLACE_AFTER_S    900u   /* default: a node that is away for longer is lost */
+#define PD_LIST_VOLUMES_MAX   4096u  /* in one answer */
 #define PD_STATUS_VOLUMES_MAX 512u
 
 enum pd_role { ROLE_NONE = 0, ROLE_ADMIN = 1, ROLE_HOST = 2, ROLE_NODE = 4 };
@@ -64,7 +73,33 @@ struct pd_erase { /* an Erase on its way to a node */
 	struct pd *pd;
 	struct reg_node *node;
 	volume_id_t volume;
+	chunk_no_t *chunks; /* malloc'd; NULL: the whole volume */
+	size_t chunk_count;
 	struct pd_erase *next, *prev;
+};
+
+struct planned_move {
+	volume_id_t volume;
+	chunk_no_t chunk;
+	struct reg_node *from, *to;
+	enum move_why why;
+	bool done; /* begun */
+};
+
+struct moves_load {
+	struct reg_node *node;
+	uint64_t before, after; /* placed, bytes of whole chunks */
+};
+
+struct moves_plan {
+	struct planned_move *moves; /* malloc'd */
+	size_t count;
+	struct moves_load *loads; /* malloc'd; every node */
+	size_t load_count;
+	uint64_t chunk_bytes, copy_bytes; /* whole chunks; what is written of them, estimated */
+	bool more;			  /* moves_max was reached */
+	uint64_t stuck;			  /* copies that must leave and cannot; of the first: */
+	char stuck_why[400];
 };
 
 struct pd {
@@ -91,6 +126,12 @@ struct pd {
 	struct reactor_timer evidence_timer; /* the next moment at which a verdict may change */
 	struct reactor_timer parked_timer;   /* the next look at the parked */
 	struct reactor_timer erase_timer;
+	struct reactor_timer moves_timer;
+	struct moves_plan plan;	      /* what is to be started */
+	uint64_t planned_fingerprint; /* of the facts that it rests on */
+	uint64_t planned_ns;
+	uint64_t next_move_ns; /* not before, for the rate */
+	uint64_t bytes_under_way;
 	struct reg_commit background; /* changes that nobody waits for */
 	bool background_busy;
 
@@ -135,6 +176,10 @@ void node_session_closed(struct pd *pd, struct pd_session *s);
 void node_send_evidence(struct pd *pd, struct pd_session *s);
 bool node_send_scrub(struct reg_node *n); /* false: it is not connected */
 enum node_state node_state(const struct reg_node *n, int64_t now);
+/* Whether something may lie on it that is to be erased. */
+bool node_has_leftovers(const struct reg *reg, const struct reg_node *n);
+/* The node is gone for ever: nothing waits for it to erase anything. */
+void node_forget_leftovers(struct pd *pd, struct reg_node *n);
 /* Sends what is to be erased to the nodes that are there. */
 void node_erase_all(struct pd *pd);
 void node_erase_timer(struct reactor_timer *t);
@@ -156,6 +201,37 @@ void host_parked_timer(struct reactor_timer *t);
 
 /* Messages of the map, in the arena. */
 Pave__V1__MapNode **host_map_nodes(struct arena *a, const struct reg_volume *v);
+
+/* The learner of a chunk is complete. */
+void host_move_commit(struct pd_request *q, const Pave__V1__Control *m);
+
+/* -- moves.c ---------------------------------------------------------------------------------- */
+
+const char *move_why_name(enum move_why why);
+bool node_is_lost(const struct pd *pd, const struct reg_node *n, int64_t now);
+/* What a copy has to be read and written for a move, estimated. */
+uint64_t move_bytes(const struct reg_volume *v, const struct reg_node *from);
+/* A plan from the facts as they are now. -ENOMEM. */
+int moves_plan(struct pd *pd, bool balance, size_t moves_max, struct moves_plan *ret);
+void moves_plan_deinit(struct moves_plan *p);
+/* What was planned is void: nodes or volumes may be gone. */
+void moves_replan(struct pd *pd);
+void moves_timer(struct reactor_timer *t);
+/* For a host: the moves of the volume, all of them. */
+Pave__V1__Move **moves_list(struct arena *a, struct reg_volume *v, size_t *ret_count);
+/* The volume is v, and its newest attachment asks. */
+void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__MoveCommit *c);
+/* The newest attachment's word: it has no move under way but of these chunks. */
+void moves_host_left(struct reg_volume *v, const uint32_t *moving, size_t count);
+bool moves_may_erase(const struct pd *pd, struct reg_volume *v, const struct reg_drop *d);
+
+/* -- admin_moves.c ---------------------------------------------------------------------------- */
+
+void admin_node_drain(struct pd_request *q, const Pave__V1__Control *m);
+void admin_node_remove(struct pd_request *q, const Pave__V1__Control *m);
+void admin_rebalance_plan(struct pd_request *q, const Pave__V1__Control *m);
+void admin_rebalance_set(struct pd_request *q, const Pave__V1__Control *m);
+void admin_rebalance_status(struct pd_request *q, const Pave__V1__Control *m);
 
 /* -- admin.c, admin_evidence.c ---------------------------------------------------------------- */
 

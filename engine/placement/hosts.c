@@ -145,6 +145,7 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__PermitNotice notice = PAVE__V1__PERMIT_NOTICE__INIT;
+	struct arena arena = {0};
 	struct error err;
 
 	if (v->holder == NULL || v->holder->conn == NULL)
@@ -162,10 +163,16 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 		return;
 	}
 	notice.volume = v->id;
+	notice.nodes = host_map_nodes(&arena, v);
+	notice.n_nodes = notice.nodes != NULL ? v->node_count : 0;
+	notice.moves = moves_list(&arena, v, &notice.n_moves);
 	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
 	m.permit_notice = &notice;
-	rpc_notify(&v->holder->rpc, &m);
+	/* Without memory the next renewal tells. */
+	if (!arena_failed(&arena))
+		rpc_notify(&v->holder->rpc, &m);
 	pave__v1__signed__free_unpacked(notice.permit, NULL);
+	arena_deinit(&arena);
 }
 
 /* -- attach ----------------------------------------------------------------------------------- */
@@ -240,6 +247,7 @@ static void attach_send(struct pd_request *q, struct reg_volume *v, Pave__V1__Si
 	r.nodes = host_map_nodes(&arena, v);
 	r.map.data = v->map;
 	r.map.len = (size_t)v->chunk_count * v->replicas;
+	r.moves = moves_list(&arena, v, &r.n_moves);
 	r.permit = permit;
 	r.wall = reactor_wall_ns(pd->reactor);
 	r.renew_ms = pd->renew_ms;
@@ -400,9 +408,15 @@ static void renew_committed(struct pd_request *q)
 	r.wall = reactor_wall_ns(pd->reactor);
 	r.nodes = host_map_nodes(&arena, v);
 	r.n_nodes = r.nodes != NULL ? v->node_count : 0;
+	r.moves = moves_list(&arena, v, &r.n_moves);
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
 	m.renew_reply = &r;
-	request_reply(q, &m);
+	if (arena_failed(&arena)) { /* half a list of moves would end the others */
+		error_set(&err, -ENOMEM, "no memory for the nodes of %s", v->name);
+		request_fail(q, &err);
+	} else {
+		request_reply(q, &m);
+	}
 	pave__v1__signed__free_unpacked(r.permit, NULL);
 	arena_deinit(&arena);
 	pd_arm_evidence_timer(pd);
@@ -451,9 +465,28 @@ void host_renew(struct pd_request *q, const Pave__V1__Control *m)
 	/* After a reconnection it is another session. */
 	v->holder = q->session;
 	take_reports(v, r);
+	moves_host_left(v, r->moving, r->n_moving);
 	if (v->detach_deadline_ns != 0)
 		notify_detach(v->holder, v);
 	request_commit(q, renew_committed);
+}
+
+void host_move_commit(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__MoveCommit *c = m->move_commit;
+	struct reg_volume *v;
+	struct error err = {0};
+
+	q->volume = c->volume;
+	q->generation = c->generation;
+	v = still_current(q, &err);
+	if (v != NULL && !v->attachment.live)
+		error_set(&err, -E_FENCED, "volume %s: generation %u was released", v->name,
+			  q->generation);
+	if (err.code != 0)
+		request_fail(q, &err);
+	else
+		move_commit(q, v, c);
 }
 
 /* -- the end of an attachment ----------------------------------------------------------------- */

@@ -70,6 +70,7 @@ static void erase_free(struct pd_erase *e)
 {
 	DL_DELETE(e->pd->erases, e);
 	e->node->erasing = false;
+	free(e->chunks);
 	free(e);
 }
 
@@ -100,7 +101,12 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	struct reg_volume *v = reg_volume_by_id(&pd->reg, e->volume);
 
 	(void)reply;
-	if (status == 0 && v != NULL) {
+	if (status == 0 && v != NULL && e->chunks != NULL) {
+		log_info("pd", "node %s has erased %zu chunks of volume %s that it holds no more",
+			 e->node->name, e->chunk_count, v->name);
+		reg_dropped(&pd->reg, v, e->node, e->chunks, e->chunk_count);
+		pd_background_flush(pd);
+	} else if (status == 0 && v != NULL) {
 		log_info("pd", "node %s has erased its copies of volume #%llu (%s)", e->node->name,
 			 (unsigned long long)v->id, v->name);
 		note_erasure(pd, e->node, v->id);
@@ -122,27 +128,56 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		retry_later(pd);
 }
 
-static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n)
+/* Takes chunks over; NULL: the whole volume. */
+static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n, chunk_no_t *chunks,
+			size_t chunk_count)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Erase erase = PAVE__V1__ERASE__INIT;
 	struct pd_erase *e = calloc(1, sizeof *e);
 
 	if (e == NULL) {
+		free(chunks);
 		retry_later(pd);
 		return;
 	}
 	e->pd = pd;
 	e->node = n;
 	e->volume = v->id;
+	e->chunks = chunks;
+	e->chunk_count = chunk_count;
 	e->call.done = erase_done;
 	n->erasing = true;
 	DL_APPEND(pd->erases, e);
 	erase.volume = v->id;
-	erase.whole_volume = true;
+	erase.whole_volume = chunks == NULL;
+	erase.chunks = chunks;
+	erase.n_chunks = chunk_count;
 	m.body_case = PAVE__V1__CONTROL__BODY_ERASE;
 	m.erase = &erase;
 	rpc_call_start(&n->session->rpc, &e->call, &m, PD_ERASE_TIMEOUT_MS);
+}
+
+/* Copies that the map names no more, node by node. */
+static void erase_drops(struct pd *pd, struct reg_volume *v)
+{
+	for (uint32_t i = 0; i < v->drop_count; i++) {
+		struct reg_node *n = v->drops[i].node;
+		chunk_no_t *chunks;
+		size_t count = 0;
+
+		if (n->session == NULL || n->erasing || !moves_may_erase(pd, v, &v->drops[i]))
+			continue;
+		chunks = malloc(PD_ERASE_CHUNKS_MAX * sizeof *chunks);
+		if (chunks == NULL) {
+			retry_later(pd);
+			return;
+		}
+		for (uint32_t k = i; k < v->drop_count && count < PD_ERASE_CHUNKS_MAX; k++)
+			if (v->drops[k].node == n && moves_may_erase(pd, v, &v->drops[k]))
+				chunks[count++] = v->drops[k].chunk;
+		erase_start(pd, v, n, chunks, count);
+	}
 }
 
 void node_erase_all(struct pd *pd)
@@ -151,10 +186,13 @@ void node_erase_all(struct pd *pd)
 
 	if (pd->stopping)
 		return;
-	for (v = pd->reg.volumes; v != NULL; v = v->hh.next)
+	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
+		if (v->drop_count > 0)
+			erase_drops(pd, v);
 		for (uint32_t i = 0; v->deleted && i < v->erase_count; i++)
 			if (v->erase[i]->session != NULL && !v->erase[i]->erasing)
-				erase_start(pd, v, v->erase[i]);
+				erase_start(pd, v, v->erase[i], NULL, 0);
+	}
 }
 
 void node_erase_timer(struct reactor_timer *t)
@@ -197,12 +235,32 @@ static int check_form(const Pave__V1__LeaseRequest *l, struct error *err)
 	return 0;
 }
 
-static bool in_a_tombstone(const struct reg *reg, const struct reg_node *n)
+void node_forget_leftovers(struct pd *pd, struct reg_node *n)
 {
-	for (const struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next)
+	struct reg_volume *v, *next;
+
+	HASH_ITER (hh, pd->reg.volumes, v, next) {
+		reg_dropped(&pd->reg, v, n, NULL, 0);
+		if (!v->deleted)
+			continue;
+		reg_volume_erased(v, n);
+		if (v->erase_count > 0)
+			reg_save_volume(&pd->reg, v);
+		else
+			reg_volume_forget(&pd->reg, v);
+	}
+}
+
+bool node_has_leftovers(const struct reg *reg, const struct reg_node *n)
+{
+	for (const struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next) {
 		for (uint32_t i = 0; i < v->erase_count; i++)
 			if (v->erase[i] == n)
 				return true;
+		for (uint32_t i = 0; i < v->drop_count; i++)
+			if (v->drops[i].node == n)
+				return true;
+	}
 	return false;
 }
 
@@ -214,6 +272,11 @@ static int check_identity(const struct reg *reg, const struct reg_node *n,
 	struct uuid device;
 	char have[40], want[40];
 
+	if (n->removed)
+		return error_set(err, -E_DENIED,
+				 "node %s was removed, and its copies are being replaced: give the "
+				 "new one another name, or wait",
+				 n->name);
 	if (strcmp(n->site, l->site) != 0)
 		return error_set(err, -E_WRONG_NODE,
 				 "node %s is registered in site %s, and now says %s: a node stays "
@@ -221,7 +284,7 @@ static int check_identity(const struct reg *reg, const struct reg_node *n,
 				 n->name, n->site, l->site);
 	memcpy(device.bytes, l->device.data, sizeof device.bytes);
 	if (n->has_device && !uuid_equal(&n->device, &device) &&
-	    (n->placed_chunks > 0 || in_a_tombstone(reg, n)))
+	    (n->placed_chunks > 0 || n->learners > 0 || node_has_leftovers(reg, n)))
 		return error_set(
 		    err, -E_WRONG_NODE,
 		    "node %s is registered with device %s, which %llu chunks are placed "

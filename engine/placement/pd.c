@@ -115,6 +115,7 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_ATTACH, ROLE_HOST, host_attach},
     {PAVE__V1__CONTROL__BODY_RENEW, ROLE_HOST, host_renew},
     {PAVE__V1__CONTROL__BODY_DETACH, ROLE_HOST, host_detach},
+    {PAVE__V1__CONTROL__BODY_MOVE_COMMIT, ROLE_HOST, host_move_commit},
     {PAVE__V1__CONTROL__BODY_VOLUME_CREATE, ROLE_ADMIN, admin_volume_create},
     {PAVE__V1__CONTROL__BODY_VOLUME_LIST, ROLE_ADMIN, admin_volume_list},
     {PAVE__V1__CONTROL__BODY_VOLUME_GET, ROLE_ADMIN | ROLE_HOST, admin_volume_get},
@@ -125,6 +126,11 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_GET, ROLE_ADMIN, admin_revocations_get},
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_PUT, ROLE_ADMIN, admin_revocations_put},
     {PAVE__V1__CONTROL__BODY_POLICY_PUT, ROLE_ADMIN, admin_policy_put},
+    {PAVE__V1__CONTROL__BODY_NODE_DRAIN, ROLE_ADMIN, admin_node_drain},
+    {PAVE__V1__CONTROL__BODY_NODE_REMOVE, ROLE_ADMIN, admin_node_remove},
+    {PAVE__V1__CONTROL__BODY_REBALANCE_PLAN, ROLE_ADMIN, admin_rebalance_plan},
+    {PAVE__V1__CONTROL__BODY_REBALANCE_SET, ROLE_ADMIN, admin_rebalance_set},
+    {PAVE__V1__CONTROL__BODY_REBALANCE_STATUS, ROLE_ADMIN, admin_rebalance_status},
     {PAVE__V1__CONTROL__BODY_NODE_LIST, ROLE_ADMIN, admin_node_list},
     {PAVE__V1__CONTROL__BODY_SCRUB_START, ROLE_ADMIN, admin_scrub_start},
     {PAVE__V1__CONTROL__BODY_STATUS_GET, ROLE_ADMIN, admin_status},
@@ -436,6 +442,7 @@ static void register_broken(struct reg *reg)
 static void pd_free(struct pd *pd)
 {
 	pd_ledger_deinit(&pd->ledger);
+	moves_plan_deinit(&pd->plan);
 	verdicts_deinit(&pd->verdicts);
 	reg_deinit(&pd->reg);
 	free(pd);
@@ -476,6 +483,7 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	pd->evidence_timer.fire = evidence_timer_fired;
 	pd->parked_timer.fire = host_parked_timer;
 	pd->erase_timer.fire = node_erase_timer;
+	pd->moves_timer.fire = moves_timer;
 	if (pd->lifetime_ms > PERMIT_LIFETIME_MAX_MS) {
 		rc =
 		    error_set(err, -EINVAL, "a permit lifetime of %u ms is over the bound of %u ms",
@@ -497,6 +505,9 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 				       .verdicts = &pd->verdicts,
 				       .key = config->placement_key,
 				       .lifetime_ns = (int64_t)(pd->lifetime_ms * NS_PER_MS)};
+	if (pd->reg.planner.replace_after_s == 0)
+		pd->reg.planner.replace_after_s =
+		    config->replace_after_s != 0 ? config->replace_after_s : PD_REPLACE_AFTER_S;
 	pd->reg.on_broken = register_broken;
 	pd->failed = config->failed;
 	pd->failed_arg = config->arg;
@@ -510,6 +521,8 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	pd->permits.lease_serial = (uint64_t)pd->started_at;
 	pd_background_flush(pd);
 	pd_evidence_changed(pd);
+	reactor_timer_arm(pd->reactor, &pd->moves_timer,
+			  reactor_now_ns(pd->reactor) + PD_MOVES_TICK_MS * NS_PER_MS);
 	*ret_pd = pd;
 	return 0;
 fail:
@@ -561,6 +574,7 @@ void pd_stop(struct pd *pd, void (*done)(void *arg), void *arg)
 	reactor_timer_cancel(pd->reactor, &pd->evidence_timer);
 	reactor_timer_cancel(pd->reactor, &pd->parked_timer);
 	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
+	reactor_timer_cancel(pd->reactor, &pd->moves_timer);
 	error_set(&err, -E_UNREACHABLE, "the placement driver is stopping");
 	DL_FOREACH_SAFE (pd->parked, q, next_q) {
 		DL_DELETE(pd->parked, q);
@@ -582,6 +596,7 @@ void pd_abandon(struct pd *pd)
 	reactor_timer_cancel(pd->reactor, &pd->evidence_timer);
 	reactor_timer_cancel(pd->reactor, &pd->parked_timer);
 	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
+	reactor_timer_cancel(pd->reactor, &pd->moves_timer);
 	node_erase_drop(pd);
 	host_push_drop(pd);
 	ledger_read_drop(pd);

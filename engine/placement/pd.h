@@ -45,7 +45,10 @@ struct pd_config {
 	struct signing_key *placement_key; /* lent */
 	const char *listen_address;
 	uint32_t permit_lifetime_ms; /* 0: PERMIT_LIFETIME_MS; renewal at 3/10 of it */
-	const char *default_policy;  /* NULL: secnumcloud-fr */
+	/* A node that is away for so long is replaced; 0: PD_REPLACE_AFTER_S. What an admin sets
+	 * later is kept in the register, and goes before it. */
+	uint32_t replace_after_s;
+	const char *default_policy; /* NULL: secnumcloud-fr */
 	/* The register cannot be written any more: nothing but a new start helps. May be NULL. */
 	void (*failed)(int status, void *arg);
 	void *arg;

@@ -32,14 +32,15 @@ struct search {
 	uint32_t steps;
 };
 
-static bool node_has_room(const struct planner_node *n)
+bool planner_has_room(uint64_t size_bytes, uint64_t free_bytes)
 {
-	return n->size_bytes > 0 && n->free_bytes >= n->size_bytes / PLANNER_FULL_RATIO;
+	return size_bytes > 0 && free_bytes >= size_bytes / PLANNER_FULL_RATIO;
 }
 
 static bool node_is_candidate(const struct planner_input *in, const struct planner_node *n)
 {
-	return in->sites[n->site].eligible && n->up && node_has_room(n);
+	return in->sites[n->site].eligible && n->up &&
+	       planner_has_room(n->size_bytes, n->free_bytes);
 }
 
 /* Whether a has less on it than b, for its size; equal ones in the order of their names. */
@@ -54,24 +55,26 @@ static bool lighter(const struct planner_input *in, const struct candidate *a,
 	return strcmp(in->nodes[a->node].name, in->nodes[b->node].name) < 0;
 }
 
-/* Whether two replicas may lie in these two sites. */
-static bool sites_go_together(const struct planner_input *in, uint32_t a, uint32_t b)
+bool planner_sites_go_together(const char *distinct, double min_distance_km,
+			       const struct planner_site *a, const struct planner_site *b)
 {
-	const struct planner_site *sa = &in->sites[a];
-	const struct planner_site *sb = &in->sites[b];
-
-	if (strcmp(in->distinct, "campus") == 0) {
-		if (sa->campus[0] == '\0' || sb->campus[0] == '\0' ||
-		    strcmp(sa->campus, sb->campus) == 0)
+	if (strcmp(distinct, "campus") == 0) {
+		if (a->campus[0] == '\0' || b->campus[0] == '\0' ||
+		    strcmp(a->campus, b->campus) == 0)
 			return false;
-	} else if (strcmp(in->distinct, "none") != 0 && a == b) {
+	} else if (strcmp(distinct, "none") != 0 && a == b) {
 		return false;
 	}
-	if (in->min_distance_km <= 0)
+	if (min_distance_km <= 0)
 		return true;
-	return sa->has_position && sb->has_position &&
-	       distance_km(sa->latitude, sa->longitude, sb->latitude, sb->longitude) >=
-		   in->min_distance_km;
+	return a->has_position && b->has_position &&
+	       distance_km(a->latitude, a->longitude, b->latitude, b->longitude) >= min_distance_km;
+}
+
+static bool sites_go_together(const struct planner_input *in, uint32_t a, uint32_t b)
+{
+	return planner_sites_go_together(in->distinct, in->min_distance_km, &in->sites[a],
+					 &in->sites[b]);
 }
 
 static bool fits(const struct search *s, uint32_t place, uint32_t depth)

@@ -58,6 +58,11 @@ struct planner_result {
 
 /* 0; -E_DENIED: a rule cannot be met, *err says which; -ENOMEM. */
 int planner_place(const struct planner_input *in, struct planner_result *ret, struct error *err);
+/* Whether two replicas may lie in these two sites (pointers into one array: one site has one). */
+bool planner_sites_go_together(const char *distinct, double min_distance_km,
+			       const struct planner_site *a, const struct planner_site *b);
+/* A node that is full takes no more. */
+bool planner_has_room(uint64_t size_bytes, uint64_t free_bytes);
 void planner_result_deinit(struct planner_result *r);
 
 #endif

@@ -1,8 +1,9 @@
 /* The register: see register.h. Here: the state in memory, and its way to kv. The records are
  * packed and read in register_codec.c.
  *
- * Invariant: while a commit is in flight, what is saved gathers in `open`, and its waiters in
- * open_waiters; so commits are never more than one, and their order is the order of the changes.
+ * The moves of volumes are in register_moves.c. Invariant: while a commit is in flight, what is
+ * saved gathers in `open`, and its waiters in open_waiters; so commits are never more than one, and
+ * their order is the order of the changes.
  *
  * Failure: the first failed commit breaks the register for good. Memory may then be ahead of the
  * disk, and nothing may be answered from it. */
@@ -143,6 +144,15 @@ struct reg_node *reg_node_add(struct reg *reg, const char *name, const char *sit
 	return n;
 }
 
+void reg_node_forget(struct reg *reg, struct reg_node *n)
+{
+	PRE(n->placed_chunks == 0 && n->learners == 0 && n->session == NULL);
+	reg_delete_node(reg, n);
+	HASH_DELETE(hh, reg->nodes, n);
+	free(n->addresses);
+	free(n);
+}
+
 int reg_node_set_addresses(struct reg_node *n, char *const *addresses, size_t count)
 {
 	char(*list)[ADDR_SIZE_MAX] = NULL;
@@ -264,15 +274,25 @@ struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t ch
 
 int reg_volume_bury(struct reg *reg, struct reg_volume *v)
 {
+	int rc = reg_own_dropped(v);
+
 	PRE(!v->deleted);
+	if (rc != 0) {
+		reg->broken = rc;
+		return rc;
+	}
 	reg_count_placed(v, -1);
+	reg_count_moves(v, -1);
+	v->move_count = 0;
 	HASH_DELETE(hh_name, reg->names, v);
 	v->deleted = true;
-	/* A map's nodes are exactly those that may hold something of it. */
 	v->erase = v->nodes;
 	v->erase_count = v->node_count;
 	v->nodes = NULL;
 	v->node_count = 0;
+	free(v->drops);
+	v->drops = NULL;
+	v->drop_count = v->drop_room = 0;
 	free(v->map);
 	v->map = NULL;
 	v->chunk_count = 0;
@@ -294,6 +314,7 @@ void reg_volume_free(struct reg_volume *v)
 	free(v->nodes);
 	free(v->map);
 	free(v->erase);
+	free(v->drops);
 	free(v->reports);
 	free(v);
 }

@@ -34,6 +34,7 @@
 #define REG_CHUNKS_MAX	   (1u << 18)
 #define REG_ENDPOINT_MAX   256u
 #define REG_WALL_COARSE_NS (10 * (int64_t)NS_PER_S)
+#define REG_MOVES_MAX	   16u		/* of one volume at once */
 #define REG_SERIAL_GAP	   (1ull << 20) /* permits that are not noted one by one */
 
 struct pd_session;
@@ -56,7 +57,9 @@ struct reg_node {
 	uint32_t address_count;
 	struct identity_der certificate, ca; /* as it gave them; proved by its site's certificate */
 	uint64_t size_bytes, live_bytes, free_bytes;
-	int64_t last_seen;		      /* wall */
+	int64_t last_seen; /* wall */
+	bool drain;	   /* nothing is placed on it; what is there moves away */
+	bool removed;	   /* counts as lost, and is forgotten when nothing is placed on it */
 	uint64_t placed_chunks, placed_bytes; /* by the maps of all volumes that are not deleted */
 
 	/* Of the running driver, not kept. */
@@ -65,8 +68,11 @@ struct reg_node {
 	char reason[256];
 	int64_t lease_until;
 	int64_t clock_offset_ns;
-	uint32_t clock_late; /* requests in a row that came, or were written, too late */
-	bool erasing;	     /* an Erase is in flight */
+	uint32_t learners, leavers; /* moves to and from it, of all volumes */
+	int64_t last_up;	    /* wall; 0: not seen up by this driver */
+	uint32_t clock_late;	    /* requests in a row that came, or were written, too late */
+	bool erasing;		    /* an Erase is in flight */
+	uint32_t plan_index;	    /* while a plan is made */
 	bool has_scrub;	     /* scrub is what it said last */
 	struct reg_scrub scrub;
 	UT_hash_handle hh;
@@ -99,6 +105,32 @@ struct replica_report { /* what the holder said of a node when it last renewed *
 	uint32_t chunks_behind;
 };
 
+/* Why a copy moves; kept in the register. */
+enum move_why {
+	MOVE_WHY_NONE,
+	MOVE_WHY_BALANCE,
+	MOVE_WHY_DRAIN,
+	MOVE_WHY_INELIGIBLE, /* its site lost its eligibility under the volume's policy */
+	MOVE_WHY_LOST,	     /* the node was away for too long */
+	MOVE_WHY_COUNT
+};
+
+/* A replica that is being replaced: given to the host, not yet in the map. */
+struct reg_move {
+	chunk_no_t chunk;
+	struct reg_node *from, *to; /* both in the volume's nodes */
+	enum move_why why;
+	int64_t since;
+};
+
+/* A copy that no map names any more, and that is to be erased. */
+struct reg_drop {
+	chunk_no_t chunk;
+	struct reg_node *node;
+	generation_t generation; /* of the attachment that may still use it */
+	bool released;		 /* it does so no more; not kept */
+};
+
 struct reg_volume {
 	volume_id_t id;
 	char name[NAME_SIZE_MAX];
@@ -112,6 +144,10 @@ struct reg_volume {
 	uint32_t node_count;
 	uint8_t *map; /* replicas bytes a chunk; malloc'd; NULL in a tombstone */
 	uint32_t chunk_count;
+	struct reg_move moves[REG_MOVES_MAX];
+	uint32_t move_count;
+	struct reg_drop *drops; /* malloc'd */
+	uint32_t drop_count, drop_room;
 	struct reg_attachment attachment;
 	struct reg_older older[REG_OLDER_MAX];
 	uint32_t older_count;
@@ -120,6 +156,7 @@ struct reg_volume {
 	uint32_t erase_count;
 
 	/* Of the running driver, not kept. */
+	bool moves_changed;
 	struct pd_session *holder;
 	struct replica_report *reports; /* malloc'd */
 	uint32_t report_count;
@@ -133,11 +170,23 @@ struct reg_commit {
 	struct reg_commit *next;
 };
 
+/* What was asked of the planner, and how far it is. */
+struct reg_planner {
+	bool paused;
+	bool balancing; /* until no copy needs to move */
+	uint64_t rate;	/* bytes a second; 0: as fast as it goes */
+	uint32_t replace_after_s;
+	int64_t started_at; /* of what is being done; 0: nothing is */
+	uint64_t moves_total, moves_done;
+	uint64_t bytes_total, bytes_done; /* estimated */
+};
+
 struct reg {
 	struct reactor *reactor;
 	struct kv *kv;
 	struct uuid cluster;
 	uint64_t next_volume;
+	struct reg_planner planner;
 	int64_t wall_high;
 	int64_t wall_high_saved;
 	struct reg_node *nodes;
@@ -166,6 +215,8 @@ void reg_deinit(struct reg *reg);
 bool reg_idle(const struct reg *reg);
 
 struct reg_node *reg_node_find(struct reg *reg, const char *name);
+/* PRE: no map, no move, no drop and no tombstone names it, and it has no session. */
+void reg_node_forget(struct reg *reg, struct reg_node *n);
 /* NULL: PD_NODES_MAX, or no memory. */
 struct reg_node *reg_node_add(struct reg *reg, const char *name, const char *site);
 /* -ENOMEM. */
@@ -181,6 +232,28 @@ struct reg_volume *reg_volume_by_id(struct reg *reg, volume_id_t id);
 struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t chunk_count,
 				  uint32_t replicas, uint64_t chunk_size, struct reg_node **nodes,
 				  uint32_t node_count, uint8_t *map);
+/* -- moves: each saves what it changes, in the batch that gathers (reg_save_...) ----------------
+ */
+
+/* The move of the chunk; NULL: none. */
+struct reg_move *reg_move_find(struct reg_volume *v, chunk_no_t chunk);
+/* Whether the map names the node for the chunk. */
+bool reg_holds(const struct reg_volume *v, chunk_no_t chunk, const struct reg_node *n);
+/* Whether a copy of the chunk may still be there that is to be erased. */
+bool reg_drops(const struct reg_volume *v, chunk_no_t chunk, const struct reg_node *n);
+/* to becomes the learner of the chunk. PRE: from holds it, to doesn't, no move of the chunk, no
+ * drop on to. -E_LIMIT: REG_MOVES_MAX, or REG_MAP_NODES_MAX; -ENOMEM. */
+int reg_move_begin(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct reg_node *from,
+		   struct reg_node *to, enum move_why why, int64_t now);
+/* The one place where a map changes: the next version names to in the place of from, whose copy is
+ * to be erased. -ENOMEM: nothing has changed. */
+int reg_move_commit(struct reg *reg, struct reg_volume *v, struct reg_move *m);
+/* The learner's copy is to be erased. -ENOMEM: nothing has changed. */
+int reg_move_cancel(struct reg *reg, struct reg_volume *v, struct reg_move *m);
+/* The node has erased these chunks (sorted or not), or is gone for ever (count 0: all of them). */
+void reg_dropped(struct reg *reg, struct reg_volume *v, const struct reg_node *n,
+		 const chunk_no_t *chunks, size_t count);
+
 /* Turns it into a tombstone: the name is free, its nodes are to be erased. -ENOMEM. */
 int reg_volume_bury(struct reg *reg, struct reg_volume *v);
 /* The node has erased its copies. */
@@ -198,6 +271,7 @@ void reg_volume_drop_older(struct reg_volume *v, generation_t generation);
 int64_t reg_volume_older_end(const struct reg *reg, struct reg_volume *v, int64_t now);
 
 void reg_save_meta(struct reg *reg);
+void reg_save_planner(struct reg *reg);
 void reg_save_node(struct reg *reg, const struct reg_node *n);
 void reg_save_volume(struct reg *reg, const struct reg_volume *v);
 void reg_save_map(struct reg *reg, const struct reg_volume *v);

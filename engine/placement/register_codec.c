@@ -11,7 +11,8 @@
 #include "engine/base/text.h"
 #include "register.pb-c.h"
 
-#define META_KEY "meta"
+#define META_KEY    "meta"
+#define PLANNER_KEY "planner"
 
 static void volume_key(volume_id_t id, uint8_t ret_key[8])
 {
@@ -53,6 +54,24 @@ void reg_save_meta(struct reg *reg)
 	put(reg, PD_KV_META, META_KEY, strlen(META_KEY), &m.base);
 }
 
+void reg_save_planner(struct reg *reg)
+{
+	const struct reg_planner *p = &reg->planner;
+	Pave__Reg__Planner m = PAVE__REG__PLANNER__INIT;
+
+	m.format = REG_FORMAT;
+	m.paused = p->paused;
+	m.balancing = p->balancing;
+	m.rate = p->rate;
+	m.replace_after_s = p->replace_after_s;
+	m.started_at = p->started_at;
+	m.moves_total = p->moves_total;
+	m.moves_done = p->moves_done;
+	m.bytes_total = p->bytes_total;
+	m.bytes_done = p->bytes_done;
+	put(reg, PD_KV_META, PLANNER_KEY, strlen(PLANNER_KEY), &m.base);
+}
+
 void reg_save_node(struct reg *reg, const struct reg_node *n)
 {
 	Pave__Reg__Node m = PAVE__REG__NODE__INIT;
@@ -76,6 +95,8 @@ void reg_save_node(struct reg *reg, const struct reg_node *n)
 	m.last_seen = n->last_seen;
 	m.certificate = (ProtobufCBinaryData){n->certificate.size, n->certificate.data};
 	m.ca = (ProtobufCBinaryData){n->ca.size, n->ca.data};
+	m.drain = n->drain;
+	m.removed = n->removed;
 	put(reg, PD_KV_NODES, n->name, strlen(n->name), &m.base);
 }
 
@@ -128,11 +149,52 @@ void reg_save_volume(struct reg *reg, const struct reg_volume *v)
 	put(reg, PD_KV_VOLUMES, key, sizeof key, &m.base);
 }
 
+static void fill_moves(const struct reg_volume *v, Pave__Reg__Map *m, Pave__Reg__Move *moves,
+		       Pave__Reg__Move **list)
+{
+	for (uint32_t i = 0; i < v->move_count; i++) {
+		pave__reg__move__init(&moves[i]);
+		moves[i].chunk = v->moves[i].chunk;
+		moves[i].from = v->moves[i].from->name;
+		moves[i].to = v->moves[i].to->name;
+		moves[i].why = v->moves[i].why;
+		moves[i].since = v->moves[i].since;
+		list[i] = &moves[i];
+	}
+	m->n_moves = v->move_count;
+	m->moves = list;
+}
+
+/* NULL: no memory. Freed as one piece. */
+static Pave__Reg__Drop **make_drops(const struct reg_volume *v)
+{
+	const size_t count = v->drop_count;
+	Pave__Reg__Drop **list =
+	    malloc((count + 1) * (sizeof(Pave__Reg__Drop *) + sizeof(Pave__Reg__Drop)));
+	Pave__Reg__Drop *drops = (Pave__Reg__Drop *)(void *)(list + count + 1);
+
+	for (size_t i = 0; list != NULL && i < count; i++) {
+		pave__reg__drop__init(&drops[i]);
+		drops[i].chunk = v->drops[i].chunk;
+		drops[i].node = v->drops[i].node->name;
+		drops[i].generation = v->drops[i].generation;
+		list[i] = &drops[i];
+	}
+	return list;
+}
+
 void reg_save_map(struct reg *reg, const struct reg_volume *v)
 {
 	Pave__Reg__Map m = PAVE__REG__MAP__INIT;
+	Pave__Reg__Move moves[REG_MOVES_MAX], *move_list[REG_MOVES_MAX];
+	Pave__Reg__Drop **drops = make_drops(v);
 	char *nodes[REG_MAP_NODES_MAX];
 	uint8_t key[8];
+
+	if (drops == NULL) {
+		reg->broken = -ENOMEM;
+		return;
+	}
 
 	PRE(v->node_count <= REG_MAP_NODES_MAX && v->map != NULL);
 	for (uint32_t i = 0; i < v->node_count; i++)
@@ -142,8 +204,12 @@ void reg_save_map(struct reg *reg, const struct reg_volume *v)
 	m.nodes = nodes;
 	m.map.data = v->map;
 	m.map.len = (size_t)v->chunk_count * v->replicas;
+	fill_moves(v, &m, moves, move_list);
+	m.n_drops = v->drop_count;
+	m.drops = drops;
 	volume_key(v->id, key);
 	put(reg, PD_KV_MAPS, key, sizeof key, &m.base);
+	free(drops);
 }
 
 void reg_save_document(struct reg *reg, const char *key, const void *data, size_t size)
@@ -152,6 +218,14 @@ void reg_save_document(struct reg *reg, const char *key, const void *data, size_
 
 	if (batch != NULL)
 		kv_batch_put(reg->kv, batch, PD_KV_DOCUMENTS, key, strlen(key), data, size);
+}
+
+void reg_delete_node(struct reg *reg, const struct reg_node *n)
+{
+	struct kv_batch *batch = reg_batch(reg);
+
+	if (batch != NULL)
+		kv_batch_delete(reg->kv, batch, PD_KV_NODES, n->name, strlen(n->name));
 }
 
 void reg_delete_volume(struct reg *reg, const struct reg_volume *v)
@@ -228,6 +302,33 @@ static int load_meta(const void *key, size_t key_size, const void *value, size_t
 	return rc;
 }
 
+static int load_planner(const void *key, size_t key_size, const void *value, size_t value_size,
+			void *arg)
+{
+	struct load *l = arg;
+	Pave__Reg__Planner *m = pave__reg__planner__unpack(NULL, value_size, value);
+
+	(void)key;
+	(void)key_size;
+	if (m == NULL || m->format != REG_FORMAT) {
+		if (m != NULL)
+			pave__reg__planner__free_unpacked(m, NULL);
+		return corrupt(l, "planner", PLANNER_KEY,
+			       "does not parse, or is of another format");
+	}
+	l->reg->planner = (struct reg_planner){.paused = m->paused,
+					       .balancing = m->balancing,
+					       .rate = m->rate,
+					       .replace_after_s = m->replace_after_s,
+					       .started_at = m->started_at,
+					       .moves_total = m->moves_total,
+					       .moves_done = m->moves_done,
+					       .bytes_total = m->bytes_total,
+					       .bytes_done = m->bytes_done};
+	pave__reg__planner__free_unpacked(m, NULL);
+	return 0;
+}
+
 static int load_node(const void *key, size_t key_size, const void *value, size_t value_size,
 		     void *arg)
 {
@@ -265,6 +366,8 @@ static int load_node(const void *key, size_t key_size, const void *value, size_t
 	n->live_bytes = m->live_bytes;
 	n->free_bytes = m->free_bytes;
 	n->last_seen = m->last_seen;
+	n->drain = m->drain;
+	n->removed = m->removed;
 out:
 	if (m != NULL)
 		pave__reg__node__free_unpacked(m, NULL);
@@ -380,6 +483,48 @@ static bool fill_map(struct reg *reg, struct reg_volume *v, const Pave__Reg__Map
 	return true;
 }
 
+static bool fill_moves_back(struct reg *reg, struct reg_volume *v, const Pave__Reg__Map *m)
+{
+	if (m->n_moves > REG_MOVES_MAX)
+		return false;
+	for (size_t i = 0; i < m->n_moves; i++) {
+		struct reg_move *x = &v->moves[i];
+
+		*x = (struct reg_move){.chunk = m->moves[i]->chunk,
+				       .from = reg_node_find(reg, m->moves[i]->from),
+				       .to = reg_node_find(reg, m->moves[i]->to),
+				       .why = m->moves[i]->why,
+				       .since = m->moves[i]->since};
+		if (x->chunk >= v->chunk_count || x->from == NULL || x->to == NULL ||
+		    x->why >= MOVE_WHY_COUNT || reg_move_find(v, x->chunk) != NULL ||
+		    !reg_holds(v, x->chunk, x->from) || reg_holds(v, x->chunk, x->to))
+			return false;
+		v->move_count++;
+	}
+	return true;
+}
+
+/* false: they contradict the nodes. *ret_rc: -ENOMEM. */
+static bool fill_drops(struct reg *reg, struct reg_volume *v, const Pave__Reg__Map *m, int *ret_rc)
+{
+	v->drops = calloc(m->n_drops + 1, sizeof *v->drops);
+	if (v->drops == NULL) {
+		*ret_rc = -ENOMEM;
+		return true;
+	}
+	v->drop_room = (uint32_t)m->n_drops + 1;
+	for (size_t i = 0; i < m->n_drops; i++) {
+		v->drops[i] = (struct reg_drop){.chunk = m->drops[i]->chunk,
+						.node = reg_node_find(reg, m->drops[i]->node),
+						.generation = m->drops[i]->generation};
+		if (v->drops[i].node == NULL || v->drops[i].chunk >= v->chunk_count ||
+		    reg_holds(v, v->drops[i].chunk, v->drops[i].node))
+			return false;
+		v->drop_count++;
+	}
+	return true;
+}
+
 static int load_map(const void *key, size_t key_size, const void *value, size_t value_size,
 		    void *arg)
 {
@@ -405,11 +550,17 @@ static int load_map(const void *key, size_t key_size, const void *value, size_t 
 		rc = error_set(l->err, -ENOMEM, "register: no memory for the map of %s", v->name);
 		goto out;
 	}
-	if (!fill_map(l->reg, v, m)) {
+	if (!fill_map(l->reg, v, m) || !fill_moves_back(l->reg, v, m) ||
+	    !fill_drops(l->reg, v, m, &rc)) {
 		rc = corrupt(l, "map", v->name, "contradicts the volume or the nodes");
 		goto out;
 	}
+	if (rc != 0) {
+		error_set(l->err, rc, "register: no memory for the map of %s", v->name);
+		goto out;
+	}
 	reg_count_placed(v, 1);
+	reg_count_moves(v, 1);
 out:
 	if (m != NULL)
 		pave__reg__map__free_unpacked(m, NULL);
@@ -440,6 +591,8 @@ int reg_load(struct reg *reg, struct reactor *r, struct kv *kv, const struct uui
 	reg_init(reg, r, kv);
 	reg->cluster = *cluster;
 	rc = kv_scan(kv, PD_KV_META, META_KEY, strlen(META_KEY), load_meta, &l);
+	if (rc == 0)
+		rc = kv_scan(kv, PD_KV_META, PLANNER_KEY, strlen(PLANNER_KEY), load_planner, &l);
 	if (rc == 0)
 		rc = kv_scan(kv, PD_KV_NODES, "", 0, load_node, &l);
 	if (rc == 0)

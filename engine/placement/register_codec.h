@@ -7,9 +7,14 @@
 /* What gathers for the next commit; NULL when the register is broken. */
 struct kv_batch *reg_batch(struct reg *reg);
 void reg_init(struct reg *reg, struct reactor *r, struct kv *kv);
+/* Nodes of drops become nodes of the volume, which thereby are all that may hold something of it.
+ * -ENOMEM. */
+int reg_own_dropped(struct reg_volume *v);
+void reg_count_moves(const struct reg_volume *v, int sign);
 void reg_count_placed(const struct reg_volume *v, int sign);
 void reg_volume_link(struct reg *reg, struct reg_volume *v);
 void reg_volume_free(struct reg_volume *v);
+void reg_delete_node(struct reg *reg, const struct reg_node *n);
 void reg_delete_volume(struct reg *reg, const struct reg_volume *v);
 
 #endif

@@ -1,0 +1,616 @@
+/* The driver and moves: plans, gives them to hosts a few at a time, changes the map, has old copies
+ * erased. See driver.h; what happens on the host: engine/volume/move.h.
+ *
+ *   must leave, or levelling --plan--> planned --reg_move_begin, permit and list to the host-->
+ *     under way --MoveCommit--> in the map (one batch) --the host has left it--> Erase --> gone
+ *        \--reason or target gone: reg_move_cancel--> the learner's copy is erased likewise
+ *
+ * What must leave follows from what is true now (drain flags, evidence, how long a node has been
+ * away), so nothing but that, the moves under way and the copies to be erased is kept: after a new
+ * start the planner finds the rest again. A tick each second: reviews what is under way, plans anew
+ * when the facts have changed or the last plan is used up, starts what the limits allow.
+ *
+ * INVARIANTS
+ *  1. The map changes in move_commit only, on the word of the newest attachment, with a target
+ * whose site is eligible at that moment.
+ *  2. A copy is erased only when no attachment that may have it in its map can use it: the newest
+ *     says that its move is over, or that attachment has ended. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/placement/driver.h"
+
+static const char *const why_names[MOVE_WHY_COUNT] = {[MOVE_WHY_NONE] = "none",
+						      [MOVE_WHY_BALANCE] = "balance",
+						      [MOVE_WHY_DRAIN] = "drain",
+						      [MOVE_WHY_INELIGIBLE] = "ineligible",
+						      [MOVE_WHY_LOST] = "lost"};
+
+const char *move_why_name(enum move_why why)
+{
+	return why < MOVE_WHY_COUNT ? why_names[why] : "?";
+}
+
+/* -- facts ------------------------------------------------------------------------------------ */
+
+bool node_is_lost(const struct pd *pd, const struct reg_node *n, int64_t now)
+{
+	const int64_t seen = MAX(n->last_up, pd->started_at);
+
+	if (n->removed)
+		return true;
+	return node_state(n, now) != NODE_UP &&
+	       now - seen > (int64_t)pd->reg.planner.replace_after_s * (int64_t)NS_PER_S;
+}
+
+static bool is_eligible(struct pd *pd, const struct reg_volume *v, const struct reg_node *n,
+			int64_t now)
+{
+	return verdicts_get(&pd->verdicts, n->site, v->policy, now)->eligible;
+}
+
+static enum move_why leaves(const struct pd *pd, const struct reg_node *n, int64_t now)
+{
+	if (node_is_lost(pd, n, now))
+		return MOVE_WHY_LOST;
+	return n->drain ? MOVE_WHY_DRAIN : MOVE_WHY_NONE;
+}
+
+uint64_t move_bytes(const struct reg_volume *v, const struct reg_node *from)
+{
+	if (from->placed_chunks == 0)
+		return v->chunk_size;
+	return MIN(v->chunk_size, from->live_bytes / from->placed_chunks);
+}
+
+/* -- the plan --------------------------------------------------------------------------------- */
+
+struct view {
+	struct rebalance_input in;
+	struct reg_node **nodes;
+	struct reg_volume **volumes;
+};
+
+static uint32_t site_index(struct pd *pd, struct planner_site *sites, uint32_t *count,
+			   const char *name)
+{
+	const struct verdict_site *s;
+	struct planner_site *p;
+
+	for (uint32_t i = 0; i < *count; i++)
+		if (strcmp(sites[i].name, name) == 0)
+			return i;
+	p = &sites[*count];
+	*p = (struct planner_site){.name = name, .campus = ""};
+	s = verdicts_site(&pd->verdicts, name);
+	if (s != NULL) {
+		p->campus = site_campus(s->doc);
+		p->has_position = site_position(s->doc, &p->latitude, &p->longitude);
+	}
+	return (*count)++;
+}
+
+static void view_nodes(struct pd *pd, struct view *w, struct planner_site *sites,
+		       struct rebalance_node *nodes, int64_t now)
+{
+	for (struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next) {
+		const bool up = node_state(n, now) == NODE_UP;
+
+		n->plan_index = w->in.node_count;
+		w->nodes[w->in.node_count] = n;
+		nodes[w->in.node_count++] = (struct rebalance_node){
+		    .name = n->name,
+		    .site = site_index(pd, sites, &w->in.site_count, n->site),
+		    .up = up,
+		    .takes = up && !n->drain && planner_has_room(n->size_bytes, n->free_bytes),
+		    .leaves = leaves(pd, n, now),
+		    .size_bytes = MAX(n->size_bytes, (uint64_t)1),
+		    .placed_bytes = n->placed_bytes,
+		};
+	}
+	w->in.nodes = nodes;
+	w->in.sites = sites;
+}
+
+static uint32_t policy_index(struct pd *pd, struct arena *a, struct view *w,
+			     struct rebalance_policy *policies, const char **names,
+			     const char *name, int64_t now)
+{
+	const struct policy_document *p = verdicts_policy(&pd->verdicts, name);
+	uint32_t i = 0;
+	bool *eligible;
+
+	while (i < w->in.policy_count && strcmp(names[i], name) != 0)
+		i++;
+	if (i < w->in.policy_count)
+		return i;
+	eligible = arena_get(a, w->in.site_count + 1);
+	for (uint32_t s = 0; eligible != NULL && s < w->in.site_count; s++)
+		eligible[s] = verdicts_get(&pd->verdicts, w->in.sites[s].name, name, now)->eligible;
+	names[i] = name;
+	policies[i] = (struct rebalance_policy){
+	    .distinct = p != NULL ? policy_distinct(p) : "campus",
+	    .min_distance_km = p != NULL ? policy_min_distance_km(p) : 0,
+	    .eligible = eligible,
+	};
+	w->in.policy_count++;
+	return i;
+}
+
+/* A policy that is not known makes no site eligible: then nothing of the volume can move. */
+static void view_volume(struct pd *pd, struct arena *a, struct view *w, struct reg_volume *v,
+			struct rebalance_node *nodes, uint32_t policy, struct rebalance_volume *ret,
+			int64_t now)
+{
+	uint32_t *indices = arena_get(a, (v->node_count + 1) * sizeof *indices);
+	chunk_no_t *moving = arena_get(a, (REG_MOVES_MAX + 1) * sizeof *moving);
+
+	if (indices == NULL || moving == NULL)
+		return;
+	for (uint32_t i = 0; i < v->node_count; i++)
+		indices[i] = v->nodes[i]->plan_index;
+	for (uint32_t i = 0; i < v->move_count; i++) {
+		struct rebalance_node *from = &nodes[v->moves[i].from->plan_index];
+
+		moving[i] = v->moves[i].chunk;
+		from->placed_bytes -= MIN(v->chunk_size, from->placed_bytes);
+		nodes[v->moves[i].to->plan_index].placed_bytes += v->chunk_size;
+	}
+	*ret = (struct rebalance_volume){
+	    .policy = policy,
+	    .replicas = v->replicas,
+	    .chunk_count = v->chunk_count,
+	    .chunk_size = v->chunk_size,
+	    .map = v->map,
+	    .nodes = indices,
+	    .moving = moving,
+	    .moving_count = v->move_count,
+	    .served = reg_attachment_end(&pd->reg, v, now) != 0,
+	};
+	w->volumes[w->in.volume_count++] = v;
+}
+
+/* What the planner sees. -ENOMEM. */
+static int make_view(struct pd *pd, struct arena *a, struct view *w)
+{
+	const size_t nodes_max = HASH_COUNT(pd->reg.nodes) + 1;
+	const size_t volumes_max = pd->reg.volume_count + 1;
+	struct planner_site *sites = arena_get(a, nodes_max * sizeof *sites);
+	struct rebalance_node *nodes = arena_get(a, nodes_max * sizeof *nodes);
+	struct rebalance_policy *policies =
+	    arena_get(a, (VERDICT_POLICIES_MAX + 1) * sizeof *policies);
+	const char **names = arena_get(a, (VERDICT_POLICIES_MAX + 1) * sizeof *names);
+	struct rebalance_volume *volumes = arena_get(a, volumes_max * sizeof *volumes);
+	const int64_t now = reg_now(&pd->reg, NULL);
+
+	w->nodes = arena_get(a, nodes_max * sizeof *w->nodes);
+	w->volumes = arena_get(a, volumes_max * sizeof *w->volumes);
+	if (arena_failed(a))
+		return -ENOMEM;
+	view_nodes(pd, w, sites, nodes, now);
+	w->in.policies = policies;
+	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next) {
+		uint32_t policy;
+
+		if (v->deleted || verdicts_policy(&pd->verdicts, v->policy) == NULL)
+			continue;
+		policy = policy_index(pd, a, w, policies, names, v->policy, now);
+		view_volume(pd, a, w, v, nodes, policy, &volumes[w->in.volume_count], now);
+	}
+	w->in.volumes = volumes;
+	return arena_failed(a) ? -ENOMEM : 0;
+}
+
+static void tell_stuck(struct pd *pd, const struct view *w, const struct rebalance_stuck *s,
+		       char *text, size_t size)
+{
+	text[0] = '\0';
+	if (s->count == 0)
+		return;
+	snprintf(text, size, "volume %s, chunk %u on node %s: %s", w->volumes[s->volume]->name,
+		 s->chunk, w->nodes[s->from]->name,
+		 s->no_source
+		     ? "too few of its copies are up and eligible to copy from"
+		     : "no other node is up, eligible, not full, and goes together with the "
+		       "other copies");
+	(void)pd;
+}
+
+int moves_plan(struct pd *pd, bool balance, size_t moves_max, struct moves_plan *ret)
+{
+	struct moves_plan p = {0};
+	struct rebalance_plan plan = {0};
+	struct arena a = {0};
+	struct view w = {.in = {.balance = balance, .moves_max = moves_max}};
+	int rc = make_view(pd, &a, &w);
+
+	if (rc == 0)
+		rc = rebalance_make(&w.in, &plan);
+	if (rc == 0) {
+		p.moves = calloc(plan.count + 1, sizeof *p.moves);
+		p.loads = calloc(w.in.node_count + 1, sizeof *p.loads);
+		if (p.moves == NULL || p.loads == NULL)
+			rc = -ENOMEM;
+	}
+	for (size_t i = 0; rc == 0 && i < plan.count; i++) {
+		const struct rebalance_move *m = &plan.moves[i];
+		const struct reg_volume *v = w.volumes[m->volume];
+
+		p.moves[i] = (struct planned_move){v->id,	   m->chunk, w.nodes[m->from],
+						   w.nodes[m->to], m->why,   false};
+		p.copy_bytes += move_bytes(v, w.nodes[m->from]);
+	}
+	for (uint32_t i = 0; rc == 0 && i < w.in.node_count; i++)
+		p.loads[i] = (struct moves_load){w.nodes[i], w.in.nodes[i].placed_bytes,
+						 plan.placed_after[i]};
+	if (rc == 0) {
+		p.count = plan.count;
+		p.load_count = w.in.node_count;
+		p.chunk_bytes = plan.bytes;
+		p.stuck = plan.stuck.count;
+		p.more = plan.more;
+		tell_stuck(pd, &w, &plan.stuck, p.stuck_why, sizeof p.stuck_why);
+		*ret = p;
+	} else {
+		moves_plan_deinit(&p);
+	}
+	rebalance_plan_deinit(&plan);
+	arena_deinit(&a);
+	return rc;
+}
+
+void moves_plan_deinit(struct moves_plan *p)
+{
+	free(p->moves);
+	free(p->loads);
+	memset(p, 0, sizeof *p);
+}
+
+/* -- under way -------------------------------------------------------------------------------- */
+
+Pave__V1__Move **moves_list(struct arena *a, struct reg_volume *v, size_t *ret_count)
+{
+	Pave__V1__Move **list = arena_get(a, (REG_MOVES_MAX + 1) * sizeof *list);
+
+	*ret_count = 0;
+	for (uint32_t i = 0; list != NULL && i < v->move_count; i++) {
+		Pave__V1__Move *m = arena_get(a, sizeof *m);
+
+		if (m == NULL)
+			return NULL;
+		pave__v1__move__init(m);
+		m->chunk = v->moves[i].chunk;
+		m->from = v->moves[i].from->name;
+		m->to = v->moves[i].to->name;
+		list[(*ret_count)++] = m;
+	}
+	return list;
+}
+
+/* Whether there is still a reason, and a target. */
+static bool still_wanted(struct pd *pd, const struct reg_volume *v, const struct reg_move *m,
+			 int64_t now)
+{
+	const bool reason = !is_eligible(pd, v, m->from, now) ||
+			    leaves(pd, m->from, now) != MOVE_WHY_NONE ||
+			    (m->why == MOVE_WHY_BALANCE && pd->reg.planner.balancing);
+	const int64_t seen = MAX(m->to->last_up, pd->started_at);
+
+	return reason && is_eligible(pd, v, m->to, now) && !m->to->drain &&
+	       (node_state(m->to, now) == NODE_UP ||
+		now - seen <= (int64_t)(PD_TARGET_DOWN_S * NS_PER_S));
+}
+
+static void review(struct pd *pd, struct reg_volume *v, int64_t now)
+{
+	bool changed = false;
+
+	for (uint32_t i = v->move_count; i-- > 0;) {
+		struct reg_move *m = &v->moves[i];
+		const struct reg_move was = *m;
+
+		if (still_wanted(pd, v, m, now) || reg_move_cancel(&pd->reg, v, m) != 0)
+			continue;
+		log_info("pd", "volume %s: chunk %u does not move from %s to %s any more", v->name,
+			 was.chunk, was.from->name, was.to->name);
+		changed = true;
+	}
+	if (!changed)
+		return;
+	pd_background_flush(pd);
+	host_push_permit(pd, v);
+}
+
+static bool may_start(struct pd *pd, struct reg_volume *v, const struct planned_move *m,
+		      int64_t now)
+{
+	const struct reg_planner *p = &pd->reg.planner;
+	const bool pressing = m->why >= MOVE_WHY_INELIGIBLE;
+
+	return v->holder != NULL && v->holder->conn != NULL && v->move_count < REG_MOVES_MAX &&
+	       m->chunk < v->chunk_count && reg_holds(v, m->chunk, m->from) &&
+	       !reg_holds(v, m->chunk, m->to) && reg_move_find(v, m->chunk) == NULL &&
+	       !reg_drops(v, m->chunk, m->to) && m->to->learners < PD_NODE_MOVES_MAX &&
+	       (pressing || (m->from->leavers < PD_NODE_MOVES_MAX && !p->paused &&
+			     reactor_now_ns(pd->reactor) >= pd->next_move_ns)) &&
+	       is_eligible(pd, v, m->to, now) && node_state(m->to, now) == NODE_UP;
+}
+
+/* True: the volume has a new move. */
+static bool start(struct pd *pd, struct planned_move *m, int64_t now)
+{
+	struct reg_volume *v = reg_volume_by_id(&pd->reg, m->volume);
+	const uint64_t rate = pd->reg.planner.rate;
+	const uint64_t now_ns = reactor_now_ns(pd->reactor);
+
+	if (v == NULL || v->deleted || m->done)
+		return false;
+	if (!may_start(pd, v, m, now) ||
+	    reg_move_begin(&pd->reg, v, m->chunk, m->from, m->to, m->why, now) != 0)
+		return false;
+	m->done = true;
+	if (rate > 0)
+		pd->next_move_ns = MAX(now_ns, pd->next_move_ns) +
+				   (uint64_t)((double)move_bytes(v, m->from) * 1e9 / (double)rate);
+	log_info("pd", "volume %s: chunk %u moves from %s to %s (%s)", v->name, m->chunk,
+		 m->from->name, m->to->name, move_why_name(m->why));
+	return true;
+}
+
+static void start_some(struct pd *pd, int64_t now)
+{
+	struct reg_volume *v;
+	bool any = false;
+
+	for (size_t i = 0; i < pd->plan.count; i++) {
+		struct planned_move *m = &pd->plan.moves[i];
+
+		if (!start(pd, m, now))
+			continue;
+		v = reg_volume_by_id(&pd->reg, m->volume);
+		v->moves_changed = any = true;
+	}
+	if (!any)
+		return;
+	pd_background_flush(pd);
+	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
+		if (!v->moves_changed)
+			continue;
+		v->moves_changed = false;
+		host_push_permit(pd, v);
+	}
+}
+
+/* -- the tick --------------------------------------------------------------------------------- */
+
+/* Changes when the facts do that a plan rests on. */
+static uint64_t fingerprint(struct pd *pd, int64_t now)
+{
+	uint64_t h = pd->verdicts.epoch * 0x9e3779b97f4a7c15ull + pd->reg.planner.balancing;
+
+	for (const struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next)
+		h = (h ^ ((uint64_t)leaves(pd, n, now) << 1 | (node_state(n, now) == NODE_UP))) *
+		    0x100000001b3ull;
+	return h ^ HASH_CNT(hh_name, pd->reg.names);
+}
+
+static bool plan_is_used_up(const struct pd *pd)
+{
+	for (size_t i = 0; i < pd->plan.count; i++)
+		if (!pd->plan.moves[i].done)
+			return false;
+	return true;
+}
+
+static uint32_t moves_under_way(const struct pd *pd)
+{
+	uint32_t n = 0;
+
+	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
+		n += v->move_count;
+	return n;
+}
+
+static void plan_done(struct pd *pd)
+{
+	struct reg_planner *p = &pd->reg.planner;
+
+	if (p->started_at == 0)
+		return;
+	log_info("pd", "moves: nothing is left to do, %llu copies have moved",
+		 (unsigned long long)p->moves_done);
+	p->balancing = false;
+	p->started_at = 0;
+	reg_save_planner(&pd->reg);
+	pd_background_flush(pd);
+}
+
+static void plan_again(struct pd *pd, int64_t now)
+{
+	struct reg_planner *p = &pd->reg.planner;
+	struct moves_plan plan;
+
+	pd->planned_fingerprint = fingerprint(pd, now);
+	pd->planned_ns = reactor_now_ns(pd->reactor);
+	if (moves_plan(pd, p->balancing, PD_PLAN_MOVES_MAX, &plan) != 0) {
+		log_warn("pd", "moves: no memory for a plan; trying again");
+		return;
+	}
+	if (plan.stuck > 0 && strcmp(plan.stuck_why, pd->plan.stuck_why) != 0)
+		log_warn("pd", "%llu copies must leave and cannot; %s",
+			 (unsigned long long)plan.stuck, plan.stuck_why);
+	moves_plan_deinit(&pd->plan);
+	pd->plan = plan;
+	if (plan.count == 0 && moves_under_way(pd) == 0) {
+		plan_done(pd);
+	} else if (p->started_at == 0) {
+		p->started_at = now;
+		p->moves_total = p->moves_done = p->bytes_total = p->bytes_done = 0;
+	}
+	if (p->started_at != 0 && !plan.more) {
+		p->moves_total = p->moves_done + moves_under_way(pd) + plan.count;
+		p->bytes_total = p->bytes_done + pd->bytes_under_way + plan.copy_bytes;
+	}
+}
+
+void moves_replan(struct pd *pd)
+{
+	pd->planned_fingerprint = 0;
+	pd->planned_ns = 0;
+}
+
+static void count_under_way(struct pd *pd, int64_t now)
+{
+	struct reg_volume *v;
+
+	pd->bytes_under_way = 0;
+	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
+		if (v->move_count > 0)
+			review(pd, v, now);
+		for (uint32_t i = 0; i < v->move_count; i++)
+			pd->bytes_under_way += move_bytes(v, v->moves[i].from);
+	}
+}
+
+/* Nodes that an admin removed, once nothing is placed on them. What lay there is lost. */
+static void forget_removed(struct pd *pd)
+{
+	struct reg_node *n, *next;
+
+	HASH_ITER (hh, pd->reg.nodes, n, next) {
+		if (!n->removed || n->placed_chunks > 0 || n->learners > 0 || n->leavers > 0 ||
+		    n->session != NULL || n->erasing)
+			continue;
+		node_forget_leftovers(pd, n);
+		log_info("pd", "node %s is forgotten", n->name);
+		moves_plan_deinit(&pd->plan);
+		moves_replan(pd);
+		reg_node_forget(&pd->reg, n);
+		pd_background_flush(pd);
+	}
+}
+
+static void tick(struct pd *pd)
+{
+	const int64_t now = reg_now(&pd->reg, NULL);
+	const uint64_t now_ns = reactor_now_ns(pd->reactor);
+	const uint64_t since_ns = now_ns - pd->planned_ns;
+
+	for (struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next)
+		if (node_state(n, now) == NODE_UP)
+			n->last_up = now;
+	forget_removed(pd);
+	count_under_way(pd, now);
+	if (pd->planned_fingerprint != fingerprint(pd, now) ||
+	    (plan_is_used_up(pd) && since_ns >= PD_PLAN_AGAIN_MS * NS_PER_MS) ||
+	    since_ns >= PD_PLAN_STALE_MS * NS_PER_MS)
+		plan_again(pd, now);
+	start_some(pd, now);
+	node_erase_all(pd);
+}
+
+void moves_timer(struct reactor_timer *t)
+{
+	struct pd *pd = container_of(t, struct pd, moves_timer);
+
+	if (pd->stopping || pd->reg.broken != 0)
+		return;
+	tick(pd);
+	reactor_timer_arm(pd->reactor, t,
+			  reactor_now_ns(pd->reactor) + PD_MOVES_TICK_MS * NS_PER_MS);
+}
+
+/* -- what the host says ----------------------------------------------------------------------- */
+
+void moves_host_left(struct reg_volume *v, const uint32_t *moving, size_t count)
+{
+	for (uint32_t i = 0; i < v->drop_count; i++) {
+		struct reg_drop *d = &v->drops[i];
+		bool left = d->generation == v->generation;
+
+		for (size_t k = 0; k < count && left; k++)
+			left = moving[k] != d->chunk;
+		d->released = d->released || left;
+	}
+}
+
+bool moves_may_erase(const struct pd *pd, struct reg_volume *v, const struct reg_drop *d)
+{
+	if (d->released)
+		return true;
+	/* A lapsed attachment may be renewed, and believe in its map until it hears of the move. */
+	if (d->generation == v->generation)
+		return !v->attachment.live;
+	return reg_volume_older_end(&pd->reg, v,
+				    reg_now((struct reg *)(uintptr_t)&pd->reg, NULL)) == 0;
+}
+
+static void move_committed(struct pd_request *q)
+{
+	struct reg_volume *v = reg_volume_by_id(&q->pd->reg, q->volume);
+	struct pd *pd = q->pd;
+
+	request_done(q);
+	if (v != NULL && !v->deleted && v->attachment.live)
+		host_push_permit(pd, v);
+}
+
+/* The move that the host means; NULL: *err, or 0 when its end is in the map already. */
+static struct reg_move *find_move(struct pd *pd, struct reg_volume *v,
+				  const Pave__V1__MoveCommit *c, struct error *err)
+{
+	const struct reg_node *from = reg_node_find(&pd->reg, c->from);
+	const struct reg_node *to = reg_node_find(&pd->reg, c->to);
+	struct reg_move *m = reg_move_find(v, c->chunk);
+
+	err->code = 0;
+	if (m != NULL && m->from == from && m->to == to)
+		return m;
+	if (from == NULL || to == NULL || c->chunk >= v->chunk_count ||
+	    !reg_holds(v, c->chunk, to) || reg_holds(v, c->chunk, from))
+		error_set(err, -ENOENT, "volume %s: chunk %u does not move from %.63s to %.63s",
+			  v->name, c->chunk, c->from, c->to);
+	return NULL;
+}
+
+void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__MoveCommit *c)
+{
+	struct pd *pd = q->pd;
+	struct reg_planner *p = &pd->reg.planner;
+	const int64_t now = reg_now(&pd->reg, NULL);
+	struct reg_move *m;
+	struct reg_move was;
+	struct error err;
+
+	m = find_move(pd, v, c, &err);
+	if (m == NULL) {
+		if (err.code != 0)
+			request_fail(q, &err);
+		else
+			request_commit(q, request_done);
+		return;
+	}
+	was = *m;
+	if (!is_eligible(pd, v, was.to, now))
+		error_set(&err, -E_DENIED, "volume %s: node %s may hold no copy: its site %s: %s",
+			  v->name, was.to->name, was.to->site,
+			  verdicts_get(&pd->verdicts, was.to->site, v->policy, now)->why);
+	else if (reg_move_commit(&pd->reg, v, m) != 0)
+		error_set(&err, -EAGAIN, "no memory");
+	if (err.code != 0) {
+		request_fail(q, &err);
+		return;
+	}
+	log_info("pd", "volume %s: map version %llu: chunk %u on %s instead of %s", v->name,
+		 (unsigned long long)v->map_version, was.chunk, was.to->name, was.from->name);
+	pd_ledger_move(&pd->ledger, v, was.chunk, was.from->name, was.to->name,
+		       move_why_name(was.why));
+	p->moves_done++;
+	p->bytes_done += move_bytes(v, was.from);
+	reg_save_planner(&pd->reg);
+	request_commit(q, move_committed);
+}
