@@ -196,6 +196,8 @@ void host_volume_detach(struct pd_request *q, const Pave__V1__Control *m);
 void host_session_closed(struct pd *pd, struct pd_session *s);
 /* A newer permit for the holder, if it is connected; or why there is none. */
 void host_push_permit(struct pd *pd, struct reg_volume *v);
+/* The same once what was saved so far is durable. */
+void host_push_later(struct pd *pd, volume_id_t volume);
 void host_push_drop(struct pd *pd); /* without a word: for pd_abandon */
 void host_parked_timer(struct reactor_timer *t);
 

@@ -118,7 +118,7 @@ static void push_again(struct reg_commit *c, int status)
 }
 
 /* Without memory the holder gets it when it renews. */
-static void push_later(struct pd *pd, volume_id_t volume)
+void host_push_later(struct pd *pd, volume_id_t volume)
 {
 	struct pd_push *p = calloc(1, sizeof *p);
 
@@ -159,7 +159,7 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 	}
 	if (!pd_ledger_permit(&pd->ledger, notice.permit)) {
 		pave__v1__signed__free_unpacked(notice.permit, NULL);
-		push_later(pd, v->id);
+		host_push_later(pd, v->id);
 		return;
 	}
 	notice.volume = v->id;

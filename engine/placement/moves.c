@@ -321,8 +321,7 @@ static void review(struct pd *pd, struct reg_volume *v, int64_t now)
 	}
 	if (!changed)
 		return;
-	pd_background_flush(pd);
-	host_push_permit(pd, v);
+	host_push_later(pd, v->id);
 }
 
 static bool may_start(struct pd *pd, struct reg_volume *v, const struct planned_move *m,
@@ -376,12 +375,11 @@ static void start_some(struct pd *pd, int64_t now)
 	}
 	if (!any)
 		return;
-	pd_background_flush(pd);
 	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
 		if (!v->moves_changed)
 			continue;
 		v->moves_changed = false;
-		host_push_permit(pd, v);
+		host_push_later(pd, v->id);
 	}
 }
 

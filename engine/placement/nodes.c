@@ -81,14 +81,17 @@ static void retry_later(struct pd *pd)
 				  reactor_now_ns(pd->reactor) + PD_ERASE_RETRY_MS * NS_PER_MS);
 }
 
-static void note_erasure(struct pd *pd, const struct reg_node *n, volume_id_t volume)
+static void note_erasure(struct pd *pd, const struct pd_erase *e)
 {
+	const struct reg_node *n = e->node;
 	Pave__V1__LedgerErasure m = PAVE__V1__LEDGER_ERASURE__INIT;
 
-	m.volume = volume;
+	m.volume = e->volume;
 	m.node = (char *)(uintptr_t)n->name;
 	m.site = (char *)(uintptr_t)n->site;
-	m.whole_volume = true;
+	m.whole_volume = e->chunks == NULL;
+	m.chunks = e->chunks;
+	m.n_chunks = e->chunk_count;
 	m.done_at = reg_now(&pd->reg, NULL);
 	pd_ledger_erasure(&pd->ledger, &m);
 }
@@ -104,12 +107,13 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	if (status == 0 && v != NULL && e->chunks != NULL) {
 		log_info("pd", "node %s has erased %zu chunks of volume %s that it holds no more",
 			 e->node->name, e->chunk_count, v->name);
+		note_erasure(pd, e);
 		reg_dropped(&pd->reg, v, e->node, e->chunks, e->chunk_count);
 		pd_background_flush(pd);
 	} else if (status == 0 && v != NULL) {
 		log_info("pd", "node %s has erased its copies of volume #%llu (%s)", e->node->name,
 			 (unsigned long long)v->id, v->name);
-		note_erasure(pd, e->node, v->id);
+		note_erasure(pd, e);
 		reg_volume_erased(v, e->node);
 		if (v->erase_count > 0)
 			reg_save_volume(&pd->reg, v);

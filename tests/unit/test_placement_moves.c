@@ -1,0 +1,365 @@
+/* The driver and moves: what hosts are told, when the map changes, when old copies are erased; all
+ * of it also over a new start. On virtual time. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/test_placement_rig.h"
+
+#define CHUNKS 4u
+#define SIZE   ((uint64_t)CHUNKS * (64ull << 20))
+
+static struct rig *rig;
+static struct peer *admin, *nodes[4], *host;
+static const char *const names[] = {"n1", "n2", "n3", "n4"};
+
+static void leases(void)
+{
+	for (uint32_t n = 0; n < 4; n++)
+		if (nodes[n] != NULL)
+			ask_lease(nodes[n], names[n], rig_sites[n], (uint8_t)(n + 1), 0);
+}
+
+static void run_s(unsigned seconds)
+{
+	for (unsigned i = 0; i < seconds; i++) {
+		rig_run_ms(rig, 1000);
+		leases();
+	}
+}
+
+static void setup(void)
+{
+	rig = rig_create(1);
+	admin = peer_new(rig, "admin", "test");
+	rig_three(rig, admin, nodes);
+	ck_assert_msg(ask_create(admin, "v", SIZE, "secnumcloud-fr") == 0, "%s", admin->text);
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[3]), 0);
+	nodes[3] = peer_new(rig, "node", "n4");
+	leases();
+	host = peer_new(rig, "host", "h1");
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	ck_assert_uint_eq(host->reply->attach_reply->n_moves, 0);
+}
+
+static void teardown(void)
+{
+	rig_destroy(rig);
+}
+
+static int ask_drain(const char *node, bool undo)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeDrain d = PAVE__V1__NODE_DRAIN__INIT;
+
+	d.node = (char *)(uintptr_t)node;
+	d.undo = undo;
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_DRAIN;
+	m.node_drain = &d;
+	return peer_ask(admin, &m);
+}
+
+static int ask_remove(const char *node, bool force)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeRemove r = PAVE__V1__NODE_REMOVE__INIT;
+
+	r.node = (char *)(uintptr_t)node;
+	r.force = force;
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_REMOVE;
+	m.node_remove = &r;
+	return peer_ask(admin, &m);
+}
+
+static int ask_set(const char *action)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RebalanceSet s = PAVE__V1__REBALANCE_SET__INIT;
+
+	s.action = (char *)(uintptr_t)action;
+	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_SET;
+	m.rebalance_set = &s;
+	return peer_ask(admin, &m);
+}
+
+static const Pave__V1__RebalanceStatusReply *ask_status(void)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RebalanceStatus s = PAVE__V1__REBALANCE_STATUS__INIT;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_STATUS;
+	m.rebalance_status = &s;
+	ck_assert_int_eq(peer_ask(admin, &m), 0);
+	return admin->reply->rebalance_status_reply;
+}
+
+static int ask_commit(struct peer *p, generation_t generation, uint32_t chunk, const char *from,
+		      const char *to)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__MoveCommit c = PAVE__V1__MOVE_COMMIT__INIT;
+
+	c.volume = 1;
+	c.generation = generation;
+	c.chunk = chunk;
+	c.from = (char *)(uintptr_t)from;
+	c.to = (char *)(uintptr_t)to;
+	m.body_case = PAVE__V1__CONTROL__BODY_MOVE_COMMIT;
+	m.move_commit = &c;
+	return peer_ask(p, &m);
+}
+
+/* A renewal that says that these chunks are still moving; the moves that it is told. */
+static size_t renew(const uint32_t *moving, size_t count)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Renew r = PAVE__V1__RENEW__INIT;
+
+	r.volume = 1;
+	r.generation = 1;
+	r.moving = (uint32_t *)(uintptr_t)moving;
+	r.n_moving = count;
+	m.body_case = PAVE__V1__CONTROL__BODY_RENEW;
+	m.renew = &r;
+	ck_assert_msg(peer_ask(host, &m) == 0, "%s", host->text);
+	return host->reply->renew_reply->n_moves;
+}
+
+static bool in_permit(const char *node)
+{
+	struct permit p = reply_permit(host);
+	const bool found = permit_find_node(&p, node) != NULL;
+
+	permit_deinit(&p);
+	return found;
+}
+
+/* How many chunks the map lays on the node. */
+static uint32_t placed(const char *node)
+{
+	const Pave__V1__VolumeGetReply *g;
+	uint32_t n = 0;
+
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	g = admin->reply->volume_get_reply;
+	for (size_t i = 0; i < g->map.len; i++)
+		n += strcmp(g->nodes[g->map.data[i]]->node, node) == 0;
+	return n;
+}
+
+START_TEST(drain_moves_every_chunk)
+{
+	const Pave__V1__Move *m;
+
+	ck_assert_int_eq(ask_drain("nix", false), -ENOENT);
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_uint_ge(host->permit_notices, 1); /* at once, not with the next renewal */
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	ck_assert(in_permit("n1") && in_permit("n4"));
+	for (uint32_t i = 0; i < CHUNKS; i++) {
+		m = host->reply->renew_reply->moves[i];
+		ck_assert_str_eq(m->from, "n1");
+		ck_assert_str_eq(m->to, "n4");
+	}
+	/* A learner is in no map. */
+	ck_assert_uint_eq(placed("n4"), 0);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_msg(ask_commit(host, 1, c, "n1", "n4") == 0, "%s", host->text);
+	ck_assert_uint_eq(placed("n1"), 0);
+	ck_assert_uint_eq(placed("n4"), CHUNKS);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert(!in_permit("n1") && in_permit("n4"));
+	ck_assert_uint_eq(ask_status()->moves_done, CHUNKS);
+	run_s(5);
+	ck_assert_str_eq(ask_status()->state, "idle");
+	/* Asked again, because the answer was lost: the same answer. */
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n4", "n1"), -ENOENT);
+	ck_assert_int_eq(ask_commit(host, 1, CHUNKS, "n1", "n4"), -ENOENT);
+	ck_assert_int_eq(ask_commit(host, 2, 0, "n1", "n4"), -E_FENCED);
+}
+END_TEST
+
+START_TEST(old_copies_wait_for_the_host)
+{
+	const uint32_t moving[] = {0};
+
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
+	run_s(3);
+	ck_assert_uint_eq(nodes[0]->erases, 0);
+	renew(moving, 1); /* it still has something on the wire to n1 */
+	run_s(3);
+	ck_assert_uint_eq(nodes[0]->erases, 0);
+	renew(NULL, 0);
+	run_s(2);
+	ck_assert_uint_eq(nodes[0]->erases, 1);
+	ck_assert_uint_eq(nodes[0]->erase_volume, 1);
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(placed("n1"), CHUNKS - 1);
+}
+END_TEST
+
+START_TEST(old_copies_of_a_dead_host_wait_for_its_permit)
+{
+	struct peer *next = peer_new(rig, "host", "h2");
+
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
+	peer_close(host);
+	run_s(LIFETIME_MS / 1000 + 5);
+	/* It has lapsed, and may come back with what it believed. */
+	ck_assert_uint_eq(nodes[0]->erases, 0);
+	ck_assert_int_eq(ask_attach(next, "v", "h2", "lyo"), 0);
+	ck_assert_uint_eq(next->reply->attach_reply->n_moves, CHUNKS - 1);
+	run_s(2);
+	ck_assert_uint_eq(nodes[0]->erases, 1);
+}
+END_TEST
+
+START_TEST(a_new_start_goes_on)
+{
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+	for (uint32_t i = 0; i < 4; i++)
+		ck_assert_int_eq(peer_connect(nodes[i], "node", names[i]), 0);
+	ck_assert_int_eq(peer_connect(host, "host", "h1"), 0);
+	leases();
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS - 1);
+	ck_assert_uint_eq(placed("n4"), 1);
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
+	ck_assert_int_eq(ask_commit(host, 1, 1, "n1", "n4"), 0);
+	run_s(3);
+	ck_assert_uint_eq(nodes[0]->erases, 1); /* chunk 0; of 1 the host has said nothing yet */
+	ck_assert_uint_eq(placed("n1"), CHUNKS - 2);
+}
+END_TEST
+
+START_TEST(undrain_drops_the_learners)
+{
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	ck_assert_int_eq(ask_drain("n1", true), 0);
+	run_s(2);
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), -ENOENT);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert(!in_permit("n4"));
+	run_s(2);
+	ck_assert_uint_ge(nodes[3]->erases, 1); /* what the learners have got so far */
+	ck_assert_uint_eq(placed("n1"), CHUNKS);
+}
+END_TEST
+
+START_TEST(a_target_that_lost_its_label)
+{
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	ck_assert_int_eq(rig_revoke(rig, admin, "mrs", rig_wall(rig)), 0);
+	/* At that moment, whatever the planner knows. */
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), -E_DENIED);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert_uint_eq(placed("n1"), CHUNKS);
+	ck_assert_uint_eq(ask_status()->stuck, CHUNKS);
+	ck_assert_ptr_nonnull(strstr(ask_status()->stuck_why, "node n1"));
+}
+END_TEST
+
+START_TEST(a_site_that_lost_its_label_is_left)
+{
+	ck_assert_int_eq(rig_revoke(rig, admin, "lyo", rig_wall(rig)), 0);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	ck_assert_str_eq(host->reply->renew_reply->moves[0]->from, "n2");
+	ck_assert(!in_permit("n2") && in_permit("n4"));
+	/* Pausing stops no evacuation. */
+	ck_assert_int_eq(ask_set("pause"), 0);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_int_eq(ask_commit(host, 1, c, "n2", "n4"), 0);
+	renew(NULL, 0);
+	run_s(2);
+	ck_assert_uint_ge(nodes[1]->erases, 1); /* erasing needs no eligibility */
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(placed("n2"), 0);
+}
+END_TEST
+
+START_TEST(the_last_copies_stay)
+{
+	/* Nowhere to go: nothing moves, nothing is erased. */
+	ck_assert_int_eq(rig_revoke(rig, admin, "lyo rbx mrs", rig_wall(rig)), 0);
+	run_s(5);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	for (uint32_t n = 0; n < 4; n++)
+		ck_assert_uint_eq(nodes[n]->erases, 0);
+	ck_assert_uint_eq(ask_status()->stuck, CHUNKS);
+}
+END_TEST
+
+START_TEST(a_lost_node_is_replaced_after_the_grace)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RebalanceSet s = PAVE__V1__REBALANCE_SET__INIT;
+
+	s.action = (char *)(uintptr_t) "set";
+	s.has_replace_after = true;
+	s.replace_after_s = 60;
+	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_SET;
+	m.rebalance_set = &s;
+	ck_assert_int_eq(peer_ask(admin, &m), 0);
+	ck_assert_int_eq(ask_remove("n1", false), -E_IN_USE);
+	peer_close(nodes[0]);
+	nodes[0] = NULL;
+	for (unsigned t = 0; t < 50; t += 5) {
+		run_s(5);
+		ck_assert_uint_eq(renew(NULL, 0), 0);
+	}
+	run_s(15);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	ck_assert_int_eq(ask_remove("n1", false), -E_IN_USE);
+	ck_assert_int_eq(ask_remove("n1", true), 0);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
+	renew(NULL, 0);
+	run_s(3);
+	ck_assert_int_eq(ask_remove("n1", true), -ENOENT); /* forgotten */
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("placement moves");
+	TCase *tc = tcase_create("moves");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, drain_moves_every_chunk);
+	tcase_add_test(tc, old_copies_wait_for_the_host);
+	tcase_add_test(tc, old_copies_of_a_dead_host_wait_for_its_permit);
+	tcase_add_test(tc, a_new_start_goes_on);
+	tcase_add_test(tc, undrain_drops_the_learners);
+	tcase_add_test(tc, a_target_that_lost_its_label);
+	tcase_add_test(tc, a_site_that_lost_its_label_is_left);
+	tcase_add_test(tc, the_last_copies_stay);
+	tcase_add_test(tc, a_lost_node_is_replaced_after_the_grace);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
