@@ -210,7 +210,7 @@ static bool make_snapshot(struct cluster *c, char **ret_envelope)
 	struct demo_entry entries[CLUSTER_NODES];
 	struct error err = {0};
 
-	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+	for (uint32_t i = 0; i < c->node_count; i++) {
 		bool out = c->sites[i].withdrawn_from_ns != UINT64_MAX;
 
 		entries[i] = (struct demo_entry){.site = c->sites[i].name,
@@ -219,7 +219,7 @@ static bool make_snapshot(struct cluster *c, char **ret_envelope)
 						     out ? wall_now(c) - (int64_t)NS_PER_S : 0};
 	}
 	if (demo_revocations(&c->demo, ++c->revocations_version,
-			     wall_now(c) - 2 * (int64_t)NS_PER_S, not_after, entries, CLUSTER_NODES,
+			     wall_now(c) - 2 * (int64_t)NS_PER_S, not_after, entries, c->node_count,
 			     ret_envelope, &err) == 0) {
 		/* Written in whole seconds. */
 		c->snapshot_until_ns = (uint64_t)(not_after - SIM_EPOCH_NS);
@@ -237,7 +237,7 @@ static void fill_bytes(ProtobufCBinaryData *to, char *envelope)
 
 static bool send_sites(struct cluster *c)
 {
-	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+	for (uint32_t i = 0; i < c->node_count; i++) {
 		Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 		Pave__V1__SiteAdd add = PAVE__V1__SITE_ADD__INIT;
 		char *envelope;
@@ -304,7 +304,7 @@ static void withdrawn(struct cluster *c, int status, const Pave__V1__Control *re
 	c->admin.unsure = status != 0;
 	if (status != 0)
 		return; /* it is not known whether it is in force; nothing is checked */
-	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+	for (uint32_t i = 0; i < c->node_count; i++)
 		if (c->sites[i].withdrawn_from_ns == UINT64_MAX - 1)
 			c->sites[i].withdrawn_from_ns =
 			    c->world->now_ns + c->permit_lifetime_ms * NS_PER_MS;
@@ -324,7 +324,7 @@ bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)
 	char *envelope;
 	bool ok;
 
-	PRE(site < CLUSTER_NODES);
+	PRE(site < c->node_count);
 	if (!c->admin.open || c->admin.busy)
 		return false;
 	/* From the moment of the asking until the answer it may be in force, or not. */
@@ -337,6 +337,55 @@ bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)
 	ok = send_errand(c, &m, withdraw ? withdrawn : certified);
 	free(envelope);
 	return ok;
+}
+
+/* -- moves ----------------------------------------------------------------------------------- */
+
+static void moves_asked(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	(void)c;
+	(void)status;
+	(void)reply;
+}
+
+bool cluster_rebalance(struct cluster *c, const char *node, bool undo)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeDrain drain = PAVE__V1__NODE_DRAIN__INIT;
+	Pave__V1__RebalanceSet set = PAVE__V1__REBALANCE_SET__INIT;
+
+	if (node != NULL) {
+		drain.node = (char *)(uintptr_t)node;
+		drain.undo = undo;
+		m.body_case = PAVE__V1__CONTROL__BODY_NODE_DRAIN;
+		m.node_drain = &drain;
+	} else {
+		set.action = (char *)(uintptr_t)(undo ? "cancel" : "run");
+		m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_SET;
+		m.rebalance_set = &set;
+	}
+	return send_errand(c, &m, moves_asked);
+}
+
+static void moves_counted(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	if (status != 0 || reply->body_case != PAVE__V1__CONTROL__BODY_REBALANCE_STATUS_REPLY)
+		return;
+	c->moves_active = (int)reply->rebalance_status_reply->n_active;
+	c->moves_done = reply->rebalance_status_reply->moves_done;
+}
+
+bool cluster_count_moves(struct cluster *c)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RebalanceStatus status = PAVE__V1__REBALANCE_STATUS__INIT;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_STATUS;
+	m.rebalance_status = &status;
+	if (!send_errand(c, &m, moves_counted))
+		return false;
+	c->moves_active = -1;
+	return true;
 }
 
 bool cluster_renew_snapshot(struct cluster *c)

@@ -13,14 +13,16 @@
 #include "tests/sim/guest.h"
 #include "tests/sim/mutants.h"
 #include "tests/sim/watch.h"
+#include "tools/pave-node/erase.h"
 
 #define LEASE_PATIENCE_NS (60 * NS_PER_S)
 /* More attachments in the same time; nodes renew their leases each PERMIT_RENEW_MS. */
 #define PERMIT_LIFETIME_SHORT_MS 5000u
+#define REPLACE_AFTER_S		 20u
 #define DOWN_SHORT_NS		 (200 * NS_PER_MS)
 #define DOWN_MAX_NS		 (4 * NS_PER_S)
 
-static const char *const site_names[CLUSTER_NODES] = {"par", "lyo", "rbx"};
+static const char *const site_names[CLUSTER_NODES] = {"par", "lyo", "rbx", "mrs"};
 
 void cluster_fail(struct cluster *c, const char *fmt, ...)
 {
@@ -58,8 +60,15 @@ static void lease_stats(struct store_stats *ret_stats, void *arg)
 
 static void lease_erase(uint64_t token, const Pave__V1__Erase *what, void *arg)
 {
-	(void)what; /* no volume is deleted here */
-	node_lease_erased(((struct machine *)arg)->node.lease, token, -EIO);
+	eraser_add(((struct machine *)arg)->node.eraser, token, what);
+}
+
+static void erased(uint64_t token, int status, void *arg)
+{
+	struct machine *m = arg;
+
+	if (m->node.lease != NULL)
+		node_lease_erased(m->node.lease, token, status);
 }
 
 static void fill_identity(const struct machine *m, struct node_identity *ret_identity)
@@ -99,6 +108,9 @@ static int start_serving(struct machine *m, struct error *err)
 
 	fill_identity(m, &shard.identity);
 	fill_identity(m, &lease.identity);
+	rc = eraser_start(sim_reactor(m->process), m->node.store, erased, m, &m->node.eraser);
+	if (rc != 0)
+		return rc;
 	rc = node_shard_start(&shard, &m->node.shard, err);
 	if (rc != 0)
 		return rc;
@@ -191,6 +203,8 @@ static void node_crashed(struct machine *m)
 		store_abandon(m->node.store);
 	else
 		sim_abandon(m->node.open.impl);
+	sim_abandon(m->node.eraser);
+	m->node.eraser = NULL;
 	m->node.lease = NULL;
 	m->node.shard = NULL;
 	m->node.store = NULL;
@@ -206,6 +220,7 @@ static void boot_pd(struct machine *m)
 				   .trust = m->trust,
 				   .placement_key = demo_key(&m->cluster->demo, DEMO_PLACEMENT),
 				   .permit_lifetime_ms = m->cluster->permit_lifetime_ms,
+				   .replace_after_s = REPLACE_AFTER_S,
 				   .listen_address = ""};
 	struct error err = {0};
 	int rc;
@@ -332,7 +347,7 @@ static void make_machines(struct cluster *c)
 
 	c->pd = add_machine(c, i++, MACHINE_PD, "pd", "");
 	c->pd->kv = sim_kv_create(c->pd->process, "register", PD_KV_FAMILIES);
-	for (uint32_t n = 0; n < CLUSTER_NODES; n++)
+	for (uint32_t n = 0; n < c->node_count; n++)
 		add_node(c, i++, n);
 	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++) {
 		snprintf(name, sizeof(name), "host%u", h);
@@ -340,6 +355,7 @@ static void make_machines(struct cluster *c)
 		c->hosts[h]->guest = guest_create(c->hosts[h], h);
 	}
 	c->admin_machine = add_machine(c, i++, MACHINE_ADMIN, "admin", "");
+	c->machine_count = i;
 }
 
 static bool make_authority(struct cluster *c)
@@ -373,7 +389,7 @@ bool cluster_run(struct cluster *c, uint64_t for_ns, bool (*cond)(struct cluster
 
 static bool leases_held(struct cluster *c)
 {
-	for (uint32_t n = 0; n < CLUSTER_NODES; n++) {
+	for (uint32_t n = 0; n < c->node_count; n++) {
 		struct node_lease_stats stats;
 
 		if (c->nodes[n]->node.lease == NULL)
@@ -391,7 +407,7 @@ static void start(struct cluster *c)
 	machine_boot(c->admin_machine);
 	if (!admin_set_up_sites(c))
 		return;
-	for (uint32_t n = 0; n < CLUSTER_NODES; n++)
+	for (uint32_t n = 0; n < c->node_count; n++)
 		machine_boot(c->nodes[n]);
 	if (!cluster_run(c, LEASE_PATIENCE_NS, leases_held)) {
 		cluster_fail(c, "not every node got a lease within %llu s",
@@ -411,6 +427,7 @@ bool cluster_create(uint64_t seed, FILE *trace_to, struct cluster **ret_cluster)
 	INVARIANT(c != NULL);
 	c->world = sim_world_create(seed);
 	c->world->trace_to = trace_to;
+	c->node_count = seed % 2 == 0 ? 3 : CLUSTER_NODES;
 	c->oracle = oracle_create(CLUSTER_BLOCKS, violated, c);
 	c->permit_lifetime_ms =
 	    sim_chance(c->world, 3, 4) ? PERMIT_LIFETIME_SHORT_MS : PERMIT_LIFETIME_MS;
@@ -431,7 +448,7 @@ void cluster_destroy(struct cluster *c)
 	if (c == NULL)
 		return;
 	sim_world_destroy(c->world);
-	for (uint32_t i = 0; i < CLUSTER_MACHINES; i++) {
+	for (uint32_t i = 0; i < c->machine_count; i++) {
 		trust_close(c->machines[i].trust);
 		if (c->machines[i].kind == MACHINE_HOST)
 			guest_destroy(c->machines[i].guest);

@@ -1,6 +1,6 @@
-/* A whole cluster in one world: one placement driver, three nodes on three certified sites, two
- * hosts that want the same volume, an administrator with the demo authority's keys. All above the
- * seams is production code.
+/* A whole cluster in one world: one placement driver, three nodes on three certified sites (in
+ * every second seed four, so that copies can move), two hosts that want the same volume, an
+ * administrator with the demo authority's keys. All above the seams is production code.
  *
  * A machine is what is left when its process crashes: disk, kv, the trust state (which is durable
  * when the code says so), and what the simulated operator does with it: boot it again.
@@ -21,7 +21,7 @@
 #include "tests/sim/net.h"
 #include "tests/sim/oracle.h"
 
-#define CLUSTER_NODES	     3u
+#define CLUSTER_NODES	     4u /* the most */
 #define CLUSTER_HOSTS	     2u
 #define CLUSTER_MACHINES     (CLUSTER_NODES + CLUSTER_HOSTS + 2u)
 #define CLUSTER_CHUNK_SIZE   (16u << 20)
@@ -58,6 +58,7 @@ struct machine {
 			struct store *store;
 			struct node_shard *shard;
 			struct node_lease *lease;
+			struct eraser *eraser;
 			char address[ADDR_SIZE_MAX];
 			const char *addresses[1];
 		} node;
@@ -90,6 +91,7 @@ struct cluster {
 	struct demo demo;
 	char *root; /* envelope */
 	struct machine machines[CLUSTER_MACHINES];
+	uint32_t node_count, machine_count;
 	struct machine *pd, *nodes[CLUSTER_NODES], *hosts[CLUSTER_HOSTS], *admin_machine;
 	struct admin admin;
 	struct site_truth sites[CLUSTER_NODES];
@@ -106,11 +108,13 @@ struct cluster {
 	bool faults_over;
 	int64_t snapshot_life_ns;
 	uint64_t snapshot_until_ns; /* virtual time: no snapshot is in force for longer */
+	int moves_active;	    /* as the driver last said; -1: it has not */
+	uint64_t moves_done;
 	bool failed;
 	char failure[4000];
 	struct {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
-		    io_crashes, rot, contests, strands, attaches, fenced, ops, op_errors;
+		    io_crashes, rot, contests, strands, moves, attaches, fenced, ops, op_errors;
 	} stats;
 };
 
@@ -130,6 +134,11 @@ void machine_boot_later(struct machine *m, uint64_t delay_ns);
 /* Withdraws (or certifies again) a site, as soon as the driver can be reached. Nothing happens when
  * an errand is under way. False: it is. */
 bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw);
+
+/* Drains a node, or takes that back, or asks for levelling (node NULL), likewise. */
+bool cluster_rebalance(struct cluster *c, const char *node, bool undo);
+/* Asks how many moves are under way, and have been done. Likewise. */
+bool cluster_count_moves(struct cluster *c);
 
 /* A newer snapshot with the same content, likewise. */
 bool cluster_renew_snapshot(struct cluster *c);

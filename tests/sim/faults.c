@@ -22,6 +22,8 @@
 #define SILENCE_MAX_NS	  (1500 * NS_PER_MS)
 #define STRAND_MAX_NS	  (300 * NS_PER_MS)
 #define STRAND_AWAY_NS	  (9 * NS_PER_S)
+#define DRAIN_MAX_NS	  (40 * NS_PER_S)
+#define MOVES_GAP_NS	  (12 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
 #define SNAPSHOT_LONG_NS  (43200 * (int64_t)NS_PER_S)
 #define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
@@ -65,12 +67,12 @@ static void end_later(struct cluster *c, struct machine *a, struct machine *b, u
 /* Not the administrator. */
 static struct machine *any_machine(struct cluster *c)
 {
-	return &c->machines[sim_random_below(c->world, CLUSTER_MACHINES - 1)];
+	return &c->machines[sim_random_below(c->world, c->machine_count - 1)];
 }
 
 static struct machine *any_node(struct cluster *c)
 {
-	return c->nodes[sim_random_below(c->world, CLUSTER_NODES)];
+	return c->nodes[sim_random_below(c->world, c->node_count)];
 }
 
 /* -- the faults ------------------------------------------------------------------------------ */
@@ -95,7 +97,7 @@ static void power_loss_of_all(struct cluster *c)
 {
 	sim_trace(c->world, NULL, "power loss of everything");
 	c->stats.power_losses++;
-	for (uint32_t i = 0; i < CLUSTER_MACHINES - 1; i++) {
+	for (uint32_t i = 0; i < c->machine_count - 1; i++) {
 		sim_process_crash(c->machines[i].process, SIM_POWER_LOSS);
 	}
 }
@@ -104,7 +106,7 @@ static void power_loss_of_nodes(struct cluster *c)
 {
 	sim_trace(c->world, NULL, "power loss of all nodes");
 	c->stats.power_losses++;
-	for (uint32_t i = 0; i < CLUSTER_NODES; i++) {
+	for (uint32_t i = 0; i < c->node_count; i++) {
 		sim_process_crash(c->nodes[i]->process, SIM_POWER_LOSS);
 	}
 }
@@ -213,7 +215,7 @@ static void end_withdrawal(struct ending *e)
 
 static void withdraw_one(struct cluster *c)
 {
-	uint32_t site = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
+	uint32_t site = (uint32_t)sim_random_below(c->world, c->node_count);
 
 	if (!cluster_withdraw(c, site, true))
 		return;
@@ -252,7 +254,7 @@ static void break_silence(struct ending *e)
 
 	if (over(c))
 		return;
-	for (uint32_t n = 0; n < CLUSTER_NODES; n++) {
+	for (uint32_t n = 0; n < c->node_count; n++) {
 		if (n != e->site)
 			sim_process_crash(c->nodes[n]->process, SIM_POWER_LOSS);
 		cut_for(c, new, c->nodes[n], CONTEST_MAX_NS);
@@ -264,9 +266,9 @@ static void break_silence(struct ending *e)
 /* The old host hears nothing for a moment, in which the new one opens the volume on two nodes. */
 static void contest_in_silence(struct cluster *c, struct machine *old, struct machine *new)
 {
-	uint32_t deaf = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
+	uint32_t deaf = (uint32_t)sim_random_below(c->world, c->node_count);
 
-	for (uint32_t n = 0; n < CLUSTER_NODES; n++) {
+	for (uint32_t n = 0; n < c->node_count; n++) {
 		sim_net_cut(c->nodes[n]->process, old->process, true);
 		sim_net_cut(old->process, c->nodes[n]->process, true);
 	}
@@ -345,7 +347,7 @@ static void strand_crash(struct ending *e)
 	if (host != NULL)
 		sim_process_crash(host->process, SIM_POWER_LOSS);
 	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
-		for (uint32_t n = 0; n < CLUSTER_NODES; n++)
+		for (uint32_t n = 0; n < c->node_count; n++)
 			if (c->nodes[n] != e->a)
 				sim_net_cut(c->hosts[h]->process, c->nodes[n]->process, false);
 	sim_schedule(c->world, NULL, STRAND_AWAY_NS + sim_random_below(c->world, STRAND_AWAY_NS),
@@ -365,7 +367,7 @@ static void strand(struct cluster *c)
 	    (uint32_t)sim_random_below(c->world, CLUSTER_VOLUME_SIZE / CLUSTER_CHUNK_SIZE);
 	sim_trace(c->world, NULL, "strand: what %s writes gets to %s only", host->process->name,
 		  node->process->name);
-	for (uint32_t n = 0; n < CLUSTER_NODES; n++)
+	for (uint32_t n = 0; n < c->node_count; n++)
 		if (c->nodes[n] != node)
 			sim_net_cut(host->process, c->nodes[n]->process, true);
 	end_later(c, node, NULL, 0, STRAND_MAX_NS, strand_crash);
@@ -410,6 +412,37 @@ static void begin_short_snapshots(struct cluster *c)
 {
 	c->snapshot_life_ns = SNAPSHOT_SHORT_NS;
 	sim_schedule(c->world, NULL, SNAPSHOT_RENEW_NS, next_snapshot, c);
+}
+
+static void drain_back(struct ending *e)
+{
+	/* The administrator is busy, or has no session: again, later. */
+	if (!over(e->cluster) && !cluster_rebalance(e->cluster, e->a->process->name, true))
+		end_later(e->cluster, e->a, NULL, 0, NS_PER_S, drain_back);
+}
+
+/* A node is drained, for a while or for long; or levelling is asked for. */
+static void move_some(struct cluster *c)
+{
+	struct machine *m = any_node(c);
+
+	c->stats.moves++;
+	if (sim_chance(c->world, 1, 4)) {
+		cluster_rebalance(c, NULL, sim_chance(c->world, 1, 4));
+	} else if (cluster_rebalance(c, m->process->name, false)) {
+		sim_trace(c->world, NULL, "%s is drained", m->process->name);
+		end_later(c, m, NULL, 0, DRAIN_MAX_NS, drain_back);
+	}
+}
+
+static void next_moves(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (c->faults_over)
+		return;
+	move_some(c);
+	sim_schedule(c->world, NULL, sim_random_below(c->world, MOVES_GAP_NS), next_moves, c);
 }
 
 /* -- choosing -------------------------------------------------------------------------------- */
@@ -487,12 +520,16 @@ void faults_begin(struct cluster *c)
 		c->fault_kinds = UINT64_MAX;
 	else if (c->world->seed % 3 == 1)
 		c->fault_kinds = (c->fault_kinds & sim_random(c->world)) | SCRIPTS;
-	c->rot_node = (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
+	c->rot_node = (uint32_t)sim_random_below(c->world, c->node_count);
 	c->fault_gap_ns = sim_random_range(c->world, GAP_MIN_NS, GAP_MAX_NS);
 	c->world->check_mid_turns = sim_chance(c->world, 1, 2);
 	sim_schedule(c->world, NULL, sim_random_below(c->world, GAP_MAX_NS), next_fault, c);
 	if (sim_chance(c->world, 1, 4))
 		begin_short_snapshots(c);
+	/* With three nodes nothing can move. */
+	if (c->node_count > 3)
+		sim_schedule(c->world, NULL, sim_random_below(c->world, MOVES_GAP_NS), next_moves,
+			     c);
 }
 
 void faults_end(struct cluster *c, uint32_t lost_node)
@@ -503,7 +540,7 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 	c->world->check_mid_turns = false;
 	sim_trace(c->world, NULL, "faults end");
 	sim_net_heal_all(c->world);
-	for (uint32_t i = 0; i < CLUSTER_MACHINES; i++) {
+	for (uint32_t i = 0; i < c->machine_count; i++) {
 		struct machine *m = &c->machines[i];
 
 		sim_process_on_io(m->process, 1, SIM_IO_NORMAL);
@@ -513,7 +550,7 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 		sim_process_resume(m->process); /* if it is paused */
 		machine_boot_later(m, NS_PER_S);
 	}
-	if (lost_node < CLUSTER_NODES) {
+	if (lost_node < c->node_count) {
 		sim_trace(c->world, c->nodes[lost_node]->process, "lost for ever");
 		c->nodes[lost_node]->dead_for_ever = true;
 		sim_process_crash(c->nodes[lost_node]->process, SIM_POWER_LOSS);

@@ -79,11 +79,28 @@ static void read_back(struct cluster *c)
 			     SETTLE_NS / NS_PER_S);
 }
 
+static bool nothing_moves(struct cluster *c)
+{
+	if (c->moves_active == 0)
+		return true;
+	cluster_count_moves(c);
+	return false;
+}
+
+/* The volume is attached: what moves must get to its end, or be given up. */
+static void settle_moves(struct cluster *c)
+{
+	c->moves_active = -1;
+	if (!cluster_run(c, SETTLE_NS, nothing_moves) && !c->failed)
+		cluster_fail(c, "%d moves are still under way %llu s after the faults",
+			     c->moves_active, SETTLE_NS / NS_PER_S);
+}
+
 static bool certified(struct cluster *c)
 {
 	if (c->snapshot_until_ns < c->world->now_ns + SETTLE_NS && !cluster_renew_snapshot(c))
 		return false;
-	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+	for (uint32_t i = 0; i < c->node_count; i++)
 		if (c->sites[i].withdrawn_from_ns != UINT64_MAX && !cluster_withdraw(c, i, false))
 			return false;
 	if (c->admin.unsure && !c->admin.busy)
@@ -102,12 +119,14 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		return;
 	if (o->faults && sim_chance(c->world, 1, 2))
 		lost = c->stats.rot > 0 ? c->rot_node
-					: (uint32_t)sim_random_below(c->world, CLUSTER_NODES);
+					: (uint32_t)sim_random_below(c->world, c->node_count);
 	faults_end(c, lost);
 	if (!cluster_run(c, SETTLE_NS, certified) && !c->failed)
 		cluster_fail(c, "the driver did not take the last snapshot");
 	if (!c->failed)
 		read_back(c);
+	if (!c->failed)
+		settle_moves(c);
 }
 
 static void print_stats(const struct cluster *c)
@@ -120,13 +139,14 @@ static void print_stats(const struct cluster *c)
 	       "operations (%lu errors), %lu writes acknowledged, %lu refused, %lu blocks "
 	       "checked, %lu undecided seen; %lu frames, %lu connects; %lu kills, %lu power "
 	       "losses, %lu crashes at an I/O, %lu pauses, %lu cuts, %lu disconnects, %lu clock "
-	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks\n",
+	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks, %lu drains, %lu moves\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.ops,
 	       c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked, os.undecided_seen,
 	       ns.frames, ns.connects, c->stats.kills, c->stats.power_losses, c->stats.io_crashes,
 	       c->stats.pauses, c->stats.cuts, c->stats.disconnects, c->stats.clock_steps,
-	       c->stats.revocations, c->stats.contests, c->stats.rot);
+	       c->stats.revocations, c->stats.contests, c->stats.rot, c->stats.moves,
+	       c->moves_done);
 }
 
 /* The cluster of an assertion that fails: so that its timeline can be shown. */

@@ -12,7 +12,7 @@ static bool is_allowed(const struct cluster *c, const struct machine *node)
 {
 	if (c->world->now_ns > c->snapshot_until_ns)
 		return false;
-	for (uint32_t i = 0; i < CLUSTER_NODES; i++)
+	for (uint32_t i = 0; i < c->node_count; i++)
 		if (c->nodes[i] == node)
 			return c->world->now_ns <= c->sites[i].withdrawn_from_ns;
 	return true;
