@@ -24,7 +24,7 @@
 
 struct driver {
 	const char *dir, *root, *key, *key_id, *listen, *policy;
-	uint32_t lifetime_ms;
+	uint32_t lifetime_ms, replace_after_s;
 	bool insecure, ending;
 	int exit_code;
 	struct reactor *reactor;
@@ -45,6 +45,7 @@ static const char usage[] =
     "  --key-id NAME           its name in the root (default placement-1)\n"
     "  --listen HOST:PORT      default 127.0.0.1:0, any free port\n"
     "  --permit-lifetime TIME  of permits and leases, as 10s or 2500ms (default 10s, most 60s)\n"
+    "  --replace-after TIME    a node that is away for longer is replaced (default 15m)\n"
     "  --default-policy NAME   for volumes that name none (default secnumcloud-fr)\n"
     "  --insecure              allow addresses other than loopback, without TLS\n"
     "  --cluster-dir DIR       not looked at: the process names its cluster by it\n"
@@ -136,6 +137,7 @@ static int run(struct driver *d, struct error *err)
 				       .placement_key = d->placement_key,
 				       .listen_address = d->listen,
 				       .permit_lifetime_ms = d->lifetime_ms,
+				       .replace_after_s = d->replace_after_s,
 				       .default_policy = d->policy,
 				       .failed = register_failed,
 				       .arg = d};
@@ -164,6 +166,18 @@ static int parse_lifetime(struct driver *d, const char *text)
 	return 0;
 }
 
+static int parse_replace_after(struct driver *d, const char *text)
+{
+	uint64_t ms;
+
+	if (duration_parse_ms(text, &ms) != 0 || ms < 1000 || ms / 1000 > UINT32_MAX) {
+		fprintf(stderr, "pave-pd: --replace-after %s: at least 1s, as 15m\n", text);
+		return 2;
+	}
+	d->replace_after_s = (uint32_t)(ms / 1000);
+	return 0;
+}
+
 /* 0, 2, or -1 when the answer was printed. */
 static int take_option(struct driver *d, int c)
 {
@@ -185,6 +199,8 @@ static int take_option(struct driver *d, int c)
 		return 0;
 	case 't':
 		return parse_lifetime(d, optarg);
+	case 'R':
+		return parse_replace_after(d, optarg);
 	case 'P':
 		d->policy = optarg;
 		return 0;
@@ -216,6 +232,7 @@ static int parse(struct driver *d, int argc, char **argv)
 	    {"key-id", required_argument, NULL, 'K'},
 	    {"listen", required_argument, NULL, 'L'},
 	    {"permit-lifetime", required_argument, NULL, 't'},
+	    {"replace-after", required_argument, NULL, 'R'},
 	    {"default-policy", required_argument, NULL, 'P'},
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"cluster-dir", required_argument, NULL, 'C'},

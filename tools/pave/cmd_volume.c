@@ -327,6 +327,20 @@ static bool map_is_sane(const Pave__V1__VolumeGetReply *r)
 	return true;
 }
 
+/* The move of the chunk, or NULL. */
+static const Pave__V1__Move *move_of(const Pave__V1__VolumeGetReply *r, size_t chunk)
+{
+	for (size_t i = 0; i < r->n_moves; i++)
+		if (r->moves[i]->chunk == chunk)
+			return r->moves[i];
+	return NULL;
+}
+
+static json_t *move_json(const Pave__V1__Move *m)
+{
+	return m != NULL ? json_pack("{s:s,s:s}", "from", m->from, "to", m->to) : json_null();
+}
+
 static json_t *map_json(const Pave__V1__VolumeGetReply *r)
 {
 	const Pave__V1__VolumeInfo *v = r->info;
@@ -344,9 +358,10 @@ static json_t *map_json(const Pave__V1__VolumeGetReply *r)
 							n->site, "state", copy_state(r, n)));
 		}
 		json_array_append_new(chunks,
-				      json_pack("{s:I,s:I,s:s,s:o}", "chunk", (json_int_t)c,
+				      json_pack("{s:I,s:I,s:s,s:o,s:o}", "chunk", (json_int_t)c,
 						"offset_bytes", (json_int_t)(c * v->chunk_size),
-						"state", chunk_state(r, row), "replicas", copies));
+						"state", chunk_state(r, row), "replicas", copies,
+						"move", move_json(move_of(r, c))));
 	}
 	return json_pack("{s:s,s:I,s:I,s:I,s:s,s:o}", "volume", v->name, "size_bytes",
 			 (json_int_t)v->size, "chunk_size_bytes", (json_int_t)v->chunk_size,
@@ -365,6 +380,7 @@ static void print_map(const Pave__V1__VolumeGetReply *r)
 	t.right[0] = t.right[1] = true;
 	for (size_t c = 0; c < r->map.len / v->replicas; c++) {
 		const uint8_t *row = r->map.data + c * v->replicas;
+		const Pave__V1__Move *m = move_of(r, c);
 		size_t len = 0;
 
 		copies[0] = '\0';
@@ -375,6 +391,9 @@ static void print_map(const Pave__V1__VolumeGetReply *r)
 			    (size_t)snprintf(copies + len, sizeof copies - len, "%s%s (%s) %s",
 					     i > 0 ? ", " : "", n->node, n->site, copy_state(r, n));
 		}
+		if (m != NULL && len < sizeof copies)
+			snprintf(copies + len, sizeof copies - len, "; moves from %s to %s",
+				 m->from, m->to);
 		table_add(&t, "%zu", c);
 		table_add(&t, "%s", text_size(c * v->chunk_size, from, sizeof from));
 		table_add(&t, "%s", chunk_state(r, row));

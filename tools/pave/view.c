@@ -112,6 +112,8 @@ json_t *view_node(const Pave__V1__NodeInfo *n)
 	set(o, "ineligible_why",
 	    n->ineligible_why[0] != '\0' ? json_string(n->ineligible_why) : json_null());
 	set(o, "lag", integer(n->lag));
+	set(o, "drain", json_boolean(n->drain));
+	set(o, "learners", integer(n->learners));
 	return o;
 }
 
@@ -209,7 +211,7 @@ void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *polic
 
 		table_add(&t, "%s", n->node);
 		table_add(&t, "%s", n->site);
-		table_add(&t, "%s", n->state);
+		table_add(&t, "%s%s", n->state, n->drain ? ", drained" : "");
 		table_add(&t, "%s", view_size_text(n->size_bytes, buf, sizeof buf));
 		table_add(&t, "%s", view_size_text(n->live_bytes, buf, sizeof buf));
 		table_add(&t, "%s", view_size_text(n->free_bytes, buf, sizeof buf));
