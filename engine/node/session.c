@@ -77,7 +77,7 @@ int node_session_check(const struct node_session *s)
 
 int node_session_check_now(const struct node_session *s)
 {
-	reactor_refresh(shard_reactor(s->shard));
+	gate_refresh(shard_reactor(s->shard));
 	return node_session_check(s);
 }
 

@@ -209,7 +209,7 @@ static void try_held(struct vread *rd)
 	struct vchunk *c = rd->chunk;
 
 	/* The pause: the clock is read again before anything is shown. */
-	reactor_refresh(c->volume->reactor);
+	gate_refresh(c->volume->reactor);
 	if (!volume_gate_open(c->volume) || rd->epoch != c->epoch || c->state != VCHUNK_SERVING) {
 		/* Somebody else may have written since, or a write that it shows has failed. */
 		rd->state = VREAD_WAITING;

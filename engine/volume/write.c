@@ -273,7 +273,7 @@ void vwrite_judge(struct vwrite *w)
 	case VQUORUM_ACKED:
 		/* The pause: the clock is read again, for this may run long after the turn began.
 		 */
-		reactor_refresh(v->reactor);
+		gate_refresh(v->reactor);
 		if (volume_gate_open(v))
 			decide_acked(w);
 		return;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "engine/base/log.h"
+#include "engine/evidence/permit.h"
 
 int daemon_log_level(const char *program, const char *level)
 {
@@ -91,6 +92,10 @@ int daemon_open_trust(const char *dir, const char *root_path, struct trust **ret
 	size_t root_size = 0;
 	int rc;
 
+	if (!GATE_CHECKED)
+		log_error("build",
+			  "BUILT WITHOUT THE CHECKS OF PERMITS AND LEASES (-Dunchecked_permits): "
+			  "residency is not enforced; for measuring only");
 	if (mkdir(dir, 0755) != 0 && errno != EEXIST)
 		return error_set(err, -errno, "directory %s: %s", dir, strerror(errno));
 	if (snprintf(path, sizeof path, "%s/trust.json", dir) >= (int)sizeof path)
