@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""The report of pave-bench compare, from measurements that are made up here: verdicts are right, what was not measured is
+said to be so, plots are XML with all their parts."""
+import json
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+from comparing import report, targets  # noqa: E402
+from comparing.systems import WORKS  # noqa: E402
+
+RATES = {"limit3-dsync": 10000, "limit3": 30000, "limit1": 60000, "pave": 20000, "pave-nbd": 15000, "qemu-nbd": 20000}
+
+
+def measurement(system, work, number, scale=1.0):
+    m = {"system": system, "work": work, "round": number, "iops": RATES[system] * scale, "mib_per_s": 80, "seconds": 10,
+         "operations": 1000, "mean_us": 400, "p50_us": 300, "p99_us": 900, "p99_9_us": 1400, "p99_99_us": 2000,
+         "cpu_us": 20 if "pave" in system else 50, "machine_cpu_us": 60}
+    if system == "pave":
+        m |= {"curve": [[50, 300], [99, 900], [100, 2000]], "timeline": [[i / 10, 20000, 80, 900] for i in range(20)]}
+    return m
+
+
+def made_up():
+    raw = {"begun": 1.8e9, "machine": "a machine", "missing": {"ceph": "it is not installed: apt-get install ceph-osd"},
+           "settings": {"size": 2**31, "device_size": 2**32, "seconds": 10}, "systems": {}, "measurements": []}
+    for system in RATES:
+        raw["systems"][system] = {"replicas": 1, "durability": "a durability"}
+        for work in WORKS:
+            for number, scale in enumerate((1.0, 0.5, 4.0)):  # one machine, now slow, now fast: ratios stay
+                raw["measurements"].append(measurement(system, work.name, number, scale))
+    return raw
+
+
+def check(what, condition):
+    if not condition:
+        print(f"FAIL {what}")
+        sys.exit(1)
+
+
+def main():
+    raw = made_up()
+    rows = {(r.title, r.want.split(",")[0]): r for r in targets.table(raw)}
+    row = next(r for r in rows.values() if "limit3-dsync" in r.want and "depth 32" in r.title)
+    check("twice limit3-dsync is met", row.met is True and "2.00 of" in row.got)
+    row = next(r for r in rows.values() if "depth 128" in r.title)
+    check("two thirds of limit3 is not met", row.met is False)
+    row = next(r for r in rows.values() if r.title.endswith("NBD"))
+    check("0.75 of qemu-nbd is not met", row.met is False)
+    row = next(r for r in rows.values() if "ceph" in r.want)
+    check("what is not installed is not measured", row.met is None and "apt-get install ceph-osd" in row.got)
+    row = next(r for r in rows.values() if r.title.startswith("99.9th"))
+    check("what did not run is not measured", row.met is None and "not measured" in row.got)
+
+    tail = {**measurement("pave", "tail", 0), "rate": 14000, "knee": 20000, "steps": [
+        {"step": s, "iops": s, "all": {"p50_us": 100, "p99_us": 200, "p99_9_us": 300}} for s in (5000, 10000, 20000)]}
+    raw["measurements"].append(tail)
+    row = next(r for r in targets.table(raw) if r.title.startswith("99.9th"))
+    check("1400 of 300 is within five", row.met is True)
+    with tempfile.TemporaryDirectory() as folder:
+        report.write(raw, Path(folder))
+        text = (Path(folder) / "RESULTS.md").read_text()
+        for plot in Path(folder, "results").glob("*.svg"):
+            root = ET.parse(plot).getroot()
+            texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
+            check(f"{plot.name} has a title, axes and a legend", len(texts) > 8 and "nan" not in plot.read_text())
+            check(f"{plot.name} is in the report", f"results/{plot.name}" in text)
+        check("every workload has its table", all(f"## {w.title}" in text for w in WORKS))
+        check("the spread is told", "20,000 (10,000 to 80,000)" in text)
+    json.dumps(raw)
+    print("ok")
+
+
+main()
