@@ -74,8 +74,8 @@ static int take_permit(struct node_session *s, const Pave__V1__Signed *signed_pe
 {
 	struct reactor *r = shard_reactor(s->shard);
 	struct permit permit = {0};
-	uint8_t *packed;
-	size_t size;
+	uint8_t *packed = NULL;
+	size_t size = 0;
 	int rc;
 
 	if (signed_permit == NULL)
@@ -88,8 +88,8 @@ static int take_permit(struct node_session *s, const Pave__V1__Signed *signed_pe
 		rc = error_set(err, -E_BAD_DOCUMENT, "the permit names no volume or generation");
 	else if (s->state == SESSION_OPEN)
 		rc = check_follows(s, &permit, err);
-	if (rc == 0)
-		rc = pack_permit(signed_permit, &packed, &size);
+	if (rc == 0 && pack_permit(signed_permit, &packed, &size) != 0)
+		rc = error_set(err, -ENOMEM, "no memory for a permit");
 	if (rc != 0) {
 		permit_deinit(&permit);
 		return rc;

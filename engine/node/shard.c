@@ -64,6 +64,10 @@ struct node_volume *node_shard_get_volume(struct node_shard *shard, volume_id_t 
 		v->id = id;
 		v->generation = store_generation(shard->config.store, id);
 		HASH_ADD(hh, shard->volumes, id, sizeof(v->id), v);
+		if (v->hh.tbl == NULL) {
+			free(v);
+			return NULL;
+		}
 	}
 	v->session_count++;
 	return v;

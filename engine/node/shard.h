@@ -13,6 +13,8 @@
 #ifndef NODE_SHARD_H
 #define NODE_SHARD_H
 
+/* Without memory for a place in a table the element is not in it (hh.tbl is NULL). */
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "engine/node/buffers.h"

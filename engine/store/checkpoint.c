@@ -1,6 +1,7 @@
 /* checkpoint: see checkpoint.h. */
 #include "engine/store/checkpoint.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@ static void step_fire(struct reactor_timer *timer);
 static void interval_fire(struct reactor_timer *timer);
 static void committed(struct kv_op *op, int status);
 
-void checkpoint_init(struct store *store, uint64_t bytes)
+int checkpoint_init(struct store *store, uint64_t bytes)
 {
 	struct checkpoint *c = &store->checkpoint;
 	uint64_t goal;
@@ -23,6 +24,7 @@ void checkpoint_init(struct store *store, uint64_t bytes)
 	c->step.fire = step_fire;
 	c->interval.fire = interval_fire;
 	c->op.done = committed;
+	return checkpoint_expect_erases(store, CHECKPOINT_ERASES_MAX);
 }
 
 void checkpoint_deinit(struct store *store)
@@ -59,6 +61,22 @@ static void batch_erase(struct store *store, volume_id_t volume, chunk_no_t chun
 				      from_size, to, to_size);
 }
 
+int checkpoint_expect_erases(struct store *store, uint32_t count)
+{
+	struct checkpoint *c = &store->checkpoint;
+	uint32_t max = MAX(MAX(CHECKPOINT_ERASES_MAX, c->erase_count + count), c->erase_max);
+	void *p;
+
+	if (max == c->erase_max)
+		return 0;
+	p = realloc(c->erases, max * sizeof *c->erases);
+	if (p == NULL)
+		return -ENOMEM;
+	c->erases = p;
+	c->erase_max = max;
+	return 0;
+}
+
 void checkpoint_note_erase(struct store *store, volume_id_t volume, chunk_no_t chunk)
 {
 	struct checkpoint *c = &store->checkpoint;
@@ -67,11 +85,7 @@ void checkpoint_note_erase(struct store *store, volume_id_t volume, chunk_no_t c
 		batch_erase(store, volume, chunk);
 		return;
 	}
-	if (c->erase_count == c->erase_max) {
-		c->erase_max = MAX(CHECKPOINT_ERASES_MAX, 2 * c->erase_max);
-		c->erases = realloc(c->erases, c->erase_max * sizeof *c->erases);
-		INVARIANT(c->erases != NULL);
-	}
+	INVARIANT(c->erase_count < c->erase_max);
 	c->erases[c->erase_count++] = (struct checkpoint_erase){volume, chunk};
 }
 

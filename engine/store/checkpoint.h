@@ -63,7 +63,7 @@ struct checkpoint {
 
 struct store;
 
-void checkpoint_init(struct store *store, uint64_t bytes);
+int checkpoint_init(struct store *store, uint64_t bytes); /* 0 or -ENOMEM */
 void checkpoint_deinit(struct store *store);
 
 /* Begins one if there is a reason for it. */
@@ -74,6 +74,8 @@ void checkpoint_want(struct store *store);
 
 /* Something was applied. */
 void checkpoint_note_dirty(struct store *store);
+/* Room for so many more, in recovery: while the store serves it is bounded. 0 or -ENOMEM. */
+int checkpoint_expect_erases(struct store *store, uint32_t count);
 void checkpoint_note_erase(struct store *store, volume_id_t volume, chunk_no_t chunk);
 
 /* An erase must wait for the next checkpoint: too many since the last one. */

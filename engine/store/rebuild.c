@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "engine/base/assert.h"
@@ -154,7 +155,10 @@ static struct chunk *get_chunk(struct rebuild *r, uint32_t shard, volume_id_t vo
 		return NULL;
 	c->key = (struct chunk_key){.volume = volume, .chunk = chunk, .shard = shard};
 	HASH_ADD(hh, r->chunks, key, sizeof c->key, c);
-	return c;
+	if (c->hh.tbl != NULL)
+		return c;
+	free(c);
+	return NULL;
 }
 
 static struct page *get_page(struct rebuild *r, uint32_t shard, volume_id_t volume,
@@ -171,7 +175,10 @@ static struct page *get_page(struct rebuild *r, uint32_t shard, volume_id_t volu
 		return NULL;
 	p->key = key;
 	HASH_ADD(hh, r->pages, key, sizeof p->key, p);
-	return p;
+	if (p->hh.tbl != NULL)
+		return p;
+	free(p);
+	return NULL;
 }
 
 /* -- pass 1 ----------------------------------------------------------------------------------- */

@@ -380,10 +380,11 @@ static int init_parts(struct recovery *r)
 	if (rc == 0)
 		rc = scrub_init(store);
 	if (rc == 0)
+		rc = checkpoint_init(store, store->config.checkpoint_bytes);
+	if (rc == 0)
 		rc = recovery_log_init(&r->log, store);
 	if (rc < 0)
 		return error_set(&r->err, rc, "there is not enough memory for the store");
-	checkpoint_init(store, store->config.checkpoint_bytes);
 	space_init(store, store->config.reserve_percent);
 	return 0;
 }
@@ -558,11 +559,12 @@ static void tick(struct recovery *r)
 	INVARIANT(false);
 }
 
-void recovery_start(struct store *store, struct store_open_op *op)
+int recovery_start(struct store *store, struct store_open_op *op)
 {
 	struct recovery *r = calloc(1, sizeof *r);
 
-	INVARIANT(r != NULL);
+	if (r == NULL)
+		return -ENOMEM;
 	r->store = store;
 	r->open = op;
 	r->finish.run = finish_run;
@@ -572,7 +574,8 @@ void recovery_start(struct store *store, struct store_open_op *op)
 	if (r->block == NULL) {
 		error_set(&r->err, -ENOMEM, "there is no memory");
 		finish(r);
-		return;
+		return 0;
 	}
 	read_super(r);
+	return 0;
 }

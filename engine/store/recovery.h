@@ -21,8 +21,9 @@
 
 #include "engine/store/core.h"
 
-/* Of a store that has only its configuration. Calls op->done, once, not from inside the call. */
-void recovery_start(struct store *store, struct store_open_op *op);
+/* Of a store that has only its configuration. Calls op->done, once, not from inside the call; or
+ * returns -ENOMEM, and does not. */
+int recovery_start(struct store *store, struct store_open_op *op);
 
 /* Frees what an opening under way holds. NULL is allowed. */
 void recovery_destroy(struct recovery *r);

@@ -260,8 +260,10 @@ static int replay_group(struct recovery_log *l, const struct recovery_group *rg)
 	for (uint32_t i = 0; i < g->entry_count; i++) {
 		const struct format_entry *e = &rg->entries[i];
 		uint32_t pages = e->block_count / PAGE_BLOCKS + 2;
-		int rc = index_promise(&store->index, 1, pages);
+		int rc = checkpoint_expect_erases(store, e->kind == FORMAT_ERASE);
 
+		if (rc == 0)
+			rc = index_promise(&store->index, 1, pages);
 		if (rc < 0)
 			return rc;
 		apply_entry(store, e, &ctx);

@@ -29,13 +29,28 @@ const char *const store_kv_family_names[STORE_KV_FAMILIES] = {
 static void finish_run(struct reactor_task *task);
 static void close_run(struct reactor_task *task);
 
+static void no_memory_run(struct reactor_task *task)
+{
+	struct store_open_op *op = container_of(task, struct store_open_op, no_memory);
+	struct error err;
+
+	error_set(&err, -ENOMEM, "device %s: there is not enough memory for the store",
+		  op->config.disk->name);
+	op->done(op, -ENOMEM, NULL, &err);
+}
+
 void store_open(struct store_open_op *op)
 {
 	struct store *store = calloc(1, sizeof *store);
 
-	INVARIANT(store != NULL);
 	PRE(op->config.reactor != NULL && op->config.disk != NULL && op->config.kv != NULL);
 	PRE(op->config.identity.slot < FORMAT_SLOTS_MAX);
+	op->impl = NULL;
+	op->no_memory = (struct reactor_task){.run = no_memory_run};
+	if (store == NULL) {
+		reactor_defer(op->config.reactor, &op->no_memory);
+		return;
+	}
 	store->config = op->config;
 	store->reactor = op->config.reactor;
 	store->disk = op->config.disk;
@@ -44,7 +59,11 @@ void store_open(struct store_open_op *op)
 	store->finish_task.run = finish_run;
 	store->close_task.run = close_run;
 	op->impl = store;
-	recovery_start(store, op);
+	if (recovery_start(store, op) == 0)
+		return;
+	op->impl = NULL;
+	store_abandon(store);
+	reactor_defer(op->config.reactor, &op->no_memory);
 }
 
 void store_abandon(struct store *store)

@@ -88,13 +88,14 @@ struct store_format_op {
 void store_format(struct store_format_op *op);
 
 /* Opens and recovers: superblock, index, then the log after the last checkpoint. done gives the
- * store, or the error: -E_WRONG_CLUSTER, -E_WRONG_NODE, -E_CORRUPT (no valid superblock, unknown
- * version, index and device do not belong together), -EIO. */
+ * store, or the error: -ENOMEM, -E_WRONG_CLUSTER, -E_WRONG_NODE, -E_CORRUPT (no valid superblock,
+ * unknown version, index and device do not belong together), -EIO. */
 struct store_open_op {
 	void (*done)(struct store_open_op *op, int status, struct store *store,
 		     const struct error *err);
 	struct store_config config;
 	void *impl;
+	struct reactor_task no_memory; /* the store's */
 };
 void store_open(struct store_open_op *op);
 

@@ -137,6 +137,25 @@ static void almost_full(struct rig *rig)
 	rig_drain(rig);
 }
 
+/* On a disk whose fresh space is slow: segments are written ahead with zeroes. */
+static void primed(struct rig *rig)
+{
+	rig_close(rig);
+	rig->primes = true;
+	rig_must_open(rig);
+	some_old(rig);
+}
+
+static void priming(struct rig *rig)
+{
+	for (uint32_t i = 0; i < 4 && rig->process->alive; i++) {
+		rig_write(rig, STORE_DATA, 0, i % 3, 0, 200);
+		sim_run_for(rig->world, 20 * NS_PER_MS);
+		if (rig->process->alive)
+			rig_drain(rig);
+	}
+}
+
 /* Overwrites that keep the cleaner going. */
 static void cleaning(struct rig *rig)
 {
@@ -167,6 +186,7 @@ static const struct {
     {"segment switches", NULL, segment_switches},
     {"erases", some_checkpointed, erases},
     {"cleaning", almost_full, cleaning},
+    {"priming", primed, priming},
 };
 
 START_TEST(a_crash_at_any_io_loses_nothing)

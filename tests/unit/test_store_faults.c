@@ -173,6 +173,9 @@ END_TEST
 
 START_TEST(a_crash_while_formatting_leaves_a_device_or_none)
 {
+	static const enum sim_fate fates[] = {SIM_FATE_TEAR, SIM_FATE_DROP, SIM_FATE_KEEP,
+					      SIM_FATE_RANDOM};
+
 	for (uint64_t n = 1; n <= 4; n++) {
 		struct rig rig;
 		int rc;
@@ -182,8 +185,8 @@ START_TEST(a_crash_while_formatting_leaves_a_device_or_none)
 		rig.config.reactor = sim_reactor(rig.process);
 		rig.config.disk = sim_disk_open(rig.sim_disk);
 		rig.config.kv = sim_kv_open(rig.sim_kv);
-		rig.process->fate = SIM_FATE_TEAR;
-		sim_disk_on_io(rig.sim_disk, n, SIM_IO_POWER_LOSS);
+		rig.process->fate = fates[_i % 4];
+		sim_disk_on_io(rig.sim_disk, n, _i < 4 ? SIM_IO_POWER_LOSS : SIM_IO_KILL);
 		ck_assert_int_eq(rig_format(&rig, false), -E_DISCONNECTED);
 		rc = rig_open(&rig);
 		ck_assert(rc == 0 || rc == -E_CORRUPT);
@@ -723,7 +726,7 @@ static TCase *superblocks(void)
 	tcase_add_test(tc, a_device_of_somebody_else_is_refused);
 	tcase_add_test(tc, format_refuses_a_device_in_use);
 	tcase_add_test(tc, format_checks_sizes);
-	tcase_add_test(tc, a_crash_while_formatting_leaves_a_device_or_none);
+	tcase_add_loop_test(tc, a_crash_while_formatting_leaves_a_device_or_none, 0, 5);
 	tcase_add_test(tc, a_lost_index_is_not_taken_for_an_empty_device);
 	return tc;
 }
