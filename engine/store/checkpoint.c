@@ -371,7 +371,8 @@ static bool has_reason(const struct store *store)
 	if (reserved < MIN(c->reserved_goal / 4, gain))
 		return true;
 	/* Space is getting low, and some is only waiting for this. */
-	return segments_available(t) < store->space.clean_below && t->empty_count >= 4;
+	return (segments_available(t) < store->space.clean_below && t->empty_count >= 4) ||
+	       (segments_available(t) <= store->space.floor_segments + 1 && t->empty_count > 0);
 }
 
 void checkpoint_consider(struct store *store)

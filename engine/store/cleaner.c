@@ -19,6 +19,7 @@
 #define CREDIT_SHARE 4u
 
 static void tick(struct store *store);
+static void pause_then_tick(struct store *store);
 static void pause_fire(struct reactor_timer *timer);
 
 int cleaner_init(struct store *store)
@@ -30,8 +31,13 @@ int cleaner_init(struct store *store)
 	c->buffer = aligned_alloc(BLOCK_SIZE, (size_t)blocks * BLOCK_SIZE);
 	c->blocks = calloc(blocks, sizeof *c->blocks);
 	c->crcs = calloc(blocks, sizeof *c->crcs);
-	for (uint32_t i = 0; i < CLEANER_STEP_BLOCKS; i++)
+	for (uint32_t i = 0; i < CLEANER_READS_MAX; i++)
+		c->reads[i].cleaner = c;
+	for (uint32_t i = 0; i < CLEANER_DEPTH_BLOCKS; i++) {
 		c->moves[i].cleaner = c;
+		c->moves[i].next_free = c->moves_free;
+		c->moves_free = &c->moves[i];
+	}
 	return c->buffer != NULL && c->blocks != NULL && c->crcs != NULL ? 0 : -ENOMEM;
 }
 
@@ -51,11 +57,16 @@ void cleaner_deinit(struct store *store)
 
 bool cleaner_is_idle(const struct store *store)
 {
-	return !store->cleaner.reading && !store->cleaner.looking_up &&
+	return store->cleaner.reads_in_flight == 0 && !store->cleaner.looking_up &&
 	       store->cleaner.moves_in_flight == 0;
 }
 
 /* -- credit ----------------------------------------------------------------------------------- */
+
+static bool is_tight(const struct store *store)
+{
+	return space_is_tight(&store->space, space_reclaimed(store));
+}
 
 bool cleaner_lets_write(struct store *store, uint8_t stream)
 {
@@ -63,7 +74,7 @@ bool cleaner_lets_write(struct store *store, uint8_t stream)
 
 	if (stream != WLOG_HOT)
 		return true;
-	if (!space_is_tight(space, space_reclaimed(store))) {
+	if (!is_tight(store)) {
 		space->credit = store->segments.blocks / CREDIT_SHARE;
 		return true;
 	}
@@ -138,7 +149,7 @@ static bool is_candidate(const struct store *store, const struct segment *s)
 static uint32_t choose(const struct store *store, bool *ret_waits)
 {
 	const struct segments *t = &store->segments;
-	bool tight = space_is_tight(&store->space, space_reclaimed(store));
+	bool tight = is_tight(store);
 	uint64_t room = cold_room(store);
 	uint32_t best = SEGMENT_NONE;
 	double best_score = -1;
@@ -146,7 +157,7 @@ static uint32_t choose(const struct store *store, bool *ret_waits)
 	*ret_waits = false;
 	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
 		const struct segment *s = &t->array[no];
-		double u, age, score;
+		double u, gain, score;
 
 		if (!is_candidate(store, s))
 			continue;
@@ -155,8 +166,10 @@ static uint32_t choose(const struct store *store, bool *ret_waits)
 			continue;
 		}
 		u = (double)s->live / t->blocks;
-		age = tight ? 1 : (double)(store->wlog.next_seq - s->last_seq);
-		score = (1 - u) * age / (1 + u);
+		gain = (1 - u) / (1 + u);
+		score = gain * gain;
+		if (!tight)
+			score *= (double)(store->wlog.next_seq - s->last_seq);
 		if (score > best_score) {
 			best_score = score;
 			best = no;
@@ -172,18 +185,32 @@ static void read_done(struct disk_op *op, int status);
 static void read_next(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
-	uint32_t count = MIN(CLEANER_READ_BYTES / BLOCK_SIZE, c->end - c->read_end);
+	struct cleaner_read *r = &c->reads[c->reads_begun++ % CLEANER_READS_MAX];
+	uint32_t count = MIN(CLEANER_READ_BYTES / BLOCK_SIZE, c->end - c->read_next);
 
-	c->op.kind = DISK_READ;
-	c->op.offset = (uint64_t)(c->base + c->read_end) * BLOCK_SIZE;
-	c->op.size = (uint64_t)count * BLOCK_SIZE;
-	c->op.iov[0] =
-	    (struct iovec){c->buffer + (size_t)c->read_end * BLOCK_SIZE, (size_t)c->op.size};
-	c->op.iovs = c->op.iov;
-	c->op.iov_count = 1;
-	c->op.done = read_done;
-	c->reading = true;
-	disk_submit(store->disk, &c->op);
+	r->blocks = count;
+	r->complete = false;
+	r->op.kind = DISK_READ;
+	r->op.offset = (uint64_t)(c->base + c->read_next) * BLOCK_SIZE;
+	r->op.size = (uint64_t)count * BLOCK_SIZE;
+	r->op.iov[0] =
+	    (struct iovec){c->buffer + (size_t)c->read_next * BLOCK_SIZE, (size_t)r->op.size};
+	r->op.iovs = r->op.iov;
+	r->op.iov_count = 1;
+	r->op.done = read_done;
+	c->read_next += count;
+	c->reads_in_flight++;
+	disk_submit(store->disk, &r->op);
+}
+
+static void read_some(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+	uint32_t depth = is_tight(store) ? CLEANER_READS_MAX : 1;
+
+	while (c->reads_in_flight < depth && c->reads_begun - c->reads_taken < CLEANER_READS_MAX &&
+	       c->read_next < c->end)
+		read_next(store);
 }
 
 /* Notes the blocks of an entry that the index still refers to; its pages are here. */
@@ -335,16 +362,19 @@ static uint32_t run_length(const struct cleaner *c, uint32_t first, uint32_t max
 static void move_some(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
-	uint32_t left = CLEANER_STEP_BLOCKS;
+	uint32_t depth = is_tight(store) ? CLEANER_DEPTH_BLOCKS : CLEANER_STEP_BLOCKS;
 
-	while (left > 0 && c->next < c->block_count) {
-		struct cleaner_move *m = &c->moves[c->moves_in_flight++];
+	while (c->blocks_in_flight < depth && c->next < c->block_count) {
+		struct cleaner_move *m = c->moves_free;
 
+		INVARIANT(m != NULL);
+		c->moves_free = m->next_free;
 		m->item = (struct item){.kind = ITEM_MOVE};
 		m->first = c->next;
-		m->count = run_length(c, c->next, left);
+		m->count = run_length(c, c->next, depth - c->blocks_in_flight);
 		c->next += m->count;
-		left -= m->count;
+		c->blocks_in_flight += m->count;
+		c->moves_in_flight++;
 		wlog_submit(store, &m->item, WLOG_COLD, true);
 	}
 }
@@ -392,18 +422,25 @@ void cleaner_moved(struct store *store, struct item *item, int status)
 		store->stats.moved_blocks += m->count;
 		earn(store, c->gain * m->count / MAX(1u, c->block_count));
 	}
-	if (--c->moves_in_flight == 0)
+	m->next_free = c->moves_free;
+	c->moves_free = m;
+	c->blocks_in_flight -= m->count;
+	if (--c->moves_in_flight == 0 ||
+	    (is_tight(store) && c->blocks_in_flight + CLEANER_STEP_BLOCKS <= CLEANER_DEPTH_BLOCKS))
 		tick(store);
 }
 
 /* -- steps ------------------------------------------------------------------------------------ */
 
-static uint64_t pause_ns(const struct store *store)
+static uint64_t pause_ns(struct store *store)
 {
 	const struct space *space = &store->space;
 	uint32_t reclaimed = space_reclaimed(store);
+	uint64_t clients = store->stats.writes + store->stats.reads;
+	bool idle = clients == store->cleaner.clients_seen;
 
-	if (reclaimed <= space->tight_below || space->clean_below <= space->tight_below)
+	store->cleaner.clients_seen = clients;
+	if (idle || reclaimed <= space->tight_below || space->clean_below <= space->tight_below)
 		return 0;
 	return MIN(CLEANER_PAUSE_MAX_NS, CLEANER_PAUSE_MAX_NS * (reclaimed - space->tight_below) /
 					     (space->clean_below - space->tight_below));
@@ -427,7 +464,7 @@ static void parse_on(struct store *store)
 
 	if (!parse(store))
 		return;
-	if (c->read_end == c->end)
+	if (c->read_end == c->end && c->reads_in_flight == 0)
 		begin_moving(store);
 	pause_then_tick(store);
 	store_close_tick(store);
@@ -450,20 +487,40 @@ static void entry_looked_up(struct lookup *lookup, int status)
 	parse_on(store);
 }
 
+/* Pieces count in order: what comes behind one that is under way has to wait for it. */
+static void take_reads(struct cleaner *c)
+{
+	while (c->reads_taken < c->reads_begun) {
+		struct cleaner_read *r = &c->reads[c->reads_taken % CLEANER_READS_MAX];
+
+		if (!r->complete)
+			return;
+		c->reads_taken++;
+		if (c->read_end == c->end)
+			continue; /* behind one that failed */
+		c->read_end += r->blocks;
+		if (r->status < 0) {
+			/* What was found before can still be moved; what follows stays. */
+			c->damaged = true;
+			c->end = c->parsed;
+			c->read_next = c->parsed;
+			c->read_end = c->parsed;
+		}
+	}
+}
+
 static void read_done(struct disk_op *op, int status)
 {
-	struct store *store = container_of(op, struct store, cleaner.op);
+	struct cleaner_read *r = container_of(op, struct cleaner_read, op);
+	struct store *store = container_of(r->cleaner, struct store, cleaner);
 	struct cleaner *c = &store->cleaner;
 
-	c->reading = false;
-	c->read_end += (uint32_t)(op->size / BLOCK_SIZE);
-	if (status < 0) {
-		/* What was found before can still be moved; what follows stays. */
-		c->damaged = true;
-		c->end = c->parsed;
-		c->read_end = c->parsed;
-	}
-	parse_on(store);
+	r->complete = true;
+	r->status = status;
+	c->reads_in_flight--;
+	take_reads(c);
+	if (!c->looking_up)
+		parse_on(store);
 }
 
 /* The pin kept the victim from being given out again while it was read and moved. */
@@ -528,23 +585,28 @@ static void begin_victim(struct store *store)
 	t->array[no].pins++;
 	c->base = segments_first_block(t, no);
 	c->end = t->array[no].used;
+	c->read_next = 0;
 	c->read_end = 0;
+	c->reads_begun = 0;
+	c->reads_taken = 0;
 	c->parsed = 0;
 	c->entry_count = 0;
 	c->entry = 0;
 	c->block_count = 0;
 	c->damaged = false;
 	c->gain = gain_of(t, &t->array[no]);
-	read_next(store);
+	read_some(store);
 }
 
 static void tick(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
 
-	if (c->reading || c->looking_up || c->moves_in_flight > 0)
+	if (c->looking_up)
 		return;
 	if (must_stop(store)) {
+		if (!cleaner_is_idle(store))
+			return;
 		if (c->state != CLEANER_IDLE)
 			end_victim(store);
 		store_close_tick(store);
@@ -556,13 +618,15 @@ static void tick(struct store *store)
 			begin_victim(store);
 		return;
 	case CLEANER_READING:
-		read_next(store);
+		read_some(store);
 		return;
 	case CLEANER_MOVING:
 		if (c->next < c->block_count) {
 			move_some(store);
 			return;
 		}
+		if (c->moves_in_flight > 0)
+			return;
 		finish_victim(store);
 		pause_then_tick(store);
 		return;

@@ -9,12 +9,17 @@
  * place: a move holds only where the index still has the old location. The victim is then empty,
  * and the next checkpoint makes it free (segment.h).
  *
- * Which one: by benefit and cost, (1 - u) * age / (1 + u) for the share u that is live; the
- * emptiest when space is tight. One in which nothing can be gained is never taken, so it comes to
- * rest.
+ * Which one: by benefit and cost, (1 - u) / (1 + u) for the share u that is live, times the root of
+ * its age: what is old and still live will stay so, what is young may soon be garbage by itself.
+ * The full age would be too much of it for writes without locality (bench/aging; bench/METHOD.md
+ * has the figures). Only the emptiest when space is tight. One in which nothing can be gained is
+ * never taken, so it comes to rest.
  *
- * How fast: one read or one group in flight; with pauses, which shrink as space does. When space is
- * tight clients pay: each of their groups costs credit, which is earned by what moving will free.
+ * How fast: while space allows, one small read or one group at a time, with pauses that shrink as
+ * space does, and none while no client asks for anything. When space is tight CLEANER_READS_MAX
+ * reads or CLEANER_DEPTH_BLOCKS of moves are in flight, and clients pay: each of their groups costs
+ * credit, which is earned bit by bit by what moving will free. I/O is in pieces of 256 KiB, so that
+ * none of a client's waits long behind one.
  *
  * Failure: what can not be read or does not check stays where it is; the segment is stuck, and not
  * taken again until it is empty by itself. */
@@ -23,10 +28,13 @@
 
 #include "engine/store/item.h"
 #include "engine/store/lookup.h"
+#include "engine/store/wlog.h"
 
-#define CLEANER_READ_BYTES   (1u << 20)
-#define CLEANER_STEP_BLOCKS  256u /* moved at a time */
-#define CLEANER_PAUSE_MAX_NS (4 * NS_PER_MS)
+#define CLEANER_READ_BYTES   (256u * 1024)
+#define CLEANER_READS_MAX    4u
+#define CLEANER_STEP_BLOCKS  WLOG_COLD_SHARE /* moved at a time: a group */
+#define CLEANER_DEPTH_BLOCKS (4 * CLEANER_STEP_BLOCKS)
+#define CLEANER_PAUSE_MAX_NS NS_PER_MS
 
 enum cleaner_state { CLEANER_IDLE, CLEANER_READING, CLEANER_MOVING };
 
@@ -39,8 +47,18 @@ struct cleaner_block {
 	uint32_t crc;
 };
 
+/* A piece of the victim on its way into the buffer. */
+struct cleaner_read {
+	struct disk_op op;
+	struct cleaner *cleaner;
+	uint32_t blocks;
+	bool complete;
+	int status;
+};
+
 struct cleaner_move {
 	struct item item;
+	struct cleaner_move *next_free;
 	uint32_t first; /* in blocks */
 	uint32_t count;
 	struct cleaner *cleaner;
@@ -49,14 +67,16 @@ struct cleaner_move {
 struct cleaner {
 	enum cleaner_state state;
 	bool starving; /* space is low, but there is nothing to gain */
-	bool reading;  /* op is in flight */
-	uint32_t moves_in_flight;
+	uint32_t reads_in_flight;
+	uint32_t moves_in_flight, blocks_in_flight;
 	uint32_t victim;
-	uint32_t end;	   /* blocks of it that were written */
-	uint32_t read_end; /* blocks that are in the buffer */
-	uint32_t parsed;   /* blocks that were looked at */
-	bool damaged;	   /* something could not be read */
-	struct disk_op op;
+	uint32_t end;			   /* blocks of it that were written */
+	uint32_t read_next;		   /* blocks that were asked for */
+	uint32_t read_end;		   /* blocks that are in the buffer, without a gap */
+	uint32_t reads_begun, reads_taken; /* counted; reads is a ring of those between */
+	uint32_t parsed;		   /* blocks that were looked at */
+	bool damaged;			   /* something could not be read */
+	struct cleaner_read reads[CLEANER_READS_MAX];
 	uint8_t *buffer;	      /* a segment */
 	uint32_t base;		      /* the device's block of its first block */
 	struct cleaner_block *blocks; /* found live; a segment's at most */
@@ -70,7 +90,9 @@ struct cleaner {
 	bool looking_up;	     /* lookup is under way */
 	struct lookup lookup;	     /* of the entry */
 	uint64_t gain;		     /* blocks that are free when the victim is */
-	struct cleaner_move moves[CLEANER_STEP_BLOCKS];
+	uint64_t clients_seen;	     /* operations of clients when it last looked */
+	struct cleaner_move moves[CLEANER_DEPTH_BLOCKS];
+	struct cleaner_move *moves_free;
 	struct reactor_timer pause;
 };
 

@@ -26,15 +26,17 @@ void space_init(struct store *store, uint32_t reserve_percent)
 {
 	uint32_t percent = reserve_percent > 0 ? reserve_percent : SPACE_RESERVE_PERCENT;
 	uint32_t own = store->segments.own_count;
+	uint32_t step = MAX(SPACE_STEP_MIN, own / SPACE_STEP_DEN);
 	struct space *space = &store->space;
-	uint32_t soft = MAX(6u, own / 20);
 
 	space->reserve_segments =
 	    MAX(SPACE_RESERVE_SEGMENTS_MIN, (uint32_t)((uint64_t)own * percent / 100));
-	space->clean_below = space->reserve_segments + soft;
-	space->tight_below = space->reserve_segments + soft / 2;
+	space->floor_segments = SPACE_FLOOR_SEGMENTS;
+	space->tight_below = space->floor_segments + step;
+	space->clean_below = space->tight_below + step;
 	space->live_max = live_bound(store, space->reserve_segments);
-	space->live_max_resync = live_bound(store, SPACE_RESERVE_SEGMENTS_MIN);
+	space->live_max_resync =
+	    live_bound(store, MAX(SPACE_RESERVE_SEGMENTS_MIN, space->reserve_segments / 2));
 }
 
 bool space_may_open(const struct store *store, enum space_user user)
@@ -44,13 +46,13 @@ bool space_may_open(const struct store *store, enum space_user user)
 
 	switch (user) {
 	case SPACE_CLIENT:
-		floor = store->space.reserve_segments;
+		floor = store->space.floor_segments;
 		break;
 	case SPACE_URGENT:
 		floor = URGENT_FLOOR;
 		break;
 	case SPACE_RESYNC:
-		floor = MAX(URGENT_FLOOR + 1, store->space.reserve_segments / 2);
+		floor = URGENT_FLOOR + 1;
 		break;
 	case SPACE_CLEANER:
 		break;

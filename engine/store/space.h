@@ -1,13 +1,20 @@
-/* How much may be written, by whom: the reserve, and the bound of what may be live.
+/* How much may be written, by whom: the bound of what may be live, and the segments that are kept
+ * free.
  *
- * Clients may not open the last reserve_segments: the cleaner and resync work in them. What is live
- * may not exceed live_max, which leaves enough garbage among the other segments that cleaning
- * always gains (a cleaned segment is packed more densely than the average of the others). So a
- * write either is refused at once, because live data is really too much, or it may wait for the
- * cleaner, which will make room.
+ * The reserve is a bound of what is live. live_max leaves so much garbage among the segments that
+ * cleaning always gains (a cleaned segment is packed more densely than the average of the others),
+ * and reserve_segments on top, for resync and for what a host must write to bring a chunk into
+ * service. So a write either is refused at once, because live data is really too much, or it may
+ * wait for the cleaner, which will make room. Nothing is gained by keeping the reserve empty: space
+ * that garbage may lie in makes cleaning cheaper, so only a few segments are.
  *
- * As free space runs low clients are slowed down: below clean_below the cleaner runs; below
- * tight_below a client's group costs credit, which the cleaner earns by what it reclaims. */
+ *   segments available or empty
+ *     above clean_below   the cleaner rests
+ *     below               it runs, the faster the fewer there are
+ *     below tight_below   it runs as fast as it can, and clients pay for each group with credit,
+ *                         which it earns
+ *     floor_segments      clients may open no more of them: what is left is for entries without
+ *                         data, for resync, and at last for the cleaner alone */
 #ifndef STORE_SPACE_H
 #define STORE_SPACE_H
 
@@ -15,11 +22,17 @@
 
 #define SPACE_RESERVE_PERCENT	   8u
 #define SPACE_RESERVE_SEGMENTS_MIN 4u
+#define SPACE_FLOOR_SEGMENTS	   4u
+/* From the floor to where it is tight, and from there to where cleaning begins, in segments: a
+ * hundredth of all, and at least two. */
+#define SPACE_STEP_MIN 2u
+#define SPACE_STEP_DEN 100u
 
 enum space_user { SPACE_CLIENT, SPACE_URGENT, SPACE_RESYNC, SPACE_CLEANER };
 
 struct space {
 	uint32_t reserve_segments;
+	uint32_t floor_segments;
 	uint32_t clean_below; /* segments, empty ones included */
 	uint32_t tight_below;
 	uint64_t live_max;	  /* blocks, for clients */

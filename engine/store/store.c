@@ -398,21 +398,14 @@ void store_changes(struct store *store, struct store_changes_op *op)
 
 void store_get_stats(const struct store *store, struct store_stats *ret_stats)
 {
-	const struct wlog_stream *hot = &store->wlog.streams[WLOG_HOT];
-	const struct segments *t = &store->segments;
-	uint32_t available = segments_available(t);
-	uint64_t free_blocks = 0;
+	const struct space *space = &store->space;
+	uint64_t live = store->segments.live_blocks;
 
-	if (available > store->space.reserve_segments)
-		free_blocks = (uint64_t)(available - store->space.reserve_segments) * t->blocks;
-	if (hot->segment != SEGMENT_NONE)
-		free_blocks += t->blocks - hot->offset;
 	*ret_stats = store->stats;
-	ret_stats->size_bytes = store->space.live_max * BLOCK_SIZE;
-	ret_stats->live_bytes = t->live_blocks * BLOCK_SIZE;
-	ret_stats->free_bytes =
-	    MIN(free_blocks, store->space.live_max - MIN(store->space.live_max, t->live_blocks)) *
-	    BLOCK_SIZE;
+	ret_stats->size_bytes = space->live_max * BLOCK_SIZE;
+	ret_stats->live_bytes = live * BLOCK_SIZE;
+	ret_stats->free_bytes = (space->live_max - MIN(space->live_max, live)) * BLOCK_SIZE;
+	ret_stats->reserve_bytes = (space->live_max_resync - space->live_max) * BLOCK_SIZE;
 	ret_stats->memory_bytes = index_memory_bytes(&store->index);
 	scrub_get_stats(store, &ret_stats->scrub);
 }

@@ -273,9 +273,10 @@ struct store_scrub_stats {
 
 struct store_stats {
 	struct store_scrub_stats scrub;
-	uint64_t size_bytes; /* of the device that can hold data */
-	uint64_t live_bytes; /* blocks that the index refers to */
-	uint64_t free_bytes; /* what clients can still write now, without cleaning */
+	uint64_t size_bytes;	/* what clients can store */
+	uint64_t live_bytes;	/* blocks that the index refers to */
+	uint64_t free_bytes;	/* what clients can still store before -ENOSPC */
+	uint64_t reserve_bytes; /* on top of size_bytes, for resync and the like */
 	uint64_t writes, blocks_written, groups, group_bytes; /* client log */
 	uint64_t reads, blocks_read;
 	uint64_t cleaned_segments, moved_blocks;

@@ -340,6 +340,8 @@ static uint32_t group_share(const struct wlog_stream *s)
 	uint32_t waiting = s->urgent.count + s->data.count;
 	uint32_t slots = s->in_flight_max - s->in_flight;
 
+	if (s->kind == WLOG_COLD)
+		return WLOG_COLD_SHARE;
 	return MAX(WLOG_SHARE_MIN, (waiting + slots - 1) / slots);
 }
 

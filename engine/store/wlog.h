@@ -26,8 +26,9 @@
 
 #define WLOG_GROUPS_IN_FLIGHT	   8u
 #define WLOG_GROUPS_IN_FLIGHT_MAX  16u
-#define WLOG_COLD_GROUPS_IN_FLIGHT 2u
-#define WLOG_SHARE_MIN		   8u /* operations that are not worth being split over groups */
+#define WLOG_COLD_GROUPS_IN_FLIGHT 4u
+#define WLOG_SHARE_MIN		   8u  /* operations that are not worth being split over groups */
+#define WLOG_COLD_SHARE		   64u /* entries of a cold group: what fits one block of header */
 
 enum wlog_kind { WLOG_HOT, WLOG_COLD, WLOG_STREAMS };
 
