@@ -232,6 +232,7 @@ static void write_begin(struct node_request *q)
 	    .watermark = q->ask.watermark,
 	    .crcs = q->crcs,
 	    .data = q->buffer.data,
+	    .settles = (q->ask.flags & FRAME_F_SETTLE) != 0,
 	};
 	store_write(s->shard->config.store, w);
 }

@@ -35,8 +35,8 @@ void space_init(struct store *store, uint32_t reserve_percent)
 	space->tight_below = space->floor_segments + step;
 	space->clean_below = space->tight_below + step;
 	space->live_max = live_bound(store, space->reserve_segments);
-	space->live_max_resync =
-	    live_bound(store, MAX(SPACE_RESERVE_SEGMENTS_MIN, space->reserve_segments / 2));
+	space->live_max_reserve =
+	    live_bound(store, MAX(SPACE_RESERVE_KEPT, space->reserve_segments / 4));
 }
 
 bool space_may_open(const struct store *store, enum space_user user)
@@ -81,7 +81,8 @@ int space_admit(struct store *store, struct item *item)
 {
 	const struct store_write *op = ITEM_OWNER(item, struct store_write);
 	uint64_t used = store->segments.live_blocks + store->wlog.pending_growth;
-	uint64_t max = op->resync ? store->space.live_max_resync : store->space.live_max;
+	uint64_t max =
+	    op->resync || op->settles ? store->space.live_max_reserve : store->space.live_max;
 
 	item->growth = op->block_count;
 	if (used + item->growth <= max)

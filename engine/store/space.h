@@ -22,6 +22,7 @@
 
 #define SPACE_RESERVE_PERCENT	   8u
 #define SPACE_RESERVE_SEGMENTS_MIN 4u
+#define SPACE_RESERVE_KEPT	   3u /* of it at least: so that cleaning still gains */
 #define SPACE_FLOOR_SEGMENTS	   4u
 /* From the floor to where it is tight, and from there to where cleaning begins, in segments: a
  * hundredth of all, and at least two. */
@@ -35,9 +36,9 @@ struct space {
 	uint32_t floor_segments;
 	uint32_t clean_below; /* segments, empty ones included */
 	uint32_t tight_below;
-	uint64_t live_max;	  /* blocks, for clients */
-	uint64_t live_max_resync; /* blocks, for resync */
-	int64_t credit;		  /* blocks that clients may write while it is tight */
+	uint64_t live_max;	   /* blocks, for clients */
+	uint64_t live_max_reserve; /* blocks, for resync and what settles a chunk */
+	int64_t credit;		   /* blocks that clients may write while it is tight */
 };
 
 void space_init(struct store *store, uint32_t reserve_percent);

@@ -405,7 +405,7 @@ void store_get_stats(const struct store *store, struct store_stats *ret_stats)
 	ret_stats->size_bytes = space->live_max * BLOCK_SIZE;
 	ret_stats->live_bytes = live * BLOCK_SIZE;
 	ret_stats->free_bytes = (space->live_max - MIN(space->live_max, live)) * BLOCK_SIZE;
-	ret_stats->reserve_bytes = (space->live_max_resync - space->live_max) * BLOCK_SIZE;
+	ret_stats->reserve_bytes = (space->live_max_reserve - space->live_max) * BLOCK_SIZE;
 	ret_stats->memory_bytes = index_memory_bytes(&store->index);
 	scrub_get_stats(store, &ret_stats->scrub);
 }

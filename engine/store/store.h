@@ -128,8 +128,9 @@ struct store_write {
 	const uint32_t *crcs; /* STORE_DATA: one a block; lent until done */
 	const void *data; /* STORE_DATA: lent until done, for a write may have to wait for space;
 			     aligned to BLOCK_SIZE when over STORE_COPY_MAX */
-	bool resync; /* moved here by resync: goes to the cold log, may be of an older generation
-		      * than the fence, may use the reserve */
+	bool resync;  /* moved here by resync: goes to the cold log, may be of an older generation
+		       * than the fence, may use the reserve */
+	bool settles; /* what a host must write before a chunk can serve: may use the reserve */
 	uint64_t impl[8];
 	struct store_hook hook;
 };

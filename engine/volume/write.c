@@ -341,7 +341,8 @@ static void write_fill(struct vrequest *q)
 	c->slots[slot].fresh = false;
 	*f = (struct frame){
 	    .op = w->what.zero ? FRAME_ZERO : FRAME_WRITE,
-	    .flags = w->what.discard ? FRAME_F_DISCARD : 0,
+	    .flags =
+		(uint16_t)((w->what.discard ? FRAME_F_DISCARD : 0) | (w->own ? FRAME_F_SETTLE : 0)),
 	    .chunk = c->no,
 	    .block = w->what.block,
 	    .block_count = w->what.block_count,
@@ -502,7 +503,7 @@ bool vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool own,
 	if (w == NULL)
 		return false;
 	PRE(what->zero || what->buffer->crcs_known);
-	*w = (struct vwrite){.chunk = c, .what = *what};
+	*w = (struct vwrite){.chunk = c, .what = *what, .own = own};
 	if (what->zero)
 		w->what.buffer = NULL;
 	else

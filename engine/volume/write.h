@@ -48,6 +48,7 @@ struct vwrite {
 	struct vquorum_votes votes;
 	int error; /* the first that a replica answered with; -ENOSPC goes before others */
 	bool decided, acked, abandoned;
+	bool own;      /* of reconciling and the like, not of a guest */
 	vmask_t retry; /* refused by a node's gate: goes back into the queue when released */
 	uint32_t busy; /* requests that are not idle */
 	uint32_t span_count;

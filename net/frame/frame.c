@@ -88,13 +88,14 @@ static bool request_ok(const struct frame *f)
 	case FRAME_CONTROL:
 		return f->flags == 0 && f->payload_size <= FRAME_CONTROL_MAX;
 	case FRAME_WRITE:
-		return f->flags == 0 && range_ok(f) && version_seq(f->version) != 0 &&
+		return (f->flags & ~(unsigned)FRAME_F_SETTLE) == 0 && range_ok(f) &&
+		       version_seq(f->version) != 0 &&
 		       f->payload_size == f->block_count * BLOCK_SIZE;
 	case FRAME_READ:
 		return f->flags == 0 && range_ok(f) && f->payload_size == 0;
 	case FRAME_ZERO:
-		return (f->flags & ~(unsigned)FRAME_F_DISCARD) == 0 && range_ok(f) &&
-		       version_seq(f->version) != 0 && f->payload_size == 0;
+		return (f->flags & ~(unsigned)(FRAME_F_DISCARD | FRAME_F_SETTLE)) == 0 &&
+		       range_ok(f) && version_seq(f->version) != 0 && f->payload_size == 0;
 	case FRAME_WATERMARK:
 		return f->flags == 0 && f->payload_size == 0;
 	case FRAME_FETCH:

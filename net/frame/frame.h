@@ -35,9 +35,11 @@ enum frame_op {
 enum frame_flag {
 	FRAME_F_REPLY = 1u << 0,
 	FRAME_F_DISCARD = 1u << 1,
-	FRAME_F_MORE = 1u << 2, /* FETCH reply: `block` says where to go on */
+	FRAME_F_MORE = 1u << 2,	  /* FETCH reply: `block` says where to go on */
+	FRAME_F_SETTLE = 1u << 3, /* WRITE, ZERO: the host's own, to settle what replicas hold; may
+				   * use the reserve of a node that is full */
 };
-#define FRAME_FLAGS_KNOWN 0x7u
+#define FRAME_FLAGS_KNOWN 0xfu
 
 struct frame {
 	uint8_t wire_version;

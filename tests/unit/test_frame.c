@@ -150,7 +150,8 @@ START_TEST(test_requests)
 	BAD(f.op = 0);
 	BAD(f.op = FRAME_FETCH + 1);
 	BAD(f.op = 255);
-	BAD(f.flags = 8);
+	BAD(f.flags = 16);
+	GOOD(f.flags = FRAME_F_SETTLE);
 	BAD(f.flags = 0x8000);
 	BAD(f.flags = FRAME_F_DISCARD);
 	BAD(f.flags = FRAME_F_MORE);

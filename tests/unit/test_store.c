@@ -111,6 +111,46 @@ START_TEST(a_full_device_refuses_and_reads_go_on)
 }
 END_TEST
 
+/* On a full device what settles a chunk has the reserve, and no more than that. */
+START_TEST(the_reserve_is_for_what_settles)
+{
+	struct store_stats before, after;
+	uint32_t taken = 0;
+	struct rig rig;
+
+	rig_init(&rig, 1, 15);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	fill(&rig, RIG_CHUNKS);
+	store_get_stats(rig.store, &before);
+	ck_assert_uint_gt(before.reserve_bytes, 0);
+	ck_assert_uint_lt(before.free_bytes, 64 * BLOCK_SIZE);
+	for (block_no_t block = 0; block < RIG_BLOCKS; block += 16) {
+		int rc = rig_wait(&rig, rig_settle(&rig, 1, 2, block, 16));
+
+		ck_assert(rc == 0 || rc == -ENOSPC);
+		taken += rc == 0;
+		ck_assert_int_ne(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 2, 448, 64)), 0);
+	}
+	store_get_stats(rig.store, &after);
+	ck_assert_uint_gt(taken, 0);
+	ck_assert_uint_gt(after.live_bytes, before.live_bytes);
+	ck_assert_uint_le(after.live_bytes, after.size_bytes + after.reserve_bytes);
+	/* It is given back as well. */
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DISCARD, 0, 0, 0, 256)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_ZERO, 0, 1, 0, 256)), 0);
+	store_get_stats(rig.store, &before);
+	ck_assert_uint_eq(before.live_bytes + 512 * BLOCK_SIZE, after.live_bytes);
+	ck_assert_uint_gt(before.free_bytes, 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 2, 448, 64)), 0);
+	rig_verify(&rig);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* The last writes of a full device wait for the cleaner; closing waits for them. */
 START_TEST(closing_waits_for_what_waits_for_space)
 {
@@ -331,6 +371,7 @@ int main(void)
 	tcase_add_test(tc, what_was_written_is_read);
 	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 16);
 	tcase_add_test(tc, a_full_device_refuses_and_reads_go_on);
+	tcase_add_test(tc, the_reserve_is_for_what_settles);
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
 	tcase_add_test(tc, tombstones_are_bounded);
 	tcase_add_test(tc, shards_share_a_device);

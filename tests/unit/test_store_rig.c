@@ -262,8 +262,10 @@ static void write_done(struct store_write *write, int status)
 	chunk->watermark_acked = MAX(chunk->watermark_acked, write->watermark);
 }
 
+enum rig_origin { RIG_CLIENT, RIG_RESYNC, RIG_SETTLES };
+
 static struct rig_op *submit_write(struct rig *rig, struct rig_op *op, const struct rig_try *t,
-				   uint64_t seq, bool resync, version_t watermark)
+				   uint64_t seq, enum rig_origin origin, version_t watermark)
 {
 	op->seq = seq;
 	op->write = (struct store_write){
@@ -277,7 +279,8 @@ static struct rig_op *submit_write(struct rig *rig, struct rig_op *op, const str
 	    .watermark = watermark,
 	    .crcs = op->crcs,
 	    .data = op->data,
-	    .resync = resync,
+	    .resync = origin == RIG_RESYNC,
+	    .settles = origin == RIG_SETTLES,
 	};
 	if (t->kind == STORE_DATA) {
 		for (uint32_t i = 0; i < t->block_count; i++)
@@ -290,7 +293,8 @@ static struct rig_op *submit_write(struct rig *rig, struct rig_op *op, const str
 }
 
 static struct rig_op *new_write(struct rig *rig, enum store_write_kind kind, uint32_t volume,
-				uint32_t chunk, block_no_t block, uint32_t block_count, bool resync)
+				uint32_t chunk, block_no_t block, uint32_t block_count,
+				enum rig_origin origin)
 {
 	struct rig_op *op = op_take(rig, RIG_WRITE, volume, chunk);
 	struct rig_model *m = &rig->model;
@@ -306,19 +310,25 @@ static struct rig_op *new_write(struct rig *rig, enum store_write_kind kind, uin
 					 .chunk = chunk,
 					 .block = block,
 					 .block_count = block_count};
-	return submit_write(rig, op, &m->tries[seq], seq, resync, 0);
+	return submit_write(rig, op, &m->tries[seq], seq, origin, 0);
 }
 
 struct rig_op *rig_write(struct rig *rig, enum store_write_kind kind, uint32_t volume,
 			 uint32_t chunk, block_no_t block, uint32_t block_count)
 {
-	return new_write(rig, kind, volume, chunk, block, block_count, false);
+	return new_write(rig, kind, volume, chunk, block, block_count, RIG_CLIENT);
 }
 
 struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
 			  uint32_t block_count)
 {
-	return new_write(rig, STORE_DATA, volume, chunk, block, block_count, true);
+	return new_write(rig, STORE_DATA, volume, chunk, block, block_count, RIG_RESYNC);
+}
+
+struct rig_op *rig_settle(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+			  uint32_t block_count)
+{
+	return new_write(rig, STORE_DATA, volume, chunk, block, block_count, RIG_SETTLES);
 }
 
 struct rig_op *rig_repeat(struct rig *rig, uint64_t seq, bool resync)
@@ -326,7 +336,8 @@ struct rig_op *rig_repeat(struct rig *rig, uint64_t seq, bool resync)
 	const struct rig_try *t = &rig->model.tries[seq];
 	struct rig_op *op = op_take(rig, RIG_WRITE, t->volume, t->chunk);
 
-	return op != NULL ? submit_write(rig, op, t, seq, resync, 0) : NULL;
+	return op != NULL ? submit_write(rig, op, t, seq, resync ? RIG_RESYNC : RIG_CLIENT, 0)
+			  : NULL;
 }
 
 static void far_done(struct store_write *write, int status)

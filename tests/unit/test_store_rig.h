@@ -115,6 +115,9 @@ struct rig_op *rig_write(struct rig *rig, enum store_write_kind kind, uint32_t v
 			 uint32_t chunk, block_no_t block, uint32_t block_count);
 struct rig_op *rig_resync(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
 			  uint32_t block_count);
+/* As a host writes to bring a chunk into service. */
+struct rig_op *rig_settle(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
+			  uint32_t block_count);
 /* An old write again, as the host or as resync would. */
 struct rig_op *rig_repeat(struct rig *rig, uint64_t seq, bool resync);
 /* Reads in the midst of everything else. What it finds must be as new as what was acknowledged when

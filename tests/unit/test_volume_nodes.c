@@ -123,6 +123,8 @@ static void take_write(struct fake_conn *c, const struct frame *f)
 	n->payload_bytes += f->payload_size;
 	ck_assert_uint_lt(f->chunk, RIG_CHUNKS);
 	ck_assert_uint_le(f->block + f->block_count, RIG_CHUNK_BLOCKS);
+	if (n->full && (f->flags & FRAME_F_SETTLE) == 0)
+		status = -ENOSPC;
 	if (c->generation < n->generation)
 		status = -E_FENCED;
 	ck_assert_uint_eq(version_generation(f->version), c->generation);

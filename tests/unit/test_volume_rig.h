@@ -76,6 +76,7 @@ struct fake_node {
 	bool hold_writes;  /* stored at once, answered at fake_release */
 	bool hold_reads;   /* answered, with the content of then, at fake_release */
 	int write_status;  /* writes are refused with this, nothing is stored */
+	bool full;	   /* of its space only the reserve is left: for what settles a chunk */
 	int write_lies;	   /* writes are stored, and answered with this */
 	int read_status;
 	int open_status;

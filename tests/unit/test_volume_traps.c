@@ -475,6 +475,26 @@ START_TEST(an_undecided_write_that_is_found_in_time_stays)
 }
 END_TEST
 
+/* What must be written before a chunk can serve may use the reserve; a guest's writes may not. */
+START_TEST(a_chunk_is_settled_although_its_nodes_are_full)
+{
+	uint32_t first, stamp;
+
+	make_phantom();
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].full = true;
+	fake_start(&rig->nodes[2]);
+	fake_crash(&rig->nodes[1]);
+	rig_open(host);
+	ck_assert_int_eq(rig_read(host, 2, 1, &first), 0);
+	fake_start(&rig->nodes[1]);
+	rig_run_ms(rig, 5000);
+	ck_assert_int_eq(rig_write(host, 100, 1, 5), -ENOSPC);
+	ck_assert_int_eq(rig_read(host, 2, 1, &stamp), 0);
+	ck_assert_uint_eq(stamp, first);
+}
+END_TEST
+
 /* Node 2 holds, above its watermark, a block that is older than what the others have acknowledged,
  * beside one that is newer: block by block, not by page. */
 START_TEST(folded_versions_do_not_lose_a_neighbour)
@@ -530,6 +550,7 @@ int main(void)
 	tcase_add_test(tc, the_phantom_loses_by_the_seal);
 	tcase_add_test(tc, a_read_only_attachment_settles_too);
 	tcase_add_test(tc, an_undecided_write_that_is_found_in_time_stays);
+	tcase_add_test(tc, a_chunk_is_settled_although_its_nodes_are_full);
 	tcase_add_test(tc, folded_versions_do_not_lose_a_neighbour);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
