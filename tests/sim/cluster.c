@@ -10,6 +10,7 @@
 
 #include "engine/base/assert.h"
 #include "tests/sim/admin.h"
+#include "tests/sim/checks.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/mutants.h"
 #include "tests/sim/watch.h"
@@ -157,7 +158,7 @@ static void open_store(struct machine *m)
 					   .disk = sim_disk_open(m->disk),
 					   .kv = sim_kv_open(m->kv),
 					   .checkpoint_bytes = 4u << 20,
-					   .scrub_period_s = 40};
+					   .scrub_period_s = 120};
 	fill_store_identity(m, &op->config.identity);
 	store_open(op);
 }
@@ -383,6 +384,7 @@ bool cluster_run(struct cluster *c, uint64_t for_ns, bool (*cond)(struct cluster
 			return true;
 		if (!sim_step(c->world))
 			break;
+		checks_step(c);
 	}
 	return cond == NULL && !c->failed;
 }

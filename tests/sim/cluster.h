@@ -98,8 +98,12 @@ struct cluster {
 	uint64_t revocations_version;
 	struct oracle *oracle;
 	generation_t offered[CLUSTER_HOSTS]; /* of the last permit sent to the host */
-	uint64_t fault_kinds;		     /* bits: faults.c */
+	uint64_t permit_sent_ns[CLUSTER_HOSTS];
+	uint64_t fault_kinds; /* bits: faults.c */
 	uint64_t fault_gap_ns;
+	uint64_t fault_stream; /* faults.c: the randomness of the fault whose turn it is */
+	uint32_t fault_count;
+	const bool *faults_left_out; /* by number, FAULTS_MAX; NULL: none */
 	/* While a script wants it: a chunk of which guests do nothing but this kind of thing. */
 	enum { FAVOUR_NONE, FAVOUR_WRITES, FAVOUR_READS } favour;
 	uint32_t favoured_chunk;
@@ -114,7 +118,8 @@ struct cluster {
 	char failure[4000];
 	struct {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
-		    io_crashes, rot, contests, strands, moves, attaches, fenced, ops, op_errors;
+		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
+		    fenced, ops, op_errors;
 	} stats;
 };
 

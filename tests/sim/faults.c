@@ -2,7 +2,10 @@
  *
  * Each fault is chosen by weight and carries its own end (a boot, a heal, a resume at a random time
  * to come). Several may overlap, up to all machines being down at once. A seed takes some kinds of
- * faults and leaves out others, so that seeds differ in more than their details. */
+ * faults and leaves out others, so that seeds differ in more than their details.
+ *
+ * Faults are numbered, and each draws from a stream of its own, which depends on the seed and its
+ * number alone: one that is left out (minimise.h) changes nothing in the plan of the others. */
 #include "tests/sim/faults.h"
 
 #include <stdlib.h>
@@ -13,6 +16,10 @@
 #define GAP_MIN_NS	  NS_PER_S
 #define GAP_MAX_NS	  (16 * NS_PER_S)
 #define CUT_MAX_NS	  (15 * NS_PER_S)
+#define CUT_LONG_NS	  (30 * NS_PER_S)
+#define LINK_MIN_NS	  (NS_PER_MS / 2)
+#define LINK_MAX_NS	  (2 * NS_PER_MS)
+#define LINK_SLOW_NS	  (400 * NS_PER_MS)
 #define PAUSE_MAX_NS	  (15 * NS_PER_S)
 #define CLOCK_MAX_NS	  (2 * (int64_t)NS_PER_S)
 #define CLOCK_OK_NS	  (200 * (int64_t)NS_PER_MS)
@@ -32,6 +39,7 @@
 /* One that goes on: what it takes to end it. */
 struct ending {
 	struct cluster *cluster;
+	uint64_t stream;
 	struct machine *a, *b;
 	uint32_t site;
 	void (*end)(struct ending *e);
@@ -39,10 +47,36 @@ struct ending {
 
 static bool over(struct cluster *c);
 
+/* splitmix64 */
+static uint64_t next_random(uint64_t *stream)
+{
+	uint64_t z = (*stream += 0x9e3779b97f4a7c15ull);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+	return z ^ (z >> 31);
+}
+
+static uint64_t below(struct cluster *c, uint64_t n)
+{
+	return next_random(&c->fault_stream) % n;
+}
+
+static uint64_t range(struct cluster *c, uint64_t from, uint64_t to)
+{
+	return from + below(c, to - from + 1);
+}
+
+static bool chance(struct cluster *c, uint64_t numerator, uint64_t denominator)
+{
+	return below(c, denominator) < numerator;
+}
+
 static void run_ending(void *arg)
 {
 	struct ending *e = arg;
 
+	e->cluster->fault_stream = e->stream;
 	e->end(e);
 	free(e);
 }
@@ -53,26 +87,31 @@ static struct ending *ending_create(struct cluster *c, struct machine *a, struct
 	struct ending *e = calloc(1, sizeof(*e));
 
 	INVARIANT(e != NULL);
-	*e = (struct ending){.cluster = c, .a = a, .b = b, .site = site, .end = end};
+	*e = (struct ending){.cluster = c,
+			     .stream = next_random(&c->fault_stream),
+			     .a = a,
+			     .b = b,
+			     .site = site,
+			     .end = end};
 	return e;
 }
 
 static void end_later(struct cluster *c, struct machine *a, struct machine *b, uint32_t site,
 		      uint64_t max_ns, void (*end)(struct ending *e))
 {
-	sim_schedule(c->world, NULL, sim_random_below(c->world, max_ns), run_ending,
+	sim_schedule(c->world, NULL, below(c, max_ns), run_ending,
 		     ending_create(c, a, b, site, end));
 }
 
 /* Not the administrator. */
 static struct machine *any_machine(struct cluster *c)
 {
-	return &c->machines[sim_random_below(c->world, c->machine_count - 1)];
+	return &c->machines[below(c, c->machine_count - 1)];
 }
 
 static struct machine *any_node(struct cluster *c)
 {
-	return c->nodes[sim_random_below(c->world, c->node_count)];
+	return c->nodes[below(c, c->node_count)];
 }
 
 /* -- the faults ------------------------------------------------------------------------------ */
@@ -114,13 +153,13 @@ static void power_loss_of_nodes(struct cluster *c)
 /* At one of its next I/Os. */
 static void crash_at_io(struct cluster *c)
 {
-	struct machine *m = sim_chance(c->world, 1, 6) ? c->pd : any_node(c);
+	struct machine *m = chance(c, 1, 6) ? c->pd : any_node(c);
 
 	if (!m->process->alive)
 		return;
 	c->stats.io_crashes++;
-	sim_process_on_io(m->process, 1 + sim_random_below(c->world, IO_AHEAD_MAX),
-			  sim_chance(c->world, 1, 2) ? SIM_IO_KILL : SIM_IO_POWER_LOSS);
+	sim_process_on_io(m->process, 1 + below(c, IO_AHEAD_MAX),
+			  chance(c, 1, 2) ? SIM_IO_KILL : SIM_IO_POWER_LOSS);
 }
 
 static void end_pause(struct ending *e)
@@ -178,14 +217,13 @@ static void disconnect_two(struct cluster *c)
 
 static void end_clock(struct ending *e)
 {
-	e->a->process->wall_offset_ns =
-	    (int64_t)sim_random_below(e->cluster->world, 2 * CLOCK_OK_NS) - CLOCK_OK_NS;
+	e->a->process->wall_offset_ns = (int64_t)below(e->cluster, 2 * CLOCK_OK_NS) - CLOCK_OK_NS;
 }
 
 static void step_clock(struct cluster *c)
 {
 	struct machine *m = any_machine(c);
-	int64_t by = (int64_t)sim_random_below(c->world, 2 * CLOCK_MAX_NS) - CLOCK_MAX_NS;
+	int64_t by = (int64_t)below(c, 2 * CLOCK_MAX_NS) - CLOCK_MAX_NS;
 
 	c->stats.clock_steps++;
 	sim_trace(c->world, m->process, "wall clock steps to %ld ms", by / (int64_t)NS_PER_MS);
@@ -202,7 +240,7 @@ static void slow_disk(struct cluster *c)
 {
 	struct machine *m = any_node(c);
 
-	sim_disk_set_slowness(m->disk, sim_random_range(c->world, 5, 400));
+	sim_disk_set_slowness(m->disk, range(c, 5, 400));
 	end_later(c, m, NULL, 0, CUT_MAX_NS, end_slowness);
 }
 
@@ -215,7 +253,7 @@ static void end_withdrawal(struct ending *e)
 
 static void withdraw_one(struct cluster *c)
 {
-	uint32_t site = (uint32_t)sim_random_below(c->world, c->node_count);
+	uint32_t site = (uint32_t)below(c, c->node_count);
 
 	if (!cluster_withdraw(c, site, true))
 		return;
@@ -227,7 +265,7 @@ static void kill_it(struct ending *e)
 {
 	if (!over(e->cluster))
 		sim_process_crash(e->a->process,
-				  sim_chance(e->cluster->world, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+				  chance(e->cluster, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
 static struct machine *attached_host(struct cluster *c)
@@ -266,22 +304,22 @@ static void break_silence(struct ending *e)
 /* The old host hears nothing for a moment, in which the new one opens the volume on two nodes. */
 static void contest_in_silence(struct cluster *c, struct machine *old, struct machine *new)
 {
-	uint32_t deaf = (uint32_t)sim_random_below(c->world, c->node_count);
+	uint32_t deaf = (uint32_t)below(c, c->node_count);
 
 	for (uint32_t n = 0; n < c->node_count; n++) {
 		sim_net_cut(c->nodes[n]->process, old->process, true);
 		sim_net_cut(old->process, c->nodes[n]->process, true);
 	}
 	sim_net_cut(new->process, c->nodes[deaf]->process, true);
-	sim_schedule(c->world, NULL, sim_random_range(c->world, SILENCE_MIN_NS, SILENCE_MAX_NS),
-		     run_ending, ending_create(c, old, new, deaf, break_silence));
+	sim_schedule(c->world, NULL, range(c, SILENCE_MIN_NS, SILENCE_MAX_NS), run_ending,
+		     ending_create(c, old, new, deaf, break_silence));
 }
 
 /* A node doesn't hear the new host; others may restart. */
 static void contest_with_deaf_node(struct cluster *c, struct machine *new)
 {
 	cut_for(c, new, any_node(c), CONTEST_MAX_NS);
-	if (sim_chance(c->world, 1, 2))
+	if (chance(c, 1, 2))
 		end_later(c, any_node(c), NULL, 0, CONTEST_MAX_NS, kill_it);
 }
 
@@ -296,7 +334,7 @@ static void contest(struct cluster *c)
 	c->stats.contests++;
 	sim_trace(c->world, NULL, "contest: %s against %s", new->process->name, old->process->name);
 	cut_for(c, c->pd, old, CUT_MAX_NS);
-	if (sim_chance(c->world, 1, 2))
+	if (chance(c, 1, 2))
 		contest_in_silence(c, old, new);
 	else
 		contest_with_deaf_node(c, new);
@@ -318,7 +356,7 @@ static void strand_return(struct ending *e)
 	if (over(c))
 		return;
 	sim_net_isolate(e->a->process, false);
-	if (sim_chance(c->world, 1, 3)) {
+	if (chance(c, 1, 3)) {
 		c->favour = FAVOUR_NONE;
 		return;
 	}
@@ -350,8 +388,8 @@ static void strand_crash(struct ending *e)
 		for (uint32_t n = 0; n < c->node_count; n++)
 			if (c->nodes[n] != e->a)
 				sim_net_cut(c->hosts[h]->process, c->nodes[n]->process, false);
-	sim_schedule(c->world, NULL, STRAND_AWAY_NS + sim_random_below(c->world, STRAND_AWAY_NS),
-		     run_ending, ending_create(c, e->a, other, 0, strand_return));
+	sim_schedule(c->world, NULL, STRAND_AWAY_NS + below(c, STRAND_AWAY_NS), run_ending,
+		     ending_create(c, e->a, other, 0, strand_return));
 }
 
 /* Act 1: for a moment the writes of the host get to one node only. */
@@ -363,8 +401,7 @@ static void strand(struct cluster *c)
 		return;
 	c->stats.strands++;
 	c->favour = FAVOUR_WRITES;
-	c->favoured_chunk =
-	    (uint32_t)sim_random_below(c->world, CLUSTER_VOLUME_SIZE / CLUSTER_CHUNK_SIZE);
+	c->favoured_chunk = (uint32_t)below(c, CLUSTER_VOLUME_SIZE / CLUSTER_CHUNK_SIZE);
 	sim_trace(c->world, NULL, "strand: what %s writes gets to %s only", host->process->name,
 		  node->process->name);
 	for (uint32_t n = 0; n < c->node_count; n++)
@@ -380,15 +417,15 @@ static void rot(struct cluster *c)
 	uint64_t blocks = CLUSTER_DEVICE_SIZE / BLOCK_SIZE;
 
 	for (unsigned tries = 0; tries < 500; tries++) {
-		uint64_t offset = sim_random_below(c->world, blocks) * BLOCK_SIZE;
-		uint64_t at = offset + sim_random_range(c->world, 16, BLOCK_SIZE - 1);
+		uint64_t offset = below(c, blocks) * BLOCK_SIZE;
+		uint64_t at = offset + range(c, 16, BLOCK_SIZE - 1);
 		uint8_t stamp[16], byte;
 
 		sim_disk_peek(m->disk, offset, stamp, sizeof(stamp));
 		if (!oracle_is_stamped(stamp))
 			continue;
 		sim_disk_peek(m->disk, at, &byte, 1);
-		byte ^= (uint8_t)(1u << sim_random_below(c->world, 8));
+		byte ^= (uint8_t)(1u << below(c, 8));
 		sim_disk_poke(m->disk, at, &byte, 1);
 		sim_trace(c->world, m->process, "bit rot at %lu", at);
 		c->stats.rot++;
@@ -403,7 +440,7 @@ static void next_snapshot(void *arg)
 
 	if (c->faults_over)
 		return;
-	if (!sim_chance(c->world, 1, 8))
+	if (!chance(c, 1, 8))
 		cluster_renew_snapshot(c);
 	sim_schedule(c->world, NULL, SNAPSHOT_RENEW_NS, next_snapshot, c);
 }
@@ -427,8 +464,8 @@ static void move_some(struct cluster *c)
 	struct machine *m = any_node(c);
 
 	c->stats.moves++;
-	if (sim_chance(c->world, 1, 4)) {
-		cluster_rebalance(c, NULL, sim_chance(c->world, 1, 4));
+	if (chance(c, 1, 4)) {
+		cluster_rebalance(c, NULL, chance(c, 1, 4));
 	} else if (cluster_rebalance(c, m->process->name, false)) {
 		sim_trace(c->world, NULL, "%s is drained", m->process->name);
 		end_later(c, m, NULL, 0, DRAIN_MAX_NS, drain_back);
@@ -441,33 +478,145 @@ static void next_moves(void *arg)
 
 	if (c->faults_over)
 		return;
+	c->fault_stream = c->world->seed * 0xd1342543de82ef95ull + c->stats.moves;
 	move_some(c);
-	sim_schedule(c->world, NULL, sim_random_below(c->world, MOVES_GAP_NS), next_moves, c);
+	sim_schedule(c->world, NULL, below(c, MOVES_GAP_NS), next_moves, c);
+}
+
+/* -- more faults of the network and the disk ------------------------------------------------- */
+
+static bool is_in(uint64_t mask, uint32_t machine)
+{
+	return (mask >> machine & 1) != 0;
+}
+
+static void cut_between(struct cluster *c, uint64_t mask, bool cut)
+{
+	for (uint32_t i = 0; i < c->machine_count - 1; i++)
+		for (uint32_t j = 0; j < c->machine_count - 1; j++)
+			if (is_in(mask, i) != is_in(mask, j))
+				sim_net_cut(c->machines[i].process, c->machines[j].process, cut);
+}
+
+static void end_partition(struct ending *e)
+{
+	cut_between(e->cluster, e->site, false);
+}
+
+/* The machines fall into two groups, which do not hear each other. */
+static void partition(struct cluster *c)
+{
+	uint32_t mask = (uint32_t)range(c, 1, (1u << (c->machine_count - 1)) - 2);
+
+	c->stats.cuts++;
+	sim_trace(c->world, NULL, "partition: %x against the rest", mask);
+	cut_between(c, mask, true);
+	end_later(c, NULL, NULL, mask, CUT_MAX_NS, end_partition);
+}
+
+/* One machine and the driver, in one direction or both, for longer than a permit lives. */
+static void cut_from_driver(struct cluster *c)
+{
+	struct machine *m = any_machine(c);
+
+	if (m == c->pd)
+		return;
+	c->stats.cuts++;
+	if (chance(c, 2, 3))
+		cut_for(c, c->pd, m, CUT_LONG_NS);
+	if (chance(c, 2, 3))
+		cut_for(c, m, c->pd, CUT_LONG_NS);
+}
+
+static void end_slow_link(struct ending *e)
+{
+	sim_net_set_delay(e->a->process, e->b->process, LINK_MIN_NS, LINK_MAX_NS);
+}
+
+static void slow_link(struct cluster *c, struct machine *a, struct machine *b, uint64_t ns)
+{
+	sim_net_set_delay(a->process, b->process, ns / 8, ns);
+	end_later(c, a, b, 0, CUT_MAX_NS, end_slow_link);
+}
+
+/* Its messages, or those to it, or both, take long, and overtake each other on different
+ * connections. */
+static void slow_machine(struct cluster *c)
+{
+	struct machine *m = any_machine(c);
+	uint64_t ns = range(c, LINK_MAX_NS, LINK_SLOW_NS);
+	uint64_t ways = range(c, 1, 3);
+
+	c->stats.slow_links++;
+	sim_trace(c->world, m->process, "messages take up to %llu ms", ns / NS_PER_MS);
+	for (uint32_t i = 0; i < c->machine_count - 1; i++) {
+		if (&c->machines[i] == m)
+			continue;
+		if ((ways & 1) != 0)
+			slow_link(c, m, &c->machines[i], ns);
+		if ((ways & 2) != 0)
+			slow_link(c, &c->machines[i], m, ns);
+	}
+}
+
+/* A disk, or the index, refuses one of its next I/Os; the operator restarts the node later. */
+static void fail_io(struct cluster *c)
+{
+	struct machine *m = any_node(c);
+
+	if (!m->process->alive)
+		return;
+	c->stats.io_errors++;
+	sim_process_on_io(m->process, 1 + below(c, IO_AHEAD_MAX), SIM_IO_FAIL);
+	end_later(c, m, NULL, 0, CUT_MAX_NS, kill_it);
+}
+
+static void kill_driver(struct cluster *c)
+{
+	c->stats.kills++;
+	sim_process_crash(c->pd->process, chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+}
+
+static void kill_host(struct cluster *c)
+{
+	struct machine *m = attached_host(c);
+
+	if (m == NULL)
+		return;
+	c->stats.kills++;
+	sim_process_crash(m->process, chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
 /* -- choosing -------------------------------------------------------------------------------- */
 
 struct kind {
+	const char *name;
 	void (*begin)(struct cluster *c);
 	uint32_t weight;
 };
 
 static const struct kind kinds[] = {
-    {kill_one, 30},
-    {power_loss_of_one, 10},
-    {power_loss_of_all, 2},
-    {power_loss_of_nodes, 3},
-    {crash_at_io, 20},
-    {pause_one, 10},
-    {cut_one_way, 12},
-    {isolate_one, 8},
-    {disconnect_two, 12},
-    {step_clock, 5},
-    {slow_disk, 5},
-    {withdraw_one, 6},
-    {rot, 8},
-    {contest, 20},
-    {strand, 20},
+    {"kill", kill_one, 30},
+    {"power loss", power_loss_of_one, 10},
+    {"power loss of everything", power_loss_of_all, 2},
+    {"power loss of all nodes", power_loss_of_nodes, 3},
+    {"crash at an I/O", crash_at_io, 20},
+    {"pause", pause_one, 10},
+    {"one-way cut", cut_one_way, 12},
+    {"isolation", isolate_one, 8},
+    {"disconnection", disconnect_two, 12},
+    {"clock step", step_clock, 5},
+    {"slow disk", slow_disk, 5},
+    {"withdrawal", withdraw_one, 6},
+    {"bit rot", rot, 8},
+    {"partition", partition, 6},
+    {"cut from the driver", cut_from_driver, 8},
+    {"slow messages", slow_machine, 8},
+    {"I/O error", fail_io, 5},
+    {"driver crash", kill_driver, 5},
+    {"host crash", kill_host, 8},
+    {"contest", contest, 20},
+    {"strand", strand, 20},
 };
 
 /* contest and strand */
@@ -483,53 +632,70 @@ static bool over(struct cluster *c)
 	return c->faults_over;
 }
 
-static void begin_one(struct cluster *c)
+static size_t choose_kind(struct cluster *c)
 {
 	uint64_t sum = 0, x;
+	size_t i;
 
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+	for (i = 0; i < ARRAY_SIZE(kinds); i++)
 		sum += used(c, i);
 	if (sum == 0)
-		return;
-	x = sim_random_below(c->world, sum);
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-		if (x < used(c, i)) {
-			kinds[i].begin(c);
-			return;
-		}
+		return ARRAY_SIZE(kinds);
+	x = below(c, sum);
+	for (i = 0; x >= used(c, i); i++)
 		x -= used(c, i);
-	}
+	return i;
+}
+
+static bool is_left_out(const struct cluster *c, uint32_t number)
+{
+	return number < FAULTS_MAX && c->faults_left_out != NULL && c->faults_left_out[number];
+}
+
+static void begin_one(struct cluster *c, uint32_t number)
+{
+	size_t kind = choose_kind(c);
+
+	if (kind == ARRAY_SIZE(kinds) || is_left_out(c, number))
+		return;
+	sim_trace(c->world, NULL, "fault %u: %s", number, kinds[kind].name);
+	kinds[kind].begin(c);
 }
 
 static void next_fault(void *arg)
 {
 	struct cluster *c = arg;
+	uint32_t number = c->fault_count;
 
 	if (c->faults_over)
 		return;
-	begin_one(c);
-	sim_schedule(c->world, NULL, sim_random_below(c->world, c->fault_gap_ns), next_fault, c);
+	c->fault_count++;
+	c->fault_stream = c->world->seed * 0x2545f4914f6cdd1dull + number;
+	next_random(&c->fault_stream);
+	begin_one(c, number);
+	c->fault_stream = c->world->seed * 0x9e6c63d0876a9a47ull + number;
+	sim_schedule(c->world, NULL, below(c, c->fault_gap_ns), next_fault, c);
 }
 
 void faults_begin(struct cluster *c)
 {
 	/* A third of the seeds has everything, a third a random half, a third the scripts and
 	 * little else. */
-	c->fault_kinds = sim_random(c->world);
+	c->fault_stream = ~c->world->seed;
+	c->fault_kinds = next_random(&c->fault_stream);
 	if (c->world->seed % 3 == 0)
 		c->fault_kinds = UINT64_MAX;
 	else if (c->world->seed % 3 == 1)
-		c->fault_kinds = (c->fault_kinds & sim_random(c->world)) | SCRIPTS;
-	c->rot_node = (uint32_t)sim_random_below(c->world, c->node_count);
-	c->fault_gap_ns = sim_random_range(c->world, GAP_MIN_NS, GAP_MAX_NS);
-	c->world->check_mid_turns = sim_chance(c->world, 1, 2);
-	sim_schedule(c->world, NULL, sim_random_below(c->world, GAP_MAX_NS), next_fault, c);
-	if (sim_chance(c->world, 1, 4))
+		c->fault_kinds = (c->fault_kinds & next_random(&c->fault_stream)) | SCRIPTS;
+	c->rot_node = (uint32_t)below(c, c->node_count);
+	c->fault_gap_ns = range(c, GAP_MIN_NS, GAP_MAX_NS);
+	c->world->check_mid_turns = chance(c, 1, 2);
+	sim_schedule(c->world, NULL, below(c, GAP_MAX_NS), next_fault, c);
+	if (chance(c, 1, 4))
 		begin_short_snapshots(c);
 	/* With three nodes nothing can move. */
 	if (c->node_count > 3)
-		sim_schedule(c->world, NULL, sim_random_below(c->world, MOVES_GAP_NS), next_moves,
-			     c);
+		sim_schedule(c->world, NULL, below(c, MOVES_GAP_NS), next_moves, c);
 }
 
 void faults_end(struct cluster *c, uint32_t lost_node)

@@ -4,7 +4,9 @@
 
 #include "tests/sim/cluster.h"
 
-/* Faults begin now. */
+#define FAULTS_MAX 4096u /* that can be left out */
+
+/* Faults begin now: number 0, 1, ..., but for those that c->faults_left_out names. */
 void faults_begin(struct cluster *c);
 
 /* No new ones; everything is mended: links heal, processes go on or are booted, clocks are right,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "tests/sim/checks.h"
 
 #define THINK_MAX_NS	(40 * NS_PER_MS)
 #define ATTACH_RETRY_NS (2 * NS_PER_S)
@@ -75,6 +76,8 @@ static void op_done(struct volume_op *op, int status)
 	s->in_flight = false;
 	c->stats.ops++;
 	c->stats.op_errors += status != 0;
+	if (status == 0 && op->kind != VOLUME_FLUSH)
+		checks_success(c, g->number);
 	end_op(s, status);
 	if (s->buffer != NULL)
 		volume_buffer_put(g->volume, s->buffer);

@@ -31,6 +31,26 @@ static const char *const names[MUTANTS] = {
     [MUTANT_UNSEALED] = "unsealed",
     [MUTANT_CRC_UNCHECKED] = "crc-unchecked",
     [MUTANT_REVOCATION_IGNORED] = "revocation-ignored",
+    [MUTANT_ONE_COPY] = "one-copy",
+    [MUTANT_QUARANTINED_COUNTED] = "quarantined-counted",
+    [MUTANT_FAILED_CURRENT] = "failed-current",
+    [MUTANT_WATERMARK_HIGH] = "watermark-high",
+    [MUTANT_RESYNC_EARLY] = "resync-early",
+    [MUTANT_BEHIND_CURRENT] = "behind-current",
+    [MUTANT_RECONCILE_IDLE] = "reconcile-idle",
+    [MUTANT_RESYNC_SKIPPED] = "resync-skipped",
+    [MUTANT_PULL_SHORT] = "pull-short",
+    [MUTANT_PULL_OVERWRITES] = "pull-overwrites",
+    [MUTANT_LOCK_IGNORED] = "lock-ignored",
+    [MUTANT_UNREPAIRED] = "unrepaired",
+    [MUTANT_HEDGE_ANYWHERE] = "hedge-anywhere",
+    [MUTANT_PERMIT_FOREVER] = "permit-forever",
+    [MUTANT_ACKED_EARLY] = "acked-early",
+    [MUTANT_ZERO_DROPPED] = "zero-dropped",
+    [MUTANT_SHORT_WRITE] = "short-write",
+    [MUTANT_CHANGES_CUT] = "changes-cut",
+    [MUTANT_GENERATION_LOST] = "generation-lost",
+    [MUTANT_OLDER_FORGOTTEN] = "older-forgotten",
 };
 
 const char *mutant_name(enum mutant m)
@@ -168,7 +188,8 @@ struct vwrite_overlap __wrap_vwrite_overlaps(const struct vchunk *c, block_no_t 
 {
 	struct vwrite_overlap o = __real_vwrite_overlaps(c, block, block_count, seq_max);
 
-	if (active == MUTANT_UNANSWERED_READ)
+	if (active == MUTANT_UNANSWERED_READ ||
+	    (active == MUTANT_HEDGE_ANYWHERE && mutant_in_second_leg()))
 		o.missing = 0;
 	if (active == MUTANT_UNDECIDED_READ)
 		o.undecided = false;
@@ -209,6 +230,8 @@ int __wrap_permit_open(const Pave__V1__Signed *s, const struct root_document *ro
 
 	if (rc == 0 && active == MUTANT_EARLY_SERVE)
 		ret_permit->serve_after_ns = 0;
+	if (rc == 0 && active == MUTANT_PERMIT_FOREVER)
+		ret_permit->deadline_ns += 3600 * NS_PER_S;
 	return rc;
 }
 

@@ -11,11 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/sim/converge.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/guest.h"
+#include "tests/sim/minimise.h"
 #include "tests/sim/mutants.h"
 
 #ifndef SIM_COMMIT
@@ -29,7 +32,8 @@
 struct options {
 	uint64_t seed, seeds, from, jobs;
 	double minutes;
-	bool one, trace, faults, verbose, mutants, silent;
+	bool one, trace, faults, verbose, mutants, silent, minimise;
+	bool left_out[FAULTS_MAX]; /* faults, by number */
 	enum mutant mutant;
 };
 
@@ -43,6 +47,8 @@ static const char usage[] =
     "  --jobs J      so many at once (default 1)\n"
     "  --minutes M   virtual time with faults (default 1)\n"
     "  --no-faults   nothing goes wrong\n"
+    "  --minimise    of a seed that fails: leaves out as many faults as it can\n"
+    "  --only LIST   of all faults only these, by number: as --minimise printed it\n"
     "  --trace       the whole timeline goes to stderr\n"
     "  --mutant NAME breaks one promise of the code on purpose; some seed must find it\n"
     "  --mutants     every mutant, each with up to --seeds seeds: fails when one is not found\n"
@@ -112,6 +118,7 @@ static void run_cluster(struct cluster *c, const struct options *o)
 {
 	uint32_t lost = CLUSTER_NODES;
 
+	c->faults_left_out = o->left_out;
 	if (o->faults)
 		faults_begin(c);
 	cluster_run(c, (uint64_t)(o->minutes * 60.0 * (double)NS_PER_S), NULL);
@@ -127,6 +134,8 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		read_back(c);
 	if (!c->failed)
 		settle_moves(c);
+	if (!c->failed)
+		converge_check(c, SETTLE_NS);
 }
 
 static void print_stats(const struct cluster *c)
@@ -149,12 +158,17 @@ static void print_stats(const struct cluster *c)
 	       c->moves_done);
 }
 
+/* How many faults the seed had, for the parent. */
+static uint32_t *shared_fault_count;
+
 /* The cluster of an assertion that fails: so that its timeline can be shown. */
 static struct cluster *running;
 
 static void on_signal(int signal_number)
 {
 	if (running != NULL) {
+		if (shared_fault_count != NULL)
+			*shared_fault_count = running->fault_count;
 		fprintf(stderr,
 			"seed %lu (commit " SIM_COMMIT ") ended by signal %d at %lu.%09lu s\n",
 			running->world->seed, signal_number,
@@ -192,6 +206,8 @@ static bool run_seed(uint64_t seed, const struct options *o)
 	}
 	if (o->verbose || o->one)
 		print_stats(c);
+	if (shared_fault_count != NULL)
+		*shared_fault_count = c->fault_count;
 	running = NULL;
 	cluster_destroy(c);
 	return ok;
@@ -214,6 +230,52 @@ static int start_child(uint64_t seed, const struct options *o)
 		_exit(ok ? 0 : 1);
 	}
 	return pid;
+}
+
+/* -- the least that fails -------------------------------------------------------------------- */
+
+static bool fails_without(const bool *left_out, void *arg)
+{
+	const struct options *o = arg;
+	struct options less = *o;
+	int status = 0;
+
+	memcpy(less.left_out, left_out, sizeof(less.left_out));
+	less.silent = true;
+	less.one = less.verbose = less.trace = false;
+	if (start_child(o->seed, &less) < 0 || wait(&status) < 0)
+		return false;
+	return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+}
+
+static bool find_least(struct options *o)
+{
+	uint32_t left, count;
+	const char *comma = "";
+
+	shared_fault_count = mmap(NULL, sizeof(*shared_fault_count), PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared_fault_count == MAP_FAILED || !fails_without(o->left_out, o)) {
+		fprintf(stderr, "pave-sim: seed %lu does not fail\n", o->seed);
+		return false;
+	}
+	count = MIN(*shared_fault_count, FAULTS_MAX);
+	left = minimise(count, fails_without, o, o->left_out);
+	printf("seed %lu (commit " SIM_COMMIT
+	       ") fails with %u of %u faults: --seed %lu --minutes %g "
+	       "--only ",
+	       o->seed, left, count, o->seed, o->minutes);
+	memset(o->left_out + count, true, FAULTS_MAX - count);
+	for (uint32_t i = 0; i < count; i++) {
+		if (o->left_out[i])
+			continue;
+		printf("%s%u", comma, i);
+		comma = ",";
+	}
+	puts(left == 0 ? "none" : "");
+	fflush(stdout);
+	o->one = true;
+	return run_seed(o->seed, o);
 }
 
 /* Until one fails. True: all passed. */
@@ -286,6 +348,25 @@ static bool parse_mutant(const char *text, enum mutant *ret_mutant)
 	return false;
 }
 
+static bool parse_only(struct options *o, const char *text)
+{
+	memset(o->left_out, true, sizeof(o->left_out));
+	while (*text != '\0' && strcmp(text, "none") != 0) {
+		char *end;
+		unsigned long n = strtoul(text, &end, 10);
+
+		if (end == text || n >= FAULTS_MAX || (*end != ',' && *end != '\0')) {
+			fprintf(stderr,
+				"pave-sim: --only %s: numbers below %u are needed, as 3,17\n", text,
+				FAULTS_MAX);
+			return false;
+		}
+		o->left_out[n] = false;
+		text = *end == ',' ? end + 1 : end;
+	}
+	return true;
+}
+
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -294,6 +375,7 @@ static int parse(struct options *o, int argc, char **argv)
 	    {"minutes", required_argument, NULL, 'm'}, {"no-faults", no_argument, NULL, 'F'},
 	    {"trace", no_argument, NULL, 't'},	       {"verbose", no_argument, NULL, 'v'},
 	    {"mutant", required_argument, NULL, 'M'},  {"mutants", no_argument, NULL, 'A'},
+	    {"minimise", no_argument, NULL, 'i'},      {"only", required_argument, NULL, 'o'},
 	    {"help", no_argument, NULL, 'h'},	       {0},
 	};
 	int ch;
@@ -326,6 +408,13 @@ static int parse(struct options *o, int argc, char **argv)
 			if (!parse_mutant(optarg, &o->mutant))
 				return -1;
 			break;
+		case 'i':
+			o->minimise = true;
+			break;
+		case 'o':
+			if (!parse_only(o, optarg))
+				return -1;
+			break;
 		case 'A':
 			o->mutants = true;
 			break;
@@ -344,7 +433,7 @@ static int parse(struct options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.from = 1, .jobs = 1, .minutes = 1.0, .faults = true};
+	static struct options o = {.from = 1, .jobs = 1, .minutes = 1.0, .faults = true};
 	int rc = parse(&o, argc, argv);
 	bool ok;
 
@@ -354,7 +443,9 @@ int main(int argc, char **argv)
 	}
 	if (rc > 0)
 		return 0;
-	if (o.mutants)
+	if (o.minimise && o.one)
+		ok = !find_least(&o);
+	else if (o.mutants)
 		ok = find_mutants(&o);
 	else
 		ok = o.one ? run_seed(o.seed, &o) : explore(&o);

@@ -3,12 +3,14 @@
 
 #include <string.h>
 
+#include "tests/sim/checks.h"
+
 static const struct machine *machine_of(const struct sim_process *p)
 {
 	return p->app;
 }
 
-static bool is_allowed(const struct cluster *c, const struct machine *node)
+bool watch_is_allowed(const struct cluster *c, const struct machine *node)
 {
 	if (c->world->now_ns > c->snapshot_until_ns)
 		return false;
@@ -21,7 +23,7 @@ static bool is_allowed(const struct cluster *c, const struct machine *node)
 static void check_residency(struct cluster *c, const struct machine *node, const char *what,
 			    const struct frame *f)
 {
-	if (is_allowed(c, node))
+	if (watch_is_allowed(c, node))
 		return;
 	cluster_fail(c,
 		     "I1: %s of chunk %u, block %u, version %lx: site %s is not eligible any more",
@@ -38,9 +40,25 @@ static void watch_data(struct cluster *c, const struct machine *from, const stru
 		check_residency(c, to, "bytes sent to a node", f);
 	if (is_write && is_reply && f->status == 0)
 		check_residency(c, from, "bytes accepted by a node", f);
+	if (f->op == FRAME_READ && is_reply && f->status == 0 && to->kind == MACHINE_HOST)
+		check_residency(c, from, "bytes served by a node", f);
 	if (f->op == FRAME_FETCH && is_reply && f->status == 0) {
 		check_residency(c, from, "resync from a node", f);
 		check_residency(c, to, "resync to a node", f);
+	}
+}
+
+static const Pave__V1__Signed *permit_in(const Pave__V1__Control *m)
+{
+	switch (m->body_case) {
+	case PAVE__V1__CONTROL__BODY_ATTACH_REPLY:
+		return m->attach_reply->permit;
+	case PAVE__V1__CONTROL__BODY_RENEW_REPLY:
+		return m->renew_reply->permit;
+	case PAVE__V1__CONTROL__BODY_PERMIT_NOTICE:
+		return m->permit_notice->permit;
+	default:
+		return NULL;
 	}
 }
 
@@ -59,11 +77,11 @@ static void watch_permit(struct cluster *c, const struct machine *to,
 	m = pave__v1__control__unpack(NULL, send->iov[0].iov_len, send->iov[0].iov_base);
 	if (m == NULL)
 		return;
-	if (h < CLUSTER_HOSTS && m->body_case == PAVE__V1__CONTROL__BODY_ATTACH_REPLY &&
-	    m->attach_reply->permit != NULL) {
-		permit = pave__v1__permit__unpack(NULL, m->attach_reply->permit->payload.len,
-						  m->attach_reply->permit->payload.data);
-		if (permit != NULL)
+	if (h < CLUSTER_HOSTS && permit_in(m) != NULL) {
+		checks_permit_sent(c, h);
+		permit = pave__v1__permit__unpack(NULL, permit_in(m)->payload.len,
+						  permit_in(m)->payload.data);
+		if (permit != NULL && m->body_case == PAVE__V1__CONTROL__BODY_ATTACH_REPLY)
 			c->offered[h] = permit->generation;
 		if (permit != NULL)
 			pave__v1__permit__free_unpacked(permit, NULL);

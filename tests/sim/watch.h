@@ -7,4 +7,7 @@
 
 void watch_begin(struct cluster *c);
 
+/* The node's site is eligible now, in truth. */
+bool watch_is_allowed(const struct cluster *c, const struct machine *node);
+
 #endif

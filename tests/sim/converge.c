@@ -1,0 +1,155 @@
+/* converge: see converge.h.
+ *
+ * The stores are read by their own code, 256 blocks at a time, one node after the other. A block
+ * that does not check (bit rot that no scrub has found yet), a node that is down, and content that
+ * differs are all the same here: not yet; it begins again after a while. */
+#include "tests/sim/converge.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/crc32c.h"
+#include "engine/volume/core.h"
+#include "tests/sim/guest.h"
+
+#define AGAIN_NS (3 * NS_PER_S)
+
+struct look {
+	struct store_read op;
+	bool done;
+	int status;
+	uint32_t crcs[IO_BLOCKS_MAX];
+	uint8_t *data;
+};
+
+static void look_done(struct store_read *op, int status)
+{
+	struct look *l = container_of(op, struct look, op);
+
+	l->done = true;
+	l->status = status;
+}
+
+static const struct volume *attached_volume(const struct cluster *c)
+{
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		if (c->hosts[h]->guest->volume != NULL)
+			return c->hosts[h]->guest->volume;
+	return NULL;
+}
+
+/* False: not now. */
+static bool read_range(struct cluster *c, struct machine *node, volume_id_t volume, uint64_t at,
+		       struct look *l)
+{
+	const uint64_t chunk_blocks = CLUSTER_CHUNK_SIZE / BLOCK_SIZE;
+
+	if (!node->process->alive || node->node.store == NULL)
+		return false;
+	l->done = false;
+	l->op = (struct store_read){
+	    .done = look_done,
+	    .volume = volume,
+	    .chunk = (chunk_no_t)(at / chunk_blocks),
+	    .block = (block_no_t)(at % chunk_blocks),
+	    .block_count = IO_BLOCKS_MAX,
+	    .data = l->data,
+	    .ret_crcs = l->crcs,
+	};
+	store_read(node->node.store, &l->op);
+	while (!l->done && node->process->alive && !c->failed)
+		if (!sim_step(c->world))
+			return false;
+	return l->done && l->status == 0;
+}
+
+static struct machine *node_named(struct cluster *c, const char *name)
+{
+	for (uint32_t n = 0; n < c->node_count; n++)
+		if (strcmp(c->nodes[n]->process->name, name) == 0)
+			return c->nodes[n];
+	return NULL;
+}
+
+/* The nodes whose copies of the chunk count, as the host knows them. */
+static uint32_t copies_of(struct cluster *c, const struct volume *v, uint64_t at,
+			  struct machine **ret_nodes)
+{
+	const struct vchunk *chunk = &v->chunks[at / (CLUSTER_CHUNK_SIZE / BLOCK_SIZE)];
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < v->slot_count; i++) {
+		struct machine *m = (chunk->members & vmask_bit(i)) != 0
+					? node_named(c, v->nodes[chunk->slots[i].node].name)
+					: NULL;
+
+		if (m != NULL && !m->dead_for_ever)
+			ret_nodes[count++] = m;
+	}
+	return count;
+}
+
+static bool range_is_same(struct cluster *c, uint64_t at, struct look *l, char *why,
+			  size_t why_size)
+{
+	struct machine *nodes[REPLICAS_MAX];
+	const struct volume *v = attached_volume(c);
+	const volume_id_t id = v != NULL ? v->id : 0;
+	const uint32_t count = v != NULL ? copies_of(c, v, at, nodes) : 0;
+	uint32_t is[IO_BLOCKS_MAX];
+
+	snprintf(why, why_size, "the volume is not attached");
+	for (uint32_t n = 0; n < count; n++) {
+		snprintf(why, why_size, "%s cannot read block %lu", nodes[n]->process->name, at);
+		if (!read_range(c, nodes[n], id, at, l))
+			return false;
+		for (uint32_t i = 0; i < IO_BLOCKS_MAX; i++) {
+			const uint32_t crc =
+			    crc32c(0, l->data + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+
+			if (n == 0)
+				is[i] = crc;
+			if (is[i] == crc && l->crcs[i] == crc)
+				continue;
+			snprintf(why, why_size, "block %lu differs on %s", at + i,
+				 nodes[n]->process->name);
+			return false;
+		}
+	}
+	return count > 0;
+}
+
+static bool all_are_same(struct cluster *c, struct look *l, char *why, size_t why_size)
+{
+	for (uint64_t at = 0; at < CLUSTER_BLOCKS; at += IO_BLOCKS_MAX)
+		if (!range_is_same(c, at, l, why, why_size))
+			return false;
+	return true;
+}
+
+void converge_check(struct cluster *c, uint64_t for_ns)
+{
+	const uint64_t end_ns = c->world->now_ns + for_ns;
+	struct look *l = calloc(1, sizeof(*l));
+	char why[200] = "";
+
+	INVARIANT(l != NULL);
+	l->data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	INVARIANT(l->data != NULL);
+	while (!c->failed && !all_are_same(c, l, why, sizeof(why))) {
+		if (c->world->now_ns > end_ns)
+			cluster_fail(c,
+				     "convergence: %llu s after the faults the replicas are not "
+				     "the same: %s",
+				     for_ns / NS_PER_S, why);
+		else
+			cluster_run(c, AGAIN_NS, NULL);
+	}
+	/* A read that never ended may still write to these. */
+	if (c->failed)
+		return;
+	free(l->data);
+	free(l);
+}

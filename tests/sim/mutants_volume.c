@@ -1,0 +1,166 @@
+/* mutants of the volume client: see mutants.h. */
+#include <stddef.h>
+
+#include "engine/volume/core.h"
+#include "engine/volume/plan.h"
+#include "tests/sim/mutants.h"
+
+static bool is(enum mutant m)
+{
+	return mutant_now() == m;
+}
+
+/* -- counting -------------------------------------------------------------------------------- */
+
+bool __real_vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool own,
+			 struct vwrite **ret_write);
+bool __wrap_vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool own,
+			 struct vwrite **ret_write);
+bool __wrap_vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool own,
+			 struct vwrite **ret_write)
+{
+	struct vwrite_what changed = *what;
+
+	if (is(MUTANT_ONE_COPY))
+		changed.need = 1;
+	return __real_vwrite_start(c, &changed, own, ret_write);
+}
+
+vmask_t __real_vchunk_permitted_slots(const struct vchunk *c);
+vmask_t __wrap_vchunk_permitted_slots(const struct vchunk *c);
+vmask_t __wrap_vchunk_permitted_slots(const struct vchunk *c)
+{
+	return is(MUTANT_QUARANTINED_COUNTED) ? c->members : __real_vchunk_permitted_slots(c);
+}
+
+void __real_vchunk_write_failed(struct vchunk *c, vmask_t holders);
+void __wrap_vchunk_write_failed(struct vchunk *c, vmask_t holders);
+void __wrap_vchunk_write_failed(struct vchunk *c, vmask_t holders)
+{
+	__real_vchunk_write_failed(c, is(MUTANT_FAILED_CURRENT) ? 0 : holders);
+}
+
+/* -- the window ------------------------------------------------------------------------------ */
+
+uint64_t __real_vwindow_low(const struct vwindow *w, uint32_t slot);
+uint64_t __wrap_vwindow_low(const struct vwindow *w, uint32_t slot);
+uint64_t __wrap_vwindow_low(const struct vwindow *w, uint32_t slot)
+{
+	return is(MUTANT_WATERMARK_HIGH) ? w->last_seq : __real_vwindow_low(w, slot);
+}
+
+bool __real_vwindow_decided_below(const struct vwindow *w, uint64_t seq);
+bool __wrap_vwindow_decided_below(const struct vwindow *w, uint64_t seq);
+bool __wrap_vwindow_decided_below(const struct vwindow *w, uint64_t seq)
+{
+	return is(MUTANT_RESYNC_EARLY) || __real_vwindow_decided_below(w, seq);
+}
+
+bool __real_vwindow_answered_below(const struct vwindow *w, uint32_t slot, uint64_t seq);
+bool __wrap_vwindow_answered_below(const struct vwindow *w, uint32_t slot, uint64_t seq);
+bool __wrap_vwindow_answered_below(const struct vwindow *w, uint32_t slot, uint64_t seq)
+{
+	return is(MUTANT_RESYNC_EARLY) || __real_vwindow_answered_below(w, slot, seq);
+}
+
+/* -- reconciling ----------------------------------------------------------------------------- */
+
+int __real_vplan_choose(const struct vplan_state *states, uint32_t configured,
+			struct vplan_choice *ret);
+int __wrap_vplan_choose(const struct vplan_state *states, uint32_t configured,
+			struct vplan_choice *ret);
+int __wrap_vplan_choose(const struct vplan_state *states, uint32_t configured,
+			struct vplan_choice *ret)
+{
+	int rc = __real_vplan_choose(states, configured, ret);
+
+	for (uint32_t i = 0; rc == 0 && i < configured && is(MUTANT_BEHIND_CURRENT); i++)
+		if (states[i].present)
+			ret->members |= vmask_bit(i);
+	return rc;
+}
+
+int __real_vplan_make(const struct vplan_state *states, uint32_t configured,
+		      const struct vplan_choice *choice, const struct vplan_list *lists,
+		      uint32_t chunk_blocks, struct vplan_copies *ret);
+int __wrap_vplan_make(const struct vplan_state *states, uint32_t configured,
+		      const struct vplan_choice *choice, const struct vplan_list *lists,
+		      uint32_t chunk_blocks, struct vplan_copies *ret);
+int __wrap_vplan_make(const struct vplan_state *states, uint32_t configured,
+		      const struct vplan_choice *choice, const struct vplan_list *lists,
+		      uint32_t chunk_blocks, struct vplan_copies *ret)
+{
+	int rc = __real_vplan_make(states, configured, choice, lists, chunk_blocks, ret);
+
+	if (rc == 0 && is(MUTANT_RECONCILE_IDLE))
+		ret->count = 0;
+	return rc;
+}
+
+/* -- resync and rewriting -------------------------------------------------------------------- */
+
+void __real_vresync_want(struct vchunk *c, uint32_t slot);
+void __wrap_vresync_want(struct vchunk *c, uint32_t slot);
+void __wrap_vresync_want(struct vchunk *c, uint32_t slot)
+{
+	if (is(MUTANT_RESYNC_SKIPPED))
+		vchunk_slot_current(c, slot);
+	else
+		__real_vresync_want(c, slot);
+}
+
+int __real_vplan_missing(const struct vplan_list *theirs, const struct vplan_list *ours,
+			 version_t limit, uint32_t chunk_blocks, struct vplan_missing *ret);
+int __wrap_vplan_missing(const struct vplan_list *theirs, const struct vplan_list *ours,
+			 version_t limit, uint32_t chunk_blocks, struct vplan_missing *ret);
+int __wrap_vplan_missing(const struct vplan_list *theirs, const struct vplan_list *ours,
+			 version_t limit, uint32_t chunk_blocks, struct vplan_missing *ret)
+{
+	int rc = __real_vplan_missing(theirs, ours, limit, chunk_blocks, ret);
+	struct vplan_range *last;
+
+	if (rc != 0 || !is(MUTANT_PULL_SHORT) || ret->range_count == 0)
+		return rc;
+	last = &ret->ranges[ret->range_count - 1];
+	if (last->block_count > 1)
+		last->block_count--;
+	else if (ret->range_count > 1)
+		ret->range_count--;
+	return 0;
+}
+
+bool __real_vchunk_locked(const struct vchunk *c, block_no_t block, uint32_t block_count);
+bool __wrap_vchunk_locked(const struct vchunk *c, block_no_t block, uint32_t block_count);
+bool __wrap_vchunk_locked(const struct vchunk *c, block_no_t block, uint32_t block_count)
+{
+	return !is(MUTANT_LOCK_IGNORED) && __real_vchunk_locked(c, block, block_count);
+}
+
+void __real_vrewrite_repair(struct vchunk *c, block_no_t block, uint32_t block_count);
+void __wrap_vrewrite_repair(struct vchunk *c, block_no_t block, uint32_t block_count);
+void __wrap_vrewrite_repair(struct vchunk *c, block_no_t block, uint32_t block_count)
+{
+	if (!is(MUTANT_UNREPAIRED))
+		__real_vrewrite_repair(c, block, block_count);
+}
+
+/* -- reads ----------------------------------------------------------------------------------- */
+
+static bool in_second_leg;
+
+bool mutant_in_second_leg(void)
+{
+	return in_second_leg;
+}
+
+bool __real_vread_second_leg(struct vread *rd);
+bool __wrap_vread_second_leg(struct vread *rd);
+bool __wrap_vread_second_leg(struct vread *rd)
+{
+	bool sent;
+
+	in_second_leg = true;
+	sent = __real_vread_second_leg(rd);
+	in_second_leg = false;
+	return sent;
+}
