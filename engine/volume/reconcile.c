@@ -95,19 +95,37 @@ void vreconcile_slot_failed(struct vchunk *c, uint32_t slot)
 
 /* -- the queues -------------------------------------------------------------------------------- */
 
+/* The replicas to reconcile with. One that fails every write would make it begin again for ever, so
+ * it is left out if enough others are there. */
+static vmask_t healthy_members(const struct vchunk *c)
+{
+	const uint64_t now_ns = volume_now(c->volume);
+	vmask_t ready = 0, sick = 0;
+
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
+		const struct vreplica *r = c->slots[i].replica;
+
+		if ((c->members & vmask_bit(i)) == 0 || !vreplica_ready(r))
+			continue;
+		ready |= vmask_bit(i);
+		if (vreplica_sick(r, now_ns))
+			sick |= vmask_bit(i);
+	}
+	return vmask_count(ready & ~sick) >= c->volume->majority ? ready & ~sick : ready;
+}
+
 /* R and their states, as far as they are known without asking. */
 static vmask_t known_states(const struct vchunk *c, struct vplan_state *ret_states, bool *ret_fresh)
 {
-	vmask_t present = 0;
+	const vmask_t present = healthy_members(c);
 	bool fresh = true;
 
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vslot *s = &c->slots[i];
 
 		ret_states[i] = (struct vplan_state){0};
-		if ((c->members & vmask_bit(i)) == 0 || !vreplica_ready(s->replica))
+		if ((present & vmask_bit(i)) == 0)
 			continue;
-		present |= vmask_bit(i);
 		fresh = fresh && s->fresh && s->outstanding == 0;
 		ret_states[i].present = true;
 		ret_states[i].watermark = s->reported_watermark;

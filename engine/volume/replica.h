@@ -23,6 +23,7 @@
 
 #define VREPLICA_BACKOFF_MIN_MS 50u
 #define VREPLICA_BACKOFF_MAX_MS 2000u
+#define VREPLICA_SICK_MS	5000u /* a node that answered a write with an error of its own */
 #define VREPLICA_STALL_MS	5000u /* a request unanswered for so long ends the connection */
 #define VREPLICA_WINDOW_MAX	1024u /* requests on the wire; less if the node says so */
 #define VREPLICA_WINDOW_BYTES	(32u << 20)
@@ -120,6 +121,7 @@ struct vreplica {
 	uint64_t backlog_bytes;
 	uint64_t latency_ns; /* of reads, smoothed; forgotten while none is asked of it */
 	bool measured;	     /* since the last tick */
+	uint64_t sick_ns; /* until then chunks are reconciled without it, if a majority is left */
 	struct vcatchup catchup;
 };
 
@@ -137,6 +139,11 @@ void vreplica_set_address(struct vreplica *r, const char *address);
 void vreplica_set_permitted(struct vreplica *r, bool permitted);
 /* Ends the connection; it comes back after the back-off. why: for people. */
 void vreplica_disconnect(struct vreplica *r, int why);
+/* Its disk fails, or the like: it answers, but not with success. */
+static inline bool vreplica_sick(const struct vreplica *r, uint64_t now_ns)
+{
+	return now_ns < r->sick_ns;
+}
 /* Ends the connection for good. */
 void vreplica_stop(struct vreplica *r);
 

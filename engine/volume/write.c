@@ -374,6 +374,7 @@ static void take_answer(struct vwrite *w, struct vrequest *q, uint32_t slot, int
 		w->votes.refused |= bit;
 	} else {
 		w->votes.unknown |= bit;
+		q->replica->sick_ns = volume_now(c->volume) + VREPLICA_SICK_MS * NS_PER_MS;
 	}
 	if (status != 0 && (w->error == 0 || status == -ENOSPC))
 		w->error = status == -ENOSPC ? -ENOSPC : -EIO;

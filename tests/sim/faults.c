@@ -716,6 +716,9 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 		sim_process_resume(m->process); /* if it is paused */
 		machine_boot_later(m, NS_PER_S);
 	}
+	/* The operator restarts nodes whose disks have failed. */
+	for (uint32_t i = 0; i < c->node_count && c->stats.io_errors > 0; i++)
+		sim_process_crash(c->nodes[i]->process, SIM_KILL);
 	if (lost_node < c->node_count) {
 		sim_trace(c->world, c->nodes[lost_node]->process, "lost for ever");
 		c->nodes[lost_node]->dead_for_ever = true;

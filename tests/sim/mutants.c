@@ -32,7 +32,6 @@ static const char *const names[MUTANTS] = {
     [MUTANT_CRC_UNCHECKED] = "crc-unchecked",
     [MUTANT_REVOCATION_IGNORED] = "revocation-ignored",
     [MUTANT_ONE_COPY] = "one-copy",
-    [MUTANT_QUARANTINED_COUNTED] = "quarantined-counted",
     [MUTANT_FAILED_CURRENT] = "failed-current",
     [MUTANT_WATERMARK_HIGH] = "watermark-high",
     [MUTANT_RESYNC_EARLY] = "resync-early",
@@ -43,7 +42,6 @@ static const char *const names[MUTANTS] = {
     [MUTANT_PULL_OVERWRITES] = "pull-overwrites",
     [MUTANT_LOCK_IGNORED] = "lock-ignored",
     [MUTANT_UNREPAIRED] = "unrepaired",
-    [MUTANT_HEDGE_ANYWHERE] = "hedge-anywhere",
     [MUTANT_PERMIT_FOREVER] = "permit-forever",
     [MUTANT_ACKED_EARLY] = "acked-early",
     [MUTANT_ZERO_DROPPED] = "zero-dropped",
@@ -188,8 +186,7 @@ struct vwrite_overlap __wrap_vwrite_overlaps(const struct vchunk *c, block_no_t 
 {
 	struct vwrite_overlap o = __real_vwrite_overlaps(c, block, block_count, seq_max);
 
-	if (active == MUTANT_UNANSWERED_READ ||
-	    (active == MUTANT_HEDGE_ANYWHERE && mutant_in_second_leg()))
+	if (active == MUTANT_UNANSWERED_READ)
 		o.missing = 0;
 	if (active == MUTANT_UNDECIDED_READ)
 		o.undecided = false;

@@ -3,25 +3,22 @@
 #ifndef SIM_MUTANTS_H
 #define SIM_MUTANTS_H
 
-#include <stdbool.h>
-
 enum mutant {
 	MUTANT_NONE,
-	MUTANT_NOT_DURABLE,	    /* the log is acknowledged before it is durable */
-	MUTANT_FENCE_FORGOTTEN,	    /* a node's fence doesn't survive its restart */
-	MUTANT_FENCE_IGNORED,	    /* a node lets older generations write */
-	MUTANT_EARLY_SERVE,	    /* a newer attachment serves while the older permit may live */
-	MUTANT_UNANSWERED_READ,	    /* a read goes to a replica that hasn't answered a write */
-	MUTANT_UNDECIDED_READ,	    /* a read doesn't wait for the majority of a write in flight */
-	MUTANT_PULL_SKIPPED,	    /* resync doesn't fetch what the returning replica missed */
-	MUTANT_PHANTOM_KEPT,	    /* resync leaves what only the returning replica holds */
-	MUTANT_UNSEALED,	    /* a watermark is answered, and not kept */
-	MUTANT_CRC_UNCHECKED,	    /* checksums always match */
-	MUTANT_REVOCATION_IGNORED,  /* every site is always eligible */
-	MUTANT_ONE_COPY,	    /* a write is acknowledged after one copy */
-	MUTANT_QUARANTINED_COUNTED, /* a copy on a node outside of the permit counts */
-	MUTANT_FAILED_CURRENT,	    /* replicas that hold a write which failed stay current */
-	MUTANT_WATERMARK_HIGH,	    /* a watermark covers what is undecided or unanswered */
+	MUTANT_NOT_DURABLE,	   /* the log is acknowledged before it is durable */
+	MUTANT_FENCE_FORGOTTEN,	   /* a node's fence doesn't survive its restart */
+	MUTANT_FENCE_IGNORED,	   /* a node lets older generations write */
+	MUTANT_EARLY_SERVE,	   /* a newer attachment serves while the older permit may live */
+	MUTANT_UNANSWERED_READ,	   /* a read goes to a replica that hasn't answered a write */
+	MUTANT_UNDECIDED_READ,	   /* a read doesn't wait for the majority of a write in flight */
+	MUTANT_PULL_SKIPPED,	   /* resync doesn't fetch what the returning replica missed */
+	MUTANT_PHANTOM_KEPT,	   /* resync leaves what only the returning replica holds */
+	MUTANT_UNSEALED,	   /* a watermark is answered, and not kept */
+	MUTANT_CRC_UNCHECKED,	   /* checksums always match */
+	MUTANT_REVOCATION_IGNORED, /* every site is always eligible */
+	MUTANT_ONE_COPY,	   /* a write is acknowledged after one copy */
+	MUTANT_FAILED_CURRENT,	   /* replicas that hold a write which failed stay current */
+	MUTANT_WATERMARK_HIGH,	   /* a watermark covers what is undecided or unanswered */
 	MUTANT_RESYNC_EARLY,	/* resync does not wait until older writes are decided and there */
 	MUTANT_BEHIND_CURRENT,	/* reconciling makes replicas current that are far behind */
 	MUTANT_RECONCILE_IDLE,	/* reconciling copies nothing */
@@ -30,7 +27,6 @@ enum mutant {
 	MUTANT_PULL_OVERWRITES, /* what is pulled beats what was written meanwhile */
 	MUTANT_LOCK_IGNORED,	/* the guest writes into ranges that are being rewritten */
 	MUTANT_UNREPAIRED,	/* what does not check is not written again */
-	MUTANT_HEDGE_ANYWHERE,	/* a hedged read goes to a replica that lacks a write */
 	MUTANT_PERMIT_FOREVER,	/* a permit never runs out */
 	MUTANT_ACKED_EARLY,	/* a node answers before it has done anything */
 	MUTANT_ZERO_DROPPED,	/* a node answers a zeroing, and does not do it */
@@ -43,9 +39,6 @@ enum mutant {
 
 /* "none", "not-durable", ... NULL: no such number. */
 const char *mutant_name(enum mutant m);
-
-/* A hedged read is choosing its second replica. */
-bool mutant_in_second_leg(void);
 
 /* From now on. */
 void mutant_set(enum mutant m);

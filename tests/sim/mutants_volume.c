@@ -26,13 +26,6 @@ bool __wrap_vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool 
 	return __real_vwrite_start(c, &changed, own, ret_write);
 }
 
-vmask_t __real_vchunk_permitted_slots(const struct vchunk *c);
-vmask_t __wrap_vchunk_permitted_slots(const struct vchunk *c);
-vmask_t __wrap_vchunk_permitted_slots(const struct vchunk *c)
-{
-	return is(MUTANT_QUARANTINED_COUNTED) ? c->members : __real_vchunk_permitted_slots(c);
-}
-
 void __real_vchunk_write_failed(struct vchunk *c, vmask_t holders);
 void __wrap_vchunk_write_failed(struct vchunk *c, vmask_t holders);
 void __wrap_vchunk_write_failed(struct vchunk *c, vmask_t holders)
@@ -142,25 +135,4 @@ void __wrap_vrewrite_repair(struct vchunk *c, block_no_t block, uint32_t block_c
 {
 	if (!is(MUTANT_UNREPAIRED))
 		__real_vrewrite_repair(c, block, block_count);
-}
-
-/* -- reads ----------------------------------------------------------------------------------- */
-
-static bool in_second_leg;
-
-bool mutant_in_second_leg(void)
-{
-	return in_second_leg;
-}
-
-bool __real_vread_second_leg(struct vread *rd);
-bool __wrap_vread_second_leg(struct vread *rd);
-bool __wrap_vread_second_leg(struct vread *rd)
-{
-	bool sent;
-
-	in_second_leg = true;
-	sent = __real_vread_second_leg(rd);
-	in_second_leg = false;
-	return sent;
 }

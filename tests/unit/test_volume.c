@@ -546,6 +546,31 @@ START_TEST(a_full_cluster_says_so_at_once_and_reads_go_on)
 }
 END_TEST
 
+/* A node whose disk fails answers everything but writes: reconciling does without it. */
+START_TEST(a_node_that_cannot_write_holds_nobody_up)
+{
+	struct rig_op w[2];
+	const uint64_t begun_ns = rig->world->now_ns;
+
+	rig->nodes[1].hold_writes = rig->nodes[2].hold_writes = true;
+	rig_start_write(host, &w[0], 3, 1, 31);
+	rig_start_write(host, &w[1], CHUNK1 + 3, 1, 32);
+	rig_run_ms(rig, 20);
+	rig_crash_host(host);
+	fake_release(&rig->nodes[1]);
+	fake_release(&rig->nodes[2]);
+	fake_put(&rig->nodes[1], 9, version_make(1, 77), 99);
+	rig->nodes[0].write_lies = rig->nodes[0].write_status = -EIO;
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, 4, 1, 41), 0);
+	ck_assert_uint_lt(rig->world->now_ns - begun_ns, 12 * NS_PER_S);
+	rig_must_read(host, 4, 1, 41);
+	rig->nodes[0].write_lies = rig->nodes[0].write_status = 0;
+	rig_run_ms(rig, 60000);
+	rig_must_agree(rig);
+}
+END_TEST
+
 START_TEST(one_full_node_is_behind_until_it_has_space)
 {
 	rig->nodes[1].write_status = -ENOSPC;
@@ -825,6 +850,7 @@ int main(void)
 	tcase_add_test(tc, a_bad_block_that_a_node_reports_is_repaired);
 	tcase_add_test(tc, what_is_spoilt_on_the_way_is_never_returned);
 	tcase_add_test(tc, a_full_cluster_says_so_at_once_and_reads_go_on);
+	tcase_add_test(tc, a_node_that_cannot_write_holds_nobody_up);
 	tcase_add_test(tc, one_full_node_is_behind_until_it_has_space);
 	tcase_add_test(tc, a_refused_write_does_not_flap);
 	tcase_add_test(tc, a_refused_write_that_arrives_late_does_not_flap);
