@@ -112,8 +112,8 @@ static void finish(struct vread *rd, int status)
 	void (*done)(struct vread *, int) = rd->done;
 	const vmask_t bad = rd->bad;
 
-	if (status == 0 && bad != 0 && !rd->fixed)
-		vrewrite_repair(rd->chunk, rd->block, rd->block_count);
+	if (status == 0 && (bad != 0 || rd->parted) && !rd->fixed)
+		vrewrite_repair(rd->chunk, rd->whole_block, rd->whole_count);
 	done(rd, status);
 	rd->state = VREAD_ORPHAN;
 	if (is_idle(rd)) {
@@ -204,6 +204,21 @@ static void leg_failed(struct vread *rd, const struct vread_leg *leg)
 	}
 }
 
+/* Block by block from here on: the first one, or the next. The legs are idle, for what they are
+ * answered must have the size that was asked for. */
+static void next_part(struct vread *rd)
+{
+	if (rd->parted) {
+		rd->block++;
+		rd->data += BLOCK_SIZE;
+	}
+	rd->parted = true;
+	rd->block_count = 1;
+	rd->bad = 0;
+	rd->state = VREAD_WAITING;
+	vchunk_kick(rd->chunk);
+}
+
 static void try_held(struct vread *rd)
 {
 	struct vchunk *c = rd->chunk;
@@ -218,6 +233,11 @@ static void try_held(struct vread *rd)
 	}
 	if (vwrite_overlaps(c, rd->block, rd->block_count, rd->held_seq).undecided)
 		return;
+	if (rd->block + rd->block_count < rd->whole_block + rd->whole_count) {
+		if (is_idle(rd))
+			next_part(rd);
+		return;
+	}
 	vread_list_remove(&c->reads, rd);
 	finish(rd, 0);
 }
@@ -308,6 +328,11 @@ static void try_waiting(struct vread *rd)
 
 	if (c->state != VCHUNK_SERVING || !volume_gate_open(c->volume) || leg == NULL)
 		return;
+	if (current != 0 && (current & ~rd->bad) == 0 && rd->block_count > 1) {
+		if (is_idle(rd))
+			next_part(rd);
+		return;
+	}
 	if (current != 0 && (current & ~rd->bad) == 0) {
 		log_error("volume", "%s: chunk %u blocks %u+%u: no current replica can read them",
 			  c->volume->config.name, c->no, rd->block, rd->block_count);
@@ -513,6 +538,8 @@ static struct vread *start(struct vchunk *c, block_no_t block, uint32_t block_co
 	    .chunk = c,
 	    .block = block,
 	    .block_count = block_count,
+	    .whole_block = block,
+	    .whole_count = block_count,
 	    .buffer = buffer,
 	    .data = buffer->data,
 	    .done = done,

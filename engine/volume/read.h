@@ -8,6 +8,9 @@
  * A read has two legs, one of which is used unless the first is slow (hedge.h). The first good
  * answer wins; what the other one brings is not looked at.
  *
+ * When every current slot has answered wrongly, each may have another bad block among them: then it
+ * is read block by block, and fails only if there is one that nobody can read.
+ *
  * Memory: one leg at most may write to the read's buffer, the other writes to a spare one, for the
  * answer to a leg that nobody awaits any more may come when the guest has its buffer back. A
  * payload that is copied on its arrival needs none.
@@ -43,12 +46,15 @@ struct vread_leg {
 struct vread {
 	struct vread_leg legs[2];
 	struct vchunk *chunk;
-	block_no_t block;
+	block_no_t block; /* of the part that is being read: all, or block by block */
 	uint32_t block_count;
+	block_no_t whole_block;
+	uint32_t whole_count;
 	struct volume_buffer *buffer; /* one reference is the read's */
 	struct volume_buffer *spare;  /* for large ones that were hedged */
 	uint8_t *data;
 	enum vread_state state;
+	bool parted;	/* no slot could read all of it */
 	bool fixed;	/* reconciling: from this slot, whatever the chunk's state */
 	bool doubled;	/* hedge.h: which list it is in */
 	vmask_t bad;	/* slots that answered wrongly */

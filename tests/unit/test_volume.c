@@ -478,6 +478,35 @@ START_TEST(a_bad_block_is_read_elsewhere_and_repaired)
 }
 END_TEST
 
+/* Each replica has another bad block: no one can read all of them, and together they can. */
+START_TEST(every_replica_may_have_a_bad_block_of_its_own)
+{
+	ck_assert_int_eq(rig_write(host, 40, 8, 6), 0);
+	rig_run_ms(rig, 500);
+	for (uint32_t i = 0; i < RIG_NODES; i++) {
+		rig->nodes[i].corrupt_block = 41 + 2 * i;
+		rig->nodes[i].has_corrupt_block = true;
+	}
+	rig_must_read(host, 40, 8, 6);
+	rig_run_ms(rig, 2000);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		ck_assert(!rig->nodes[i].has_corrupt_block);
+	rig_must_read(host, 40, 8, 6);
+	/* The same block everywhere is lost. */
+	for (uint32_t i = 0; i < RIG_NODES; i++) {
+		rig->nodes[i].corrupt_block = 43;
+		rig->nodes[i].has_corrupt_block = true;
+	}
+	{
+		uint32_t stamp;
+
+		ck_assert_int_eq(rig_read(host, 40, 8, &stamp), -EIO);
+	}
+	rig_must_read(host, 40, 3, 6);
+	rig_must_read(host, 44, 4, 6);
+}
+END_TEST
+
 /* Nobody reads it: the node itself has found it. */
 START_TEST(a_bad_block_that_a_node_reports_is_repaired)
 {
@@ -847,6 +876,7 @@ int main(void)
 	tcase_add_test(tc, chunks_find_their_shard);
 	tcase_add_test(tc, a_node_that_lost_its_disk_is_not_trusted);
 	tcase_add_test(tc, a_bad_block_is_read_elsewhere_and_repaired);
+	tcase_add_test(tc, every_replica_may_have_a_bad_block_of_its_own);
 	tcase_add_test(tc, a_bad_block_that_a_node_reports_is_repaired);
 	tcase_add_test(tc, what_is_spoilt_on_the_way_is_never_returned);
 	tcase_add_test(tc, a_full_cluster_says_so_at_once_and_reads_go_on);
