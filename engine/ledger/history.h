@@ -44,9 +44,10 @@ struct history_policy {
 struct history_node {
 	char name[NAME_SIZE_MAX];
 	char site[NAME_SIZE_MAX];
-	struct public_key *key; /* proved to be the node's; NULL: none */
-	uint64_t receipt_serial;
-	bool leased; /* an open lease span */
+	struct public_key *key;	 /* proved to be the node's; NULL: none */
+	int64_t receipt_run;	 /* of the last receipt */
+	uint64_t receipt_serial; /* in that run */
+	bool leased;		 /* an open lease span */
 	int64_t lease_from, lease_until;
 	uint64_t lease_site_version;
 	UT_hash_handle hh;

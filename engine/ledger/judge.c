@@ -250,6 +250,27 @@ static bool head_fits(const struct history *h, const Pave__V1__Receipt *r)
 	       memcmp(r->head_hash.data, h->hashes[r->head_seq - 1], LEDGER_HASH_SIZE) == 0;
 }
 
+/* Numbers rise by one within a run of the node. */
+static void judge_number(struct history *h, uint64_t seq, struct history_node *n,
+			 const Pave__V1__Receipt *r)
+{
+	uint64_t last = n->receipt_serial;
+
+	if (r->run < n->receipt_run || (r->run == n->receipt_run && r->serial <= last)) {
+		history_finding(h, seq, false, "receipt %llu of node %s comes after number %llu",
+				(unsigned long long)r->serial, n->name, (unsigned long long)last);
+		return;
+	}
+	if (r->run != n->receipt_run)
+		last = 0;
+	if (r->serial > last + 1)
+		history_finding(h, seq, true, "receipts %llu to %llu of node %s are missing",
+				(unsigned long long)last + 1, (unsigned long long)r->serial - 1,
+				n->name);
+	n->receipt_run = r->run;
+	n->receipt_serial = r->serial;
+}
+
 static void judge_receipt(struct history *h, uint64_t seq, struct history_node *n,
 			  const Pave__V1__Receipt *r)
 {
@@ -258,15 +279,7 @@ static void judge_receipt(struct history *h, uint64_t seq, struct history_node *
 	if (strcmp(r->site, n->site) != 0)
 		history_finding(h, seq, false, "a receipt of node %s claims site %.63s", n->name,
 				r->site);
-	if (r->serial <= n->receipt_serial)
-		history_finding(h, seq, false, "receipt %llu of node %s comes after number %llu",
-				(unsigned long long)r->serial, n->name,
-				(unsigned long long)n->receipt_serial);
-	else if (r->serial > n->receipt_serial + 1)
-		history_finding(h, seq, true, "receipts %llu to %llu of node %s are missing",
-				(unsigned long long)n->receipt_serial + 1,
-				(unsigned long long)r->serial - 1, n->name);
-	n->receipt_serial = MAX(n->receipt_serial, r->serial);
+	judge_number(h, seq, n, r);
 	if (!covered(v, r))
 		history_finding(h, seq, false,
 				"node %s took in %llu writes of volume #%llu under permits %llu to "

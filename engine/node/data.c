@@ -183,6 +183,19 @@ void node_request_finish(struct node_request *q, int status)
 
 /* -- carrying out ----------------------------------------------------------------------------- */
 
+/* For the receipt: what is acknowledged. */
+static void count_write(struct node_request *q)
+{
+	struct node_session *s = q->session;
+	struct reactor *r = shard_reactor(s->shard);
+	const bool first = s->receipt.body.count == 0;
+
+	receipt_count(&s->receipt, &s->permit, s->shard->lease.site_version, q->op,
+		      (q->ask.flags & FRAME_F_DISCARD) != 0, q->ask.version, q->ask.chunk,
+		      q->ask.block, q->ask.block_count, q->op == FRAME_WRITE ? q->crcs : NULL,
+		      reactor_now_ns(r), first ? reactor_wall_ns(r) : 0);
+}
+
 void node_request_complete(struct node_request *q, int status)
 {
 	const int why = node_session_check_now(q->session);
@@ -191,6 +204,8 @@ void node_request_complete(struct node_request *q, int status)
 		q->session->shard->stats.refused_late++;
 		status = why;
 	}
+	if (status == 0 && (q->op == FRAME_WRITE || q->op == FRAME_ZERO))
+		count_write(q);
 	node_request_finish(q, status);
 }
 

@@ -143,6 +143,7 @@ static void lease_answered(struct node_lease *k, const Pave__V1__LeaseReply *rep
 		return;
 	}
 	lease_rc = open_lease(k, reply, &in);
+	node_receipts_take_head(k, reply->ledger_head);
 	if (lease_rc != 0)
 		lease_refused(k, lease_rc);
 	else
@@ -192,6 +193,11 @@ static void fill_scrub(Pave__V1__ScrubState *m, const struct store_scrub_stats *
 	m->damaged = s->damaged;
 }
 
+static ProtobufCBinaryData der_bytes(const struct identity_der *der)
+{
+	return (ProtobufCBinaryData){der->size, der->data};
+}
+
 static void lease_ask(struct node_lease *k)
 {
 	const struct node_identity *me = &k->config.identity;
@@ -220,6 +226,10 @@ static void lease_ask(struct node_lease *k)
 	fill_scrub(&scrub, &sizes.scrub);
 	ask.scrub = &scrub;
 	ask.device = (ProtobufCBinaryData){sizeof(k->config.device.bytes), k->config.device.bytes};
+	if (k->config.proof != NULL) {
+		ask.certificate = der_bytes(&k->config.proof->certificate);
+		ask.ca = der_bytes(&k->config.proof->ca);
+	}
 	message.body_case = PAVE__V1__CONTROL__BODY_LEASE_REQUEST;
 	message.lease_request = &ask;
 	k->step = LEASE_ASKING;
@@ -263,6 +273,7 @@ void node_lease_taken_in(struct node_lease *k, int status, bool with_lease)
 		k->stats.refused++;
 		wait_ms(k, LEASE_ASK_AGAIN_MS);
 	}
+	node_receipts_send(k);
 }
 
 static void lease_expired(struct reactor_timer *timer)
@@ -482,6 +493,7 @@ static void lease_free(struct node_lease *k)
 	free(k->addresses);
 	node_intake_clear(&k->intake);
 	node_intake_clear(&k->next);
+	node_receipts_deinit(k);
 	site_free(k->site);
 	site_free(k->new_site);
 	revocations_free(k->revocations);
@@ -574,17 +586,45 @@ static void stop_if_settled(struct node_lease *k)
 	reactor_defer(k->config.reactor, &k->stop_task);
 }
 
-void node_lease_stop(struct node_lease *k, void (*done)(void *arg), void *arg)
+static void stop_now(struct node_lease *k)
 {
-	PRE(k->step != LEASE_STOPPING);
+	k->draining = false;
 	k->step = LEASE_STOPPING;
-	k->stop_done = done;
-	k->stop_arg = arg;
+	reactor_timer_cancel(k->config.reactor, &k->drain_timer);
 	reactor_timer_cancel(k->config.reactor, &k->timer);
 	reactor_timer_cancel(k->config.reactor, &k->expiry_timer);
 	if (k->conn != NULL)
 		transport_close(k->conn);
 	stop_if_settled(k);
+}
+
+static void drain_over(struct reactor_timer *timer)
+{
+	struct node_lease *k = container_of(timer, struct node_lease, drain_timer);
+
+	log_warn("lease", "%u receipts were not delivered before the end", k->receipts.count);
+	stop_now(k);
+}
+
+void node_lease_drained(struct node_lease *k)
+{
+	if (k->draining && k->receipts.count == 0)
+		stop_now(k);
+}
+
+void node_lease_stop(struct node_lease *k, void (*done)(void *arg), void *arg)
+{
+	PRE(k->step != LEASE_STOPPING && !k->draining);
+	k->stop_done = done;
+	k->stop_arg = arg;
+	if (k->receipts.count == 0 || k->conn == NULL) {
+		stop_now(k);
+		return;
+	}
+	k->draining = true;
+	k->drain_timer.fire = drain_over;
+	reactor_timer_arm(k->config.reactor, &k->drain_timer, now(k) + NODE_DRAIN_MS * NS_PER_MS);
+	node_receipts_send(k);
 }
 
 void node_lease_abandon(struct node_lease *k)

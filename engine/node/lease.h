@@ -10,6 +10,7 @@
 #ifndef NODE_LEASE_H
 #define NODE_LEASE_H
 
+#include "engine/ledger/chain.h"
 #include "engine/node/node.h"
 #include "net/rpc/rpc.h"
 
@@ -46,8 +47,20 @@ struct lease_erase {
 	uint64_t connection; /* the number of the one it came by */
 };
 
+struct node_receipts {
+	int64_t run;	 /* when the first one was made; 0: none yet */
+	uint64_t serial; /* of the last one */
+	Pave__V1__Signed *queue[NODE_RECEIPTS_MAX];
+	uint32_t first, count;
+	uint32_t sending; /* of the queue, from first on */
+	struct rpc_call call;
+	struct ledger_tip head; /* the newest of which the driver told */
+};
+
 struct node_lease {
 	struct node_lease_config config;
+	struct node_receipts receipts;
+	bool draining; /* stops when the receipts are delivered */
 	char pd_address[ADDR_SIZE_MAX];
 	char **addresses; /* copies */
 	enum lease_step step;
@@ -59,7 +72,7 @@ struct node_lease {
 	struct rpc_call call;
 	uint64_t connection;	    /* its number */
 	struct reactor_timer timer; /* to connect, or to ask */
-	struct reactor_timer expiry_timer;
+	struct reactor_timer expiry_timer, drain_timer;
 	uint32_t backoff_ms;
 	bool ask_soon; /* something changed while a request was under way */
 	uint8_t nonce[LEASE_NONCE_SIZE];
@@ -106,10 +119,21 @@ void node_lease_close(struct node_lease *k, int why);
 /* The revision of the own site's certificate that is held; 0: none. */
 uint64_t node_lease_site_version(const struct node_lease *k);
 
+/* -- receipts.c ------------------------------------------------------------------------------- */
+
+/* Sends what waits, if that is possible now. */
+void node_receipts_send(struct node_lease *k);
+/* The driver tells of its ledger: verified, and named in the receipts from now on. */
+void node_receipts_take_head(struct node_lease *k, const Pave__V1__Signed *head);
+void node_receipts_deinit(struct node_lease *k);
+
 /* -- lease.c ---------------------------------------------------------------------------------- */
 
 /* The documents of an intake have been taken in; status: 0, or the first that was refused. */
 void node_lease_taken_in(struct node_lease *k, int status, bool with_lease);
+
+/* The receipts are delivered: a stop may have waited for that. */
+void node_lease_drained(struct node_lease *k);
 
 /* Asks again as soon as possible. */
 void node_lease_ask_soon(struct node_lease *k);

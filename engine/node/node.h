@@ -32,8 +32,10 @@
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 
+#include "engine/evidence/identity.h"
 #include "engine/evidence/permit.h"
 #include "engine/evidence/trust.h"
+#include "engine/node/receipt.h"
 #include "engine/store/store.h"
 #include "net/transport.h"
 
@@ -53,6 +55,8 @@
 #define NODE_FETCHES_MAX      8u    /* of a shard, as the source; more wait */
 #define NODE_HELLO_TIMEOUT_MS 5000u
 #define NODE_RESYNC_RATE      (200ull << 20) /* a sensible resync_rate: a fifth of 10 Gbit/s */
+#define NODE_RECEIPTS_MAX     4096u /* that wait for the driver */
+#define NODE_DRAIN_MS	      2000u /* for the last receipts, when the node ends */
 
 struct node_shard;
 struct node_lease;
@@ -78,6 +82,9 @@ struct node_shard_config {
 	struct node_identity identity;
 	const char *listen_address;
 	uint64_t resync_rate; /* bytes a second that its pulls may fetch together; 0: no limit */
+	/* A receipt is complete; on this shard's reactor. NULL: none are kept. */
+	void (*receipt)(const struct node_receipt *receipt, void *arg);
+	void *arg;
 };
 
 /* Listens. There is no lease yet: everything is refused with E_NO_LEASE. What transport_listen
@@ -136,6 +143,8 @@ struct node_lease_config {
 	const void *site_certificate; /* DSSE envelope given by the operator, or NULL: the driver
 					 sends it */
 	size_t site_certificate_size;
+	/* Who this node is; lent. NULL: it signs no receipts. */
+	const struct identity *proof;
 	/* Called on every change; the caller passes it on to its shards. */
 	void (*changed)(const struct node_lease_state *state, void *arg);
 	/* Fills in sizes for the driver. */
@@ -154,7 +163,11 @@ int node_lease_start(const struct node_lease_config *config, struct node_lease *
 		     struct error *err);
 void node_lease_erased(struct node_lease *lease, uint64_t token, int status);
 
-/* Ends the conversation and frees it; done, never inline. `changed` is not called any more. */
+/* A receipt of one of the shards: signed, and brought to the driver. On the lease's reactor. */
+void node_lease_receipt(struct node_lease *lease, const struct node_receipt *receipt);
+
+/* Ends the conversation and frees it, once the receipts that wait are delivered, or after
+ * NODE_DRAIN_MS; done, never inline. `changed` is not called any more. */
 void node_lease_stop(struct node_lease *lease, void (*done)(void *arg), void *arg);
 void node_lease_abandon(struct node_lease *lease); /* the simulator's crash */
 

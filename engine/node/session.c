@@ -57,6 +57,8 @@ void node_session_update_gate(struct node_session *s)
 	Pave__V1__GateClosed closed = PAVE__V1__GATE_CLOSED__INIT;
 
 	s->gate = compute_gate(s);
+	if (s->gate.deadline_ns == 0 && was_set)
+		node_session_close_receipt(s);
 	if (s->gate.deadline_ns != 0 || !was_set || s->state != SESSION_OPEN || s->conn == NULL ||
 	    s->closing)
 		return;
@@ -81,6 +83,16 @@ int node_session_check_now(const struct node_session *s)
 	return node_session_check(s);
 }
 
+void node_session_close_receipt(struct node_session *s)
+{
+	struct node_shard *shard = s->shard;
+	struct node_receipt receipt;
+
+	if (receipt_close(&s->receipt, reactor_wall_ns(shard_reactor(shard)), &receipt) &&
+	    shard->config.receipt != NULL)
+		shard->config.receipt(&receipt, shard->config.arg);
+}
+
 /* -- life ------------------------------------------------------------------------------------- */
 
 void node_session_close(struct node_session *s)
@@ -101,6 +113,7 @@ void node_session_destroy(struct node_session *s)
 		s->volume->opens_waiting--;
 	if (s->volume != NULL)
 		node_shard_put_volume(shard, s->volume);
+	receipt_counter_deinit(&s->receipt);
 	permit_deinit(&s->permit);
 	free(s->permit_packed);
 	DL_DELETE(shard->sessions, s);
@@ -115,6 +128,7 @@ void node_session_release(struct node_session *s)
 		node_open_resume(shard, s->volume);
 	if (s->conn != NULL || s->inflight > 0 || s->controls > 0 || s->fencing || s->pulls != NULL)
 		return;
+	node_session_close_receipt(s);
 	node_requests_unreserve(shard, s);
 	node_session_destroy(s);
 	node_shard_session_gone(shard);
@@ -200,7 +214,8 @@ void node_session_accept(struct node_shard *shard, struct transport_conn *conn)
 	struct node_session *s = calloc(1, sizeof(*s));
 	struct reactor *r = shard_reactor(shard);
 
-	if (s == NULL) {
+	if (s == NULL || receipt_counter_init(&s->receipt) != 0) {
+		free(s);
 		transport_close(conn);
 		return;
 	}

@@ -92,6 +92,7 @@ struct node_session {
 	uint8_t *permit_packed; /* the Signed, for pulls */
 	size_t permit_packed_size;
 	struct gate gate;
+	struct receipt_counter receipt;
 
 	struct store_fence_op fence;
 	bool fencing;
@@ -172,6 +173,9 @@ struct node_buffer node_session_rx_memory(struct node_session *s, uint32_t size_
 
 /* Ends the connection; what is in flight ends by itself. */
 void node_session_close(struct node_session *s);
+
+/* Ends the receipt that is being counted, and hands it over. */
+void node_session_close_receipt(struct node_session *s);
 
 /* Frees it if nothing holds it any more. Call after letting go of something; s may be gone then. */
 void node_session_release(struct node_session *s);

@@ -36,7 +36,8 @@ enum phase { OPENING, SERVING, ENDING };
 struct node {
 	enum phase phase;
 	int exit_code;
-	const char *name, *site, *pd, *root, *dir, *device, *listen, *advertise, *certificate;
+	const char *name, *site, *pd, *root, *dir, *device, *listen, *advertise, *certificate,
+	    *proof;
 	uint64_t device_size, resync_rate;
 	uint64_t scrub_period_s;
 	bool insecure;
@@ -48,6 +49,7 @@ struct node {
 	struct disk *disk;
 	struct kv *kv;
 	struct node_identity identity;
+	struct identity key; /* zeroed: it has none */
 	struct device_open opening;
 	struct store *store;
 	struct node_shard *shard;
@@ -72,6 +74,8 @@ static const char usage[] =
     "  --certificate FILE  the site's certificate; default: the driver sends it\n"
     "  --scrub-period TIME everything live is read again within it, as 14d (default); 0: only when "
     "asked\n"
+    "  --identity PREFIX   PREFIX.key, .crt, .ca: key and certificates that receipts are signed "
+    "with\n"
     "  --shards N          reactors; only 1 in this version\n"
     "  --resync-rate SIZE  bytes a second that this node copies from others to catch up\n"
     "                      (default 200MiB; 0: no limit)\n"
@@ -115,12 +119,24 @@ static void end_erases(struct node *n)
 		end_store(n);
 }
 
+static void lease_stopped(void *arg)
+{
+	struct node *n = arg;
+
+	n->lease = NULL;
+	end_erases(n);
+}
+
+/* The last receipts come when the sessions end, so the lease ends after them. */
 static void shard_stopped(void *arg)
 {
 	struct node *n = arg;
 
 	n->shard = NULL;
-	end_erases(n);
+	if (n->lease != NULL)
+		node_lease_stop(n->lease, lease_stopped, n);
+	else
+		end_erases(n);
 }
 
 static void end_shard(struct node *n)
@@ -128,15 +144,7 @@ static void end_shard(struct node *n)
 	if (n->shard != NULL)
 		node_shard_stop(n->shard, shard_stopped, n);
 	else
-		end_erases(n);
-}
-
-static void lease_stopped(void *arg)
-{
-	struct node *n = arg;
-
-	n->lease = NULL;
-	end_shard(n);
+		shard_stopped(n);
 }
 
 static void end(struct node *n, int exit_code)
@@ -147,10 +155,7 @@ static void end(struct node *n, int exit_code)
 	/* While the device is being opened, opened() goes on with the end. */
 	if (n->phase == SERVING) {
 		n->phase = ENDING;
-		if (n->lease != NULL)
-			node_lease_stop(n->lease, lease_stopped, n);
-		else
-			end_shard(n);
+		end_shard(n);
 	}
 	n->phase = ENDING;
 }
@@ -167,7 +172,16 @@ static void lease_changed(const struct node_lease_state *state, void *arg)
 {
 	struct node *n = arg;
 
-	node_shard_set_lease(n->shard, state);
+	if (n->shard != NULL)
+		node_shard_set_lease(n->shard, state);
+}
+
+static void receipt_made(const struct node_receipt *receipt, void *arg)
+{
+	struct node *n = arg;
+
+	if (n->lease != NULL)
+		node_lease_receipt(n->lease, receipt);
 }
 
 static void fill_stats(struct store_stats *ret_stats, void *arg)
@@ -214,6 +228,7 @@ static int start_lease(struct node *n, struct error *err)
 	    .stats = fill_stats,
 	    .erase = erase,
 	    .scrub = scrub,
+	    .proof = n->key.key != NULL ? &n->key : NULL,
 	    .arg = n,
 	};
 	char *certificate = NULL;
@@ -241,6 +256,8 @@ static int serve(struct node *n, struct error *err)
 	    .identity = n->identity,
 	    .listen_address = n->listen,
 	    .resync_rate = n->resync_rate,
+	    .receipt = receipt_made,
+	    .arg = n,
 	};
 	int rc = eraser_start(n->reactor, n->store, erased, n, &n->eraser);
 
@@ -282,6 +299,8 @@ static int open_files(struct node *n, struct error *err)
 {
 	int rc = daemon_open_trust(n->dir, n->root, &n->trust, err);
 
+	if (rc == 0 && n->proof != NULL)
+		rc = identity_read(n->proof, n->name, &n->key, err);
 	if (rc != 0)
 		return rc;
 	rc = device_create_missing(n->device, n->device_size, err);
@@ -438,6 +457,9 @@ static int take_option(struct node *n, int c)
 		return 0;
 	case 'P':
 		return parse_scrub_period(n, optarg);
+	case 'i':
+		n->proof = optarg;
+		return 0;
 	case 'N':
 		return parse_shards(optarg);
 	case 'I':
@@ -474,6 +496,7 @@ static int parse(struct node *n, int argc, char **argv)
 	    {"certificate", required_argument, NULL, 'c'},
 	    {"scrub-period", required_argument, NULL, 'P'},
 	    {"resync-rate", required_argument, NULL, 'R'},
+	    {"identity", required_argument, NULL, 'i'},
 	    {"shards", required_argument, NULL, 'N'},
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"cluster-dir", required_argument, NULL, 'C'},
@@ -529,6 +552,7 @@ int main(int argc, char **argv)
 	disk_close(n.disk);
 	transport_destroy(n.transport);
 	trust_close(n.trust);
+	identity_deinit(&n.key);
 	reactor_destroy(n.reactor);
 	return n.exit_code;
 }

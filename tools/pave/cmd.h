@@ -106,6 +106,10 @@ int cmd_policy_put(int argc, char **argv);
 int cmd_dev_up(int argc, char **argv);
 int cmd_dev_down(int argc, char **argv);
 int cmd_dev_status(int argc, char **argv);
+int cmd_audit_export(int argc, char **argv);
+int cmd_audit_verify(int argc, char **argv);
+int cmd_audit_where(int argc, char **argv);
+int cmd_audit_report(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 
 #endif

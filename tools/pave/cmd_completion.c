@@ -15,7 +15,7 @@ static const char head[] =
     "\t\t[[ $w == -* ]] || words+=(\"$w\")\n"
     "\tdone\n"
     "\tcase $prev in\n"
-    "\t--cluster | --dir | --root | --key | --out)\n"
+    "\t--cluster | --dir | --root | --key | --out | --file)\n"
     "\t\tCOMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n"
     "\t--policy)\n"
     "\t\tCOMPREPLY=($(compgen -W 'secnumcloud-fr cloud-de-confiance dev' -f -- \"$cur\")); return "

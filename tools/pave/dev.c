@@ -281,6 +281,29 @@ static int open_authority(const char *dir, struct demo *demo, struct error *err)
 	return rc;
 }
 
+/* Key and certificates of a node, from the demo CA of its site. */
+static int make_identity(const struct dev_cluster *d, const struct dev_node *n,
+			 const struct demo *demo, int64_t now, struct error *err)
+{
+	struct identity id = {0};
+	char path[PATH_SIZE + 16];
+	int rc;
+
+	snprintf(path, sizeof path, "%s/nodes/%s/identity.key", d->dir, n->name);
+	if (access(path, F_OK) == 0)
+		return 0;
+	snprintf(path, sizeof path, "%s/nodes/%s", d->dir, n->name);
+	rc = make_dir(path, 0755, err);
+	if (rc == 0)
+		rc = demo_identity(demo, n->site, n->name, now - DAY_NS, now + 365 * DAY_NS, &id,
+				   err);
+	snprintf(path, sizeof path, "%s/nodes/%s/identity", d->dir, n->name);
+	if (rc == 0)
+		rc = identity_write(path, &id, err);
+	identity_deinit(&id);
+	return rc;
+}
+
 int dev_make_evidence(const struct dev_cluster *d, struct error *err)
 {
 	struct demo demo = {0};
@@ -298,6 +321,8 @@ int dev_make_evidence(const struct dev_cluster *d, struct error *err)
 		rc = write_evidence(d->dir, "site", d->nodes[i].site, text, err);
 		free(text);
 	}
+	for (unsigned i = 0; rc == 0 && i < d->node_count; i++)
+		rc = make_identity(d, &d->nodes[i], &demo, now, err);
 	if (rc == 0 && !has_evidence(d->dir, "revocations", "")) {
 		struct demo_entry entries[DEV_SITES_MAX] = {0};
 
@@ -400,6 +425,7 @@ int dev_start_pd(struct dev_cluster *d, struct error *err)
 int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err)
 {
 	char dir[PATH_SIZE], root[PATH_SIZE], device[PATH_SIZE + 16], size[32];
+	char identity[PATH_SIZE + 16];
 	char *argv[] = {(char *)(uintptr_t) "pave-node",
 			(char *)(uintptr_t) "--name",
 			n->name,
@@ -415,6 +441,8 @@ int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err)
 			device,
 			(char *)(uintptr_t) "--device-size",
 			size,
+			(char *)(uintptr_t) "--identity",
+			identity,
 			(char *)(uintptr_t) "--listen",
 			NULL,
 			NULL};
@@ -424,8 +452,9 @@ int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err)
 		return 0;
 	snprintf(dir, sizeof dir, "%s/nodes/%s", d->dir, n->name);
 	snprintf(device, sizeof device, "%s/device", dir);
+	snprintf(identity, sizeof identity, "%s/identity", dir);
 	snprintf(root, sizeof root, "%s/evidence/root.dsse.json", d->dir);
 	snprintf(size, sizeof size, "%llu", (unsigned long long)d->device_size);
 	rc = make_dir(dir, 0755, err);
-	return rc == 0 ? start(d->dir, n->name, "pave-node", argv, 16, n->address, err) : rc;
+	return rc == 0 ? start(d->dir, n->name, "pave-node", argv, 18, n->address, err) : rc;
 }

@@ -57,6 +57,21 @@ const struct command commands[] = {
     {"policy put", "submit a signed placement policy", "FILE\n", cmd_policy_put, false},
     {"policy", "check SITE files under a policy, offline; list, show presets", "", cmd_policy,
      true},
+    {"audit export", "write the ledger of the placement driver into a file", "--out FILE|-\n",
+     cmd_audit_export, false},
+    {"audit verify", "check an exported ledger, offline, with the trust root alone",
+     "FILE [--root ROOT]\n"
+     "  The chain, every signature, and every permit and lease against the evidence of its time. "
+     "Exit 1 "
+     "when\n"
+     "  something was changed, removed, put elsewhere or cut off, or contradicts the evidence.\n",
+     cmd_audit_verify, false},
+    {"audit where", "which sites held a volume at a time, under which certificates",
+     "VOLUME [--at TIME] [--file LEDGER] [--root ROOT]\n  Without --file the driver is asked.\n",
+     cmd_audit_where, false},
+    {"audit report", "a report on a volume for a person, with a map",
+     "VOLUME --out FILE.html [--from TIME] [--to TIME] [--file LEDGER] [--root ROOT]\n",
+     cmd_audit_report, false},
     {"evidence", "the authority's tools: keygen, sign, verify, show", "", cmd_evidence, true},
     {"node list", "all nodes: state, space, eligibility, lag", "\n", cmd_node_list, false},
     {"node drain", "move everything away from a node; nothing is placed on it any more", "NODE\n",
