@@ -601,6 +601,7 @@ static int conclude(struct history *h, struct error *err)
 		return error_set(err, -ENOMEM, "no memory for the ledger");
 	if (h->tip.seq == 0)
 		return error_set(err, -E_BAD_DOCUMENT, "the ledger is empty");
+	history_judge_taints(h);
 	if (!h->linked)
 		return error_set(err, -E_BAD_SIGNATURE,
 				 "the trust root that was given (version %llu) is none of those "

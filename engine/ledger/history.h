@@ -96,6 +96,7 @@ struct history_receipt {
 };
 
 struct history_taint {
+	uint64_t seq; /* of the record */
 	char site[NAME_SIZE_MAX];
 	int64_t effective_from, noticed_at;
 };
@@ -157,5 +158,7 @@ void history_judge_permit_end(struct history *h, uint64_t seq, const Pave__V1__L
 void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
 void history_judge_receipt(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
 void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t);
+/* At the end: which receipts the taints flag. */
+void history_judge_taints(struct history *h);
 
 #endif

@@ -219,23 +219,29 @@ void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed
 static bool names(const Pave__V1__Permit *p, const Pave__V1__Receipt *r)
 {
 	for (size_t i = 0; i < p->n_nodes; i++)
-		if (strcmp(p->nodes[i]->node, r->node) == 0 &&
+		if (p->generation == r->generation && strcmp(p->nodes[i]->node, r->node) == 0 &&
 		    p->nodes[i]->site_version == r->site_version)
 			return true;
 	return false;
 }
 
+/* Whether spans of permits that name the node, one after the other without a gap, cover the
+ * receipt: a driver that was started again begins a new span, of which the node knows nothing. */
 static bool covered(const struct history_volume *v, const Pave__V1__Receipt *r)
 {
+	const int64_t slack = (int64_t)CLOCK_BOUND_NS;
+	int64_t end = INT64_MIN;
+
 	for (uint32_t i = 0; v != NULL && i < v->permit_count; i++) {
 		const struct history_permit *p = &v->permits[i];
-		int64_t slack = (int64_t)CLOCK_BOUND_NS;
+		const bool begins =
+		    r->first_serial >= p->first->serial && r->from >= p->first->issued_at - slack;
+		const bool goes_on = end != INT64_MIN && p->first->issued_at <= end;
 
-		if (p->first->generation == r->generation && names(p->first, r) &&
-		    r->first_serial >= p->first->serial &&
-		    (p->open ||
-		     (r->last_serial <= p->last_serial && r->until <= p->expires_at + slack)) &&
-		    r->from >= p->first->issued_at - slack)
+		if (!names(p->first, r) || (!begins && !goes_on))
+			continue;
+		end = p->open ? INT64_MAX - slack : p->expires_at;
+		if (r->until <= end + slack && (p->open || r->last_serial <= p->last_serial))
 			return true;
 	}
 	return false;
@@ -333,8 +339,6 @@ void history_judge_receipt(struct history *h, uint64_t seq, const Pave__V1__Sign
 		h->receipt_room = room;
 	}
 	h->receipts[h->receipt_count] = (struct history_receipt){.body = r, .seq = seq};
-	for (uint32_t i = 0; i < h->taint_count; i++)
-		h->receipts[h->receipt_count].tainted |= in_taint(&h->taints[i], r);
 	h->receipt_count++;
 	h->receipts_bytes += r->bytes;
 	return;
@@ -349,8 +353,6 @@ void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__Ledger
 {
 	struct history_taint *larger = realloc(h->taints, (h->taint_count + 1) * sizeof *h->taints);
 	struct history_taint *mine;
-	char from[40];
-	uint32_t flagged = 0;
 
 	if (larger == NULL) {
 		h->failed = true;
@@ -358,17 +360,29 @@ void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__Ledger
 	}
 	h->taints = larger;
 	mine = &h->taints[h->taint_count++];
-	*mine = (struct history_taint){.effective_from = t->effective_from,
-				       .noticed_at = t->noticed_at};
+	*mine = (struct history_taint){
+	    .seq = seq, .effective_from = t->effective_from, .noticed_at = t->noticed_at};
 	strncpy(mine->site, t->site, sizeof mine->site - 1);
-	for (uint32_t i = 0; i < h->receipt_count; i++) {
-		if (!in_taint(mine, h->receipts[i].body) || h->receipts[i].tainted)
-			continue;
-		h->receipts[i].tainted = true;
-		flagged++;
+}
+
+void history_judge_taints(struct history *h)
+{
+	char from[40];
+
+	for (uint32_t i = 0; i < h->taint_count; i++) {
+		const struct history_taint *t = &h->taints[i];
+		uint32_t flagged = 0;
+
+		/* Also those that came later, from a node that had been cut off. */
+		for (uint32_t j = 0; j < h->receipt_count; j++) {
+			if (!in_taint(t, h->receipts[j].body))
+				continue;
+			h->receipts[j].tainted = true;
+			flagged++;
+		}
+		history_finding(h, t->seq, true,
+				"site %s lost its eligibility from %s on, which was told late: %u "
+				"receipts are tainted",
+				t->site, text_time(t->effective_from, from, sizeof from), flagged);
 	}
-	history_finding(h, seq, true,
-			"site %s lost its eligibility from %s on, which was told late: %u receipts "
-			"since then are tainted",
-			mine->site, text_time(t->effective_from, from, sizeof from), flagged);
 }

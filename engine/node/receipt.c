@@ -106,6 +106,7 @@ void receipt_count(struct receipt_counter *c, const struct permit *permit, uint6
 	b->bytes += crcs != NULL ? (uint64_t)block_count * BLOCK_SIZE : 0;
 	b->last_version = MAX(b->last_version, version);
 	b->last_serial = permit->serial;
+	c->last_ns = now_ns;
 }
 
 void receipt_count_pulled(struct receipt_counter *c, const struct permit *permit,
@@ -117,16 +118,18 @@ void receipt_count_pulled(struct receipt_counter *c, const struct permit *permit
 		begin(c, permit, site_version, now_ns, wall_ns);
 	c->body.pulled_blocks += blocks;
 	c->body.last_serial = permit->serial;
+	c->last_ns = now_ns;
 }
 
-bool receipt_close(struct receipt_counter *c, int64_t wall_ns, struct node_receipt *ret)
+bool receipt_close(struct receipt_counter *c, uint64_t now_ns, int64_t wall_ns,
+		   struct node_receipt *ret)
 {
 	if (is_empty(c))
 		return false;
 	hash_buffer(c);
 	if (EVP_DigestFinal_ex(c->digest, c->body.chain, NULL) != 1)
 		memset(c->body.chain, 0, sizeof c->body.chain);
-	c->body.until = wall_ns;
+	c->body.until = wall_ns - (int64_t)(now_ns - MIN(c->last_ns, now_ns));
 	*ret = c->body;
 	c->body = (struct node_receipt){0};
 	return true;

@@ -36,9 +36,9 @@ struct node_receipt {
 };
 
 struct receipt_counter {
-	struct node_receipt body; /* count and pulled_blocks 0: nothing was taken in yet */
-	uint64_t began_ns;	  /* CLOCK_BOOTTIME */
-	void *digest;		  /* EVP_MD_CTX */
+	struct node_receipt body;   /* count and pulled_blocks 0: nothing was taken in yet */
+	uint64_t began_ns, last_ns; /* of the first and the last write; CLOCK_BOOTTIME */
+	void *digest;		    /* EVP_MD_CTX */
 	uint32_t used;
 	uint8_t buffer[RECEIPT_BUFFER];
 };
@@ -60,7 +60,9 @@ void receipt_count_pulled(struct receipt_counter *c, const struct permit *permit
  * cover both. */
 bool receipt_same_permit(const struct permit *a, const struct permit *b);
 
-/* Ends the receipt. False: there is nothing to tell. */
-bool receipt_close(struct receipt_counter *c, int64_t wall_ns, struct node_receipt *ret);
+/* Ends the receipt, at its last write. now and wall were read together. False: there is nothing to
+ * tell. */
+bool receipt_close(struct receipt_counter *c, uint64_t now_ns, int64_t wall_ns,
+		   struct node_receipt *ret);
 
 #endif

@@ -1,0 +1,763 @@
+/* engine/ledger: a ledger as a driver would write it, and everything that can be done to it. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/evidence/permit.h"
+#include "engine/ledger/history.h"
+#include "test_evidence_rig.h"
+
+#define RECORDS_MAX 64
+
+struct book {
+	struct rig rig;
+	struct identity node; /* par-1 */
+	struct ledger_tip tip;
+	uint8_t *bytes[RECORDS_MAX];
+	size_t size[RECORDS_MAX];
+	unsigned count;
+	Pave__V1__Signed *head;
+	int64_t now;
+};
+
+/* -- writing ---------------------------------------------------------------------------------- */
+
+static void put(struct book *b, Pave__V1__LedgerRecord *r)
+{
+	struct error err = {0};
+
+	ck_assert_uint_lt(b->count, RECORDS_MAX);
+	ck_assert_int_eq(
+	    ledger_append(&b->tip, r, b->now, &b->bytes[b->count], &b->size[b->count], &err), 0);
+	b->count++;
+	b->now += (int64_t)NS_PER_MS;
+}
+
+#define PUT(b, CASE, field, body)                                                                  \
+	do {                                                                                       \
+		Pave__V1__LedgerRecord r_ = PAVE__V1__LEDGER_RECORD__INIT;                         \
+                                                                                                   \
+		r_.body_case = PAVE__V1__LEDGER_RECORD__BODY_##CASE;                               \
+		r_.field = (body);                                                                 \
+		put((b), &r_);                                                                     \
+	} while (0)
+
+static ProtobufCBinaryData data(const void *bytes, size_t size)
+{
+	return (ProtobufCBinaryData){size, (uint8_t *)(uintptr_t)bytes};
+}
+
+static char *name(const char *s)
+{
+	return (char *)(uintptr_t)s;
+}
+
+static void put_document(struct book *b, const char *kind, const char *of, char *envelope)
+{
+	Pave__V1__LedgerDocument m = PAVE__V1__LEDGER_DOCUMENT__INIT;
+
+	m.kind = name(kind);
+	m.name = name(of);
+	m.envelope = data(envelope, strlen(envelope));
+	PUT(b, DOCUMENT, document, &m);
+}
+
+static void put_start(struct book *b)
+{
+	Pave__V1__LedgerStart m = PAVE__V1__LEDGER_START__INIT;
+
+	m.cluster = data(b->rig.demo.cluster.bytes, 16);
+	m.root = data(b->rig.root_envelope, strlen(b->rig.root_envelope));
+	PUT(b, START, start, &m);
+}
+
+static void put_evidence(struct book *b, uint64_t snapshot, int64_t par_withdrawn)
+{
+	const struct demo_entry entries[] = {{"par", 3, par_withdrawn}, {"lyo", 1, 0}};
+	char *text;
+
+	ck_assert_int_eq(demo_revocations(&b->rig.demo, snapshot, b->now - RIG_HOUR,
+					  b->now + RIG_DAY, entries, 2, &text, NULL),
+			 0);
+	put_document(b, "revocations", "", text);
+	free(text);
+}
+
+static void put_site(struct book *b, const char *site, uint64_t version)
+{
+	char *text;
+
+	ck_assert_int_eq(demo_site(&b->rig.demo, site, version, RIG_NOW - RIG_DAY,
+				   RIG_NOW + 299 * RIG_DAY, &text, NULL),
+			 0);
+	put_document(b, "site", site, text);
+	free(text);
+}
+
+static void put_node(struct book *b, const char *node, const char *site, const struct identity *id)
+{
+	Pave__V1__LedgerNode m = PAVE__V1__LEDGER_NODE__INIT;
+
+	m.node = name(node);
+	m.site = name(site);
+	if (id != NULL) {
+		m.certificate = data(id->certificate.data, id->certificate.size);
+		m.ca = data(id->ca.data, id->ca.size);
+	}
+	PUT(b, NODE, node, &m);
+}
+
+static void put_volume(struct book *b)
+{
+	Pave__V1__LedgerVolume v = PAVE__V1__LEDGER_VOLUME__INIT;
+	Pave__V1__LedgerMap m = PAVE__V1__LEDGER_MAP__INIT;
+	char *nodes[] = {name("par-1"), name("lyo-1")};
+	static const uint8_t map[] = {0, 1, 1, 0};
+
+	v.volume = 7;
+	v.name = name("vm");
+	v.size = 32 << 20;
+	v.chunk_size = 16 << 20;
+	v.policy = name("dev");
+	v.replicas = 2;
+	v.min_acks = 1;
+	PUT(b, VOLUME, volume, &v);
+	m.volume = 7;
+	m.map_version = 1;
+	m.nodes = nodes;
+	m.n_nodes = 2;
+	m.map = data(map, sizeof map);
+	PUT(b, MAP, map, &m);
+}
+
+struct permit_case {
+	generation_t generation;
+	uint64_t serial, par_version;
+	int64_t serve_after;
+	const char *signer; /* NULL: the placement key */
+};
+
+static void put_permit(struct book *b, const struct permit_case *c)
+{
+	struct policy_document *policy = NULL;
+	const char *preset = policy_preset("dev");
+	Pave__V1__Permit m = PAVE__V1__PERMIT__INIT;
+	Pave__V1__PermitNode par = PAVE__V1__PERMIT_NODE__INIT, lyo = PAVE__V1__PERMIT_NODE__INIT;
+	Pave__V1__PermitNode *nodes[] = {&par, &lyo};
+	Pave__V1__LedgerPermit l = PAVE__V1__LEDGER_PERMIT__INIT;
+	struct error err = {0};
+
+	ck_assert_int_eq(policy_parse(preset, strlen(preset), &policy, &err), 0);
+	par.node = name("par-1");
+	par.site = name("par");
+	par.site_version = c->par_version != 0 ? c->par_version : 3;
+	lyo.node = name("lyo-1");
+	lyo.site = name("lyo");
+	lyo.site_version = 1;
+	m.cluster = data(b->rig.demo.cluster.bytes, 16);
+	m.volume = 7;
+	m.generation = c->generation;
+	m.serial = c->serial;
+	m.policy_digest = data(policy_digest(policy), 32);
+	m.holder = name("host");
+	m.map_version = 1;
+	m.nodes = nodes;
+	m.n_nodes = 2;
+	m.issued_at = b->now;
+	m.expires_at = b->now + 10 * (int64_t)NS_PER_S;
+	m.serve_after = c->serve_after;
+	if (c->signer == NULL) {
+		ck_assert_int_eq(
+		    permit_make(&m, demo_key(&b->rig.demo, DEMO_PLACEMENT), &l.permit, &err), 0);
+	} else {
+		uint8_t bytes[512];
+		size_t size = pave__v1__permit__pack(&m, bytes);
+
+		ck_assert_int_eq(signed_make(TYPE_PERMIT, bytes, size,
+					     demo_key(&b->rig.demo, c->signer), &l.permit, &err),
+				 0);
+	}
+	PUT(b, PERMIT, permit, &l);
+	pave__v1__signed__free_unpacked(l.permit, NULL);
+	policy_free(policy);
+}
+
+static void put_permit_end(struct book *b, generation_t generation, const char *why,
+			   int64_t expires)
+{
+	Pave__V1__LedgerPermitEnd m = PAVE__V1__LEDGER_PERMIT_END__INIT;
+
+	m.volume = 7;
+	m.generation = generation;
+	m.last_serial = 100;
+	m.expires_at = expires;
+	m.why = name(why);
+	PUT(b, PERMIT_END, permit_end, &m);
+}
+
+struct receipt_case {
+	generation_t generation;
+	uint64_t first_serial, last_serial, serial;
+	int64_t from, until; /* after now */
+	uint64_t head_seq;
+	uint8_t head_byte; /* added to the hash's first */
+	bool other_key;
+};
+
+static void put_receipt(struct book *b, const struct receipt_case *c)
+{
+	Pave__V1__Receipt m = PAVE__V1__RECEIPT__INIT;
+	Pave__V1__LedgerReceipt l = PAVE__V1__LEDGER_RECEIPT__INIT;
+	struct ledger_tip at = b->tip;
+	uint8_t bytes[1024];
+	struct error err = {0};
+	size_t size;
+
+	m.cluster = data(b->rig.demo.cluster.bytes, 16);
+	m.node = name("par-1");
+	m.site = name("par");
+	m.site_version = 3;
+	m.volume = 7;
+	m.generation = c->generation;
+	m.first_serial = c->first_serial;
+	m.last_serial = c->last_serial;
+	m.count = 5;
+	m.bytes = 5 * 4096;
+	m.run = 1;
+	m.serial = c->serial;
+	m.from = b->now + c->from;
+	m.until = b->now + c->until;
+	if (c->head_seq != 0) {
+		at.hash[0] = (uint8_t)(at.hash[0] + c->head_byte);
+		m.head_seq = c->head_seq;
+		m.head_hash = data(at.hash, sizeof at.hash);
+	}
+	size = pave__v1__receipt__pack(&m, bytes);
+	ck_assert_int_eq(
+	    signed_make(TYPE_RECEIPT, bytes, size,
+			c->other_key ? demo_key(&b->rig.demo, DEMO_PLACEMENT) : b->node.key,
+			&l.receipt, &err),
+	    0);
+	PUT(b, RECEIPT, receipt, &l);
+	pave__v1__signed__free_unpacked(l.receipt, NULL);
+}
+
+static void sign_head(struct book *b)
+{
+	struct error err = {0};
+
+	if (b->head != NULL)
+		pave__v1__signed__free_unpacked(b->head, NULL);
+	ck_assert_int_eq(ledger_head_make(&b->tip, &b->rig.demo.cluster,
+					  demo_key(&b->rig.demo, DEMO_PLACEMENT), &b->head, &err),
+			 0);
+}
+
+/* Evidence, two nodes, a volume: nothing given yet. */
+static void book_init(struct book *b)
+{
+	const char *preset = policy_preset("dev");
+	struct error err = {0};
+
+	*b = (struct book){.now = RIG_NOW};
+	rig_init(&b->rig);
+	ck_assert_int_eq(demo_identity(&b->rig.demo, "par", "par-1", RIG_NOW - RIG_DAY,
+				       RIG_NOW + RIG_DAY, &b->node, &err),
+			 0);
+	put_start(b);
+	put_document(b, "preset", "dev", name(preset));
+	put_site(b, "par", 3);
+	put_site(b, "lyo", 1);
+	put_evidence(b, 1, 0);
+	put_node(b, "par-1", "par", &b->node);
+	put_node(b, "lyo-1", "lyo", NULL);
+	put_volume(b);
+}
+
+static void book_deinit(struct book *b)
+{
+	for (unsigned i = 0; i < b->count; i++)
+		free(b->bytes[i]);
+	if (b->head != NULL)
+		pave__v1__signed__free_unpacked(b->head, NULL);
+	identity_deinit(&b->node);
+	rig_deinit(&b->rig);
+}
+
+/* -- files ------------------------------------------------------------------------------------ */
+
+static void add_item(char **file, size_t *size, enum ledger_item_kind kind, const void *bytes,
+		     size_t item_size)
+{
+	uint8_t head[LEDGER_ITEM_HEAD];
+
+	ledger_item_head(kind, item_size, head);
+	*file = realloc(*file, *size + sizeof head + item_size);
+	memcpy(*file + *size, head, sizeof head);
+	memcpy(*file + *size + sizeof head, bytes, item_size);
+	*size += sizeof head + item_size;
+}
+
+/* The file of the records in this order, and the head. */
+static char *file_of(const struct book *b, const unsigned *order, unsigned count, size_t *ret_size)
+{
+	char *file = malloc(LEDGER_MAGIC_LEN);
+	size_t size = LEDGER_MAGIC_LEN;
+	uint8_t head[1024];
+
+	memcpy(file, LEDGER_MAGIC, LEDGER_MAGIC_LEN);
+	for (unsigned i = 0; i < count; i++)
+		add_item(&file, &size, LEDGER_ITEM_RECORD, b->bytes[order[i]], b->size[order[i]]);
+	if (b->head != NULL)
+		add_item(&file, &size, LEDGER_ITEM_SIGNED_HEAD, head,
+			 pave__v1__signed__pack(b->head, head));
+	*ret_size = size;
+	return file;
+}
+
+static int replay(const struct book *b, const char *file, size_t size, struct history **ret,
+		  struct error *err)
+{
+	const struct history_options options = {.until = INT64_MAX};
+
+	return history_replay(file, size, b->rig.root_envelope, strlen(b->rig.root_envelope),
+			      &options, ret, err);
+}
+
+static void in_order(unsigned *order, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		order[i] = i;
+}
+
+static struct history *replay_whole(const struct book *b)
+{
+	unsigned order[RECORDS_MAX];
+	struct history *h = NULL;
+	struct error err = {0};
+	size_t size;
+	char *file;
+
+	in_order(order, b->count);
+	file = file_of(b, order, b->count, &size);
+	ck_assert_msg(replay(b, file, size, &h, &err) == 0, "%s", err.text);
+	free(file);
+	return h;
+}
+
+static void refused(const struct book *b, const unsigned *order, unsigned count, const char *word)
+{
+	struct history *h = NULL;
+	struct error err = {0};
+	size_t size;
+	char *file = file_of(b, order, count, &size);
+
+	ck_assert_int_ne(replay(b, file, size, &h, &err), 0);
+	ck_assert_msg(strstr(err.text, word) != NULL, "\"%s\" is not in: %s", word, err.text);
+	free(file);
+}
+
+/* -- tests ------------------------------------------------------------------------------------ */
+
+static void put_ordinary_life(struct book *b)
+{
+	put_permit(b, &(struct permit_case){.generation = 1, .serial = 1});
+	put_receipt(b, &(struct receipt_case){.generation = 1,
+					      .first_serial = 1,
+					      .last_serial = 3,
+					      .serial = 1,
+					      .head_seq = b->tip.seq});
+	put_permit_end(b, 1, "released", b->now);
+	put_permit(b, &(struct permit_case){.generation = 2, .serial = 1});
+}
+
+START_TEST(an_ordinary_ledger_has_nothing_to_tell)
+{
+	struct book b;
+	struct history *h;
+	struct history_volume *v;
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	sign_head(&b);
+	h = replay_whole(&b);
+	ck_assert_uint_eq(h->finding_count, 0);
+	ck_assert_uint_eq(h->note_count, 1); /* lyo-1 has no identity */
+	ck_assert_uint_eq(h->receipt_count, 1);
+	v = history_find_volume(h, "vm");
+	ck_assert_ptr_nonnull(v);
+	ck_assert_uint_eq(v->permit_count, 2);
+	ck_assert(!v->permits[0].open && v->permits[1].open);
+	history_free(h);
+	book_deinit(&b);
+}
+END_TEST
+
+/* Each record changed, removed, exchanged with the next, repeated: found, and named. */
+START_TEST(a_record_that_was_touched_is_named)
+{
+	struct book b;
+	unsigned order[RECORDS_MAX];
+	char word[64];
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	sign_head(&b);
+	for (unsigned i = 0; i < b.count; i++) {
+		for (size_t at = 0; at < b.size[i]; at += 1 + b.size[i] / 40) {
+			b.bytes[i][at] ^= 1;
+			in_order(order, b.count);
+			refused(&b, order, b.count, "record");
+			b.bytes[i][at] ^= 1;
+		}
+		if (i + 1 == b.count)
+			continue;
+		for (unsigned j = 0; j < b.count; j++)
+			order[j] = j + (j >= i);
+		snprintf(word, sizeof word, "record %u is missing", i + 1);
+		refused(&b, order, b.count - 1, word);
+		in_order(order, b.count);
+		order[i] = i + 1;
+		order[i + 1] = i;
+		snprintf(word, sizeof word, "record %u is missing", i + 1);
+		refused(&b, order, b.count, word);
+		for (unsigned j = 0; j <= b.count; j++)
+			order[j] = j - (j > i);
+		snprintf(word, sizeof word, "record %u stands in the place of record %u", i + 1,
+			 i + 2);
+		refused(&b, order, b.count + 1, word);
+	}
+	book_deinit(&b);
+}
+END_TEST
+
+START_TEST(an_end_that_was_cut_off_is_found)
+{
+	struct book b;
+	struct history *h = NULL;
+	struct error err = {0};
+	unsigned order[RECORDS_MAX];
+	size_t size;
+	char *file;
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	sign_head(&b);
+	in_order(order, b.count);
+	for (unsigned n = 1; n < b.count; n++)
+		refused(&b, order, n, "cut off");
+	file = file_of(&b, order, b.count, &size);
+	for (size_t cut = 1; cut < size; cut += 97) {
+		ck_assert_int_ne(replay(&b, file, size - cut, &h, &err), 0);
+		ck_assert_ptr_null(h);
+	}
+	free(file);
+	/* Without a head nobody vouches for the end. */
+	pave__v1__signed__free_unpacked(b.head, NULL);
+	b.head = NULL;
+	refused(&b, order, b.count, "no signed head");
+	book_deinit(&b);
+}
+END_TEST
+
+/* Who can write the file but not sign makes a chain that is whole, and not the signed one. */
+START_TEST(a_ledger_written_anew_is_not_the_signed_one)
+{
+	struct book b, forged;
+	unsigned order[RECORDS_MAX];
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	sign_head(&b);
+	book_init(&forged);
+	forged.now += 5; /* other times, so other hashes */
+	put_ordinary_life(&forged);
+	forged.head = b.head;
+	b.head = NULL;
+	ck_assert_uint_eq(forged.count, b.count);
+	in_order(order, forged.count);
+	refused(&forged, order, forged.count, "written anew");
+	book_deinit(&forged);
+	book_deinit(&b);
+}
+END_TEST
+
+START_TEST(another_root_is_refused)
+{
+	static const uint8_t seed[32] = "an authority of somebody else";
+	const struct history_options options = {.until = INT64_MAX};
+	struct demo other;
+	struct book b;
+	unsigned order[RECORDS_MAX];
+	struct history *h = NULL;
+	struct error err = {0};
+	char *root, *file;
+	size_t size;
+
+	book_init(&b);
+	sign_head(&b);
+	in_order(order, b.count);
+	file = file_of(&b, order, b.count, &size);
+	ck_assert_int_eq(demo_init(&other, seed, NULL), 0);
+	/* Its own cluster; and one that claims to be ours. */
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(
+		    demo_root(&other, 1, RIG_NOW - RIG_DAY, RIG_NOW + RIG_DAY, &root, NULL), 0);
+		ck_assert_int_ne(history_replay(file, size, root, strlen(root), &options, &h, &err),
+				 0);
+		free(root);
+		other.cluster = b.rig.demo.cluster;
+	}
+	demo_deinit(&other);
+	free(file);
+	book_deinit(&b);
+}
+END_TEST
+
+/* What is added to an ordinary ledger, and what is said of it. */
+static void contradicts(void (*add)(struct book *b), const char *word, bool note)
+{
+	struct book b;
+	struct history *h;
+	bool found = false;
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	add(&b);
+	sign_head(&b);
+	h = replay_whole(&b);
+	for (uint32_t i = 0; i < h->kept_count; i++)
+		found = found ||
+			(h->findings[i].note == note && strstr(h->findings[i].text, word) != NULL);
+	ck_assert_msg(found, "nothing says \"%s\"", word);
+	ck_assert_uint_eq(h->finding_count, note ? 0 : 1);
+	history_free(h);
+	book_deinit(&b);
+}
+
+static void permit_after_withdrawal(struct book *b)
+{
+	put_permit_end(b, 2, "changed", b->now + 10 * (int64_t)NS_PER_S);
+	put_evidence(b, 2, b->now - RIG_HOUR);
+	put_permit(b, &(struct permit_case){.generation = 2, .serial = 2});
+}
+
+static void permit_of_old_certificate(struct book *b)
+{
+	put_permit_end(b, 2, "changed", b->now + 10 * (int64_t)NS_PER_S);
+	put_permit(b, &(struct permit_case){.generation = 2, .serial = 2, .par_version = 2});
+}
+
+static void permit_by_another_key(struct book *b)
+{
+	put_permit_end(b, 2, "changed", b->now + 10 * (int64_t)NS_PER_S);
+	put_permit(b, &(struct permit_case){.generation = 2, .serial = 2, .signer = DEMO_TENANT});
+}
+
+static void two_writers(struct book *b)
+{
+	put_permit_end(b, 2, "taken-over", b->now + 10 * (int64_t)NS_PER_S);
+	put_permit(b, &(struct permit_case){.generation = 3, .serial = 1});
+}
+
+static void permit_out_of_the_blue(struct book *b)
+{
+	put_permit(b, &(struct permit_case){.generation = 2, .serial = 2});
+}
+
+static void receipt_without_permit(struct book *b)
+{
+	put_receipt(b, &(struct receipt_case){.generation = 9, .first_serial = 1, .serial = 2});
+}
+
+static void receipt_before_permit(struct book *b)
+{
+	put_receipt(b, &(struct receipt_case){
+			   .generation = 2, .first_serial = 1, .serial = 2, .from = -RIG_HOUR});
+}
+
+static void receipt_after_the_end(struct book *b)
+{
+	put_permit_end(b, 2, "released", b->now);
+	put_receipt(b, &(struct receipt_case){
+			   .generation = 2, .first_serial = 1, .serial = 2, .until = RIG_HOUR});
+}
+
+static void receipt_by_another_key(struct book *b)
+{
+	put_receipt(b, &(struct receipt_case){
+			   .generation = 2, .first_serial = 1, .serial = 2, .other_key = true});
+}
+
+static void receipt_of_another_ledger(struct book *b)
+{
+	put_receipt(b, &(struct receipt_case){.generation = 2,
+					      .first_serial = 1,
+					      .serial = 2,
+					      .head_seq = b->tip.seq,
+					      .head_byte = 1});
+}
+
+static void receipt_again(struct book *b)
+{
+	put_receipt(b, &(struct receipt_case){.generation = 2, .first_serial = 1, .serial = 1});
+}
+
+static void receipts_missing(struct book *b)
+{
+	put_receipt(b, &(struct receipt_case){.generation = 2, .first_serial = 1, .serial = 4});
+}
+
+static void taint(struct book *b)
+{
+	Pave__V1__LedgerTaint m = PAVE__V1__LEDGER_TAINT__INIT;
+
+	m.site = name("par");
+	m.effective_from = RIG_NOW - RIG_HOUR;
+	m.noticed_at = b->now;
+	PUT(b, TAINT, taint, &m);
+}
+
+static void unsigned_site(struct book *b)
+{
+	char *text;
+
+	ck_assert_int_eq(
+	    demo_site(&b->rig.demo, "rbx", 1, RIG_NOW - RIG_DAY, RIG_NOW + RIG_DAY, &text, NULL),
+	    0);
+	memcpy(strstr(text, "\"sig\": \"") + 8, "AAAAAAAA", 8);
+	put_document(b, "site", "rbx", text);
+	free(text);
+}
+
+static void false_identity(struct book *b)
+{
+	put_node(b, "par-2", "par", &b->node);
+}
+
+START_TEST(what_contradicts_the_evidence_is_found)
+{
+	static const struct {
+		void (*add)(struct book *b);
+		const char *word;
+		bool note;
+	} cases[] = {
+	    {permit_after_withdrawal, "was not eligible", false},
+	    {permit_of_old_certificate, "was not eligible", false},
+	    {permit_by_another_key, "a permit:", false},
+	    {two_writers, "may serve while", false},
+	    {permit_out_of_the_blue, "whose end is not told", false},
+	    {receipt_without_permit, "none that names it", false},
+	    {receipt_before_permit, "none that names it", false},
+	    {receipt_after_the_end, "none that names it", false},
+	    {receipt_by_another_key, "does not verify", false},
+	    {receipt_of_another_ledger, "two ledgers", false},
+	    {receipt_again, "comes after number", false},
+	    {receipts_missing, "receipts 2 to 3", true},
+	    {taint, "1 receipts are tainted", true},
+	    {unsigned_site, "document site rbx", false},
+	    {false_identity, "its identity is not proved", false},
+	};
+
+	contradicts(cases[_i].add, cases[_i].word, cases[_i].note);
+}
+END_TEST
+#define CASE_COUNT 15
+
+/* A move leaves a copy behind until its erasure is told. */
+START_TEST(a_copy_is_there_until_it_is_erased)
+{
+	Pave__V1__LedgerMove move = PAVE__V1__LEDGER_MOVE__INIT;
+	Pave__V1__LedgerErasure erasure = PAVE__V1__LEDGER_ERASURE__INIT;
+	uint32_t chunk = 1;
+	struct book b;
+	struct history *h;
+
+	book_init(&b);
+	move.volume = 7;
+	move.map_version = 2;
+	move.chunk = 1;
+	move.from = name("lyo-1");
+	move.to = name("rbx-1");
+	move.why = name("drain");
+	PUT(&b, MOVE, move, &move);
+	sign_head(&b);
+	h = replay_whole(&b);
+	ck_assert_uint_eq(h->finding_count, 0);
+	ck_assert_ptr_nonnull(history_find_volume(h, "vm")->leftovers);
+	ck_assert_str_eq(history_find_volume(h, "vm")->leftovers->node, "lyo-1");
+	history_free(h);
+	erasure.volume = 7;
+	erasure.node = name("lyo-1");
+	erasure.chunks = &chunk;
+	erasure.n_chunks = 1;
+	PUT(&b, ERASURE, erasure, &erasure);
+	sign_head(&b);
+	h = replay_whole(&b);
+	ck_assert_ptr_null(history_find_volume(h, "vm")->leftovers);
+	history_free(h);
+	book_deinit(&b);
+}
+END_TEST
+
+START_TEST(identities_are_read_and_written)
+{
+	char dir[] = "/tmp/pave-identity-XXXXXX";
+	struct identity id = {0}, back = {0};
+	struct error err = {0};
+	struct rig rig;
+	char prefix[64], command[96];
+
+	rig_init(&rig);
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(prefix, sizeof prefix, "%s/identity", dir);
+	ck_assert_int_eq(
+	    demo_identity(&rig.demo, "par", "par-1", RIG_NOW, RIG_NOW + RIG_DAY, &id, &err), 0);
+	ck_assert_msg(identity_write(prefix, &id, &err) == 0, "%s", err.text);
+	ck_assert_msg(identity_read(prefix, "par-1", &back, &err) == 0, "%s", err.text);
+	ck_assert_uint_eq(back.certificate.size, id.certificate.size);
+	ck_assert_int_eq(memcmp(back.certificate.data, id.certificate.data, id.certificate.size),
+			 0);
+	identity_deinit(&back);
+	/* The key of somebody else under this certificate. */
+	signing_key_free(id.key);
+	ck_assert_int_eq(signing_key_generate("par-1", &id.key, &err), 0);
+	snprintf(command, sizeof command, "%s.key", prefix);
+	ck_assert_int_eq(remove(command), 0);
+	ck_assert_int_eq(identity_write(prefix, &id, &err), 0);
+	ck_assert_int_eq(identity_read(prefix, "par-1", &back, &err), -E_BAD_DOCUMENT);
+	ck_assert_ptr_nonnull(strstr(err.text, "is not the key"));
+	identity_deinit(&id);
+	for (const char *const *end = (const char *const[]){"key", "crt", "ca", NULL}; *end != NULL;
+	     end++) {
+		snprintf(command, sizeof command, "%s.%s", prefix, *end);
+		remove(command);
+	}
+	remove(dir);
+	rig_deinit(&rig);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("ledger");
+	TCase *tcase = tcase_create("ledger");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(tcase, 120);
+	tcase_add_test(tcase, an_ordinary_ledger_has_nothing_to_tell);
+	tcase_add_test(tcase, a_record_that_was_touched_is_named);
+	tcase_add_test(tcase, an_end_that_was_cut_off_is_found);
+	tcase_add_test(tcase, a_ledger_written_anew_is_not_the_signed_one);
+	tcase_add_test(tcase, another_root_is_refused);
+	tcase_add_loop_test(tcase, what_contradicts_the_evidence_is_found, 0, CASE_COUNT);
+	tcase_add_test(tcase, a_copy_is_there_until_it_is_erased);
+	tcase_add_test(tcase, identities_are_read_and_written);
+	suite_add_tcase(suite, tcase);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? 0 : 1;
+}
