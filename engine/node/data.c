@@ -188,12 +188,12 @@ static void count_write(struct node_request *q)
 {
 	struct node_session *s = q->session;
 	struct reactor *r = shard_reactor(s->shard);
-	const bool first = s->receipt.body.count == 0;
 
 	receipt_count(&s->receipt, &s->permit, s->shard->lease.site_version, q->op,
 		      (q->ask.flags & FRAME_F_DISCARD) != 0, q->ask.version, q->ask.chunk,
 		      q->ask.block, q->ask.block_count, q->op == FRAME_WRITE ? q->crcs : NULL,
-		      reactor_now_ns(r), first ? reactor_wall_ns(r) : 0);
+		      reactor_now_ns(r),
+		      s->shard->lease.driver_clock_ns + (int64_t)reactor_now_ns(r));
 }
 
 void node_request_complete(struct node_request *q, int status)

@@ -113,7 +113,8 @@ void node_lease_evaluate(struct node_lease *k)
 	struct reactor *r = k->config.reactor;
 	const uint64_t now_ns = reactor_now_ns(r);
 	const int64_t wall_ns = reactor_wall_ns(r);
-	struct node_lease_state state = {.site_version = k->lease.site_version};
+	struct node_lease_state state = {.site_version = k->lease.site_version,
+					 .driver_clock_ns = k->driver_clock_ns};
 	int64_t until = 0;
 	uint64_t end_ns;
 	int rc = lease_matches(k);

@@ -53,7 +53,10 @@ static int check_clocks(struct node_lease *k, int64_t driver_wall)
 		return -E_CLOCK_SKEW;
 	}
 	/* Neither proved to be right nor wrong: a quicker answer will tell. */
-	return distance + half > (int64_t)CLOCK_BOUND_NS ? -EAGAIN : 0;
+	if (distance + half > (int64_t)CLOCK_BOUND_NS)
+		return -EAGAIN;
+	k->driver_clock_ns = driver_wall + half - (int64_t)now(k);
+	return 0;
 }
 
 static int copy_bytes(const ProtobufCBinaryData *from, uint8_t **ret, size_t *ret_size)

@@ -76,7 +76,8 @@ struct node_lease {
 	uint32_t backoff_ms;
 	bool ask_soon; /* something changed while a request was under way */
 	uint8_t nonce[LEASE_NONCE_SIZE];
-	uint64_t asked_ns; /* CLOCK_BOOTTIME */
+	uint64_t asked_ns;	 /* CLOCK_BOOTTIME */
+	int64_t driver_clock_ns; /* its wall clock less CLOCK_BOOTTIME, as last measured */
 
 	struct lease lease; /* the last one taken; node[0] == 0: none */
 	uint64_t lease_limit_ns;

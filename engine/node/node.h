@@ -55,8 +55,8 @@
 #define NODE_FETCHES_MAX      8u    /* of a shard, as the source; more wait */
 #define NODE_HELLO_TIMEOUT_MS 5000u
 #define NODE_RESYNC_RATE      (200ull << 20) /* a sensible resync_rate: a fifth of 10 Gbit/s */
-#define NODE_RECEIPTS_MAX     4096u /* that wait for the driver */
-#define NODE_DRAIN_MS	      2000u /* for the last receipts, when the node ends */
+#define NODE_RECEIPTS_MAX     4096u	     /* that wait for the driver */
+#define NODE_DRAIN_MS	      2000u	     /* for the last receipts, when the node ends */
 
 struct node_shard;
 struct node_lease;
@@ -72,6 +72,9 @@ struct node_lease_state {
 	uint64_t deadline_ns;  /* CLOCK_BOOTTIME; 0: there is none */
 	int why;	       /* then: why not, negative */
 	uint64_t site_version; /* of the certificate that it was given for */
+	/* The driver's clock less CLOCK_BOOTTIME, as measured when the lease was asked for:
+	 * receipts tell the driver's time, whatever is done to this machine's. */
+	int64_t driver_clock_ns;
 };
 
 struct node_shard_config {

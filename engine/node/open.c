@@ -94,7 +94,10 @@ static int take_permit(struct node_session *s, const Pave__V1__Signed *signed_pe
 		permit_deinit(&permit);
 		return rc;
 	}
+	/* One receipt covers permits of one kind, without a time between them when there was none.
+	 */
 	if (!receipt_same_permit(&s->permit, &permit) ||
+	    reactor_now_ns(r) >= s->permit.deadline_ns ||
 	    reactor_now_ns(r) >= s->receipt.began_ns + RECEIPT_INTERVAL_NS)
 		node_session_close_receipt(s);
 	permit_deinit(&s->permit);

@@ -121,15 +121,14 @@ void receipt_count_pulled(struct receipt_counter *c, const struct permit *permit
 	c->last_ns = now_ns;
 }
 
-bool receipt_close(struct receipt_counter *c, uint64_t now_ns, int64_t wall_ns,
-		   struct node_receipt *ret)
+bool receipt_close(struct receipt_counter *c, struct node_receipt *ret)
 {
 	if (is_empty(c))
 		return false;
 	hash_buffer(c);
 	if (EVP_DigestFinal_ex(c->digest, c->body.chain, NULL) != 1)
 		memset(c->body.chain, 0, sizeof c->body.chain);
-	c->body.until = wall_ns - (int64_t)(now_ns - MIN(c->last_ns, now_ns));
+	c->body.until = c->body.from + (int64_t)(c->last_ns - c->began_ns);
 	*ret = c->body;
 	c->body = (struct node_receipt){0};
 	return true;

@@ -31,7 +31,7 @@ struct node_receipt {
 	uint64_t count, bytes;
 	version_t first_version, last_version;
 	uint8_t chain[32];
-	int64_t from, until; /* wall */
+	int64_t from, until; /* by the driver's clock */
 	uint64_t pulled_blocks;
 };
 
@@ -60,9 +60,7 @@ void receipt_count_pulled(struct receipt_counter *c, const struct permit *permit
  * cover both. */
 bool receipt_same_permit(const struct permit *a, const struct permit *b);
 
-/* Ends the receipt, at its last write. now and wall were read together. False: there is nothing to
- * tell. */
-bool receipt_close(struct receipt_counter *c, uint64_t now_ns, int64_t wall_ns,
-		   struct node_receipt *ret);
+/* Ends the receipt, at its last write. False: there is nothing to tell. */
+bool receipt_close(struct receipt_counter *c, struct node_receipt *ret);
 
 #endif

@@ -577,7 +577,8 @@ static void pull_answer(struct node_pull *p)
 		s->shard->stats.pulled_blocks += p->block_count;
 		receipt_count_pulled(&s->receipt, &s->permit, s->shard->lease.site_version,
 				     p->block_count, reactor_now_ns(shard_reactor(s->shard)),
-				     reactor_wall_ns(shard_reactor(s->shard)));
+				     s->shard->lease.driver_clock_ns +
+					 (int64_t)reactor_now_ns(shard_reactor(s->shard)));
 		reply.blocks = p->block_count;
 		message.body_case = PAVE__V1__CONTROL__BODY_PULL_REPLY;
 		message.pull_reply = &reply;

@@ -88,9 +88,7 @@ void node_session_close_receipt(struct node_session *s)
 	struct node_shard *shard = s->shard;
 	struct node_receipt receipt;
 
-	if (receipt_close(&s->receipt, reactor_now_ns(shard_reactor(shard)),
-			  reactor_wall_ns(shard_reactor(shard)), &receipt) &&
-	    shard->config.receipt != NULL)
+	if (receipt_close(&s->receipt, &receipt) && shard->config.receipt != NULL)
 		shard->config.receipt(&receipt, shard->config.arg);
 }
 

@@ -593,10 +593,20 @@ static int check_receipts(const struct pd_session *s, const Pave__V1__Receipts *
 	return 0;
 }
 
+/* One that is in the ledger already was sent again because its answer was lost. */
+static bool is_new(struct reg_node *n, const Pave__V1__Receipt *r)
+{
+	if (r->run < n->receipt_run || (r->run == n->receipt_run && r->serial <= n->receipt_serial))
+		return false;
+	n->receipt_run = r->run;
+	n->receipt_serial = r->serial;
+	return true;
+}
+
 /* Whether the node signed it and says no more than it may: nobody fills the ledger with what no
- * auditor could use. */
-static int check_receipt(struct pd *pd, const struct reg_node *n, const Pave__V1__Signed *s,
-			 struct error *err)
+ * auditor could use. *ret_new: it is not there yet. */
+static int check_receipt(struct pd *pd, struct reg_node *n, const Pave__V1__Signed *s,
+			 bool *ret_new, struct error *err)
 {
 	const struct verdict_site *site = verdicts_site(&pd->verdicts, n->site);
 	Pave__V1__Receipt *r = NULL;
@@ -616,6 +626,7 @@ static int check_receipt(struct pd *pd, const struct reg_node *n, const Pave__V1
 			rc = error_set(err, -E_BAD_DOCUMENT,
 				       "a receipt by %s is malformed, or not its own", n->name);
 	}
+	*ret_new = rc == 0 && is_new(n, r);
 	if (r != NULL)
 		pave__v1__receipt__free_unpacked(r, NULL);
 	public_key_free(key);
@@ -633,10 +644,13 @@ void node_receipts(struct pd_request *q, const Pave__V1__Control *m)
 		return;
 	}
 	for (size_t i = 0; i < r->n_receipts; i++) {
-		if (check_receipt(pd, q->session->node, r->receipts[i], &err) == 0)
-			pd_ledger_receipt(&pd->ledger, r->receipts[i]);
-		else
+		bool new = false;
+
+		if (check_receipt(pd, q->session->node, r->receipts[i], &new, &err) != 0)
 			log_warn("pd", "a receipt is dropped: %s", err.text);
+		else if (new)
+			pd_ledger_receipt(&pd->ledger, r->receipts[i]);
 	}
+	reg_save_node(&pd->reg, q->session->node);
 	request_commit(q, request_done);
 }

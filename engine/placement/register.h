@@ -56,6 +56,8 @@ struct reg_node {
 	char (*addresses)[ADDR_SIZE_MAX]; /* malloc'd */
 	uint32_t address_count;
 	struct identity_der certificate, ca; /* as it gave them; proved by its site's certificate */
+	int64_t receipt_run;		     /* of the last receipt in the ledger */
+	uint64_t receipt_serial;
 	uint64_t size_bytes, live_bytes, free_bytes;
 	int64_t last_seen; /* wall */
 	bool drain;	   /* nothing is placed on it; what is there moves away */

@@ -97,6 +97,8 @@ void reg_save_node(struct reg *reg, const struct reg_node *n)
 	m.ca = (ProtobufCBinaryData){n->ca.size, n->ca.data};
 	m.drain = n->drain;
 	m.removed = n->removed;
+	m.receipt_run = n->receipt_run;
+	m.receipt_serial = n->receipt_serial;
 	put(reg, PD_KV_NODES, n->name, strlen(n->name), &m.base);
 }
 
@@ -358,6 +360,8 @@ static int load_node(const void *key, size_t key_size, const void *value, size_t
 	n->has_device = m->device.len != 0;
 	if (n->has_device)
 		memcpy(n->device.bytes, m->device.data, sizeof n->device.bytes);
+	n->receipt_run = m->receipt_run;
+	n->receipt_serial = m->receipt_serial;
 	if (reg_node_set_identity(n, &m->certificate, &m->ca) != 0) {
 		rc = error_set(l->err, -ENOMEM, "register: no memory for node %s", m->name);
 		goto out;

@@ -54,6 +54,14 @@ static void lease_changed(const struct node_lease_state *state, void *arg)
 	node_shard_set_lease(m->node.shard, state);
 }
 
+static void receipt_made(const struct node_receipt *receipt, void *arg)
+{
+	struct machine *m = arg;
+
+	if (m->node.lease != NULL)
+		node_lease_receipt(m->node.lease, receipt);
+}
+
 static void lease_stats(struct store_stats *ret_stats, void *arg)
 {
 	store_get_stats(((struct machine *)arg)->node.store, ret_stats);
@@ -94,7 +102,9 @@ static int start_serving(struct machine *m, struct error *err)
 					  .transport = m->transport,
 					  .store = m->node.store,
 					  .trust = m->trust,
-					  .listen_address = ""};
+					  .listen_address = "",
+					  .receipt = receipt_made,
+					  .arg = m};
 	struct node_lease_config lease = {.reactor = sim_reactor(m->process),
 					  .transport = m->transport,
 					  .trust = m->trust,
@@ -104,6 +114,7 @@ static int start_serving(struct machine *m, struct error *err)
 					  .changed = lease_changed,
 					  .stats = lease_stats,
 					  .erase = lease_erase,
+					  .proof = &m->proof,
 					  .arg = m};
 	int rc;
 
@@ -329,11 +340,15 @@ static void add_node(struct cluster *c, uint32_t i, uint32_t number)
 	bool volatile_cache = sim_chance(c->world, 1, 2) || mutant_now() == MUTANT_NOT_DURABLE;
 	char name[32];
 	struct machine *m;
+	struct error err = {0};
 
 	snprintf(name, sizeof(name), "%s1", site_names[number]);
 	m = add_machine(c, i, MACHINE_NODE, name, site_names[number]);
 	m->disk = sim_disk_create(m->process, "disk", CLUSTER_DEVICE_SIZE, volatile_cache);
 	m->kv = sim_kv_create(m->process, "kv", STORE_KV_FAMILIES);
+	if (demo_identity(&c->demo, m->site, name, SIM_EPOCH_NS - 86400 * (int64_t)NS_PER_S,
+			  SIM_EPOCH_NS + 86400 * 365 * (int64_t)NS_PER_S, &m->proof, &err) != 0)
+		cluster_fail(c, "node %s: %s", name, err.text);
 	c->nodes[number] = m;
 	c->sites[number] = (struct site_truth){
 	    .name = site_names[number], .certificate_version = 1, .withdrawn_from_ns = UINT64_MAX};
@@ -452,6 +467,7 @@ void cluster_destroy(struct cluster *c)
 	sim_world_destroy(c->world);
 	for (uint32_t i = 0; i < c->machine_count; i++) {
 		trust_close(c->machines[i].trust);
+		identity_deinit(&c->machines[i].proof);
 		if (c->machines[i].kind == MACHINE_HOST)
 			guest_destroy(c->machines[i].guest);
 	}

@@ -12,6 +12,7 @@
 #define SIM_CLUSTER_H
 
 #include "engine/evidence/demo.h"
+#include "engine/evidence/identity.h"
 #include "engine/node/node.h"
 #include "engine/placement/pd.h"
 #include "engine/volume/volume.h"
@@ -44,6 +45,7 @@ struct machine {
 	struct sim_disk *disk;
 	struct sim_kv *kv;
 	struct trust *trust;
+	struct identity proof; /* nodes: who they are */
 	bool dead_for_ever;
 	bool boot_scheduled;
 
@@ -119,7 +121,7 @@ struct cluster {
 	struct {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
 		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
-		    fenced, ops, op_errors;
+		    fenced, ops, op_errors, records, receipts;
 	} stats;
 };
 

@@ -419,6 +419,21 @@ void sim_kv_on_commit(struct sim_kv *k, uint64_t n, enum sim_io_action action)
 	k->fault = action;
 }
 
+void sim_kv_each(struct sim_kv *k, uint32_t family,
+		 void (*each)(const void *key, size_t key_size, const void *value,
+			      size_t value_size, void *arg),
+		 void *arg)
+{
+	struct family *f = &k->families[family];
+
+	PRE(family < k->family_count);
+	for (size_t i = 0; i < f->count; i++) {
+		const struct entry *e = f->entries[i];
+
+		each(e->bytes, e->key_size, e->bytes + e->key_size, e->value_size, arg);
+	}
+}
+
 uint64_t sim_kv_commit_count(const struct sim_kv *k)
 {
 	return k->commit_count;

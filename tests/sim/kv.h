@@ -20,6 +20,12 @@ struct kv *sim_kv_open(struct sim_kv *k);
 /* The n-th commit from now on (1 is the next one) meets this action. */
 void sim_kv_on_commit(struct sim_kv *k, uint64_t n, enum sim_io_action action);
 
+/* What is committed, in key order, whoever has it open. */
+void sim_kv_each(struct sim_kv *k, uint32_t family,
+		 void (*each)(const void *key, size_t key_size, const void *value,
+			      size_t value_size, void *arg),
+		 void *arg);
+
 uint64_t sim_kv_commit_count(const struct sim_kv *k);
 uint64_t sim_kv_key_count(const struct sim_kv *k, uint32_t family);
 

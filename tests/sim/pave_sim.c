@@ -18,6 +18,7 @@
 #include "tests/sim/converge.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/guest.h"
+#include "tests/sim/ledger.h"
 #include "tests/sim/minimise.h"
 #include "tests/sim/mutants.h"
 
@@ -136,6 +137,8 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		settle_moves(c);
 	if (!c->failed)
 		converge_check(c, SETTLE_NS);
+	if (!c->failed)
+		ledger_check(c);
 }
 
 static void print_stats(const struct cluster *c)
@@ -148,14 +151,16 @@ static void print_stats(const struct cluster *c)
 	       "operations (%lu errors), %lu writes acknowledged, %lu refused, %lu blocks "
 	       "checked, %lu undecided seen; %lu frames, %lu connects; %lu kills, %lu power "
 	       "losses, %lu crashes at an I/O, %lu pauses, %lu cuts, %lu disconnects, %lu clock "
-	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks, %lu drains, %lu moves\n",
+	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks, %lu drains, %lu moves; "
+	       "%lu records in "
+	       "the ledger, %lu of them receipts\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.ops,
 	       c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked, os.undecided_seen,
 	       ns.frames, ns.connects, c->stats.kills, c->stats.power_losses, c->stats.io_crashes,
 	       c->stats.pauses, c->stats.cuts, c->stats.disconnects, c->stats.clock_steps,
-	       c->stats.revocations, c->stats.contests, c->stats.rot, c->stats.moves,
-	       c->moves_done);
+	       c->stats.revocations, c->stats.contests, c->stats.rot, c->stats.moves, c->moves_done,
+	       c->stats.records, c->stats.receipts);
 }
 
 /* How many faults the seed had, for the parent. */
