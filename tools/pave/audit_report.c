@@ -238,7 +238,7 @@ static const char style[] =
     "h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}"
     "table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem .6rem;"
     "border-bottom:1px solid "
-    "#8884;vertical-align:top}th{font-weight:600}td.n,th.n{text-align:right;"
+    "#8884;vertical-align:top}td:first-child{white-space:nowrap}th{font-weight:600}td.n,th.n{text-align:right;"
     "font-variant-numeric:tabular-nums}"
     ".wide{overflow-x:auto}figure{margin:0;max-width:26rem}svg{width:100%;height:auto}"
     ".land{fill:#8882;stroke:#888;stroke-width:1.5;stroke-linejoin:round}"
