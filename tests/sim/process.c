@@ -391,8 +391,8 @@ void sim_process_crash(struct sim_process *p, enum sim_crash how)
 	sim_trace(p->world, p, how == SIM_KILL ? "killed" : "power lost");
 	p->alive = p->paused = p->doomed = p->turn_scheduled = false;
 	p->stalled_until_ns = 0;
-	p->reactor.now_ns =
-	    0; /* of a stop in mid-turn it had seen the end, which it did not live to */
+	/* Of a stop in mid-turn it had seen the end, which it did not live to. */
+	p->reactor.now_ns = 0;
 	p->wake_ns = UINT64_MAX;
 	p->io_fault = SIM_IO_NORMAL;
 	forget(p);
