@@ -30,7 +30,8 @@
 	X(E_STALE_EVIDENCE, 1023, "the evidence is too old")                                       \
 	X(E_IN_USE, 1024, "it is in use")                                                          \
 	X(E_UNREACHABLE, 1025, "the peer cannot be reached")                                       \
-	X(E_LIMIT, 1026, "a named limit was reached")
+	X(E_LIMIT, 1026, "a named limit was reached")                                              \
+	X(E_DEVICE, 1027, "the device that holds this, or may hold it, has failed or is missing")
 
 enum err_code {
 #define X(name, number, text) name = number,

@@ -79,7 +79,7 @@ static void timer_fire(struct reactor_timer *timer)
 {
 	struct node_shard *shard = container_of(timer, struct node_shard, damage_timer);
 	struct store_damage damage[STORE_DAMAGE_MAX];
-	uint32_t count = store_damage(shard->config.store, damage, STORE_DAMAGE_MAX);
+	uint32_t count = pool_damage(shard->config.pool, damage, STORE_DAMAGE_MAX);
 	struct node_session *s;
 
 	if (count == 0)
@@ -106,13 +106,13 @@ void node_damage_start(struct node_shard *shard)
 {
 	shard->damage_task.run = found;
 	shard->damage_timer.fire = timer_fire;
-	store_watch_damage(shard->config.store, &shard->damage_task);
+	pool_watch_damage(shard->config.pool, &shard->damage_task);
 }
 
 void node_damage_stop(struct node_shard *shard)
 {
 	if (shard->damage_timer.fire == NULL)
 		return; /* it was never started */
-	store_watch_damage(shard->config.store, NULL);
+	pool_watch_damage(shard->config.pool, NULL);
 	reactor_timer_cancel(shard_reactor(shard), &shard->damage_timer);
 }

@@ -249,7 +249,7 @@ static void write_begin(struct node_request *q)
 	    .data = q->buffer.data,
 	    .settles = (q->ask.flags & FRAME_F_SETTLE) != 0,
 	};
-	store_write(s->shard->config.store, w);
+	pool_write(s->shard->config.pool, w);
 }
 
 static void read_begin(struct node_request *q)
@@ -263,7 +263,7 @@ static void read_begin(struct node_request *q)
 	    .data = q->buffer.data,
 	    .ret_crcs = q->crcs,
 	};
-	store_read(q->session->shard->config.store, &q->u.read);
+	pool_read(q->session->shard->config.pool, &q->u.read);
 }
 
 static void watermark_begin(struct node_request *q)
@@ -274,7 +274,7 @@ static void watermark_begin(struct node_request *q)
 	    .chunk = q->ask.chunk,
 	    .watermark = q->ask.watermark,
 	};
-	store_watermark(q->session->shard->config.store, &q->u.watermark);
+	pool_watermark(q->session->shard->config.pool, &q->u.watermark);
 }
 
 /* -- waiting for memory ----------------------------------------------------------------------- */

@@ -219,7 +219,7 @@ static void fetch_changes_done(struct store_changes_op *op, int status)
 	}
 	fetch->reading = fetch->read_count;
 	for (uint32_t i = 0; i < fetch->read_count; i++)
-		store_read(fetch->shard->config.store, &fetch->reads[i].op);
+		pool_read(fetch->shard->config.pool, &fetch->reads[i].op);
 }
 
 bool node_fetch_begin(struct node_request *q)
@@ -244,6 +244,6 @@ bool node_fetch_begin(struct node_request *q)
 	    .changes = fetch->changes,
 	    .max = RUN_TABLE_BLOCKS_MAX,
 	};
-	store_changes(shard->config.store, &fetch->changes_op);
+	pool_changes(shard->config.pool, &fetch->changes_op);
 	return true;
 }

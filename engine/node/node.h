@@ -36,7 +36,7 @@
 #include "engine/evidence/permit.h"
 #include "engine/evidence/trust.h"
 #include "engine/node/receipt.h"
-#include "engine/store/store.h"
+#include "engine/pool/pool.h"
 #include "net/transport.h"
 
 #define NODE_SESSIONS_MAX  256u
@@ -80,7 +80,7 @@ struct node_lease_state {
 struct node_shard_config {
 	struct reactor *reactor;
 	struct transport *transport;
-	struct store *store;	   /* lent; opened */
+	struct pool *pool;	   /* lent; opened */
 	const struct trust *trust; /* lent; the root is read when a permit is verified */
 	struct node_identity identity;
 	const char *listen_address;
@@ -101,7 +101,7 @@ const char *node_shard_address(const struct node_shard *shard); /* where it list
 void node_shard_set_lease(struct node_shard *shard, const struct node_lease_state *state);
 
 /* Ends all sessions and frees the shard; done, never inline, when nothing is in flight any more.
- * The store is the caller's to close, after that. */
+ * The pool is the caller's to close, after that. */
 void node_shard_stop(struct node_shard *shard, void (*done)(void *arg), void *arg);
 
 /* Frees everything at once, without a word to anybody: the simulator's crash. Nothing that was in

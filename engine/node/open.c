@@ -315,7 +315,7 @@ static void handle_open(struct node_session *s, uint64_t request_id, const Pave_
 	s->fencing = true;
 	s->fence = (struct store_fence_op){
 	    .done = fence_done, .volume = s->volume->id, .generation = s->generation};
-	store_fence(s->shard->config.store, &s->fence);
+	pool_fence(s->shard->config.pool, &s->fence);
 }
 
 static void handle_permit_update(struct node_session *s, uint64_t request_id,
@@ -361,7 +361,7 @@ static void handle_chunks(struct node_session *s, uint64_t request_id, const Pav
 		node_session_fail(s, request_id, -ENOMEM, "no memory for the list of chunks");
 		goto out;
 	}
-	count = store_chunks(s->shard->config.store, s->volume->id, ask->from, states, max);
+	count = pool_chunks(s->shard->config.pool, s->volume->id, ask->from, states, max);
 	for (uint32_t i = 0; i < count; i++) {
 		pave__v1__chunk_state__init(&items[i]);
 		items[i].chunk = states[i].chunk;
@@ -479,7 +479,7 @@ static void handle_changes(struct node_session *s, uint64_t request_id,
 	    .changes = job->changes,
 	    .max = STORE_CHANGES_MAX,
 	};
-	store_changes(s->shard->config.store, &job->op);
+	pool_changes(s->shard->config.pool, &job->op);
 }
 
 /* -- all of them ------------------------------------------------------------------------------ */

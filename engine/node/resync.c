@@ -235,7 +235,7 @@ static void batch_apply(struct pull_batch *batch, uint32_t run_count)
 		};
 		if (!run->zeroes)
 			place += run->block_count;
-		store_write(s->shard->config.store, &w->op);
+		pool_write(s->shard->config.pool, &w->op);
 	}
 }
 

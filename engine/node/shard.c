@@ -62,7 +62,7 @@ struct node_volume *node_shard_get_volume(struct node_shard *shard, volume_id_t 
 		if (v == NULL)
 			return NULL;
 		v->id = id;
-		v->generation = store_generation(shard->config.store, id);
+		v->generation = pool_generation(shard->config.pool, id);
 		HASH_ADD(hh, shard->volumes, id, sizeof(v->id), v);
 		if (v->hh.tbl == NULL) {
 			free(v);

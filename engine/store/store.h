@@ -87,6 +87,9 @@ struct store_format_op {
 };
 void store_format(struct store_format_op *op);
 
+/* Frees what one that will never complete holds: the simulator's crash. */
+void store_format_abandon(struct store_format_op *op);
+
 /* Opens and recovers: superblock, index, then the log after the last checkpoint. done gives the
  * store, or the error: -ENOMEM, -E_WRONG_CLUSTER, -E_WRONG_NODE, -E_CORRUPT (no valid superblock,
  * unknown version, index and device do not belong together), -EIO. */
@@ -191,6 +194,7 @@ void store_watermark(struct store *store, struct store_watermark_op *op);
 struct store_chunk_state {
 	chunk_no_t chunk;
 	version_t watermark; /* holds everything up to here */
+	int status;	     /* 0. engine/pool: -E_DEVICE: its device has failed */
 	version_t newest; /* the newest version that it holds; nothing above the watermark if newest
 			     <= watermark */
 };

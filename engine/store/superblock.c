@@ -191,3 +191,11 @@ void store_format(struct store_format_op *op)
 	else
 		submit(f, DISK_READ);
 }
+
+void store_format_abandon(struct store_format_op *op)
+{
+	struct formatting *f = formatting_of(op);
+
+	free(f->err);
+	free(f->block);
+}

@@ -64,7 +64,7 @@ static void receipt_made(const struct node_receipt *receipt, void *arg)
 
 static void lease_stats(struct store_stats *ret_stats, void *arg)
 {
-	store_get_stats(((struct machine *)arg)->node.store, ret_stats);
+	pool_get_stats(((struct machine *)arg)->node.pool, ret_stats);
 }
 
 static void lease_erase(uint64_t token, const Pave__V1__Erase *what, void *arg)
@@ -100,7 +100,7 @@ static int start_serving(struct machine *m, struct error *err)
 {
 	struct node_shard_config shard = {.reactor = sim_reactor(m->process),
 					  .transport = m->transport,
-					  .store = m->node.store,
+					  .pool = m->node.pool,
 					  .trust = m->trust,
 					  .listen_address = "",
 					  .receipt = receipt_made,
@@ -120,7 +120,7 @@ static int start_serving(struct machine *m, struct error *err)
 
 	fill_identity(m, &shard.identity);
 	fill_identity(m, &lease.identity);
-	rc = eraser_start(sim_reactor(m->process), m->node.store, erased, m, &m->node.eraser);
+	rc = eraser_start(sim_reactor(m->process), m->node.pool, erased, m, &m->node.eraser);
 	if (rc != 0)
 		return rc;
 	rc = node_shard_start(&shard, &m->node.shard, err);
@@ -139,14 +139,14 @@ static void give_up(struct machine *m, const char *what, int status, const struc
 	sim_process_crash(m->process, SIM_KILL);
 }
 
-static void store_opened(struct store_open_op *op, int status, struct store *store,
-			 const struct error *err)
+static void pool_opened(struct pool_open_op *op, int status, struct pool *pool,
+			const struct error *err)
 {
 	struct machine *m = container_of(op, struct machine, node.open);
 	struct error start_err = {0};
 
 	if (status == 0) {
-		m->node.store = store;
+		m->node.pool = pool;
 		status = start_serving(m, &start_err);
 		err = &start_err;
 	}
@@ -159,50 +159,22 @@ static void store_opened(struct store_open_op *op, int status, struct store *sto
 	give_up(m, "cannot start", status, err);
 }
 
-static void open_store(struct machine *m)
-{
-	struct store_open_op *op = &m->node.open;
-
-	memset(op, 0, sizeof(*op));
-	op->done = store_opened;
-	op->config = (struct store_config){.reactor = sim_reactor(m->process),
-					   .disk = sim_disk_open(m->disk),
-					   .kv = sim_kv_open(m->kv),
-					   .checkpoint_bytes = 4u << 20,
-					   .scrub_period_s = 120};
-	fill_store_identity(m, &op->config.identity);
-	store_open(op);
-}
-
-static void store_formatted(struct store_format_op *op, int status, const struct error *err)
-{
-	struct machine *m = container_of(op, struct machine, node.format);
-
-	if (status != 0) {
-		give_up(m, "cannot format", status, err);
-		return;
-	}
-	disk_close(op->disk);
-	m->node.formatted = true;
-	open_store(m);
-}
-
 static void boot_node(struct machine *m)
 {
-	struct store_format_op *op = &m->node.format;
+	struct pool_open_op *op = &m->node.open;
 
 	m->transport = sim_transport_create(m->process);
-	if (m->node.formatted) {
-		open_store(m);
-		return;
-	}
 	memset(op, 0, sizeof(*op));
-	op->done = store_formatted;
-	op->disk = sim_disk_open(m->disk);
-	op->segment_bytes = CLUSTER_SEGMENT_SIZE;
-	op->force = true; /* a crash may have left half of a format */
-	fill_store_identity(m, &op->identity);
-	store_format(op);
+	op->done = pool_opened;
+	op->config = (struct pool_config){.reactor = sim_reactor(m->process),
+					  .kv = sim_kv_open(m->kv),
+					  .checkpoint_bytes = 4u << 20,
+					  .scrub_period_s = 120,
+					  .segment_bytes = CLUSTER_SEGMENT_SIZE};
+	fill_store_identity(m, &op->config.identity);
+	op->disks[0] = (struct pool_disk){.disk = sim_disk_open(m->disk), .path = "disk"};
+	op->disk_count = 1;
+	pool_open(op);
 }
 
 static void node_crashed(struct machine *m)
@@ -211,15 +183,15 @@ static void node_crashed(struct machine *m)
 		node_lease_abandon(m->node.lease);
 	if (m->node.shard != NULL)
 		node_shard_abandon(m->node.shard);
-	if (m->node.store != NULL)
-		store_abandon(m->node.store);
+	if (m->node.pool != NULL)
+		pool_abandon(m->node.pool);
 	else
-		sim_abandon(m->node.open.impl);
+		pool_abandon(m->node.open.impl);
 	sim_abandon(m->node.eraser);
 	m->node.eraser = NULL;
 	m->node.lease = NULL;
 	m->node.shard = NULL;
-	m->node.store = NULL;
+	m->node.pool = NULL;
 	m->node.open.impl = NULL;
 }
 

@@ -54,10 +54,8 @@ struct machine {
 	union {
 		struct pd *pd;
 		struct {
-			bool formatted; /* of the disk: outlives the process */
-			struct store_format_op format;
-			struct store_open_op open;
-			struct store *store;
+			struct pool_open_op open;
+			struct pool *pool;
 			struct node_shard *shard;
 			struct node_lease *lease;
 			struct eraser *eraser;

@@ -46,7 +46,7 @@ static bool read_range(struct cluster *c, struct machine *node, volume_id_t volu
 {
 	const uint64_t chunk_blocks = CLUSTER_CHUNK_SIZE / BLOCK_SIZE;
 
-	if (!node->process->alive || node->node.store == NULL)
+	if (!node->process->alive || node->node.pool == NULL)
 		return false;
 	l->done = false;
 	l->op = (struct store_read){
@@ -58,7 +58,7 @@ static bool read_range(struct cluster *c, struct machine *node, volume_id_t volu
 	    .data = l->data,
 	    .ret_crcs = l->crcs,
 	};
-	store_read(node->node.store, &l->op);
+	pool_read(node->node.pool, &l->op);
 	while (!l->done && node->process->alive && !c->failed)
 		if (!sim_step(c->world))
 			return false;

@@ -24,21 +24,14 @@ void rig_run_ms(struct rig *rig, uint64_t ms)
 
 /* -- a node ----------------------------------------------------------------------------------- */
 
-static void node_formatted(struct store_format_op *op, int status, const struct error *err)
-{
-	struct rig_node *n = container_of(op, struct rig_node, format);
-
-	ck_assert_msg(status == 0, "%s", err != NULL ? err->text : "");
-	n->formatted = true;
-}
-
-static void node_opened(struct store_open_op *op, int status, struct store *store,
+static void node_opened(struct pool_open_op *op, int status, struct pool *pool,
 			const struct error *err)
 {
 	struct rig_node *n = container_of(op, struct rig_node, open);
 
 	ck_assert_msg(status == 0, "%s", err != NULL ? err->text : "");
-	n->store = store;
+	n->pool = pool;
+	n->store = pool_store(pool, 0);
 	n->opened = true;
 }
 
@@ -75,9 +68,10 @@ static void node_crashed(struct sim_process *p, enum sim_crash how)
 		node_lease_abandon(n->lease);
 	if (n->shard != NULL)
 		node_shard_abandon(n->shard);
-	store_abandon(n->store);
+	pool_abandon(n->pool);
 	n->lease = NULL;
 	n->shard = NULL;
+	n->pool = NULL;
 	n->store = NULL;
 }
 
@@ -90,19 +84,14 @@ static void node_open_store(struct rig_node *n)
 	snprintf(identity.node, sizeof(identity.node), "%s", n->name);
 	n->disk = sim_disk_open(n->sim_disk);
 	n->kv = sim_kv_open(n->sim_kv);
-	if (!n->formatted) {
-		n->format = (struct store_format_op){.done = node_formatted,
-						     .disk = n->disk,
-						     .identity = identity,
-						     .segment_bytes = 4u << 20};
-		store_format(&n->format);
-		ck_assert(sim_run_flag(rig->world, &n->formatted));
-	}
 	n->opened = false;
-	n->open = (struct store_open_op){
+	n->open = (struct pool_open_op){
 	    .done = node_opened,
-	    .config = {.reactor = r, .disk = n->disk, .kv = n->kv, .identity = identity}};
-	store_open(&n->open);
+	    .config = {.reactor = r, .kv = n->kv, .identity = identity, .segment_bytes = 4u << 20},
+	    .disks = {{.disk = n->disk, .path = "disk"}},
+	    .disk_count = 1,
+	};
+	pool_open(&n->open);
 	ck_assert(sim_run_flag(rig->world, &n->opened));
 }
 
@@ -133,7 +122,7 @@ void rig_node_start(struct rig_node *n)
 				 0);
 	node_open_store(n);
 	shard.transport = n->transport;
-	shard.store = n->store;
+	shard.pool = n->pool;
 	shard.trust = n->trust;
 	shard.identity.cluster = rig->demo.cluster;
 	snprintf(shard.identity.name, sizeof(shard.identity.name), "%s", n->name);
@@ -249,10 +238,11 @@ static void node_stop(struct rig_node *n)
 	node_shard_stop(n->shard, set_flag, &done);
 	ck_assert(sim_run_flag(n->rig->world, &done));
 	done = false;
-	store_close(n->store, set_flag, &done);
+	pool_close(n->pool, set_flag, &done);
 	ck_assert(sim_run_flag(n->rig->world, &done));
 	n->lease = NULL;
 	n->shard = NULL;
+	n->pool = NULL;
 	n->store = NULL;
 }
 

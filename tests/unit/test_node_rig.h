@@ -23,13 +23,12 @@ struct rig_node {
 	struct kv *kv;
 	struct transport *transport;
 	struct trust *trust;
-	struct store *store;
+	struct pool *pool;
+	struct store *store; /* the pool's one */
 	struct node_shard *shard;
 	struct node_lease *lease;
-	bool formatted, opened;
-	int open_status;
-	struct store_format_op format;
-	struct store_open_op open;
+	bool opened;
+	struct pool_open_op open;
 	struct node_lease_state state; /* as `changed` told last */
 	uint64_t changes;
 	bool flag; /* set by every change */

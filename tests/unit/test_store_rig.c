@@ -16,6 +16,8 @@
 			ck_abort_msg(__VA_ARGS__);                                                 \
 	} while (0)
 
+uint32_t rig_devices;
+
 /* -- a machine -------------------------------------------------------------------------------- */
 
 static void no_log(enum log_level level, const char *line)
@@ -36,6 +38,11 @@ void rig_init(struct rig *rig, uint64_t seed, uint32_t disk_mib)
 	rig->process = sim_process_create(rig->world, "n1");
 	rig->sim_disk = sim_disk_create(rig->process, "n1.disk", (uint64_t)disk_mib << 20, true);
 	rig->sim_kv = sim_kv_create(rig->process, "n1.kv", STORE_KV_FAMILIES);
+	rig->devices = rig_devices;
+	rig->disks[0] = rig->sim_disk;
+	for (uint32_t i = 1; i < RIG_DISKS_MAX && rig->devices > 0; i++)
+		rig->disks[i] =
+		    sim_disk_create(rig->process, rig_disk_path(i), (uint64_t)disk_mib << 20, true);
 	rig->config.identity = (struct store_identity){.node = "n1", .shard_count = 1};
 	rig->config.identity.cluster.bytes[0] = 0xc1;
 	rig->model.tries = calloc(RIG_TRIES_MAX, sizeof *rig->model.tries);
@@ -50,7 +57,7 @@ void rig_init(struct rig *rig, uint64_t seed, uint32_t disk_mib)
 
 void rig_deinit(struct rig *rig)
 {
-	if (rig->store != NULL)
+	if (rig->store != NULL || rig->pool != NULL)
 		rig_crash(rig, SIM_KILL);
 	sim_world_destroy(rig->world);
 	for (uint32_t i = 0; i < rig->boots; i++)
@@ -67,8 +74,10 @@ void rig_boot(struct rig *rig)
 		return;
 	sim_process_start(rig->process);
 	rig->config.reactor = sim_reactor(rig->process);
-	rig->config.disk = sim_disk_open(rig->sim_disk);
-	rig->config.disk->needs_priming = rig->primes;
+	if (rig->devices == 0) {
+		rig->config.disk = sim_disk_open(rig->sim_disk);
+		rig->config.disk->needs_priming = rig->primes;
+	}
 	if (rig->faults != NULL) {
 		CHECK(rig->boots < RIG_BOOTS_MAX, "too many boots");
 		CHECK(disk_fault_open(rig->config.disk, rig->faults, &rig->config.disk) == 0,
@@ -96,9 +105,12 @@ static void format_done(struct store_format_op *op, int status, const struct err
 
 int rig_format(struct rig *rig, bool force)
 {
-	struct formatting *f = calloc(1, sizeof *f);
+	struct formatting *f;
 	int status;
 
+	if (rig->devices > 0)
+		return 0; /* the pool does it */
+	f = calloc(1, sizeof *f);
 	rig_boot(rig);
 	f->rig = rig;
 	f->op.done = format_done;
@@ -136,10 +148,89 @@ static void open_done(struct store_open_op *op, int status, struct store *store,
 	o->rig->err = err != NULL ? *err : (struct error){0};
 }
 
+const char *rig_disk_path(uint32_t i)
+{
+	static const char *const paths[RIG_DISKS_MAX] = {"disk0", "disk1", "disk2", "disk3"};
+
+	return paths[i];
+}
+
+struct disk *rig_disk(struct rig *rig, uint32_t i)
+{
+	return sim_disk_open(rig->disks[i]);
+}
+
+struct pool_opening {
+	struct pool_open_op op;
+	struct rig *rig;
+	bool done;
+	int status;
+	struct pool *pool;
+};
+
+static void pool_opened(struct pool_open_op *op, int status, struct pool *pool,
+			const struct error *err)
+{
+	struct pool_opening *o = container_of(op, struct pool_opening, op);
+
+	o->done = true;
+	o->status = status;
+	o->pool = pool;
+	o->rig->err = err != NULL ? *err : (struct error){0};
+}
+
+/* The devices that it had at first, and those that the index knows besides, as a node does. */
+static void add_disks(struct rig *rig, struct pool_open_op *op)
+{
+	struct pool_known known[POOL_DEVICES_MAX];
+	int count = pool_list_known(op->config.kv, known, POOL_DEVICES_MAX);
+
+	CHECK(count >= 0, "the list of devices cannot be read");
+	for (uint32_t i = 0; i < RIG_DISKS_MAX; i++) {
+		bool wanted = i < rig->devices;
+
+		for (int k = 0; k < count; k++)
+			wanted = wanted || (!known[k].retired &&
+					    strcmp(known[k].path, rig_disk_path(i)) == 0);
+		if (wanted)
+			op->disks[op->disk_count++] =
+			    (struct pool_disk){.disk = rig_disk(rig, i), .path = rig_disk_path(i)};
+	}
+}
+
+static int open_pool(struct rig *rig)
+{
+	struct pool_opening o = {.rig = rig};
+
+	rig_boot(rig);
+	o.op.done = pool_opened;
+	o.op.config = (struct pool_config){.reactor = rig->config.reactor,
+					   .kv = rig->config.kv,
+					   .identity = rig->config.identity,
+					   .checkpoint_bytes = rig->config.checkpoint_bytes,
+					   .segment_bytes = rig->segment_bytes};
+	add_disks(rig, &o.op);
+	pool_open(&o.op);
+	CHECK(!o.done, "done inside the call");
+	if (!sim_run_flag(rig->world, &o.done)) {
+		ck_assert_msg(!rig->process->alive, "opening hangs");
+		pool_abandon(o.op.impl);
+		return -E_DISCONNECTED;
+	}
+	rig->pool = o.pool;
+	if (!rig->process->alive) {
+		rig_crashed(rig);
+		return -E_DISCONNECTED;
+	}
+	return o.status;
+}
+
 int rig_open(struct rig *rig)
 {
 	struct opening o = {.rig = rig};
 
+	if (rig->devices > 0)
+		return open_pool(rig);
 	rig_boot(rig);
 	o.op.done = open_done;
 	o.op.config = rig->config;
@@ -175,17 +266,23 @@ void rig_close(struct rig *rig)
 {
 	bool closed = false;
 
-	store_close(rig->store, set_flag, &closed);
+	if (rig->pool != NULL)
+		pool_close(rig->pool, set_flag, &closed);
+	else
+		store_close(rig->store, set_flag, &closed);
 	ck_assert(!closed);
 	ck_assert(sim_run_flag(rig->world, &closed));
 	rig->store = NULL;
+	rig->pool = NULL;
 	sim_process_crash(rig->process, SIM_KILL);
 }
 
 void rig_crashed(struct rig *rig)
 {
 	store_abandon(rig->store);
+	pool_abandon(rig->pool);
 	rig->store = NULL;
+	rig->pool = NULL;
 	for (uint32_t i = 0; i < RIG_DEPTH_MAX; i++)
 		rig->ops[i].busy = false;
 	rig->in_flight = 0;
@@ -287,7 +384,10 @@ static struct rig_op *submit_write(struct rig *rig, struct rig_op *op, const str
 			rig_content(seq, t->block + i, op->data + (size_t)i * BLOCK_SIZE);
 		crc32c_blocks(op->data, t->block_count, op->crcs);
 	}
-	store_write(rig->store, &op->write);
+	if (rig->pool != NULL)
+		pool_write(rig->pool, &op->write);
+	else
+		store_write(rig->store, &op->write);
 	CHECK(!op->done, "done inside the call");
 	return op;
 }
@@ -361,7 +461,10 @@ struct rig_op *rig_discard_far(struct rig *rig, chunk_no_t chunk, block_no_t blo
 	    .block_count = block_count,
 	    .version = version_make(1, 1),
 	};
-	store_write(rig->store, &op->write);
+	if (rig->pool != NULL)
+		pool_write(rig->pool, &op->write);
+	else
+		store_write(rig->store, &op->write);
 	return op;
 }
 
@@ -386,7 +489,10 @@ struct rig_op *rig_fence(struct rig *rig, uint32_t volume, generation_t generati
 	rig->model.generation = MAX(rig->model.generation, generation);
 	op->fence = (struct store_fence_op){
 	    .done = fence_done, .volume = rig_volume_id(volume), .generation = generation};
-	store_fence(rig->store, &op->fence);
+	if (rig->pool != NULL)
+		pool_fence(rig->pool, &op->fence);
+	else
+		store_fence(rig->store, &op->fence);
 	CHECK(!op->done, "done inside the call");
 	return op;
 }
@@ -413,7 +519,10 @@ struct rig_op *rig_watermark(struct rig *rig, uint32_t volume, uint32_t chunk, v
 						    .volume = rig_volume_id(volume),
 						    .chunk = chunk,
 						    .watermark = watermark};
-	store_watermark(rig->store, &op->watermark);
+	if (rig->pool != NULL)
+		pool_watermark(rig->pool, &op->watermark);
+	else
+		store_watermark(rig->store, &op->watermark);
 	CHECK(!op->done, "done inside the call");
 	return op;
 }
@@ -441,7 +550,10 @@ struct rig_op *rig_erase(struct rig *rig, uint32_t volume, uint32_t chunk)
 	c->watermark_acked = 0;
 	op->erase = (struct store_erase_op){
 	    .done = erase_done, .volume = rig_volume_id(volume), .chunk = chunk};
-	store_erase(rig->store, &op->erase);
+	if (rig->pool != NULL)
+		pool_erase(rig->pool, &op->erase);
+	else
+		store_erase(rig->store, &op->erase);
 	CHECK(!op->done, "done inside the call");
 	return op;
 }
@@ -488,20 +600,43 @@ bool rig_drain(struct rig *rig)
 	return rig_drain_to(rig, 0);
 }
 
+/* The stores that there are. */
+static uint32_t stores_of(const struct rig *rig, struct store **ret_stores)
+{
+	uint32_t count = 0;
+
+	if (rig->pool == NULL) {
+		ret_stores[0] = rig->store;
+		return 1;
+	}
+	for (uint32_t i = 0; i < RIG_DISKS_MAX; i++)
+		if (pool_store(rig->pool, i) != NULL)
+			ret_stores[count++] = pool_store(rig->pool, i);
+	return count;
+}
+
 static bool has_checkpointed(void *arg)
 {
-	const struct rig *rig = arg;
+	struct store *stores[RIG_DISKS_MAX];
+	uint32_t count = stores_of(arg, stores);
 
-	return !store_is_checkpointing(rig->store);
+	for (uint32_t i = 0; i < count; i++)
+		if (store_is_checkpointing(stores[i]))
+			return false;
+	return true;
 }
 
 bool rig_checkpoint(struct rig *rig)
 {
+	struct store *stores[RIG_DISKS_MAX];
+	uint32_t count;
 	int rc;
 
 	if (!rig->process->alive)
 		return false;
-	store_want_checkpoint(rig->store);
+	count = stores_of(rig, stores);
+	for (uint32_t i = 0; i < count; i++)
+		store_want_checkpoint(stores[i]);
 	rc = sim_run_until(rig->world, rig->world->now_ns + 3600 * NS_PER_S, has_checkpointed, rig);
 	ck_assert_msg(rc == 0 || !rig->process->alive, "a checkpoint never ends: %d", rc);
 	return rc == 0;
@@ -542,7 +677,10 @@ int rig_read(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
 		},
 	};
 
-	store_read(rig->store, &r.op);
+	if (rig->pool != NULL)
+		pool_read(rig->pool, &r.op);
+	else
+		store_read(rig->store, &r.op);
 	CHECK(!r.done, "done inside the call");
 	CHECK(sim_run_flag(rig->world, &r.done), "a read is never done");
 	if (ret_bad_block != NULL)
@@ -601,8 +739,12 @@ static void verify_changes(struct rig *rig, uint32_t volume, uint32_t chunk);
 static void verify_states(struct rig *rig, uint32_t volume)
 {
 	struct store_chunk_state states[RIG_CHUNKS + 1];
-	uint32_t count = store_chunks(rig->store, rig_volume_id(volume), 0, states, RIG_CHUNKS + 1);
-	generation_t generation = store_generation(rig->store, rig_volume_id(volume));
+	const volume_id_t id = rig_volume_id(volume);
+	uint32_t count = rig->pool != NULL
+			     ? pool_chunks(rig->pool, id, 0, states, RIG_CHUNKS + 1)
+			     : store_chunks(rig->store, id, 0, states, RIG_CHUNKS + 1);
+	generation_t generation =
+	    rig->pool != NULL ? pool_generation(rig->pool, id) : store_generation(rig->store, id);
 	struct rig_model *m = &rig->model;
 	uint32_t next = 0;
 
@@ -630,7 +772,9 @@ static void verify_states(struct rig *rig, uint32_t volume)
 void rig_verify(struct rig *rig)
 {
 	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	struct store *stores[RIG_DISKS_MAX];
 	struct error err;
+	uint32_t count;
 
 	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++) {
 		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
@@ -640,7 +784,9 @@ void rig_verify(struct rig *rig)
 		verify_states(rig, volume);
 	}
 	free(data);
-	ck_assert_msg(store_check(rig->store, &err) == 0, "%s", err.text);
+	count = stores_of(rig, stores);
+	for (uint32_t i = 0; i < count; i++)
+		ck_assert_msg(store_check(stores[i], &err) == 0, "%s", err.text);
 }
 
 struct asking {
@@ -674,7 +820,10 @@ static void verify_changes(struct rig *rig, uint32_t volume, uint32_t chunk)
 					   .from = from,
 					   .changes = changes,
 					   .max = ARRAY_SIZE(changes)}};
-		store_changes(rig->store, &a.op);
+		if (rig->pool != NULL)
+			pool_changes(rig->pool, &a.op);
+		else
+			store_changes(rig->store, &a.op);
 		CHECK(sim_run_flag(rig->world, &a.done) && a.status == 0, "changes");
 		for (uint32_t i = 0; i < a.op.count; i++) {
 			for (; block < changes[i].block; block++)
@@ -730,7 +879,10 @@ struct rig_op *rig_begin_read(struct rig *rig, uint32_t volume, uint32_t chunk, 
 	    .ret_crcs = op->crcs,
 	    .ret_versions = op->versions,
 	};
-	store_read(rig->store, &op->read);
+	if (rig->pool != NULL)
+		pool_read(rig->pool, &op->read);
+	else
+		store_read(rig->store, &op->read);
 	CHECK(!op->done, "done inside the call");
 	return op;
 }

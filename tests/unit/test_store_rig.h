@@ -11,8 +11,8 @@
 #include <check.h>
 
 #include "engine/disk/fault.h"
+#include "engine/pool/pool.h"
 #include "engine/store/check.h"
-#include "engine/store/store.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/kv.h"
 
@@ -22,6 +22,7 @@
 #define RIG_TRIES_MAX (1u << 18)
 #define RIG_DEPTH_MAX 64u
 #define RIG_BOOTS_MAX 16u /* with the fault layer */
+#define RIG_DISKS_MAX 4u
 
 struct rig_try {
 	enum store_write_kind kind;
@@ -53,6 +54,9 @@ struct rig {
 	struct store_config config; /* what stores are opened with */
 	struct store_open_op open_op;
 	struct store *store;
+	uint32_t devices; /* 0: a store; else a pool of so many devices at first */
+	struct sim_disk *disks[RIG_DISKS_MAX]; /* the pool's; [0] is sim_disk */
+	struct pool *pool;
 	struct error err; /* of the last format or open */
 	uint32_t segment_bytes;
 	bool primes;			/* the disk says that it needs priming */
@@ -88,6 +92,10 @@ struct rig_op {
 	uint8_t *data;			   /* IO_SIZE_MAX */
 };
 
+/* What rig_init makes: 0: a store; else a pool of so many devices. With a pool rig->store is NULL,
+ * and the operations go to the pool. */
+extern uint32_t rig_devices;
+
 /* A machine with a disk of so many MiB, formatted with segments of 1 MiB; nothing is open. */
 void rig_init(struct rig *rig, uint64_t seed, uint32_t disk_mib);
 void rig_deinit(struct rig *rig);
@@ -102,6 +110,10 @@ int rig_format(struct rig *rig, bool force);
 int rig_open(struct rig *rig);
 void rig_must_open(struct rig *rig);
 void rig_close(struct rig *rig);
+
+/* A disk of the pool, for pool_add; its path is rig_disk_path(i). */
+struct disk *rig_disk(struct rig *rig, uint32_t i);
+const char *rig_disk_path(uint32_t i);
 
 /* After a crash: forgets the store and what was in flight. */
 void rig_crashed(struct rig *rig);

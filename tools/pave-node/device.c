@@ -1,12 +1,4 @@
-/* device: see device.h.
- *
- *   read the place of the superblocks --not all zeroes-----------------> open the store
- *                  \--all zeroes, index empty--> format --> open the store
- *                   \--all zeroes, index not empty: refused
- *
- * An empty device beside an index that is not empty is a device that was lost or swapped. Going on
- * with it would let this node say that it holds nothing, where it had acknowledged writes: so a
- * person decides. */
+/* device: see device.h. */
 #include "tools/pave-node/device.h"
 
 #include <errno.h>
@@ -14,119 +6,9 @@
 #include <sys/stat.h>
 
 #include "engine/base/log.h"
+#include "tools/pave-node/faults.h"
 
-static void device_fail(struct device_open *op, int status, const struct error *err)
-{
-	op->done(op, status, NULL, err);
-}
-
-static void store_opened(struct store_open_op *open, int status, struct store *store,
-			 const struct error *err)
-{
-	struct device_open *op = container_of(open, struct device_open, open);
-	struct error told;
-
-	if (status == 0) {
-		op->done(op, 0, store, NULL);
-		return;
-	}
-	told = *err;
-	if (status == -E_WRONG_CLUSTER || status == -E_WRONG_NODE)
-		error_set(
-		    &told, status,
-		    "device %s: %s; nothing was changed: give this node its own device, or an "
-		    "empty one (wipe it yourself if nobody needs what it holds)",
-		    op->device, err->text);
-	else
-		error_wrap(&told, "device %s", op->device);
-	device_fail(op, status, &told);
-}
-
-static void device_open_store(struct device_open *op)
-{
-	op->open = (struct store_open_op){
-	    .done = store_opened,
-	    .config = {.reactor = op->reactor,
-		       .disk = op->disk,
-		       .kv = op->kv,
-		       .identity = op->identity,
-		       .scrub_period_s = op->scrub_period_s},
-	};
-	store_open(&op->open);
-}
-
-static void store_formatted(struct store_format_op *format, int status, const struct error *err)
-{
-	struct device_open *op = container_of(format, struct device_open, format);
-	struct error told;
-
-	if (status != 0) {
-		told = *err;
-		error_wrap(&told, "device %s: formatting", op->device);
-		device_fail(op, status, &told);
-		return;
-	}
-	log_info("node", "formatted %s", op->device);
-	device_open_store(op);
-}
-
-static bool is_empty(const uint8_t *data, size_t size)
-{
-	return data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
-}
-
-static void device_probed(struct disk_op *io, int status)
-{
-	struct device_open *op = container_of(io, struct device_open, io);
-	struct error err;
-
-	if (status != 0) {
-		error_set(&err, status, "device %s: it cannot be read: %s", op->device,
-			  err_text(status));
-		device_fail(op, status, &err);
-		return;
-	}
-	if (!is_empty(op->probe, DEVICE_PROBE_SIZE)) {
-		device_open_store(op);
-		return;
-	}
-	if (op->index_used) {
-		error_set(
-		    &err, -E_WRONG_NODE,
-		    "device %s is empty, but the index in %s belongs to a device that held "
-		    "data: put that device back; or, if it is lost for good, remove the index "
-		    "and this node begins empty",
-		    op->device, op->index);
-		device_fail(op, err.code, &err);
-		return;
-	}
-	op->format = (struct store_format_op){
-	    .done = store_formatted, .disk = op->disk, .identity = op->identity};
-	store_format(&op->format);
-}
-
-static int any_key(const void *key, size_t key_size, const void *value, size_t value_size,
-		   void *arg)
-{
-	(void)key;
-	(void)key_size;
-	(void)value;
-	(void)value_size;
-	*(bool *)arg = true;
-	return 1;
-}
-
-void device_open(struct device_open *op)
-{
-	op->index_used = false;
-	for (uint32_t family = 0; family < STORE_KV_FAMILIES && !op->index_used; family++)
-		kv_scan(op->kv, family, "", 0, any_key, &op->index_used);
-	op->io = (struct disk_op){
-	    .kind = DISK_READ, .size = DEVICE_PROBE_SIZE, .iov_count = 1, .done = device_probed};
-	op->io.iov[0] = (struct iovec){op->probe, DEVICE_PROBE_SIZE};
-	op->io.iovs = op->io.iov;
-	disk_submit(op->disk, &op->io);
-}
+#define KNOWN_MAX 256u
 
 int device_create_missing(const char *path, uint64_t size_bytes, struct error *err)
 {
@@ -144,5 +26,70 @@ int device_create_missing(const char *path, uint64_t size_bytes, struct error *e
 	if (rc == 0)
 		log_info("node", "created %s with %llu bytes", path,
 			 (unsigned long long)size_bytes);
+	return rc;
+}
+
+static bool is_listed(const struct pool_open_op *op, const char *path)
+{
+	for (uint32_t i = 0; i < op->disk_count; i++)
+		if (strcmp(op->disks[i].path, path) == 0)
+			return true;
+	return false;
+}
+
+/* A device that somebody else has open, or that may not be opened, is a mistake of who named it, to
+ * be told at once; one that is broken or gone is not: the others go on. */
+static bool is_mistake(int why)
+{
+	return why == -E_IN_USE || why == -EACCES || why == -EPERM;
+}
+
+static int device_add(struct pool_open_op *op, const char *path, bool is_named, struct error *err)
+{
+	struct pool_disk *disk;
+
+	if (is_listed(op, path))
+		return 0;
+	if (op->disk_count == POOL_DEVICES_MAX)
+		return error_set(err, -E_LIMIT, "device %s: a node may have %u devices", path,
+				 POOL_DEVICES_MAX);
+	disk = &op->disks[op->disk_count++];
+	*disk = (struct pool_disk){.path = path};
+	disk->why = disk_file_open(op->config.reactor, path, &disk->disk, err);
+	return is_named && is_mistake(disk->why) ? disk->why : 0;
+}
+
+static const struct pool_known *find_known(const struct pool_known *known, int count,
+					   const char *path)
+{
+	for (int i = 0; i < count; i++)
+		if (strcmp(known[i].path, path) == 0)
+			return &known[i];
+	return NULL;
+}
+
+int device_open_all(struct pool_open_op *op, const char *const *paths, uint32_t path_count,
+		    uint64_t size_bytes, const char *node, struct error *err)
+{
+	static struct pool_known known[KNOWN_MAX];
+	int count = pool_list_known(op->config.kv, known, KNOWN_MAX);
+	int rc =
+	    count < 0 ? error_set(err, count, "the index cannot be read: %s", err_text(count)) : 0;
+
+	for (uint32_t i = 0; i < path_count && rc == 0; i++) {
+		if (strlen(paths[i]) >= POOL_PATH_MAX)
+			rc = error_set(err, -EINVAL,
+				       "device %.60s...: the path is longer than %u bytes",
+				       paths[i], POOL_PATH_MAX - 1);
+		if (rc == 0 && find_known(known, count, paths[i]) == NULL)
+			rc = device_create_missing(paths[i], size_bytes, err);
+		if (rc == 0)
+			rc = device_add(op, paths[i], true, err);
+	}
+	for (int i = 0; i < count && rc == 0; i++)
+		if (!known[i].retired)
+			rc = device_add(op, known[i].path, false, err);
+	if (rc == 0 && op->disks[0].disk != NULL)
+		rc = faults_from_environment(node, &op->disks[0].disk, err);
 	return rc;
 }

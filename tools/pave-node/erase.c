@@ -19,7 +19,7 @@ struct erasure {
 
 struct eraser {
 	struct reactor *reactor;
-	struct store *store;
+	struct pool *pool;
 	void (*erased)(uint64_t token, int status, void *arg);
 	void *arg;
 	struct erasure *list;
@@ -83,10 +83,10 @@ static void eraser_tick(struct reactor_task *task)
 	    .volume = e->list->volume,
 	    .chunk = e->list->chunks[e->list->done_count],
 	};
-	store_erase(e->store, &e->op);
+	pool_erase(e->pool, &e->op);
 }
 
-int eraser_start(struct reactor *r, struct store *store,
+int eraser_start(struct reactor *r, struct pool *pool,
 		 void (*erased)(uint64_t token, int status, void *arg), void *arg,
 		 struct eraser **ret_eraser)
 {
@@ -95,7 +95,7 @@ int eraser_start(struct reactor *r, struct store *store,
 	if (e == NULL)
 		return -ENOMEM;
 	e->reactor = r;
-	e->store = store;
+	e->pool = pool;
 	e->erased = erased;
 	e->arg = arg;
 	e->task.run = eraser_tick;

@@ -5,12 +5,12 @@
 #define PAVE_NODE_ERASE_H
 
 #include "control.pb-c.h"
-#include "engine/store/store.h"
+#include "engine/pool/pool.h"
 
 struct eraser;
 
 /* erased: called once for each eraser_add, when all of it is durable or failed. 0 or -ENOMEM. */
-int eraser_start(struct reactor *r, struct store *store,
+int eraser_start(struct reactor *r, struct pool *pool,
 		 void (*erased)(uint64_t token, int status, void *arg), void *arg,
 		 struct eraser **ret_eraser);
 

@@ -22,7 +22,6 @@
 #include "tools/common/duration.h"
 #include "tools/pave-node/device.h"
 #include "tools/pave-node/erase.h"
-#include "tools/pave-node/faults.h"
 
 /* What the store's groups and buffers take of the reactor's memory, beside the node's. */
 #define STORE_MEMORY_MAX (256u << 20)
@@ -36,8 +35,10 @@ enum phase { OPENING, SERVING, ENDING };
 struct node {
 	enum phase phase;
 	int exit_code;
-	const char *name, *site, *pd, *root, *dir, *device, *listen, *advertise, *certificate,
+	const char *name, *site, *pd, *root, *dir, *listen, *advertise, *certificate,
 	    *proof;
+	const char *devices[POOL_DEVICES_MAX];
+	uint32_t device_count;
 	uint64_t device_size, resync_rate;
 	uint64_t scrub_period_s;
 	bool insecure;
@@ -46,12 +47,11 @@ struct node {
 	struct reactor *reactor;
 	struct transport *transport;
 	struct trust *trust;
-	struct disk *disk;
 	struct kv *kv;
 	struct node_identity identity;
 	struct identity key; /* zeroed: it has none */
-	struct device_open opening;
-	struct store *store;
+	struct pool_open_op opening;
+	struct pool *pool;
 	struct node_shard *shard;
 	struct node_lease *lease;
 	struct eraser *eraser;
@@ -59,15 +59,17 @@ struct node {
 };
 
 static const char usage[] =
-    "Usage: pave-node --name NAME --site SITE --pd HOST:PORT --root FILE --dir DIR --device PATH\n"
-    "Keeps copies of volumes on a device, and serves them to hosts that hold a permit.\n"
+    "Usage: pave-node --name NAME --site SITE --pd HOST:PORT --root FILE --dir DIR --device "
+    "PATH...\n"
+    "Keeps copies of volumes on its devices, and serves them to hosts that hold a permit.\n"
     "\n"
     "  --name NAME         of this node, unique in the cluster\n"
     "  --site SITE         the site that it stands in\n"
     "  --pd HOST:PORT      the placement driver\n"
     "  --root FILE         the trust root (DSSE envelope)\n"
     "  --dir DIR           for the index and the evidence seen\n"
-    "  --device PATH       block device or file; an empty one is formatted\n"
+    "  --device PATH       block device or file; an empty one is formatted; up to 16 of them.\n"
+    "                      Devices that were added to the node later are found by themselves\n"
     "  --device-size SIZE  creates the file with this size when it is not there, as 8GiB\n"
     "  --listen HOST:PORT  default 127.0.0.1:0, any free port\n"
     "  --advertise ADDRESS the HOST:PORT where others reach it, if a forwarder is in between\n"
@@ -86,19 +88,19 @@ static const char usage[] =
 
 /* -- ending ----------------------------------------------------------------------------------- */
 
-static void store_closed(void *arg)
+static void pool_closed(void *arg)
 {
 	struct node *n = arg;
 
-	n->store = NULL;
+	n->pool = NULL;
 	log_info("node", "all is written; ending");
 	reactor_stop(n->reactor);
 }
 
-static void end_store(struct node *n)
+static void end_pool(struct node *n)
 {
-	if (n->store != NULL)
-		store_close(n->store, store_closed, n);
+	if (n->pool != NULL)
+		pool_close(n->pool, pool_closed, n);
 	else
 		reactor_stop(n->reactor);
 }
@@ -108,7 +110,7 @@ static void erases_ended(void *arg)
 	struct node *n = arg;
 
 	n->eraser = NULL;
-	end_store(n);
+	end_pool(n);
 }
 
 static void end_erases(struct node *n)
@@ -116,7 +118,7 @@ static void end_erases(struct node *n)
 	if (n->eraser != NULL)
 		eraser_stop(n->eraser, erases_ended, n);
 	else
-		end_store(n);
+		end_pool(n);
 }
 
 static void lease_stopped(void *arg)
@@ -188,14 +190,14 @@ static void fill_stats(struct store_stats *ret_stats, void *arg)
 {
 	struct node *n = arg;
 
-	store_get_stats(n->store, ret_stats);
+	pool_get_stats(n->pool, ret_stats);
 }
 
 static void scrub(void *arg)
 {
 	struct node *n = arg;
 
-	store_scrub(n->store);
+	pool_scrub(n->pool);
 }
 
 static void erased(uint64_t token, int status, void *arg)
@@ -251,7 +253,7 @@ static int serve(struct node *n, struct error *err)
 	struct node_shard_config config = {
 	    .reactor = n->reactor,
 	    .transport = n->transport,
-	    .store = n->store,
+	    .pool = n->pool,
 	    .trust = n->trust,
 	    .identity = n->identity,
 	    .listen_address = n->listen,
@@ -259,7 +261,7 @@ static int serve(struct node *n, struct error *err)
 	    .receipt = receipt_made,
 	    .arg = n,
 	};
-	int rc = eraser_start(n->reactor, n->store, erased, n, &n->eraser);
+	int rc = eraser_start(n->reactor, n->pool, erased, n, &n->eraser);
 
 	if (rc != 0)
 		return error_set(err, rc, "no memory");
@@ -275,13 +277,13 @@ static int serve(struct node *n, struct error *err)
 	return 0;
 }
 
-static void opened(struct device_open *op, int status, struct store *store, const struct error *err)
+static void opened(struct pool_open_op *op, int status, struct pool *pool, const struct error *err)
 {
 	struct node *n = container_of(op, struct node, opening);
 	const bool ending = n->phase == ENDING;
 	int rc = status;
 
-	n->store = store;
+	n->pool = pool;
 	n->phase = SERVING;
 	if (status != 0)
 		n->err = *err;
@@ -303,16 +305,6 @@ static int open_files(struct node *n, struct error *err)
 		rc = identity_read(n->proof, n->name, &n->key, err);
 	if (rc != 0)
 		return rc;
-	rc = device_create_missing(n->device, n->device_size, err);
-	if (rc == 0)
-		rc = disk_file_open(n->reactor, n->device, &n->disk, err);
-	if (rc == 0)
-		rc = faults_from_environment(n->name, &n->disk, err);
-	if (rc != 0)
-		return rc;
-	if (n->disk->size_bytes < DEVICE_PROBE_SIZE)
-		return error_set(err, -EINVAL, "device %s: %llu bytes are too few", n->device,
-				 (unsigned long long)n->disk->size_bytes);
 	snprintf(n->index_path, sizeof n->index_path, "%s/index", n->dir);
 	return kv_rocks_open(n->reactor, n->index_path, store_kv_family_names, STORE_KV_FAMILIES, 0,
 			     &n->kv, err);
@@ -325,7 +317,7 @@ static int run(struct node *n, struct error *err)
 	    .worker_count = 2, /* evidence must not wait behind a checkpoint */
 	    .memory_bytes = NODE_SHARD_MEMORY_MAX + STORE_MEMORY_MAX,
 	};
-	struct device_open *op = &n->opening;
+	struct pool_open_op *op = &n->opening;
 	int rc = reactor_create(&config, &n->reactor);
 
 	if (rc != 0)
@@ -342,21 +334,18 @@ static int run(struct node *n, struct error *err)
 	n->identity.cluster = *root_cluster(trust_root(n->trust));
 	snprintf(n->identity.name, sizeof n->identity.name, "%s", n->name);
 	snprintf(n->identity.site, sizeof n->identity.site, "%s", n->site);
-	*op = (struct device_open){
+	*op = (struct pool_open_op){
 	    .done = opened,
-	    .reactor = n->reactor,
-	    .disk = n->disk,
-	    .kv = n->kv,
-	    .probe = reactor_memory(n->reactor, DEVICE_PROBE_SIZE),
-	    .device = n->device,
-	    .index = n->index_path,
-	    .scrub_period_s = n->scrub_period_s,
-	    .identity = {.cluster = n->identity.cluster, .shard_count = 1},
+	    .config = {.reactor = n->reactor,
+		       .kv = n->kv,
+		       .scrub_period_s = n->scrub_period_s,
+		       .identity = {.cluster = n->identity.cluster, .shard_count = 1}},
 	};
-	if (op->probe == NULL)
-		return error_set(err, -ENOMEM, "no memory for I/O: raise the limit (ulimit -l)");
-	snprintf(op->identity.node, sizeof op->identity.node, "%s", n->name);
-	device_open(op);
+	snprintf(op->config.identity.node, sizeof op->config.identity.node, "%s", n->name);
+	rc = device_open_all(op, n->devices, n->device_count, n->device_size, n->name, err);
+	if (rc != 0)
+		return rc;
+	pool_open(op);
 	rc = reactor_run(n->reactor);
 	return rc == 0 ? 0 : error_set(err, rc, "reactor: %s", err_text(rc));
 }
@@ -421,6 +410,17 @@ static int parse_advertise(struct node *n, const char *text)
 	return 2;
 }
 
+static int take_device(struct node *n, const char *path)
+{
+	if (n->device_count == POOL_DEVICES_MAX) {
+		fprintf(stderr, "pave-node: --device %.100s: a node may have %u devices\n", path,
+			POOL_DEVICES_MAX);
+		return 2;
+	}
+	n->devices[n->device_count++] = path;
+	return 0;
+}
+
 /* 0, 2, or -1 when the answer was printed. */
 static int take_option(struct node *n, int c)
 {
@@ -441,8 +441,7 @@ static int take_option(struct node *n, int c)
 		n->dir = optarg;
 		return 0;
 	case 'D':
-		n->device = optarg;
-		return 0;
+		return take_device(n, optarg);
 	case 'S':
 		return parse_size(n, optarg);
 	case 'L':
@@ -515,7 +514,7 @@ static int parse(struct node *n, int argc, char **argv)
 	if (rc != 0)
 		return rc;
 	if (optind != argc || n->name == NULL || n->site == NULL || n->pd == NULL ||
-	    n->root == NULL || n->dir == NULL || n->device == NULL) {
+	    n->root == NULL || n->dir == NULL || n->device_count == 0) {
 		fputs("pave-node: --name, --site, --pd, --root, --dir and --device are needed, and "
 		      "nothing else\nTry `pave-node --help`.\n",
 		      stderr);
@@ -549,7 +548,6 @@ int main(int argc, char **argv)
 	reactor_refresh(n.reactor);
 	reactor_run_until(n.reactor, &never, reactor_now_ns(n.reactor) + DRAIN_NS);
 	kv_close(n.kv);
-	disk_close(n.disk);
 	transport_destroy(n.transport);
 	trust_close(n.trust);
 	identity_deinit(&n.key);

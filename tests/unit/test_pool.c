@@ -1,0 +1,406 @@
+/* The pool of devices: where chunks go, fences on all devices, devices that fail, are missing, are
+ * added and retired. Crashes: test_pool_crash.c. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "test_store_rig.h"
+
+#define DISK_MIB 32u
+
+static void start(struct rig *rig, uint32_t devices, uint64_t seed)
+{
+	rig_devices = devices;
+	rig_init(rig, seed, DISK_MIB);
+	rig_must_open(rig);
+}
+
+static struct pool_device_info info_of(const struct rig *rig, uint32_t disk)
+{
+	struct pool_device_info infos[POOL_DEVICES_MAX];
+	uint32_t count = pool_devices(rig->pool, infos, POOL_DEVICES_MAX);
+
+	for (uint32_t i = 0; i < count; i++)
+		if (strcmp(infos[i].path, rig_disk_path(disk)) == 0)
+			return infos[i];
+	return (struct pool_device_info){.state = POOL_DEVICE_NONE};
+}
+
+static void fill(struct rig *rig)
+{
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
+			rig_write(rig, STORE_DATA, volume, chunk, chunk * 7, 60);
+	ck_assert(rig_drain(rig));
+}
+
+/* Devices of one size share chunks evenly, and each chunk is found where it was after a restart. */
+START_TEST(chunks_are_spread_and_found_again)
+{
+	uint64_t before;
+	struct rig rig;
+
+	start(&rig, 2, 1);
+	fill(&rig);
+	ck_assert_uint_eq(info_of(&rig, 0).chunks, 3);
+	ck_assert_uint_eq(info_of(&rig, 1).chunks, 3);
+	rig_verify(&rig);
+	before = info_of(&rig, 0).live_bytes;
+	rig_close(&rig);
+	rig_must_open(&rig);
+	ck_assert_uint_eq(info_of(&rig, 0).chunks, 3);
+	ck_assert_uint_eq(info_of(&rig, 0).live_bytes, before);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(random_work_is_what_a_store_owes)
+{
+	struct rig rig;
+
+	start(&rig, 1 + (uint32_t)_i % 3, 10 + (uint64_t)_i);
+	for (uint32_t round = 0; round < 4; round++) {
+		for (uint32_t i = 0; i < 400; i++) {
+			rig_random_op(&rig, true);
+			if (i % 8 == 0)
+				rig_drain_to(&rig, 6);
+		}
+		ck_assert(rig_drain(&rig));
+		rig_verify(&rig);
+		rig_crash(&rig, round % 2 == 0 ? SIM_KILL : SIM_POWER_LOSS);
+		rig_must_open(&rig);
+		rig_verify(&rig);
+	}
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* A fence holds for chunks on every device. */
+START_TEST(a_fence_holds_on_all_devices)
+{
+	struct rig rig;
+
+	start(&rig, 2, 2);
+	fill(&rig);
+	rig_fence(&rig, 0, 5);
+	ck_assert(rig_drain(&rig));
+	for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
+		struct rig_op *op;
+
+		rig.model.generation = 4;
+		op = rig_write(&rig, STORE_DATA, 0, chunk, 0, 1);
+		ck_assert_int_eq(rig_wait(&rig, op), -E_FENCED);
+	}
+	rig.model.generation = 5;
+	for (uint32_t i = 0; i < 2; i++)
+		ck_assert_uint_eq(store_generation(pool_store(rig.pool, i), rig_volume_id(0)), 5);
+	rig_deinit(&rig);
+}
+END_TEST
+
+struct adding {
+	struct pool_add_op op;
+	bool done;
+	int status;
+	char text[1000];
+};
+
+static void added(struct pool_add_op *op, int status, const struct error *err)
+{
+	struct adding *a = container_of(op, struct adding, op);
+
+	if (err != NULL)
+		memcpy(a->text, err->text, sizeof a->text);
+	a->done = true;
+	a->status = status;
+}
+
+static int add(struct rig *rig, uint32_t disk, char *ret_text)
+{
+	struct adding a = {
+	    .op = {.done = added, .disk = rig_disk(rig, disk), .path = rig_disk_path(disk)}};
+
+	pool_add(rig->pool, &a.op);
+	ck_assert(!a.done);
+	ck_assert(sim_run_flag(rig->world, &a.done));
+	if (ret_text != NULL)
+		memcpy(ret_text, a.text, sizeof a.text);
+	return a.status;
+}
+
+struct retiring {
+	struct pool_retire_op op;
+	bool done;
+	int status;
+	char text[1000];
+};
+
+static void retired(struct pool_retire_op *op, int status, const struct error *err)
+{
+	struct retiring *r = container_of(op, struct retiring, op);
+
+	if (err != NULL)
+		memcpy(r->text, err->text, sizeof r->text);
+	r->done = true;
+	r->status = status;
+}
+
+static int retire(struct rig *rig, uint32_t disk, char *ret_text)
+{
+	struct retiring r = {.op = {.done = retired, .path = rig_disk_path(disk)}};
+
+	pool_retire(rig->pool, &r.op);
+	ck_assert(!r.done);
+	ck_assert(sim_run_flag(rig->world, &r.done));
+	if (ret_text != NULL)
+		memcpy(ret_text, r.text, sizeof r.text);
+	return r.status;
+}
+
+static bool first_is_gone(void *arg)
+{
+	return info_of(arg, 0).state == POOL_DEVICE_NONE;
+}
+
+static void wait_gone(struct rig *rig)
+{
+	ck_assert_int_eq(
+	    sim_run_until(rig->world, rig->world->now_ns + 3600 * NS_PER_S, first_is_gone, rig), 0);
+}
+
+/* A new device has the fences of all volumes, and gets the new chunks. */
+START_TEST(an_added_device_joins_in)
+{
+	char text[1000];
+	struct rig rig;
+
+	start(&rig, 1, 3);
+	rig_fence(&rig, 0, 3);
+	rig_write(&rig, STORE_DATA, 0, 0, 0, 200);
+	rig_write(&rig, STORE_DATA, 0, 1, 0, 200);
+	ck_assert(rig_drain(&rig));
+	ck_assert_int_eq(add(&rig, 1, NULL), 0);
+	ck_assert_uint_eq(store_generation(pool_store(rig.pool, 1), rig_volume_id(0)), 3);
+	rig_write(&rig, STORE_DATA, 0, 2, 0, 20);
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_eq(info_of(&rig, 1).chunks, 1);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	ck_assert_uint_eq(info_of(&rig, 1).chunks, 1);
+	rig_verify(&rig);
+	/* What holds something is not taken. */
+	sim_disk_poke(rig.disks[2], 0, "mine", 4);
+	ck_assert_int_eq(add(&rig, 2, text), 0); /* a superblock that was being written */
+	sim_disk_poke(rig.disks[3], 65536, "mine", 4);
+	ck_assert_int_eq(add(&rig, 3, text), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(text, "not empty"));
+	rig_deinit(&rig);
+}
+END_TEST
+
+static uint32_t chunks_listed(struct rig *rig)
+{
+	struct store_chunk_state states[RIG_CHUNKS];
+	uint32_t count = 0;
+
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+		count += pool_chunks(rig->pool, rig_volume_id(volume), 0, states, RIG_CHUNKS);
+	return count;
+}
+
+/* Retired while it is written: everything is on the other one afterwards, and the device is empty,
+ * so that it can be added again. */
+START_TEST(a_retired_device_is_emptied)
+{
+	uint8_t block[BLOCK_SIZE], zeroes[BLOCK_SIZE] = {0};
+	struct rig rig;
+
+	start(&rig, 2, 20 + (uint64_t)_i);
+	fill(&rig);
+	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
+	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_RETIRING);
+	for (uint32_t i = 0; i < 300; i++) {
+		rig_random_op(&rig, i % 3 == 0);
+		rig_drain_to(&rig, 4);
+	}
+	ck_assert(rig_drain(&rig));
+	wait_gone(&rig);
+	rig_verify(&rig);
+	ck_assert_uint_eq(info_of(&rig, 1).chunks, chunks_listed(&rig));
+	sim_disk_peek(rig.disks[0], 0, block, sizeof block);
+	ck_assert_int_eq(memcmp(block, zeroes, sizeof block), 0);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_NONE);
+	rig_verify(&rig);
+	ck_assert_int_eq(add(&rig, 0, NULL), 0);
+	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_SERVING);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(what_does_not_fit_is_not_retired)
+{
+	char text[1000];
+	struct rig rig;
+
+	start(&rig, 1, 4);
+	rig_write(&rig, STORE_DATA, 0, 0, 0, 100);
+	ck_assert(rig_drain(&rig));
+	ck_assert_int_eq(retire(&rig, 0, text), -ENOSPC);
+	ck_assert_ptr_nonnull(strstr(text, "the only one"));
+	ck_assert_int_eq(retire(&rig, 3, text), -ENOENT);
+	rig_deinit(&rig);
+	/* Nearly full, both of them. */
+	start(&rig, 2, 5);
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
+			for (block_no_t b = 0; b < RIG_BLOCKS; b += 256) {
+				rig_write(&rig, STORE_DATA, volume, chunk, b, 256);
+				rig_drain_to(&rig, 2);
+			}
+	for (chunk_no_t chunk = 10; chunk < 14; chunk++)
+		rig_discard_far(&rig, chunk, 0, 1);
+	ck_assert(rig_drain(&rig));
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* A device whose writes fail: its chunks are answered with -E_DEVICE, the others go on; new chunks
+ * go elsewhere. After a restart without it the same, and nothing is claimed of what it may hold. */
+START_TEST(a_failed_device_does_not_stop_the_others)
+{
+	static const uint32_t BAD = 1;
+	struct store_chunk_state states[8];
+	struct rig rig;
+	struct rig_op *op;
+	uint32_t bad = 0, listed;
+
+	start(&rig, 2, 6);
+	rig_fence(&rig, 0, 1);
+	rig_write(&rig, STORE_DATA, 0, 0, 0, 10);
+	ck_assert(rig_drain(&rig));
+	rig_write(&rig, STORE_DATA, 0, 1, 0, 10);
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_eq(info_of(&rig, BAD).chunks, 1);
+	sim_disk_on_io(rig.disks[BAD], 1, SIM_IO_FAIL);
+	for (uint32_t chunk = 0; chunk < 2; chunk++) {
+		op = rig_write(&rig, STORE_DATA, 0, chunk, 3, 2);
+		if (rig_wait(&rig, op) == 0)
+			continue;
+		ck_assert_int_eq(op->status, -E_DEVICE);
+		bad++;
+	}
+	ck_assert_uint_eq(bad, 1);
+	ck_assert_int_eq(info_of(&rig, BAD).state, POOL_DEVICE_FAILED);
+	op = rig_write(&rig, STORE_DATA, 0, 2, 3, 2);
+	ck_assert_int_eq(rig_wait(&rig, op), 0);
+	ck_assert_uint_eq(info_of(&rig, BAD).chunks, 1);
+	listed = pool_chunks(rig.pool, rig_volume_id(0), 0, states, 8);
+	ck_assert_uint_eq(listed, 3);
+	bad = 0;
+	for (uint32_t i = 0; i < listed; i++)
+		bad += states[i].status == -E_DEVICE;
+	ck_assert_uint_eq(bad, 1);
+	ck_assert_int_eq(pool_absent(rig.pool, rig_volume_id(0)), 0);
+	rig_crash(&rig, SIM_KILL);
+	/* Now it cannot even be read. */
+	sim_disk_on_io(rig.disks[BAD], 1, SIM_IO_FAIL);
+	rig_must_open(&rig);
+	ck_assert_int_eq(info_of(&rig, BAD).state, POOL_DEVICE_FAILED);
+	ck_assert_int_eq(pool_absent(rig.pool, rig_volume_id(0)), -E_DEVICE);
+	ck_assert_int_eq(pool_absent(rig.pool, rig_volume_id(1)), 0);
+	op = rig_write(&rig, STORE_DATA, 1, 0, 0, 1);
+	ck_assert_int_eq(rig_wait(&rig, op), 0);
+	bad = 0;
+	for (uint32_t chunk = 0; chunk < 3; chunk++) {
+		op = rig_write(&rig, STORE_DATA, 0, chunk, 8, 1);
+		bad += rig_wait(&rig, op) == -E_DEVICE;
+	}
+	ck_assert_uint_eq(bad, 1);
+	rig_crash(&rig, SIM_KILL);
+	/* And it is back. */
+	rig_must_open(&rig);
+	ck_assert_int_eq(info_of(&rig, BAD).state, POOL_DEVICE_SERVING);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* A device that fails while it is retired is emptied as far as it can be read. */
+START_TEST(a_failed_device_can_be_retired)
+{
+	struct rig_op *op;
+	struct rig rig;
+
+	start(&rig, 2, 8);
+	fill(&rig);
+	sim_disk_on_io(rig.disks[0], 1, SIM_IO_FAIL);
+	for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
+		op = rig_write(&rig, STORE_DATA, 0, chunk, 3, 2);
+		rig_wait(&rig, op);
+		op = rig_write(&rig, STORE_DATA, 1, chunk, 3, 2);
+		rig_wait(&rig, op);
+	}
+	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_FAILED);
+	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
+	wait_gone(&rig);
+	rig_verify(&rig);
+	op = rig_write(&rig, STORE_DATA, 0, 0, 3, 2);
+	ck_assert_int_eq(rig_wait(&rig, op), 0);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* An empty device is not taken for one that the index knows. */
+START_TEST(a_swapped_device_is_not_taken_for_the_old_one)
+{
+	uint8_t *zeroes = calloc(1, 3u << 20);
+	struct rig rig;
+
+	start(&rig, 2, 9);
+	fill(&rig);
+	rig_checkpoint(&rig);
+	rig_crash(&rig, SIM_KILL);
+	sim_disk_poke(rig.disks[1], 0, zeroes, 3u << 20);
+	rig_must_open(&rig);
+	ck_assert_int_eq(info_of(&rig, 1).state, POOL_DEVICE_MISSING);
+	ck_assert_uint_eq(info_of(&rig, 1).chunks, 3);
+	rig_crash(&rig, SIM_KILL);
+	sim_disk_poke(rig.disks[0], 0, zeroes, 3u << 20);
+	ck_assert_int_eq(rig_open(&rig), -E_WRONG_NODE);
+	sim_process_crash(rig.process, SIM_KILL);
+	rig_deinit(&rig);
+	free(zeroes);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("pool");
+	Suite *s = suite_create("pool");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_test(tc, chunks_are_spread_and_found_again);
+	tcase_add_loop_test(tc, random_work_is_what_a_store_owes, 0, 6);
+	tcase_add_test(tc, a_fence_holds_on_all_devices);
+	tcase_add_test(tc, an_added_device_joins_in);
+	tcase_add_loop_test(tc, a_retired_device_is_emptied, 0, 8);
+	tcase_add_test(tc, what_does_not_fit_is_not_retired);
+	tcase_add_test(tc, a_failed_device_does_not_stop_the_others);
+	tcase_add_test(tc, a_failed_device_can_be_retired);
+	tcase_add_test(tc, a_swapped_device_is_not_taken_for_the_old_one);
+	suite_add_tcase(s, tc);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
