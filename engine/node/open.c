@@ -367,10 +367,12 @@ static void handle_chunks(struct node_session *s, uint64_t request_id, const Pav
 		items[i].chunk = states[i].chunk;
 		items[i].watermark = states[i].watermark;
 		items[i].newest = states[i].newest;
+		items[i].status = (uint32_t)-states[i].status;
 		list[i] = &items[i];
 	}
 	reply.n_chunks = count;
 	reply.chunks = list;
+	reply.absent_status = (uint32_t)-pool_absent(s->shard->config.pool, s->volume->id);
 	reply.more = count == max && states[count - 1].chunk < UINT32_MAX;
 	reply.next = reply.more ? states[count - 1].chunk + 1 : 0;
 	message.body_case = PAVE__V1__CONTROL__BODY_CHUNKS_REPLY;

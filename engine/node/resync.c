@@ -303,8 +303,9 @@ static int pull_take_answer(struct node_pull *p, const struct frame *f)
 		return -E_BAD_FRAME;
 	p->fetching = false;
 	reactor_timer_cancel(shard_reactor(shard), &p->stall_timer);
+	/* A device of the source has failed: not one of ours, which is what the host would read. */
 	if (f->status != 0)
-		return -f->status;
+		return f->status == E_DEVICE ? -EIO : -f->status;
 	if (f->payload_size == 0)
 		return -E_BAD_FRAME;
 	pull_count(p, f->payload_size);

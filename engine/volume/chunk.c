@@ -27,7 +27,7 @@ vmask_t vchunk_ready_slots(const struct vchunk *c)
 	vmask_t m = 0;
 
 	for (uint32_t i = 0; i < c->volume->slot_count; i++)
-		if ((c->members & vmask_bit(i)) != 0 && vreplica_ready(c->slots[i].replica))
+		if ((c->members & vmask_bit(i)) != 0 && vslot_ready(&c->slots[i]))
 			m |= vmask_bit(i);
 	return m;
 }
@@ -67,7 +67,7 @@ static vmask_t reachable_targets(const struct vchunk *c)
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vslot *s = &c->slots[i];
 
-		if ((vchunk_used(c) & vmask_bit(i)) != 0 && vreplica_ready(s->replica) &&
+		if ((vchunk_used(c) & vmask_bit(i)) != 0 && vslot_ready(s) &&
 		    (s->current || vslot_joined(s)))
 			m |= vmask_bit(i);
 	}
@@ -107,7 +107,7 @@ static void join(struct vchunk *c, uint32_t slot)
 {
 	struct vslot *s = &c->slots[slot];
 
-	s->joined_epoch = vreplica_ready(s->replica) ? s->replica->epoch : 0;
+	s->joined_epoch = vslot_ready(s) ? s->replica->epoch : 0;
 	s->joined_seq = c->window.last_seq + 1;
 	if (s->joined_epoch != 0)
 		vresync_want(c, slot);
@@ -136,6 +136,18 @@ void vchunk_slot_behind(struct vchunk *c, uint32_t slot)
 		}
 		break;
 	}
+}
+
+void vchunk_slot_refused(struct vchunk *c, uint32_t slot)
+{
+	struct vslot *s = &c->slots[slot];
+
+	if (s->refused_epoch == s->replica->epoch)
+		return;
+	log_warn("volume", "%s: the device of node %s that holds chunk %u has failed",
+		 c->volume->config.name, c->volume->nodes[s->node].name, c->no);
+	s->refused_epoch = s->replica->epoch;
+	vchunk_slot_behind(c, slot);
 }
 
 void vchunk_slot_current(struct vchunk *c, uint32_t slot)

@@ -32,8 +32,10 @@ struct vslot {
 	struct vslot *resync_next, *resync_prev; /* of the engine's queue */
 	struct vresync *resync;			 /* at work on it */
 	uint64_t joined_epoch;			 /* of the replica, when it joined; 0: never */
-	uint64_t joined_seq;			 /* it gets every write from this sequence on */
-	version_t told;				 /* the highest watermark that it answered */
+	uint64_t refused_epoch; /* of the replica: since then its device for this chunk has failed;
+				 * 0: no */
+	uint64_t joined_seq;	/* it gets every write from this sequence on */
+	version_t told;		/* the highest watermark that it answered */
 	version_t reported_watermark, reported_newest;
 	uint64_t resync_after_ns;
 	uint32_t outstanding; /* writes on the wire, abandoned ones too */
@@ -83,9 +85,15 @@ struct vchunk {
 	struct vchunk *dirty_next, *dirty_prev;
 };
 
+/* The replica is connected, and its device for this chunk is not known to have failed. */
+static inline bool vslot_ready(const struct vslot *s)
+{
+	return vreplica_ready(s->replica) && s->refused_epoch != s->replica->epoch;
+}
+
 static inline bool vslot_joined(const struct vslot *s)
 {
-	return vreplica_ready(s->replica) && s->joined_epoch == s->replica->epoch;
+	return vslot_ready(s) && s->joined_epoch == s->replica->epoch;
 }
 
 static inline vmask_t vchunk_used(const struct vchunk *c)
@@ -117,6 +125,9 @@ void vchunk_members_changed(struct vchunk *c);
 
 /* The watermark that a current slot may be told now. */
 version_t vchunk_watermark(const struct vchunk *c, uint32_t slot);
+
+/* The node has answered -E_DEVICE: until it connects again this slot counts as away. */
+void vchunk_slot_refused(struct vchunk *c, uint32_t slot);
 
 /* The slot lacks something, or may hold something that nobody else has. */
 void vchunk_slot_behind(struct vchunk *c, uint32_t slot);

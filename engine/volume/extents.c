@@ -139,7 +139,7 @@ static uint32_t find_slot(const struct vchunk *c)
 {
 	for (uint32_t i = 0; i < c->volume->slot_count; i++)
 		if (c->state == VCHUNK_SERVING && (c->members & vmask_bit(i)) != 0 &&
-		    c->slots[i].current && vreplica_ready(c->slots[i].replica) &&
+		    c->slots[i].current && vslot_ready(&c->slots[i]) &&
 		    vwindow_answered_below(&c->window, i, c->window.last_seq + 1))
 			return i;
 	return UINT32_MAX;

@@ -25,6 +25,7 @@ static void state_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		status = -E_BAD_FRAME;
 	if (status == 0) {
 		const Pave__V1__ChunksReply *r = reply->chunks_reply;
+		bool listed = false;
 
 		s->reported_watermark = s->reported_newest = 0;
 		for (size_t i = 0; i < r->n_chunks; i++) {
@@ -32,7 +33,11 @@ static void state_done(struct rpc_call *call, int status, const Pave__V1__Contro
 				continue;
 			s->reported_watermark = r->chunks[i]->watermark;
 			s->reported_newest = r->chunks[i]->newest;
+			listed = true;
+			status = -(int)MIN(r->chunks[i]->status, (uint32_t)FRAME_STATUS_MAX);
 		}
+		if (!listed)
+			status = -(int)MIN(r->absent_status, (uint32_t)FRAME_STATUS_MAX);
 		s->fresh = s->outstanding == 0;
 	}
 	finish(f, status);

@@ -55,6 +55,8 @@ static void mark_answered(struct vrequest *q, int status, const struct frame *f)
 	m->status = status;
 	if (status == -E_FENCED)
 		volume_end(m->chunk->volume, status, err_text(status));
+	else if (status == -E_DEVICE)
+		vchunk_slot_refused(m->chunk, m->slot);
 	else if (status != 0)
 		vreplica_disconnect(q->replica, status);
 }
@@ -84,7 +86,7 @@ struct vmark *vmark_send(struct vchunk *c, uint32_t slot, version_t watermark,
 	struct volume *v = c->volume;
 	struct vmark *m = v->marks_free;
 
-	if (m == NULL || !vreplica_ready(c->slots[slot].replica))
+	if (m == NULL || !vslot_ready(&c->slots[slot]))
 		return NULL;
 	v->marks_free = m->next;
 	v->marks_busy++;
@@ -138,8 +140,7 @@ static bool settle_chunk(struct vchunk *c)
 		struct vslot *s = &c->slots[i];
 		version_t watermark;
 
-		if ((vchunk_used(c) & vmask_bit(i)) == 0 || !s->current ||
-		    !vreplica_ready(s->replica))
+		if ((vchunk_used(c) & vmask_bit(i)) == 0 || !s->current || !vslot_ready(s))
 			continue; /* when it comes back the chunk is dirty again */
 		watermark = vchunk_watermark(c, i);
 		if (watermark < last)

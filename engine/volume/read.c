@@ -570,7 +570,7 @@ struct vread *vread_start_fixed(struct vchunk *c, uint32_t slot, block_no_t bloc
 {
 	struct vread *rd;
 
-	if (!vreplica_ready(c->slots[slot].replica))
+	if (!vslot_ready(&c->slots[slot]))
 		return NULL;
 	rd = start(c, block, block_count, buffer, true, done, owner);
 	if (rd == NULL)

@@ -105,7 +105,7 @@ static vmask_t healthy_members(const struct vchunk *c)
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vreplica *r = c->slots[i].replica;
 
-		if ((c->members & vmask_bit(i)) == 0 || !vreplica_ready(r))
+		if ((c->members & vmask_bit(i)) == 0 || !vslot_ready(&c->slots[i]))
 			continue;
 		ready |= vmask_bit(i);
 		if (vreplica_sick(r, now_ns))
@@ -387,6 +387,8 @@ static void fetched(struct vfetch *f, int status)
 	struct vreconcile *x = f->owner;
 
 	x->fetching--;
+	if (status == -E_DEVICE)
+		vchunk_slot_refused(f->chunk, f->slot);
 	if (status != 0 && x->failed == 0)
 		x->failed = status;
 	vreconcile_kick(f->chunk->volume);
@@ -446,10 +448,10 @@ static void ask_lists(struct vreconcile *x)
 static void check_members(struct vreconcile *x)
 {
 	for (uint32_t i = 0; i < x->chunk->volume->slot_count; i++) {
-		const struct vreplica *r = x->chunk->slots[i].replica;
+		const struct vslot *s = &x->chunk->slots[i];
 
 		if ((x->present & vmask_bit(i)) != 0 &&
-		    (!vreplica_ready(r) || r->epoch != x->epochs[i]))
+		    (!vslot_ready(s) || s->replica->epoch != x->epochs[i]))
 			vreconcile_slot_failed(x->chunk, i);
 	}
 }

@@ -104,6 +104,20 @@ static void take_states(struct vreplica *r, const Pave__V1__ChunksReply *reply)
 			continue;
 		c->slots[slot].reported_watermark = state->watermark;
 		c->slots[slot].reported_newest = state->newest;
+		c->slots[slot].refused_epoch = state->status != 0 ? r->epoch + 1 : 0;
+	}
+}
+
+/* Of chunks that the node does not list it cannot tell whether it holds them. */
+static void refuse_absent(struct vreplica *r)
+{
+	struct volume *v = r->volume;
+
+	for (uint32_t i = 0; i < v->chunk_count; i++) {
+		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
+
+		if (slot != UINT32_MAX)
+			v->chunks[i].slots[slot].refused_epoch = r->epoch + 1;
 	}
 }
 
@@ -120,6 +134,8 @@ static void scan_done(struct rpc_call *call, int status, const Pave__V1__Control
 		step_failed(r, status, text);
 		return;
 	}
+	if (r->scan_from == 0 && reply->chunks_reply->absent_status != 0)
+		refuse_absent(r);
 	take_states(r, reply->chunks_reply);
 	r->scan_from = reply->chunks_reply->next;
 	if (reply->chunks_reply->more && r->scan_from < r->volume->chunk_count)

@@ -160,6 +160,8 @@ static void fetched(struct vfetch *f, int status)
 	struct vresync *x = f->owner;
 
 	x->fetching--;
+	if (status == -E_DEVICE)
+		vchunk_slot_refused(f->chunk, f->slot);
 	if (status != 0 && x->failed == 0)
 		x->failed = status;
 	vresync_kick(f->chunk->volume);
@@ -294,6 +296,8 @@ static void pulled(struct rpc_call *call, int status, const Pave__V1__Control *r
 	if (status != 0) {
 		log_info("volume", "%s: node %s could not pull chunk %u: %s", v->config.name,
 			 v->nodes[x->chunk->slots[x->slot].node].name, x->chunk->no, text);
+		if (status == -E_DEVICE)
+			vchunk_slot_refused(x->chunk, x->slot);
 		x->failed = x->failed != 0 ? x->failed : status;
 	} else {
 		progress(x, reply->pull_reply->blocks);
@@ -333,7 +337,7 @@ static void check(struct vresync *x)
 
 	if (c->state != VCHUNK_SERVING || c->epoch != x->epoch || !vslot_joined(s) ||
 	    s->replica->epoch != x->replica_epoch || s->joined_seq != x->joined_seq ||
-	    !m->current || !vreplica_ready(m->replica) || m->replica->epoch != x->source_epoch)
+	    !m->current || !vslot_ready(m) || m->replica->epoch != x->source_epoch)
 		x->failed = -E_STALE_REPLICA;
 }
 
@@ -408,7 +412,7 @@ static uint32_t find_source(const struct vchunk *c, uint32_t slot)
 		const struct vreplica *r = c->slots[i].replica;
 
 		if (i == slot || (c->members & vmask_bit(i)) == 0 || !c->slots[i].current ||
-		    !vreplica_ready(r))
+		    !vslot_ready(&c->slots[i]))
 			continue;
 		if (best == UINT32_MAX || r->inflight < c->slots[best].replica->inflight)
 			best = i;

@@ -379,6 +379,8 @@ static void take_answer(struct vwrite *w, struct vrequest *q, uint32_t slot, int
 	if (status != 0 && (w->error == 0 || status == -ENOSPC))
 		w->error = status == -ENOSPC ? -ENOSPC : -EIO;
 	clear_pending(w, slot);
+	if (status == -E_DEVICE)
+		vchunk_slot_refused(c, slot);
 	/* A current slot that refused a write which is undecided may stay so, if the write fails.
 	 */
 	if (status != 0 && (w->acked || !c->slots[slot].current))

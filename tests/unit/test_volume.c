@@ -459,6 +459,40 @@ START_TEST(a_node_that_lost_its_disk_is_not_trusted)
 }
 END_TEST
 
+/* A device of node 1 fails, which holds chunk 0 and not chunk 1. */
+START_TEST(a_failed_device_costs_its_chunks_one_replica)
+{
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	ck_assert_int_eq(rig_write(host, CHUNK1, 8, 2), 0);
+	rig->nodes[1].device_failed = true;
+	for (uint32_t i = 0; i < 20; i++) {
+		ck_assert_int_eq(rig_write(host, i, 1, 10 + i), 0);
+		ck_assert_int_eq(rig_write(host, CHUNK1 + i, 1, 40 + i), 0);
+	}
+	rig_run_ms(rig, 5000);
+	for (uint32_t i = 0; i < 20; i++)
+		rig_must_read(host, i, 1, 10 + i);
+	/* The node was not given up for it. */
+	ck_assert_uint_eq(rig->nodes[1].opens, 1);
+	ck_assert_uint_eq(fake_stamp(&rig->nodes[1], CHUNK1 + 19), 40 + 19);
+	ck_assert_uint_ne(fake_stamp(&rig->nodes[1], 19), 10 + 19);
+	/* A host that comes later goes on without that replica at once, and does without a third.
+	 */
+	rig_crash_host(host);
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, 3, 1, 77), 0);
+	ck_assert_int_eq(rig_write(host, CHUNK1 + 3, 1, 78), 0);
+	rig_must_read(host, 3, 1, 77);
+	/* It is back: the replica catches up. */
+	rig->nodes[1].device_failed = false;
+	fake_crash(&rig->nodes[1]);
+	fake_start(&rig->nodes[1]);
+	rig_run_ms(rig, 10000);
+	rig_must_read(host, 3, 1, 77);
+	rig_must_agree(rig);
+}
+END_TEST
+
 /* -- what goes wrong with data ----------------------------------------------------------------- */
 
 START_TEST(a_bad_block_is_read_elsewhere_and_repaired)
@@ -875,6 +909,7 @@ int main(void)
 	tcase_add_test(tc, a_majority_without_a_current_replica_is_reconciled);
 	tcase_add_test(tc, chunks_find_their_shard);
 	tcase_add_test(tc, a_node_that_lost_its_disk_is_not_trusted);
+	tcase_add_test(tc, a_failed_device_costs_its_chunks_one_replica);
 	tcase_add_test(tc, a_bad_block_is_read_elsewhere_and_repaired);
 	tcase_add_test(tc, every_replica_may_have_a_bad_block_of_its_own);
 	tcase_add_test(tc, a_bad_block_that_a_node_reports_is_repaired);

@@ -125,6 +125,8 @@ static void take_write(struct fake_conn *c, const struct frame *f)
 	ck_assert_uint_le(f->block + f->block_count, RIG_CHUNK_BLOCKS);
 	if (n->full && (f->flags & FRAME_F_SETTLE) == 0)
 		status = -ENOSPC;
+	if (n->device_failed && f->chunk == 0)
+		status = -E_DEVICE;
 	if (c->generation < n->generation)
 		status = -E_FENCED;
 	ck_assert_uint_eq(version_generation(f->version), c->generation);
@@ -226,9 +228,11 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 		s->chunk = i;
 		s->watermark = chunk->watermark;
 		s->newest = newest_of(chunk);
+		s->status = c->node->device_failed && i == 0 ? E_DEVICE : 0;
 		list[r.n_chunks++] = s;
 	}
 	r.chunks = list;
+	r.absent_status = c->node->device_failed ? E_DEVICE : 0;
 	m.body_case = PAVE__V1__CONTROL__BODY_CHUNKS_REPLY;
 	m.chunks_reply = &r;
 	rpc_reply(&c->rpc, id, &m);

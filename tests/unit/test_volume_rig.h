@@ -72,12 +72,13 @@ struct fake_node {
 	uint64_t epochs;
 
 	/* What the test wants of it. */
-	bool delay_writes; /* not even stored before fake_release */
-	bool hold_writes;  /* stored at once, answered at fake_release */
-	bool hold_reads;   /* answered, with the content of then, at fake_release */
-	int write_status;  /* writes are refused with this, nothing is stored */
-	bool full;	   /* of its space only the reserve is left: for what settles a chunk */
-	int write_lies;	   /* writes are stored, and answered with this */
+	bool delay_writes;  /* not even stored before fake_release */
+	bool hold_writes;   /* stored at once, answered at fake_release */
+	bool hold_reads;    /* answered, with the content of then, at fake_release */
+	int write_status;   /* writes are refused with this, nothing is stored */
+	bool full;	    /* of its space only the reserve is left: for what settles a chunk */
+	int write_lies;	    /* writes are stored, and answered with this */
+	bool device_failed; /* of chunk 0: -E_DEVICE for all that is asked of it */
 	int read_status;
 	int open_status;
 	bool corrupt_reads;	/* what it sends does not check */
