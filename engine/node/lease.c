@@ -228,6 +228,9 @@ static void lease_ask(struct node_lease *k)
 	ask.free_bytes = sizes.free_bytes;
 	fill_scrub(&scrub, &sizes.scrub);
 	ask.scrub = &scrub;
+	if (k->config.trouble != NULL)
+		k->config.trouble(k->trouble, sizeof k->trouble, k->config.arg);
+	ask.trouble = k->trouble;
 	ask.device = (ProtobufCBinaryData){sizeof(k->config.device.bytes), k->config.device.bytes};
 	if (k->config.proof != NULL) {
 		ask.certificate = der_bytes(&k->config.proof->certificate);
@@ -304,26 +307,53 @@ static void handle_notice(struct node_lease *k, const Pave__V1__EvidenceNotice *
 	node_lease_ask_soon(k);
 }
 
-static void handle_erase(struct node_lease *k, uint64_t request_id, const Pave__V1__Erase *what)
+/* A token for a request that is answered later; 0: there are too many, and it was answered. */
+static uint64_t ask_begin(struct node_lease *k, uint64_t request_id, bool can)
 {
 	struct lease_erase *e = NULL;
 
 	for (uint32_t i = 0; i < LEASE_ERASES_MAX && e == NULL; i++)
 		if (k->erases[i].token == 0)
 			e = &k->erases[i];
-	if (e == NULL || k->config.erase == NULL) {
+	if (e == NULL || !can) {
 		rpc_fail(&k->rpc, request_id, -E_LIMIT,
-			 "too many erasures are under way on this node: ask again later");
-		return;
+			 "too many requests are under way on this node: ask again later");
+		return 0;
 	}
 	*e = (struct lease_erase){++k->next_token, request_id, k->connection};
-	k->config.erase(e->token, what, k->config.arg);
+	return e->token;
+}
+
+static void handle_erase(struct node_lease *k, uint64_t request_id, const Pave__V1__Erase *what)
+{
+	uint64_t token = ask_begin(k, request_id, k->config.erase != NULL);
+
+	if (token != 0)
+		k->config.erase(token, what, k->config.arg);
+}
+
+static void handle_devices(struct node_lease *k, uint64_t request_id,
+			   const Pave__V1__NodeDevices *what)
+{
+	uint64_t token = ask_begin(k, request_id, k->config.devices != NULL);
+
+	if (token != 0)
+		k->config.devices(token, what, k->config.arg);
 }
 
 void node_lease_erased(struct node_lease *k, uint64_t token, int status)
 {
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+
+	message.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
+	message.empty = &empty;
+	node_lease_answer(k, token, status, err_text(status), &message);
+}
+
+void node_lease_answer(struct node_lease *k, uint64_t token, int status, const char *text,
+		       const Pave__V1__Control *message)
+{
 	struct lease_erase e = {0};
 
 	for (uint32_t i = 0; i < LEASE_ERASES_MAX; i++)
@@ -335,12 +365,10 @@ void node_lease_erased(struct node_lease *k, uint64_t token, int status)
 	/* Who asked by another connection asks again. */
 	if (k->conn == NULL || e.connection != k->connection || k->step == LEASE_STOPPING)
 		return;
-	message.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
-	message.empty = &empty;
 	if (status == 0)
-		rpc_reply(&k->rpc, e.request_id, &message);
+		rpc_reply(&k->rpc, e.request_id, message);
 	else
-		rpc_fail(&k->rpc, e.request_id, status, err_text(status));
+		rpc_fail(&k->rpc, e.request_id, status, text);
 }
 
 static void lease_handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
@@ -356,6 +384,8 @@ static void lease_handle(struct rpc *rpc, const struct rpc_request *request, voi
 		k->config.scrub(k->config.arg);
 	else if (m->body_case == PAVE__V1__CONTROL__BODY_ERASE && request->request_id != 0)
 		handle_erase(k, request->request_id, m->erase);
+	else if (m->body_case == PAVE__V1__CONTROL__BODY_NODE_DEVICES && request->request_id != 0)
+		handle_devices(k, request->request_id, m->node_devices);
 	else if (request->request_id != 0)
 		rpc_fail(rpc, request->request_id, -EOPNOTSUPP,
 			 "a node does not answer this kind of message");

@@ -93,7 +93,8 @@ struct node_lease {
 	int intake_status;
 	struct error intake_err;
 
-	struct lease_erase erases[LEASE_ERASES_MAX];
+	char trouble[256];
+	struct lease_erase erases[LEASE_ERASES_MAX]; /* and what else is answered later */
 	uint64_t next_token;
 	struct reactor_task stop_task;
 	void (*stop_done)(void *arg);

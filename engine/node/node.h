@@ -154,6 +154,11 @@ struct node_lease_config {
 	void (*stats)(struct store_stats *ret_stats, void *arg);
 	/* The driver asks for everything to be read again. NULL: that does nothing. */
 	void (*scrub)(void *arg);
+	/* An admin asks for, or for a change of, the devices; answer by node_lease_answer, once.
+	 * `what` is valid until this returns. */
+	void (*devices)(uint64_t token, const Pave__V1__NodeDevices *what, void *arg);
+	/* Fills in what the driver is told to be wrong with the devices; "" for nothing. */
+	void (*trouble)(char *buf, size_t size, void *arg);
 	/* The driver asks for copies to be dropped; answer by calling node_lease_erased(lease,
 	 * token, status) once. `what` is valid until this returns. */
 	void (*erase)(uint64_t token, const Pave__V1__Erase *what, void *arg);
@@ -165,6 +170,9 @@ struct node_lease_config {
 int node_lease_start(const struct node_lease_config *config, struct node_lease **ret_lease,
 		     struct error *err);
 void node_lease_erased(struct node_lease *lease, uint64_t token, int status);
+/* status < 0: text tells why; else message. */
+void node_lease_answer(struct node_lease *lease, uint64_t token, int status, const char *text,
+		       const Pave__V1__Control *message);
 
 /* A receipt of one of the shards: signed, and brought to the driver. On the lease's reactor. */
 void node_lease_receipt(struct node_lease *lease, const struct node_receipt *receipt);

@@ -174,6 +174,7 @@ static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_
 	m->ineligible_why = arena_text(a, b->why);
 	m->lag = node_lag(pd, n);
 	m->scrub = scrub_state(a, n);
+	m->trouble = (char *)(uintptr_t)n->trouble;
 	m->drain = n->drain;
 	m->learners = n->learners;
 	return m;

@@ -56,6 +56,7 @@ struct pd_request {
 	struct pd_session *session;
 	uint64_t id; /* on the session's connection */
 	struct reg_commit commit;
+	struct rpc_call forwarded; /* to a node, which answers it */
 	void (*resume)(struct pd_request *q);
 	/* What the handler keeps over a commit. */
 	volume_id_t volume;
@@ -243,6 +244,7 @@ void admin_volume_get(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m);
 void admin_node_list(struct pd_request *q, const Pave__V1__Control *m);
 void admin_scrub_start(struct pd_request *q, const Pave__V1__Control *m);
+void admin_node_devices(struct pd_request *q, const Pave__V1__Control *m);
 void admin_status(struct pd_request *q, const Pave__V1__Control *m);
 void admin_site_add(struct pd_request *q, const Pave__V1__Control *m);
 void admin_site_list(struct pd_request *q, const Pave__V1__Control *m);

@@ -133,6 +133,7 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_REBALANCE_STATUS, ROLE_ADMIN, admin_rebalance_status},
     {PAVE__V1__CONTROL__BODY_NODE_LIST, ROLE_ADMIN, admin_node_list},
     {PAVE__V1__CONTROL__BODY_SCRUB_START, ROLE_ADMIN, admin_scrub_start},
+    {PAVE__V1__CONTROL__BODY_NODE_DEVICES, ROLE_ADMIN, admin_node_devices},
     {PAVE__V1__CONTROL__BODY_STATUS_GET, ROLE_ADMIN, admin_status},
     {PAVE__V1__CONTROL__BODY_RECEIPTS, ROLE_NODE, node_receipts},
     {PAVE__V1__CONTROL__BODY_LEDGER_READ, ROLE_ADMIN, admin_ledger_read},

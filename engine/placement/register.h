@@ -75,6 +75,7 @@ struct reg_node {
 	uint32_t clock_late;	    /* requests in a row that came, or were written, too late */
 	bool erasing;		    /* an Erase is in flight */
 	uint32_t plan_index;	    /* while a plan is made */
+	char trouble[256];	    /* of its devices, as it said last */
 	bool has_scrub;		    /* scrub is what it said last */
 	struct reg_scrub scrub;
 	UT_hash_handle hh;

@@ -71,6 +71,11 @@ void change_abandon(struct pool *pool)
 	pool->change = NULL;
 }
 
+bool pool_is_changing(const struct pool *pool)
+{
+	return pool->change != NULL || pool->closing != NULL;
+}
+
 static struct change *change_begin(struct pool *pool, struct pool_device *d, enum change_step step)
 {
 	struct change *c = calloc(1, sizeof *c);

@@ -10,8 +10,6 @@
 #include "engine/base/log.h"
 #include "engine/pool/core.h"
 
-#define CHUNK_BLOCKS ((uint32_t)(CHUNK_SIZE_MAX / BLOCK_SIZE))
-
 static void run(struct reactor_task *task);
 static void committed(struct kv_op *op, int status);
 
@@ -86,28 +84,43 @@ static void wait_until(struct mover *m, uint64_t at_ns)
 
 /* -- what has changed ------------------------------------------------------------------------- */
 
-static bool is_dirty(const struct mover *m, uint32_t granule)
+static bool is_dirty(const struct mover *m, block_no_t block)
 {
-	return (m->dirty[granule / 64] >> (granule % 64) & 1) != 0;
+	return (m->dirty[block / 64] >> (block % 64) & 1) != 0;
 }
 
-static void set_dirty(struct mover *m, uint32_t granule, bool dirty)
+static void set_dirty(struct mover *m, block_no_t block, bool dirty)
 {
-	uint64_t bit = (uint64_t)1 << (granule % 64);
-
-	if (is_dirty(m, granule) == dirty)
+	if (is_dirty(m, block) == dirty)
 		return;
-	m->dirty[granule / 64] ^= bit;
+	m->dirty[block / 64] ^= (uint64_t)1 << (block % 64);
 	m->dirty_count += dirty ? 1 : UINT32_MAX;
 }
 
 void mover_note_change(struct pool *pool, block_no_t block, uint32_t block_count)
 {
-	struct mover *m = &pool->mover;
-	uint32_t last = (block + block_count - 1) / MOVER_GRANULE_BLOCKS;
+	for (uint32_t i = 0; i < block_count; i++)
+		set_dirty(&pool->mover, block + i, true);
+}
 
-	for (uint32_t g = block / MOVER_GRANULE_BLOCKS; g <= last; g++)
-		set_dirty(m, g, true);
+/* The next blocks that were changed, from the cursor on: from now on they count as copied, unless
+ * they are changed again. 0: the sweep is over. */
+static uint32_t take_dirty(struct mover *m, block_no_t *ret_block)
+{
+	uint32_t count = 0;
+
+	while (m->cursor < MOVER_BLOCKS && !is_dirty(m, m->cursor)) {
+		if (m->cursor % 64 == 0 && m->dirty[m->cursor / 64] == 0)
+			m->cursor += 64;
+		else
+			m->cursor++;
+	}
+	*ret_block = m->cursor;
+	while (count < MOVER_PIECE_BLOCKS && m->cursor < MOVER_BLOCKS && is_dirty(m, m->cursor)) {
+		set_dirty(m, m->cursor++, false);
+		count++;
+	}
+	return count;
 }
 
 /* -- records ---------------------------------------------------------------------------------- */
@@ -259,9 +272,9 @@ static void begin(struct mover *m)
 	m->status = 0;
 	m->held = m->give_up = false;
 	m->sweeps = 0;
-	m->granule = 0;
-	memset(m->dirty, 0xff, sizeof m->dirty);
-	m->dirty_count = MOVER_GRANULES;
+	m->cursor = 0;
+	memset(m->dirty, 0, sizeof m->dirty);
+	m->dirty_count = 0;
 	m->state = MOVER_RECORD;
 	commit_record(m, MOVE_COPYING);
 }
@@ -361,20 +374,17 @@ static void copy_zeroes(struct mover *m, struct mover_slot *slot, const struct s
 	write_copy(slot, &slot->writes[0]);
 }
 
-static void copy_data(struct mover *m, struct mover_slot *slot, const struct store_change *c)
+static void copy_data(struct mover *m, struct mover_slot *slot, block_no_t block, uint32_t count)
 {
-	uint32_t count = MIN(c->block_count - m->done_blocks, MOVER_PIECE_BLOCKS);
-
 	slot->read = (struct store_read){.done = piece_read,
 					 .volume = m->route->volume,
 					 .chunk = m->route->chunk,
-					 .block = c->block + m->done_blocks,
+					 .block = block,
 					 .block_count = count,
 					 .data = slot->data,
 					 .ret_crcs = slot->crcs,
 					 .ret_versions = slot->versions};
 	slot->read.hook.hook[0] = slot;
-	m->done_blocks += count;
 	slot->pending++;
 	if (!m->held)
 		m->next_ns =
@@ -383,21 +393,45 @@ static void copy_data(struct mover *m, struct mover_slot *slot, const struct sto
 	store_read(m->from->store, &slot->read);
 }
 
-/* The next piece of the list that lies in the span, or NULL. */
+/* The next piece of the list, or NULL. */
 static const struct store_change *next_change(struct mover *m)
 {
 	while (m->change < m->changes_op.count) {
 		const struct store_change *c = &m->changes[m->change];
 
-		if (c->block >= m->span_end)
-			break;
 		if (m->done_blocks < c->block_count)
 			return c;
 		m->change++;
 		m->done_blocks = 0;
 	}
-	m->change = m->changes_op.count;
 	return NULL;
+}
+
+/* Begins the next piece of this sweep in the slot. False: there is none. */
+static bool copy_next(struct mover *m, struct mover_slot *slot)
+{
+	const struct store_change *c;
+	block_no_t block;
+	uint32_t count;
+
+	if (m->sweeps > 0) {
+		count = take_dirty(m, &block);
+		if (count > 0)
+			copy_data(m, slot, block, count);
+		return count > 0;
+	}
+	c = next_change(m);
+	if (c == NULL)
+		return false;
+	if (c->zero) {
+		copy_zeroes(m, slot, c);
+		return true;
+	}
+	count = MIN(c->block_count - m->done_blocks, MOVER_PIECE_BLOCKS);
+	block = c->block + m->done_blocks;
+	m->done_blocks += count;
+	copy_data(m, slot, block, count);
+	return true;
 }
 
 static void listed(struct store_changes_op *op, int status)
@@ -424,35 +458,14 @@ static void list(struct mover *m, block_no_t from)
 	store_changes(m->from->store, &m->changes_op);
 }
 
-/* The next granules that were changed, one after the other, are taken together; from now on they
- * count as copied, unless they are changed again. False: the sweep is over. */
-static bool begin_span(struct mover *m)
+static void sweep_ended(struct mover *m)
 {
-	uint32_t first;
-
-	while (m->granule < MOVER_GRANULES && !is_dirty(m, m->granule))
-		m->granule++;
-	if (m->granule == MOVER_GRANULES)
-		return false;
-	first = m->granule;
-	while (m->granule < MOVER_GRANULES && is_dirty(m, m->granule))
-		set_dirty(m, m->granule++, false);
-	m->span_end = m->granule * MOVER_GRANULE_BLOCKS;
-	list(m, first * MOVER_GRANULE_BLOCKS);
-	return true;
-}
-
-static void sweep(struct mover *m)
-{
-	if (begin_span(m))
-		return;
-	m->granule = 0;
+	m->cursor = 0;
 	m->sweeps++;
-	if (m->held) {
-		/* Nothing can have changed since. */
-		INVARIANT(m->dirty_count == 0);
+	if (m->held && m->dirty_count == 0) {
 		m->state = MOVER_MARK;
-	} else if (m->dirty_count <= MOVER_HOLD_GRANULES || m->sweeps >= MOVER_SWEEPS_MAX) {
+	} else if (!m->held &&
+		   (m->dirty_count <= MOVER_HOLD_BLOCKS || m->sweeps >= MOVER_SWEEPS_MAX)) {
 		m->held = true;
 		m->route->held = true;
 		m->state = MOVER_DRAIN;
@@ -462,29 +475,22 @@ static void sweep(struct mover *m)
 
 static void copy(struct mover *m)
 {
-	const struct store_change *c;
-
 	for (uint32_t i = 0; i < MOVER_SLOTS; i++) {
 		if (m->slots[i].pending > 0)
 			continue;
-		c = next_change(m);
-		if (c == NULL)
-			break;
 		if (!m->held && m->next_ns > reactor_now_ns(m->pool->reactor)) {
 			wait_until(m, m->next_ns);
 			return;
 		}
-		if (c->zero)
-			copy_zeroes(m, &m->slots[i], c);
-		else
-			copy_data(m, &m->slots[i], c);
+		if (!copy_next(m, &m->slots[i]))
+			break;
 	}
-	if (next_change(m) != NULL || !slots_are_free(m))
+	if (!slots_are_free(m))
 		return;
-	if (m->changes_op.next < m->span_end)
+	if (m->sweeps == 0 && m->changes_op.next != UINT32_MAX)
 		list(m, m->changes_op.next);
 	else
-		sweep(m);
+		sweep_ended(m);
 }
 
 /* -- the change of sides ---------------------------------------------------------------------- */
@@ -636,7 +642,7 @@ static void tick(struct mover *m)
 		begin(m);
 		return;
 	case MOVER_RECORD:
-		sweep(m);
+		list(m, 0);
 		return;
 	case MOVER_LIST:
 		m->state = MOVER_COPY;
@@ -646,8 +652,10 @@ static void tick(struct mover *m)
 		copy(m);
 		return;
 	case MOVER_DRAIN:
-		if (m->route->writes == 0)
-			sweep(m);
+		if (m->route->writes > 0)
+			return;
+		m->state = MOVER_COPY;
+		copy(m);
 		return;
 	case MOVER_MARK:
 		mark(m);

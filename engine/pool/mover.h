@@ -2,7 +2,8 @@
  * and written.
  *
  *   IDLE --a chunk lies on a RETIRING device--> RECORD (COPYING is durable)
- *     -> COPY: sweeps over what is in the chunk; each change marks its granule for the next sweep
+ *     -> COPY: a sweep over what is in the chunk, then over what was changed meanwhile, again and
+ * again
  *     -> DRAIN: little is left: changes are held, those under way end
  *     -> COPY (the rest) -> MARK (watermark) -> COMMIT (MOVED is durable)
  *     -> the chunk is the other device's: changes go on there
@@ -12,8 +13,8 @@
  *   an error, or somebody erases the chunk: UNDO (the new copy is erased) -> CLEAR -> IDLE
  *
  * Invariants:
- * 1. Everything is copied with its version, by the store's own interface; newest wins. A granule
- *    that is not marked, and is not being copied, is the same on both.
+ * 1. Everything is copied with its version, by the store's own interface; newest wins. A block that
+ *    the first sweep has passed, and that is not marked and not being copied, is the same on both.
  * 2. While the record says COPYING the new copy counts for nothing; when it says MOVED the old one
  *    does. Nothing is acknowledged on the new copy before MOVED is durable.
  * 3. What does not check is not moved: the chunk is stuck until scrub has repaired it.
@@ -26,14 +27,13 @@
 #include "engine/kv/kv.h"
 #include "engine/pool/records.h"
 
-#define MOVER_BYTES_PER_S    (96 * MIB)
-#define MOVER_SLOTS	     2u
-#define MOVER_PIECE_BLOCKS   64u
-#define MOVER_GRANULE_BLOCKS 64u
-#define MOVER_GRANULES	     ((uint32_t)(CHUNK_SIZE_MAX / BLOCK_SIZE / MOVER_GRANULE_BLOCKS))
-#define MOVER_HOLD_GRANULES  16u /* with no more than these left, changes are held */
-#define MOVER_SWEEPS_MAX     8u
-#define MOVER_RETRY_NS	     (10 * NS_PER_S) /* stuck chunks are tried again */
+#define MOVER_BYTES_PER_S  (96 * MIB)
+#define MOVER_SLOTS	   8u
+#define MOVER_PIECE_BLOCKS 64u
+#define MOVER_BLOCKS	   ((uint32_t)(CHUNK_SIZE_MAX / BLOCK_SIZE))
+#define MOVER_HOLD_BLOCKS  128u /* with no more than these left, changes are held */
+#define MOVER_SWEEPS_MAX   6u
+#define MOVER_RETRY_NS	   (10 * NS_PER_S) /* stuck chunks are tried again */
 
 enum mover_state {
 	MOVER_IDLE,
@@ -73,12 +73,11 @@ struct mover {
 	int status;	     /* the first error of this chunk */
 	struct route *route; /* NULL: IDLE */
 	struct pool_device *from, *to;
-	uint32_t bucket; /* where the search goes on */
-	uint64_t dirty[MOVER_GRANULES / 64];
+	uint32_t bucket;		   /* where the search goes on */
+	uint64_t dirty[MOVER_BLOCKS / 64]; /* a bit a block: changed since it was copied */
 	uint32_t dirty_count;
 	uint32_t sweeps;
-	uint32_t granule;     /* the sweep goes on here */
-	uint32_t span_end;    /* blocks: what is being copied ends here */
+	block_no_t cursor;    /* the sweep goes on here */
 	uint32_t change;      /* of the list: being copied */
 	uint32_t done_blocks; /* of that one */
 	uint64_t next_ns;     /* not before: the throttle */

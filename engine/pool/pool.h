@@ -141,8 +141,12 @@ uint32_t pool_devices(const struct pool *pool, struct pool_device_info *ret_info
 /* The store of the i-th device of pool_devices; NULL: it has none. For tests and tools. */
 struct store *pool_store(const struct pool *pool, uint32_t i);
 
+/* A device is being added, or retiring one begins or ends: no other may be begun. */
+bool pool_is_changing(const struct pool *pool);
+
 /* Formats an empty device and takes it in; done when new chunks may go to it. The disk is the
- * pool's when done is called with 0. One at a time: -EBUSY. -E_IN_USE: it is not empty; -E_LIMIT:
+ * pool's when done is called with 0. One at a time
+ * (pool_is_changing). -E_IN_USE: it is not empty; -E_LIMIT:
  * POOL_DEVICES_MAX; -EIO. */
 struct pool_add_op {
 	void (*done)(struct pool_add_op *op, int status, const struct error *err);

@@ -21,6 +21,7 @@
 #include "tools/common/daemon.h"
 #include "tools/common/duration.h"
 #include "tools/pave-node/device.h"
+#include "tools/pave-node/devices.h"
 #include "tools/pave-node/erase.h"
 
 /* What the store's groups and buffers take of the reactor's memory, beside the node's. */
@@ -35,9 +36,8 @@ enum phase { OPENING, SERVING, ENDING };
 struct node {
 	enum phase phase;
 	int exit_code;
-	const char *name, *site, *pd, *root, *dir, *listen, *advertise, *certificate,
-	    *proof;
-	const char *devices[POOL_DEVICES_MAX];
+	const char *name, *site, *pd, *root, *dir, *listen, *advertise, *certificate, *proof;
+	const char *device_paths[POOL_DEVICES_MAX];
 	uint32_t device_count;
 	uint64_t device_size, resync_rate;
 	uint64_t scrub_period_s;
@@ -55,6 +55,7 @@ struct node {
 	struct node_shard *shard;
 	struct node_lease *lease;
 	struct eraser *eraser;
+	struct devices *devices;
 	struct error err; /* why it failed */
 };
 
@@ -93,6 +94,8 @@ static void pool_closed(void *arg)
 	struct node *n = arg;
 
 	n->pool = NULL;
+	devices_destroy(n->devices);
+	n->devices = NULL;
 	log_info("node", "all is written; ending");
 	reactor_stop(n->reactor);
 }
@@ -200,6 +203,29 @@ static void scrub(void *arg)
 	pool_scrub(n->pool);
 }
 
+static void devices(uint64_t token, const Pave__V1__NodeDevices *what, void *arg)
+{
+	struct node *n = arg;
+
+	devices_ask(n->devices, token, what);
+}
+
+static void devices_answer(uint64_t token, int status, const char *text,
+			   const Pave__V1__Control *message, void *arg)
+{
+	struct node *n = arg;
+
+	if (n->lease != NULL)
+		node_lease_answer(n->lease, token, status, text, message);
+}
+
+static void trouble(char *buf, size_t size, void *arg)
+{
+	struct node *n = arg;
+
+	devices_trouble(n->devices, buf, size);
+}
+
 static void erased(uint64_t token, int status, void *arg)
 {
 	struct node *n = arg;
@@ -231,6 +257,8 @@ static int start_lease(struct node *n, struct error *err)
 	    .erase = erase,
 	    .scrub = scrub,
 	    .proof = n->key.key != NULL ? &n->key : NULL,
+	    .devices = devices,
+	    .trouble = trouble,
 	    .arg = n,
 	};
 	char *certificate = NULL;
@@ -263,6 +291,8 @@ static int serve(struct node *n, struct error *err)
 	};
 	int rc = eraser_start(n->reactor, n->pool, erased, n, &n->eraser);
 
+	if (rc == 0)
+		rc = devices_start(n->reactor, n->pool, devices_answer, n, &n->devices);
 	if (rc != 0)
 		return error_set(err, rc, "no memory");
 	rc = node_shard_start(&config, &n->shard, err);
@@ -342,7 +372,7 @@ static int run(struct node *n, struct error *err)
 		       .identity = {.cluster = n->identity.cluster, .shard_count = 1}},
 	};
 	snprintf(op->config.identity.node, sizeof op->config.identity.node, "%s", n->name);
-	rc = device_open_all(op, n->devices, n->device_count, n->device_size, n->name, err);
+	rc = device_open_all(op, n->device_paths, n->device_count, n->device_size, n->name, err);
 	if (rc != 0)
 		return rc;
 	pool_open(op);
@@ -417,7 +447,7 @@ static int take_device(struct node *n, const char *path)
 			POOL_DEVICES_MAX);
 		return 2;
 	}
-	n->devices[n->device_count++] = path;
+	n->device_paths[n->device_count++] = path;
 	return 0;
 }
 

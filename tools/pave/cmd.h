@@ -97,6 +97,7 @@ int cmd_rebalance_pause(int argc, char **argv);
 int cmd_rebalance_resume(int argc, char **argv);
 int cmd_rebalance_cancel(int argc, char **argv);
 int cmd_rebalance_set(int argc, char **argv);
+int cmd_node_device(int argc, char **argv);
 int cmd_scrub_start(int argc, char **argv);
 int cmd_scrub_status(int argc, char **argv);
 int cmd_status(int argc, char **argv);

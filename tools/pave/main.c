@@ -77,6 +77,12 @@ const struct command commands[] = {
     {"node drain", "move everything away from a node; nothing is placed on it any more", "NODE\n",
      cmd_node_drain, false},
     {"node undrain", "take that back", "NODE\n", cmd_node_undrain, false},
+    {"node device", "the devices of a node: list, add and retire them, online",
+     "list NODE | add NODE PATH | retire NODE PATH\n"
+     "  PATH: on the node, from /; for retire also the uuid.\n"
+     "  add: formats an empty device and takes it in.\n"
+     "  retire: its chunks move to the others, then the node lets go of it.\n",
+     cmd_node_device, false},
     {"node remove", "forget a node that is stopped and empty, or lost",
      "NODE [--force]\n"
      "  --force: it is lost; its copies are replaced at once.\n",

@@ -112,6 +112,7 @@ json_t *view_node(const Pave__V1__NodeInfo *n)
 	set(o, "ineligible_why",
 	    n->ineligible_why[0] != '\0' ? json_string(n->ineligible_why) : json_null());
 	set(o, "lag", integer(n->lag));
+	set(o, "trouble", n->trouble[0] != '\0' ? json_string(n->trouble) : json_null());
 	set(o, "drain", json_boolean(n->drain));
 	set(o, "learners", integer(n->learners));
 	return o;
@@ -227,6 +228,9 @@ void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *polic
 			printf("%s: %s\n", list[i]->node, list[i]->ineligible_why);
 		else if (list[i]->reason[0] != '\0')
 			printf("%s: %s\n", list[i]->node, list[i]->reason);
+		if (list[i]->trouble[0] != '\0')
+			printf("%s: %s (pave node device list %s)\n", list[i]->node,
+			       list[i]->trouble, list[i]->node);
 	}
 }
 
