@@ -417,6 +417,10 @@ void pd_ledger_denial(struct pd_ledger *l, const char *what, const char *subject
 			memcpy(d->subject, key, strlen(key) + 1);
 			HASH_ADD_STR(l->denials, subject, d);
 		}
+		if (d != NULL && d->hh.tbl == NULL) {
+			free(d);
+			d = NULL;
+		}
 	}
 	if (d != NULL)
 		d->code = why->code;
@@ -478,7 +482,10 @@ static struct ledger_span *span_make(struct ledger_span **table, const char *sub
 		return NULL;
 	memcpy(s->subject, subject, strlen(subject) + 1);
 	HASH_ADD_STR(*table, subject, s);
-	return s;
+	if (s->hh.tbl != NULL)
+		return s;
+	free(s);
+	return NULL;
 }
 
 void pd_ledger_permit_end(struct pd_ledger *l, volume_id_t volume, int64_t expires_at,

@@ -141,7 +141,10 @@ struct reg_node *reg_node_add(struct reg *reg, const char *name, const char *sit
 	memcpy(n->name, name, strlen(name) + 1);
 	memcpy(n->site, site, strlen(site) + 1);
 	HASH_ADD_STR(reg->nodes, name, n);
-	return n;
+	if (n->hh.tbl != NULL)
+		return n;
+	free(n);
+	return NULL;
 }
 
 void reg_node_forget(struct reg *reg, struct reg_node *n)
@@ -240,12 +243,19 @@ void reg_count_placed(const struct reg_volume *v, int sign)
 	}
 }
 
-void reg_volume_link(struct reg *reg, struct reg_volume *v)
+int reg_volume_link(struct reg *reg, struct reg_volume *v)
 {
 	HASH_ADD(hh, reg->volumes, id, sizeof v->id, v);
-	reg->volume_count++;
+	if (v->hh.tbl == NULL)
+		return -ENOMEM;
 	if (!v->deleted)
 		HASH_ADD_KEYPTR(hh_name, reg->names, v->name, strlen(v->name), v);
+	if (!v->deleted && v->hh_name.tbl == NULL) {
+		HASH_DEL(reg->volumes, v);
+		return -ENOMEM;
+	}
+	reg->volume_count++;
+	return 0;
 }
 
 struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t chunk_count,
@@ -267,8 +277,11 @@ struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t ch
 	v->node_count = node_count;
 	v->map = map;
 	v->chunk_count = chunk_count;
+	if (reg_volume_link(reg, v) != 0) {
+		free(v);
+		return NULL;
+	}
 	reg_count_placed(v, 1);
-	reg_volume_link(reg, v);
 	return v;
 }
 

@@ -19,6 +19,8 @@
 #ifndef PLACEMENT_REGISTER_H
 #define PLACEMENT_REGISTER_H
 
+/* Without memory for a place in a table the element is not in it (hh.tbl is NULL). */
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "engine/base/error.h"

@@ -457,8 +457,9 @@ static int load_volume(const void *key, size_t key_size, const void *value, size
 		rc = corrupt(l, "volume", m->name, "contradicts another record");
 		goto out;
 	}
-	reg_volume_link(l->reg, v);
-	v = NULL;
+	rc = reg_volume_link(l->reg, v);
+	if (rc == 0)
+		v = NULL;
 out:
 	if (v != NULL)
 		reg_volume_free(v);

@@ -99,6 +99,11 @@ int verdicts_add_site(struct verdicts *v, const void *envelope, size_t size, con
 		}
 		snprintf(s->name, sizeof s->name, "%s", site_name(doc));
 		HASH_ADD_STR(v->sites, name, s);
+		if (s->hh.tbl == NULL) {
+			free(s);
+			rc = error_set(err, -ENOMEM, "no memory for site %s", site_name(doc));
+			goto out;
+		}
 	}
 	site_free(s->doc);
 	free(s->envelope);

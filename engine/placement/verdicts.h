@@ -10,6 +10,8 @@
 #ifndef PLACEMENT_VERDICTS_H
 #define PLACEMENT_VERDICTS_H
 
+/* Without memory for a place in a table the element is not in it (hh.tbl is NULL). */
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "engine/evidence/evaluate.h"

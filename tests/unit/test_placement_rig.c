@@ -153,6 +153,9 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 	case PAVE__V1__CONTROL__BODY_EVIDENCE_NOTICE:
 		on_evidence_notice(p, q->message->evidence_notice);
 		break;
+	case PAVE__V1__CONTROL__BODY_SCRUB:
+		p->scrubs++;
+		break;
 	case PAVE__V1__CONTROL__BODY_DETACH_NOTICE:
 		p->detach_notices++;
 		break;

@@ -30,7 +30,7 @@ struct peer {
 	Pave__V1__Control *reply; /* the peer's; until the next request */
 
 	/* What it was told. */
-	uint32_t evidence_notices, permit_notices, detach_notices;
+	uint32_t evidence_notices, permit_notices, detach_notices, scrubs;
 	uint64_t evidence_version;  /* of the last snapshot that it was sent */
 	int notice_status;	    /* of the last PermitNotice, negative */
 	struct permit notice;	    /* its permit; volume 0: none */
