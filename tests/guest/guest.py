@@ -263,6 +263,19 @@ class Guest:
         except Failure as e:
             raise Failure(f"{e}; its last lines:\n{self.console()[-1500:]}") from None
 
+    def wait_node(self, name):
+        """The node serves. One that does not get there has its threads listed in the story."""
+        try:
+            self.wait_console(f"node {name} in site .* serves at")
+        except Failure as e:
+            if self.process.poll() is None:
+                self.say(f"why {name}")
+                try:
+                    self.wait_console(f"guest: {name}: no more", 30)
+                except Failure:
+                    pass
+            raise Failure(f"{e}\n{self.console()[-4000:]}") from None
+
     def say(self, line):
         self.process.stdin.write(f"{line}\n".encode())
         self.process.stdin.flush()
