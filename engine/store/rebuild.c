@@ -283,7 +283,8 @@ static void drop_torn(struct rebuild *r)
 		s->chain -= mix(t->seq) - mix(t->prev_seq);
 		r->stats.torn_groups++;
 	}
-	qsort(r->torn, r->torn_count, sizeof *r->torn, by_seq);
+	if (r->torn_count > 0)
+		qsort(r->torn, r->torn_count, sizeof *r->torn, by_seq);
 }
 
 static bool is_dropped(const struct rebuild *r, uint32_t shard, uint64_t seq)

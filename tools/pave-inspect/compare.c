@@ -133,7 +133,8 @@ static int take_all(struct compare *c, const char *path, struct error *err)
 	}
 	if (rc != 0)
 		return error_set(err, rc, "index %s: it cannot be read: %s", path, err_text(rc));
-	qsort(c->refs, c->count, sizeof *c->refs, by_location);
+	if (c->count > 0)
+		qsort(c->refs, c->count, sizeof *c->refs, by_location);
 	c->totals.blocks = c->count;
 	for (size_t i = 1; i < c->count; i++)
 		c->totals.shared += c->refs[i].location == c->refs[i - 1].location;
