@@ -7,6 +7,7 @@ Only processes that this module started are ever signalled."""
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +263,12 @@ class Guest:
             return wait_for(f"{pattern!r} on the guest's console", look, seconds)
         except Failure as e:
             raise Failure(f"{e}; its last lines:\n{self.console()[-1500:]}") from None
+
+    def emulator_failure(self):
+        """What QEMU said when it ended by itself, by an assertion of its own; else None. Nothing was lost then but this run."""
+        found = re.search("^qemu-system.*Assertion.*failed.*", self.console(), re.MULTILINE)
+        ended = self.process is not None and self.process.poll() == -signal.SIGABRT
+        return found.group(0) if found and ended else None
 
     def wait_node(self, name):
         """The node serves. One that does not get there has its threads listed in the story."""

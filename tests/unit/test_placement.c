@@ -520,6 +520,41 @@ START_TEST(delete_waits_for_permits)
 }
 END_TEST
 
+static int ask_scrub(const char *node)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__ScrubStart start = PAVE__V1__SCRUB_START__INIT;
+
+	start.node = (char *)(uintptr_t)node;
+	m.body_case = PAVE__V1__CONTROL__BODY_SCRUB_START;
+	m.scrub_start = &start;
+	return peer_ask(admin, &m);
+}
+
+/* The nodes that are there are told, and named in the answer. */
+START_TEST(scrub_is_passed_on)
+{
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_scrub("n2"), 0);
+	ck_assert_uint_eq(admin->reply->scrub_start_reply->n_nodes, 1);
+	ck_assert_str_eq(admin->reply->scrub_start_reply->nodes[0], "n2");
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(nodes[0]->scrubs, 0);
+	ck_assert_uint_eq(nodes[1]->scrubs, 1);
+	ck_assert_int_eq(ask_scrub(""), 0);
+	ck_assert_uint_eq(admin->reply->scrub_start_reply->n_nodes, 3);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(nodes[0]->scrubs, 1);
+	ck_assert_uint_eq(nodes[1]->scrubs, 2);
+	ck_assert_int_eq(ask_scrub("n9"), -ENOENT);
+	peer_close(nodes[0]);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(ask_scrub("n1"), -E_UNREACHABLE);
+	ck_assert_int_eq(ask_scrub(""), 0);
+	ck_assert_uint_eq(admin->reply->scrub_start_reply->n_nodes, 2);
+}
+END_TEST
+
 /* -- the end ---------------------------------------------------------------------------------- */
 
 static void stopped(void *arg)
@@ -599,6 +634,7 @@ int main(void)
 	tcase_add_test(t, lists);
 	tcase_add_test(t, delete_erases);
 	tcase_add_test(t, delete_waits_for_permits);
+	tcase_add_test(t, scrub_is_passed_on);
 	tcase_add_test(t, stop);
 	tcase_add_test(t, stop_when_idle);
 	tcase_add_test(t, register_fails);
