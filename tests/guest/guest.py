@@ -250,7 +250,7 @@ class Guest:
         return re.findall("guest: failed.*|guest: .* ended with .*|^pave-.*|Kernel panic.*|BUG: .*|Oops: .*|EXT4-fs error.*|I/O error.*",
                           self.console(), re.MULTILINE)
 
-    def wait_console(self, pattern, seconds=120):
+    def wait_console(self, pattern, seconds=300):
         """The first match in what this boot prints. A guest, or a node in it, that ends meanwhile is a failure."""
         def look():
             found = re.search(pattern, self.console(), re.MULTILINE)

@@ -34,7 +34,7 @@
 #define MAYBE_MAX   6u
 #define CONNS_MAX   4u
 #define DEPTH_MAX   64u
-#define RECONNECT_S 120
+#define RECONNECT_S 600
 
 struct block_state {
 	uint64_t
