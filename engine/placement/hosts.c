@@ -188,6 +188,21 @@ static bool is_label(const char *text, size_t size_max)
 	return true;
 }
 
+/* Two hosts that try again and again would take it from each other for ever. One that is not
+ * connected any more is no obstacle: the newer attachment waits until its permit has run out. */
+static int check_free(struct pd *pd, const struct reg_volume *v, struct error *err)
+{
+	const struct reg_attachment *a = &v->attachment;
+
+	if (v->holder == NULL || reg_attachment_end(&pd->reg, v, reg_now(&pd->reg, NULL)) == 0)
+		return 0;
+	return error_set(
+	    err, -E_IN_USE,
+	    "volume %s: %s has attached it (generation %u, as %s), and is alive; detach "
+	    "it there, or take it over with --force: then that attachment ends at once",
+	    v->name, a->holder, a->generation, a->endpoint);
+}
+
 static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_volume *v,
 			struct error *err)
 {
@@ -204,6 +219,8 @@ static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_vol
 	if (v->generation >= GENERATION_MAX)
 		return error_set(err, -E_LIMIT, "volume %s was attached %u times, the most",
 				 v->name, v->generation);
+	if (a->if_free && check_free(pd, v, err) != 0)
+		return err->code;
 	return permits_check(&pd->permits, v, a->holder_site, NULL, err);
 }
 

@@ -105,6 +105,7 @@ struct volume_config {
 	const char *holder_site; /* where this host is; "" when not known */
 	const char *endpoint;	 /* for people */
 	bool read_only;
+	bool if_free; /* -E_IN_USE while another attachment is alive; else that one is fenced */
 	/* The attachment has ended by itself: -E_FENCED, or 0 when somebody asked for a detach (the
 	 * owner then calls volume_close). */
 	void (*ended)(int why, void *arg);
@@ -113,7 +114,7 @@ struct volume_config {
 
 /* Attaches: done with 0 once the volume may be used (older permits run out, at least the fence and
  * the map in place), or with the error and its story: -ENOENT, -E_IN_USE (held by another live
- * attachment and not to be taken over), -E_DENIED, -E_UNREACHABLE, ... */
+ * attachment, and if_free), -E_DENIED, -E_UNREACHABLE, ... */
 struct volume_open_op {
 	void (*done)(struct volume_open_op *op, int status, struct volume *v,
 		     const struct error *err);

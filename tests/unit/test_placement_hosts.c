@@ -127,6 +127,31 @@ START_TEST(take_over)
 }
 END_TEST
 
+START_TEST(a_live_attachment_is_not_taken_over_unasked)
+{
+	struct peer *h1 = peer_new(rig, "host", "h1");
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	struct permit p;
+
+	ck_assert_int_eq(ask_attach_if_free(h1, "v", "h1", "par"), 0);
+	p = reply_permit(h1);
+	rig_run_ms(rig, 1000);
+	ck_assert_int_eq(ask_attach_if_free(h2, "v", "h2", "lyo"), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(h2->text, "h1"));
+	ck_assert_ptr_nonnull(strstr(h2->text, "--force"));
+	/* The refusal has changed nothing. */
+	ck_assert_uint_eq(h1->permit_notices, 0);
+	ck_assert_int_eq(ask_renew(h1, p.volume, 1), 0);
+	/* Its permit has run out, though it is connected: it is no obstacle any more. */
+	run_s(60);
+	ck_assert_int_eq(ask_attach_if_free(h2, "v", "h2", "lyo"), 0);
+	/* Whoever asks for it takes it. */
+	ck_assert_int_eq(ask_attach_if_free(h1, "v", "h1", "par"), -E_IN_USE);
+	ck_assert_int_eq(ask_attach(h1, "v", "h1", "par"), 0);
+	permit_deinit(&p);
+}
+END_TEST
+
 /* What no permit can name is refused before it fences anybody. */
 START_TEST(a_bad_holder_takes_nothing_over)
 {
@@ -471,6 +496,7 @@ int main(void)
 	tcase_add_test(t, attach_is_refused);
 	tcase_add_test(t, take_over);
 	tcase_add_test(t, take_over_twice);
+	tcase_add_test(t, a_live_attachment_is_not_taken_over_unasked);
 	tcase_add_test(t, a_bad_holder_takes_nothing_over);
 	tcase_add_test(t, detach_releases);
 	tcase_add_test(t, revocation_is_pushed);

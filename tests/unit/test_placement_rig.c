@@ -422,6 +422,21 @@ int ask_attach(struct peer *p, const char *volume, const char *holder, const cha
 	return peer_ask(p, &m);
 }
 
+int ask_attach_if_free(struct peer *p, const char *volume, const char *holder, const char *site)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
+
+	a.volume = (char *)(uintptr_t)volume;
+	a.holder = (char *)(uintptr_t)holder;
+	a.holder_site = (char *)(uintptr_t)site;
+	a.endpoint = (char *)(uintptr_t) "unix:/x";
+	a.if_free = true;
+	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
+	m.attach = &a;
+	return peer_ask(p, &m);
+}
+
 int ask_renew(struct peer *p, volume_id_t volume, generation_t generation)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;

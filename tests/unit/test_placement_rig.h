@@ -93,6 +93,7 @@ int ask_create(struct peer *p, const char *name, uint64_t size, const char *poli
 int ask_delete(struct peer *p, const char *name);
 int ask_volume(struct peer *p, const char *name);
 int ask_attach(struct peer *p, const char *volume, const char *holder, const char *site);
+int ask_attach_if_free(struct peer *p, const char *volume, const char *holder, const char *site);
 int ask_renew(struct peer *p, volume_id_t volume, generation_t generation);
 int ask_detach(struct peer *p, volume_id_t volume, generation_t generation);
 void start_volume_detach(struct peer *p, const char *volume);

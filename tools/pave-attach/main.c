@@ -27,7 +27,7 @@ struct attach {
 	int exit_code;
 	const char *volume_name, *pd, *root, *dir, *nbd, *site;
 	char holder[NAME_SIZE_MAX];
-	bool read_only, insecure;
+	bool read_only, insecure, force;
 	struct reactor *reactor;
 	struct transport *transport;
 	struct trust *trust;
@@ -47,6 +47,7 @@ static const char usage[] =
     "  --site SITE         the site that this host stands in (policies may ask for it)\n"
     "  --holder NAME       this host's name, for people (default: the host's name)\n"
     "  --read-only         serve it read-only\n"
+    "  --force             take it over from another host that has attached it and is alive\n"
     "  --insecure          allow addresses other than loopback, without TLS\n"
     "  --log-level LEVEL   error, warn, info (default), debug\n"
     "  --version, --help\n";
@@ -133,6 +134,7 @@ static int parse(struct attach *a, int argc, char **argv)
 	    {"site", required_argument, NULL, 's'},
 	    {"holder", required_argument, NULL, 'H'},
 	    {"read-only", no_argument, NULL, 'R'},
+	    {"force", no_argument, NULL, 'F'},
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"log-level", required_argument, NULL, 'l'},
 	    {"version", no_argument, NULL, 'V'},
@@ -165,6 +167,9 @@ static int parse(struct attach *a, int argc, char **argv)
 			break;
 		case 'R':
 			a->read_only = true;
+			break;
+		case 'F':
+			a->force = true;
 			break;
 		case 'I':
 			a->insecure = true;
@@ -234,6 +239,7 @@ static int run(struct attach *a, struct error *err)
 		    .holder_site = a->site,
 		    .endpoint = a->nbd,
 		    .read_only = a->read_only,
+		    .if_free = !a->force,
 		    .ended = on_ended,
 		    .arg = a,
 		},

@@ -23,7 +23,7 @@
 
 struct attach_options {
 	const char *volume, *nbd, *site, *root, *state;
-	bool read_only, detach;
+	bool read_only, detach, force;
 	struct cluster_ref cluster;
 	char dir[PATH_SIZE]; /* of this attachment: what evidence it has seen, its log */
 	char log[PATH_SIZE + 16];
@@ -116,6 +116,8 @@ static void run_child(const struct attach_options *o, int out)
 	argv[n++] = o->site;
 	if (o->read_only)
 		argv[n++] = "--read-only";
+	if (o->force)
+		argv[n++] = "--force";
 	if (cli.insecure)
 		argv[n++] = "--insecure";
 	argv[n] = NULL;
@@ -244,13 +246,10 @@ static int find_places(struct attach_options *o)
 int cmd_attach(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"nbd", required_argument, NULL, 'n'},
-	    {"read-only", no_argument, NULL, 'R'},
-	    {"detach", no_argument, NULL, 'd'},
-	    {"site", required_argument, NULL, 's'},
-	    {"root", required_argument, NULL, 'r'},
-	    {"state", required_argument, NULL, 'S'},
-	    {0},
+	    {"nbd", required_argument, NULL, 'n'},   {"read-only", no_argument, NULL, 'R'},
+	    {"detach", no_argument, NULL, 'd'},	     {"force", no_argument, NULL, 'F'},
+	    {"site", required_argument, NULL, 's'},  {"root", required_argument, NULL, 'r'},
+	    {"state", required_argument, NULL, 'S'}, {0},
 	};
 	static struct attach_options o;
 	int c, rc;
@@ -265,6 +264,9 @@ int cmd_attach(int argc, char **argv)
 			break;
 		case 'd':
 			o.detach = true;
+			break;
+		case 'F':
+			o.force = true;
 			break;
 		case 's':
 			o.site = optarg;

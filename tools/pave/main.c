@@ -35,7 +35,7 @@ const struct command commands[] = {
      false},
     {"volume map", "every chunk: its nodes, sites, state", "NAME\n", cmd_volume_map, false},
     {"attach", "serve a volume over NBD",
-     "NAME --nbd unix:PATH|HOST:PORT [--read-only] [--detach] [--site SITE]\n"
+     "NAME --nbd unix:PATH|HOST:PORT [--read-only] [--force] [--detach] [--site SITE]\n"
      "  --detach: in the background. Another attachment of the volume is fenced.\n",
      cmd_attach, false},
     {"detach", "end the attachment of a volume cleanly", "NAME\n", cmd_detach, false},
