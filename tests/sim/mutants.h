@@ -17,23 +17,21 @@ enum mutant {
 	MUTANT_CRC_UNCHECKED,	   /* checksums always match */
 	MUTANT_REVOCATION_IGNORED, /* every site is always eligible */
 	MUTANT_ONE_COPY,	   /* a write is acknowledged after one copy */
-	MUTANT_FAILED_CURRENT,	   /* replicas that hold a write which failed stay current */
 	MUTANT_WATERMARK_HIGH,	   /* a watermark covers what is undecided or unanswered */
-	MUTANT_RESYNC_EARLY,	/* resync does not wait until older writes are decided and there */
-	MUTANT_BEHIND_CURRENT,	/* reconciling makes replicas current that are far behind */
-	MUTANT_RECONCILE_IDLE,	/* reconciling copies nothing */
-	MUTANT_RESYNC_SKIPPED,	/* a replica that was behind is current at once */
-	MUTANT_PULL_SHORT,	/* a pull leaves out the last block that is missing */
-	MUTANT_PULL_OVERWRITES, /* what is pulled beats what was written meanwhile */
-	MUTANT_LOCK_IGNORED,	/* the guest writes into ranges that are being rewritten */
-	MUTANT_UNREPAIRED,	/* what does not check is not written again */
-	MUTANT_PERMIT_FOREVER,	/* a permit never runs out */
-	MUTANT_ACKED_EARLY,	/* a node answers before it has done anything */
-	MUTANT_ZERO_DROPPED,	/* a node answers a zeroing, and does not do it */
-	MUTANT_SHORT_WRITE,	/* a store keeps all but the last block of a write */
-	MUTANT_CHANGES_CUT,	/* a node lists the first few changes only */
-	MUTANT_GENERATION_LOST, /* the driver does not make a generation durable */
-	MUTANT_OLDER_FORGOTTEN, /* the driver forgets the permit of an older attachment */
+	MUTANT_BEHIND_CURRENT,	   /* reconciling makes replicas current that are far behind */
+	MUTANT_RECONCILE_IDLE,	   /* reconciling copies nothing */
+	MUTANT_RESYNC_SKIPPED,	   /* a replica that was behind is current at once */
+	MUTANT_PULL_SHORT,	   /* a pull leaves out the last block that is missing */
+	MUTANT_PULL_OVERWRITES,	   /* what is pulled beats what was written meanwhile */
+	MUTANT_LOCK_IGNORED,	   /* the guest writes into ranges that are being rewritten */
+	MUTANT_UNREPAIRED,	   /* what does not check is not written again */
+	MUTANT_PERMIT_FOREVER,	   /* a permit never runs out */
+	MUTANT_ACKED_EARLY,	   /* a node answers before it has done anything */
+	MUTANT_ZERO_DROPPED,	   /* a node answers a zeroing, and does not do it */
+	MUTANT_SHORT_WRITE,	   /* a store keeps all but the last block of a write */
+	MUTANT_CHANGES_CUT,	   /* a node lists the first few changes only */
+	MUTANT_GENERATION_LOST,	   /* the driver does not make a generation durable */
+	MUTANT_OLDER_FORGOTTEN,	   /* the driver forgets the permit of an older attachment */
 	MUTANTS
 };
 

@@ -26,13 +26,6 @@ bool __wrap_vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool 
 	return __real_vwrite_start(c, &changed, own, ret_write);
 }
 
-void __real_vchunk_write_failed(struct vchunk *c, vmask_t holders);
-void __wrap_vchunk_write_failed(struct vchunk *c, vmask_t holders);
-void __wrap_vchunk_write_failed(struct vchunk *c, vmask_t holders)
-{
-	__real_vchunk_write_failed(c, is(MUTANT_FAILED_CURRENT) ? 0 : holders);
-}
-
 /* -- the window ------------------------------------------------------------------------------ */
 
 uint64_t __real_vwindow_low(const struct vwindow *w, uint32_t slot);
@@ -40,20 +33,6 @@ uint64_t __wrap_vwindow_low(const struct vwindow *w, uint32_t slot);
 uint64_t __wrap_vwindow_low(const struct vwindow *w, uint32_t slot)
 {
 	return is(MUTANT_WATERMARK_HIGH) ? w->last_seq : __real_vwindow_low(w, slot);
-}
-
-bool __real_vwindow_decided_below(const struct vwindow *w, uint64_t seq);
-bool __wrap_vwindow_decided_below(const struct vwindow *w, uint64_t seq);
-bool __wrap_vwindow_decided_below(const struct vwindow *w, uint64_t seq)
-{
-	return is(MUTANT_RESYNC_EARLY) || __real_vwindow_decided_below(w, seq);
-}
-
-bool __real_vwindow_answered_below(const struct vwindow *w, uint32_t slot, uint64_t seq);
-bool __wrap_vwindow_answered_below(const struct vwindow *w, uint32_t slot, uint64_t seq);
-bool __wrap_vwindow_answered_below(const struct vwindow *w, uint32_t slot, uint64_t seq)
-{
-	return is(MUTANT_RESYNC_EARLY) || __real_vwindow_answered_below(w, slot, seq);
 }
 
 /* -- reconciling ----------------------------------------------------------------------------- */

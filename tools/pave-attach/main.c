@@ -124,23 +124,24 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 	daemon_ready(nbd_uri(a->server));
 }
 
+static const struct option options[] = {
+    {"pd", required_argument, NULL, 'p'},
+    {"root", required_argument, NULL, 'r'},
+    {"dir", required_argument, NULL, 'd'},
+    {"nbd", required_argument, NULL, 'n'},
+    {"site", required_argument, NULL, 's'},
+    {"holder", required_argument, NULL, 'H'},
+    {"read-only", no_argument, NULL, 'R'},
+    {"force", no_argument, NULL, 'F'},
+    {"insecure", no_argument, NULL, 'I'},
+    {"log-level", required_argument, NULL, 'l'},
+    {"version", no_argument, NULL, 'V'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
 static int parse(struct attach *a, int argc, char **argv)
 {
-	static const struct option options[] = {
-	    {"pd", required_argument, NULL, 'p'},
-	    {"root", required_argument, NULL, 'r'},
-	    {"dir", required_argument, NULL, 'd'},
-	    {"nbd", required_argument, NULL, 'n'},
-	    {"site", required_argument, NULL, 's'},
-	    {"holder", required_argument, NULL, 'H'},
-	    {"read-only", no_argument, NULL, 'R'},
-	    {"force", no_argument, NULL, 'F'},
-	    {"insecure", no_argument, NULL, 'I'},
-	    {"log-level", required_argument, NULL, 'l'},
-	    {"version", no_argument, NULL, 'V'},
-	    {"help", no_argument, NULL, 'h'},
-	    {0},
-	};
 	int c;
 
 	gethostname(a->holder, sizeof a->holder - 1);
