@@ -1,6 +1,6 @@
 /* Attach, reconcile, resync and map change of one block on three nodes, a fourth that takes the place of
- * the first, and two hosts. What stands for what in the code: README.md. Exhaustively checked by
- * engine/volume/model/check.
+ * the first, and two hosts. What stands for what in the code: README.md. Checked by
+ * engine/volume/model/check, without the change of the map over all states.
  *
  * One process does everything, one atomic step after the other: all interleavings of what nodes,
  * hosts, the driver and the network do. Frames stay on their way for as long as they like, also
