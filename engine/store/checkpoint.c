@@ -372,7 +372,7 @@ static bool has_reason(const struct store *store)
 		return true;
 	/* Space is getting low, and some is only waiting for this. */
 	return (segments_available(t) < store->space.clean_below && t->empty_count >= 4) ||
-	       (segments_available(t) <= store->space.floor_segments + 1 && t->empty_count > 0);
+	       (segments_available(t) <= store->space.floor_segments && t->empty_count > 0);
 }
 
 void checkpoint_consider(struct store *store)

@@ -34,7 +34,6 @@ int cleaner_init(struct store *store)
 	for (uint32_t i = 0; i < CLEANER_READS_MAX; i++)
 		c->reads[i].cleaner = c;
 	for (uint32_t i = 0; i < CLEANER_DEPTH_BLOCKS; i++) {
-		c->moves[i].cleaner = c;
 		c->moves[i].next_free = c->moves_free;
 		c->moves_free = &c->moves[i];
 	}
@@ -359,6 +358,26 @@ static uint32_t run_length(const struct cleaner *c, uint32_t first, uint32_t max
 	return n;
 }
 
+static void own_moved(struct store *store, struct cleaner_move *m, int status);
+
+static struct cleaner_move move_of(const struct cleaner *c, uint32_t first, uint32_t count)
+{
+	const struct cleaner_block *b = &c->blocks[first];
+
+	return (struct cleaner_move){
+	    .item = {.kind = ITEM_MOVE},
+	    .volume = b->volume,
+	    .chunk = b->chunk,
+	    .block = b->block,
+	    .count = count,
+	    .version = b->version,
+	    .location = b->location,
+	    .data = c->buffer + (size_t)(b->location - c->base) * BLOCK_SIZE,
+	    .crcs = &c->crcs[first],
+	    .done = own_moved,
+	};
+}
+
 static void move_some(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
@@ -369,9 +388,7 @@ static void move_some(struct store *store)
 
 		INVARIANT(m != NULL);
 		c->moves_free = m->next_free;
-		m->item = (struct item){.kind = ITEM_MOVE};
-		m->first = c->next;
-		m->count = run_length(c, c->next, depth - c->blocks_in_flight);
+		*m = move_of(c, c->next, run_length(c, c->next, depth - c->blocks_in_flight));
 		c->next += m->count;
 		c->blocks_in_flight += m->count;
 		c->moves_in_flight++;
@@ -379,41 +396,46 @@ static void move_some(struct store *store)
 	}
 }
 
+static const struct cleaner_move *move_owner(const struct item *item)
+{
+	return (const struct cleaner_move *)(const void *)((const char *)item -
+							   offsetof(struct cleaner_move, item));
+}
+
 void cleaner_describe(const struct item *item, struct format_entry *e, const uint8_t **ret_data,
 		      const uint32_t **ret_crcs)
 {
-	const struct cleaner_move *m =
-	    (const struct cleaner_move *)(const void *)((const char *)item -
-							offsetof(struct cleaner_move, item));
-	const struct cleaner *c = m->cleaner;
-	const struct cleaner_block *b = &c->blocks[m->first];
+	const struct cleaner_move *m = move_owner(item);
 
 	*e = (struct format_entry){
 	    .kind = FORMAT_DATA,
 	    .flags = FORMAT_FLAG_MOVE,
 	    .block_count = (uint16_t)m->count,
-	    .block = b->block,
-	    .volume = b->volume,
-	    .chunk = b->chunk,
-	    .version = b->version,
+	    .block = m->block,
+	    .volume = m->volume,
+	    .chunk = m->chunk,
+	    .version = m->version,
 	};
-	*ret_data = c->buffer + (size_t)(b->location - c->base) * BLOCK_SIZE;
-	*ret_crcs = &c->crcs[m->first];
+	*ret_data = m->data;
+	*ret_crcs = m->crcs;
 }
 
 uint32_t cleaner_moved_from(const struct item *item, block_no_t block)
 {
-	const struct cleaner_move *m =
-	    (const struct cleaner_move *)(const void *)((const char *)item -
-							offsetof(struct cleaner_move, item));
-	const struct cleaner_block *b = &m->cleaner->blocks[m->first];
+	const struct cleaner_move *m = move_owner(item);
 
-	return b->location + (block - b->block);
+	return m->location + (block - m->block);
 }
 
 void cleaner_moved(struct store *store, struct item *item, int status)
 {
 	struct cleaner_move *m = container_of(item, struct cleaner_move, item);
+
+	m->done(store, m, status);
+}
+
+static void own_moved(struct store *store, struct cleaner_move *m, int status)
+{
 	struct cleaner *c = &store->cleaner;
 
 	if (status < 0) {

@@ -47,6 +47,8 @@ struct cleaner_block {
 	uint32_t crc;
 };
 
+struct store;
+
 /* A piece of the victim on its way into the buffer. */
 struct cleaner_read {
 	struct disk_op op;
@@ -56,12 +58,20 @@ struct cleaner_read {
 	int status;
 };
 
+/* Blocks that lie together and go to another place under the version that they have: the cleaner's,
+ * and the tidier's (tidy.h). */
 struct cleaner_move {
 	struct item item;
 	struct cleaner_move *next_free;
-	uint32_t first; /* in blocks */
+	volume_id_t volume;
+	chunk_no_t chunk;
+	block_no_t block;
 	uint32_t count;
-	struct cleaner *cleaner;
+	version_t version;
+	uint32_t location; /* where its first block was; the others follow */
+	const uint8_t *data;
+	const uint32_t *crcs;
+	void (*done)(struct store *store, struct cleaner_move *m, int status);
 };
 
 struct cleaner {

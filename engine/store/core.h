@@ -9,6 +9,7 @@
 #include "engine/store/scrub.h"
 #include "engine/store/segment.h"
 #include "engine/store/space.h"
+#include "engine/store/tidy.h"
 #include "engine/store/upkeep.h"
 #include "engine/store/wlog.h"
 
@@ -30,6 +31,7 @@ struct store {
 	struct reader reader;
 	struct checkpoint checkpoint;
 	struct cleaner cleaner;
+	struct tidy tidy;
 	struct upkeep upkeep;
 	struct scrub scrub;
 	struct recovery *recovery; /* while opening */

@@ -376,6 +376,8 @@ static int init_parts(struct recovery *r)
 	if (rc == 0)
 		rc = cleaner_init(store);
 	if (rc == 0)
+		rc = tidy_init(store);
+	if (rc == 0)
 		rc = upkeep_init(store);
 	if (rc == 0)
 		rc = scrub_init(store);

@@ -25,8 +25,9 @@
 #define SPACE_RESERVE_KEPT	   3u /* of it at least: so that cleaning still gains */
 #define SPACE_FLOOR_SEGMENTS	   4u
 /* From the floor to where it is tight, and from there to where cleaning begins, in segments: a
- * hundredth of all, and at least two. */
-#define SPACE_STEP_MIN 2u
+ * hundredth of all, and at least four: so many become free by one checkpoint, whose cost they
+ * share. */
+#define SPACE_STEP_MIN 4u
 #define SPACE_STEP_DEN 100u
 
 enum space_user { SPACE_CLIENT, SPACE_URGENT, SPACE_RESYNC, SPACE_CLEANER };

@@ -73,6 +73,7 @@ void store_abandon(struct store *store)
 	recovery_destroy(store->recovery);
 	scrub_deinit(store);
 	upkeep_deinit(store);
+	tidy_deinit(store);
 	cleaner_deinit(store);
 	checkpoint_deinit(store);
 	reader_deinit(store);
@@ -101,7 +102,8 @@ void store_close_tick(struct store *store)
 {
 	if (!store->closing || !store->serving || store->ops_in_flight > 0 ||
 	    !wlog_is_idle(store) || !upkeep_is_idle(store) || !cleaner_is_idle(store) ||
-	    !scrub_is_idle(store) || store->checkpoint.state != CHECKPOINT_IDLE)
+	    !tidy_is_idle(store) || !scrub_is_idle(store) ||
+	    store->checkpoint.state != CHECKPOINT_IDLE)
 		return;
 	if (store->failed == 0 && store->checkpoint.dirty) {
 		checkpoint_want(store);

@@ -285,6 +285,7 @@ struct store_stats {
 	uint64_t writes, blocks_written, groups, group_bytes; /* client log */
 	uint64_t reads, blocks_read;
 	uint64_t cleaned_segments, moved_blocks;
+	uint64_t tidied_blocks; /* put in order (tidy.h) */
 	uint64_t checkpoints, recovered_groups, recovery_ms;
 	uint64_t bad_blocks;
 	uint64_t memory_bytes; /* of the index */

@@ -629,6 +629,8 @@ static void group_written(struct disk_op *op, int status)
 	}
 	if (s->kind == WLOG_COLD)
 		wlog_release_erases(store);
+	else
+		tidy_kick(store);
 	checkpoint_note_dirty(store);
 	wlog_kick(store);
 }

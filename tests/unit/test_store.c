@@ -296,6 +296,97 @@ START_TEST(overwriting_goes_on_for_ever)
 }
 END_TEST
 
+/* -- tidying ---------------------------------------------------------------------------------- */
+
+#define TIDY_TEST_BLOCKS 256u
+
+/* So many disk reads it takes to read the chunk in sequence. */
+static uint64_t reads_in_sequence(struct rig *rig)
+{
+	const uint64_t before = sim_disk_stats(rig->sim_disk)->reads;
+
+	for (block_no_t block = 0; block < TIDY_TEST_BLOCKS; block += 64) {
+		struct rig_op *op = rig_begin_read(rig, 0, 0, block, 64);
+
+		ck_assert_int_eq(rig_wait(rig, op), 0);
+	}
+	return sim_disk_stats(rig->sim_disk)->reads - before;
+}
+
+/* Every block on its own, in an order without neighbours, among writes elsewhere. */
+static void scatter(struct rig *rig)
+{
+	for (block_no_t i = 0; i < TIDY_TEST_BLOCKS; i++) {
+		rig_write(rig, STORE_DATA, 0, 0, i * 37 % TIDY_TEST_BLOCKS, 1);
+		if (i % 8 == 0)
+			rig_write(rig, STORE_DATA, 1, 1, i, 1);
+		rig_drain_to(rig, 16);
+	}
+	ck_assert(rig_drain(rig));
+}
+
+START_TEST(what_was_scattered_becomes_sequential)
+{
+	struct store_stats stats;
+	uint64_t tidied;
+	struct rig rig;
+
+	rig_init(&rig, 1, 40);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	scatter(&rig);
+	ck_assert_uint_gt(reads_in_sequence(&rig), TIDY_TEST_BLOCKS / 2);
+	sim_run_for(rig.world, 20 * NS_PER_S);
+	ck_assert_uint_le(reads_in_sequence(&rig), 16);
+	rig_verify(&rig);
+	store_get_stats(rig.store, &stats);
+	tidied = stats.tidied_blocks;
+	/* No more than was written, and it comes to rest. */
+	ck_assert_uint_gt(tidied, 0);
+	ck_assert_uint_le(tidied, stats.blocks_written);
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	store_get_stats(rig.store, &stats);
+	ck_assert_uint_eq(stats.tidied_blocks, tidied);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	ck_assert_uint_le(reads_in_sequence(&rig), 16);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* Crashed, written to, erased and closed while it tidies. */
+START_TEST(tidying_may_be_disturbed)
+{
+	struct rig rig;
+
+	rig_init(&rig, (uint64_t)_i + 1, 40);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	for (uint32_t round = 0; round < 4; round++) {
+		rig_must_open(&rig);
+		scatter(&rig);
+		sim_run_for(rig.world, NS_PER_S + sim_random_below(rig.world, 2 * NS_PER_S));
+		for (uint32_t i = 0; i < 4; i++) {
+			rig_write(&rig, STORE_DATA, 0, 0,
+				  (block_no_t)sim_random_below(rig.world, TIDY_TEST_BLOCKS), 1);
+			/* What is in flight to what is erased may come before or after. */
+			if (i == 2 && sim_chance(rig.world, 1, 3) && rig_drain(&rig))
+				rig_erase(&rig, 0, 0);
+			sim_run_for(rig.world, sim_random_below(rig.world, 3 * NS_PER_MS));
+		}
+		if (sim_chance(rig.world, 1, 4)) {
+			ck_assert(rig_drain(&rig));
+			rig_close(&rig);
+		} else {
+			rig_crash(&rig, SIM_POWER_LOSS);
+		}
+	}
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* -- erasing in the midst of things ----------------------------------------------------------- */
 
 /* A checkpoint that collects for a while, an erase and new writes somewhere in it, another
@@ -372,6 +463,8 @@ int main(void)
 	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 16);
 	tcase_add_test(tc, a_full_device_refuses_and_reads_go_on);
 	tcase_add_test(tc, the_reserve_is_for_what_settles);
+	tcase_add_test(tc, what_was_scattered_becomes_sequential);
+	tcase_add_loop_test(tc, tidying_may_be_disturbed, 0, 40);
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
 	tcase_add_test(tc, tombstones_are_bounded);
 	tcase_add_test(tc, shards_share_a_device);

@@ -1,0 +1,328 @@
+/* tidy: see tidy.h. */
+#include "engine/store/tidy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/base/assert.h"
+#include "engine/store/core.h"
+
+static void timer_fire(struct reactor_timer *timer);
+static void looked_up(struct lookup *lookup, int status);
+static void read_done(struct store_read *op, int status);
+static void moved(struct store *store, struct cleaner_move *m, int status);
+
+int tidy_init(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+
+	t->timer.fire = timer_fire;
+	t->data = aligned_alloc(BLOCK_SIZE, (size_t)TIDY_WINDOW * BLOCK_SIZE);
+	return t->data != NULL ? 0 : -ENOMEM;
+}
+
+void tidy_deinit(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+
+	if (t->timer.fire != NULL)
+		reactor_timer_cancel(store->reactor, &t->timer);
+	free(t->data);
+	t->data = NULL;
+}
+
+bool tidy_is_idle(const struct store *store)
+{
+	const struct tidy *t = &store->tidy;
+
+	return !t->looking_up && !t->reading && t->moves_in_flight == 0;
+}
+
+/* -- when ------------------------------------------------------------------------------------- */
+
+static uint64_t client_operations(const struct store *store)
+{
+	return store->stats.writes + store->stats.reads;
+}
+
+static bool has_reason(const struct store *store)
+{
+	uint64_t since = store->stats.blocks_written - store->tidy.written_passed;
+
+	return since > 0 && since >= store->segments.live_blocks / TIDY_REASON_DEN;
+}
+
+static bool may_run(const struct store *store)
+{
+	return store->serving && !store->closing && store->failed == 0 &&
+	       segments_available(&store->segments) > store->space.tight_below;
+}
+
+static void wake_in(struct store *store, uint64_t delay_ns)
+{
+	reactor_timer_arm(store->reactor, &store->tidy.timer,
+			  reactor_now_ns(store->reactor) + delay_ns);
+}
+
+void tidy_kick(struct store *store)
+{
+	if (store->tidy.timer.heap_slot == 0 && store->tidy.state == TIDY_RESTING &&
+	    store->serving && has_reason(store))
+		wake_in(store, TIDY_IDLE_NS);
+}
+
+static void earn(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+
+	t->budget += store->stats.blocks_written - t->written_seen;
+	t->budget = MIN(t->budget, store->segments.live_blocks);
+	t->written_seen = store->stats.blocks_written;
+}
+
+/* -- where ------------------------------------------------------------------------------------ */
+
+struct nearest {
+	volume_id_t from, found;
+};
+
+static void find_nearest(const struct index_volume *volume, void *arg)
+{
+	struct nearest *n = arg;
+
+	if (volume->id >= n->from && (n->found == 0 || volume->id < n->found))
+		n->found = volume->id;
+}
+
+/* Goes on to a window that exists. False: that was the last one. */
+static bool settle_on_window(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+
+	for (;;) {
+		const struct index_volume *volume = index_find_volume(&store->index, t->volume);
+		const struct index_chunk *chunk = NULL;
+		struct nearest n = {.from = t->volume + 1};
+
+		if (volume != NULL && t->chunk != TIDY_NONE)
+			chunk = index_next_chunk(volume, t->chunk);
+		if (chunk != NULL) {
+			if (chunk->no != t->chunk)
+				t->block = 0;
+			t->chunk = chunk->no;
+			if (t->block < CHUNK_SIZE_MAX / BLOCK_SIZE)
+				return true;
+			t->chunk++;
+			t->block = 0;
+			continue;
+		}
+		index_each_volume(&store->index, find_nearest, &n);
+		if (n.found == 0)
+			return false;
+		t->volume = n.found;
+		t->chunk = 0;
+		t->block = 0;
+	}
+}
+
+/* Whether the window lies in too many pieces. *ret_blocks: how many blocks of it have data. */
+static bool is_scattered(struct store *store, uint32_t *ret_blocks)
+{
+	struct tidy *t = &store->tidy;
+	const struct index_chunk *chunk = index_find_chunk(&store->index, t->volume, t->chunk);
+	uint32_t blocks = 0, runs = 0, next = LOCATION_NONE;
+
+	for (uint32_t i = 0; chunk != NULL && i < TIDY_WINDOW; i++) {
+		const struct format_slot slot = index_find_slot(chunk, t->block + i);
+
+		if (!format_slot_has_data(&slot))
+			continue;
+		blocks++;
+		runs += slot.location != next;
+		next = slot.location + 1;
+	}
+	*ret_blocks = blocks;
+	return runs > 1 + blocks / TIDY_RUN_BLOCKS;
+}
+
+/* -- a window --------------------------------------------------------------------------------- */
+
+static void end_window(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+
+	if (t->holds)
+		lookup_end(store, &t->lookup);
+	t->holds = false;
+	t->block += TIDY_WINDOW;
+	t->state = TIDY_LOOKING;
+}
+
+static void rest(struct store *store)
+{
+	store->tidy.state = TIDY_RESTING;
+	tidy_kick(store);
+}
+
+/* Its pages are here. False: there is nothing to do in it. */
+static bool begin_window(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+	uint32_t blocks;
+
+	if (!is_scattered(store, &blocks) || blocks > t->budget) {
+		end_window(store);
+		return false;
+	}
+	t->budget -= blocks;
+	t->state = TIDY_READING;
+	t->reading = true;
+	t->read = (struct store_read){
+	    .done = read_done,
+	    .volume = t->volume,
+	    .chunk = t->chunk,
+	    .block = t->block,
+	    .block_count = TIDY_WINDOW,
+	    .data = t->data,
+	    .ret_crcs = t->crcs,
+	    .ret_versions = t->versions,
+	};
+	store->ops_in_flight++; /* it is counted like any other */
+	reader_submit(store, &t->read);
+	return true;
+}
+
+/* Looks at windows until there is something to do, or enough for one turn. */
+static void look(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+
+	for (uint32_t i = 0; i < TIDY_LOOKS_MAX; i++) {
+		if (!settle_on_window(store)) {
+			rest(store);
+			return;
+		}
+		if (!may_run(store))
+			break;
+		t->lookup = (struct lookup){.done = looked_up,
+					    .volume = t->volume,
+					    .chunk = t->chunk,
+					    .block = t->block,
+					    .block_count = TIDY_WINDOW};
+		t->looking_up = lookup_begin(store, &t->lookup) > 0;
+		if (t->looking_up)
+			return;
+		t->holds = true;
+		if (begin_window(store))
+			return;
+	}
+	wake_in(store, TIDY_PAUSE_NS);
+}
+
+static void looked_up(struct lookup *lookup, int status)
+{
+	struct store *store = container_of(lookup, struct store, tidy.lookup);
+	struct tidy *t = &store->tidy;
+
+	t->looking_up = false;
+	t->holds = status == 0;
+	if (status < 0)
+		end_window(store);
+	if (status < 0 || !begin_window(store))
+		wake_in(store, TIDY_PAUSE_NS);
+	store_close_tick(store);
+}
+
+/* What was read holds for the versions that were read; where they are now is where they move from.
+ */
+static void begin_moves(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+	const struct index_chunk *chunk = index_find_chunk(&store->index, t->volume, t->chunk);
+
+	for (uint32_t i = 0; chunk != NULL && i < TIDY_WINDOW; i++) {
+		const struct format_slot slot = index_find_slot(chunk, t->block + i);
+		struct cleaner_move *m = &t->moves[t->moves_in_flight];
+
+		if (!format_slot_has_data(&slot) || slot.version != t->versions[i])
+			continue;
+		*m = (struct cleaner_move){
+		    .item = {.kind = ITEM_MOVE},
+		    .volume = t->volume,
+		    .chunk = t->chunk,
+		    .block = t->block + i,
+		    .count = 1,
+		    .version = slot.version,
+		    .location = slot.location,
+		    .data = t->data + (size_t)i * BLOCK_SIZE,
+		    .crcs = &t->crcs[i],
+		    .done = moved,
+		};
+		t->moves_in_flight++;
+		wlog_submit(store, &m->item, WLOG_COLD, true);
+	}
+}
+
+static void read_done(struct store_read *op, int status)
+{
+	struct store *store = container_of(op, struct store, tidy.read);
+	struct tidy *t = &store->tidy;
+
+	t->reading = false;
+	t->state = TIDY_MOVING;
+	if (status == 0 && may_run(store))
+		begin_moves(store);
+	if (t->moves_in_flight == 0) {
+		end_window(store);
+		wake_in(store, TIDY_PAUSE_NS);
+	}
+	store_close_tick(store);
+}
+
+static void moved(struct store *store, struct cleaner_move *m, int status)
+{
+	struct tidy *t = &store->tidy;
+
+	(void)m;
+	if (status == 0)
+		store->stats.tidied_blocks++;
+	if (--t->moves_in_flight > 0)
+		return;
+	end_window(store);
+	wake_in(store, TIDY_PAUSE_NS);
+	store_close_tick(store);
+}
+
+/* -- time ------------------------------------------------------------------------------------- */
+
+static void timer_fire(struct reactor_timer *timer)
+{
+	struct store *store = container_of(timer, struct store, tidy.timer);
+	struct tidy *t = &store->tidy;
+	uint64_t clients = client_operations(store);
+	bool idle = clients == t->clients_seen;
+
+	t->clients_seen = clients;
+	if (store->closing || store->failed != 0) {
+		t->state = TIDY_RESTING;
+		return;
+	}
+	if (!idle || !may_run(store)) {
+		/* A pass that was begun goes on where it was, once it is quiet again, or once the
+		 * cleaner has made room, which it does up to clean_below. */
+		if (t->state == TIDY_LOOKING || has_reason(store))
+			wake_in(store,
+				idle && !store->cleaner.starving ? TIDY_WAIT_NS : TIDY_IDLE_NS);
+		return;
+	}
+	earn(store);
+	if (t->state == TIDY_RESTING) {
+		if (!has_reason(store))
+			return;
+		t->written_passed = store->stats.blocks_written;
+		t->volume = 0;
+		t->chunk = TIDY_NONE;
+		t->state = TIDY_LOOKING;
+	}
+	look(store);
+}
