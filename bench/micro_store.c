@@ -1,16 +1,23 @@
-/* micro-store: how fast the store is by itself: one shard on the production reactor, disk and kv, a
- * closed loop of so many operations, nothing in between. Beside it fio shows what the disk gives.
+/* micro store: how fast the store is by itself: one shard on the production reactor, disk and kv, a
+ * closed loop of so many operations, nothing in between. Beside it fio shows what the disk gives
+ * (bench/store-vs-fio).
  *
- *   micro-store --dir DIR [--size 4GiB] [--seconds 5] [--groups N] [--live 50] [--no-priming]
- * [WORKLOAD ...]
+ * The volume takes --full percent of the device and is filled first, in order. With --turnover N
+ * random writes then go on until the cleaner works, and are measured until N times the free space
+ * was written; the file is written whole before, so that no space of it is new.
  *
- * A workload: write or read, rand or seq, block size in KiB, depth, such as write-rand-4-32. One
- * line for each: operations and bytes a second, latency, CPU time of the whole process, turns and
- * io_uring_enter calls, groups, and allocations made on the reactor's thread, for each operation.
+ * A workload: write or read, rand or seq, block size in KiB, depth, such as write-rand-4-32; or
+ * `settle`: waits until the store is at rest, as after a night without clients. One line for each:
+ * operations and bytes a second, latency, CPU time of the whole process, turns and io_uring_enter
+ * calls, groups, and allocations made on the reactor's thread, for each operation.
  *
  * The files in DIR are made anew and removed at the end. */
+#include "bench/micro.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <jansson.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,7 +98,10 @@ struct bench {
 	char dir[256], disk_path[300], kv_path[300];
 	uint64_t size_bytes, volume_blocks;
 	uint32_t groups_in_flight;
-	uint32_t live_percent; /* of what the store takes */
+	uint32_t full_percent; /* of the device, that is live */
+	double turnover;       /* how many times the free space is written; 0: by time */
+	uint64_t ops_max;      /* 0: until the deadline */
+	json_t *rows;	       /* NULL: lines for people */
 	bool no_priming;
 	double seconds;
 	struct slot slots[DEPTH_MAX];
@@ -122,9 +132,10 @@ static void ended(struct slot *s, int status)
 	b->in_flight--;
 	b->ops++;
 	if (status < 0 && b->failed++ == 0)
-		fprintf(stderr, "micro-store: %s\n", err_text(status));
+		fprintf(stderr, "micro store: %s\n", err_text(status));
 	histogram_add(&b->latency, now_ns - s->begun_ns);
-	if (now_ns < b->deadline_ns && status == 0)
+	if (now_ns < b->deadline_ns && status == 0 &&
+	    (b->ops_max == 0 || b->ops + b->in_flight < b->ops_max))
 		submit(s);
 	else if (b->in_flight == 0)
 		b->done = true;
@@ -203,30 +214,62 @@ static double seconds_of(struct timeval t)
 	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
 }
 
-static void print(const struct bench *b, const struct sample *from, const struct sample *to)
+static json_t *describe(const struct bench *b, const struct sample *from, const struct sample *to)
 {
 	double seconds = (double)(to->now_ns - from->now_ns) / 1e9;
-	double ops = (double)b->ops;
+	double ops = (double)MAX(b->ops, 1u);
 	double user = seconds_of(to->usage.ru_utime) - seconds_of(from->usage.ru_utime);
 	double sys = seconds_of(to->usage.ru_stime) - seconds_of(from->usage.ru_stime);
 	uint64_t groups = to->store.groups - from->store.groups;
 
-	printf("%-18s %9.0f op/s %8.1f MB/s  p50 %6.0f p99 %6.0f us  cpu %5.2f us/op (%.2f user "
-	       "%.2f sys)  enter %.3f/op  alloc %.4f/op  ops/group %.1f  moved %lu  ckpt %lu\n",
-	       b->workload->name, ops / seconds,
-	       ops * b->workload->blocks * BLOCK_SIZE / seconds / 1e6,
-	       (double)histogram_percentile(&b->latency, 50) / 1e3,
-	       (double)histogram_percentile(&b->latency, 99) / 1e3, (user + sys) / ops * 1e6,
-	       user / ops * 1e6, sys / ops * 1e6,
-	       (double)(to->reactor.enter_calls - from->reactor.enter_calls) / ops,
-	       (double)(to->allocations - from->allocations) / ops,
-	       groups > 0 ? ops / (double)groups : 0.0,
-	       to->store.moved_blocks - from->store.moved_blocks,
-	       to->store.checkpoints - from->store.checkpoints);
+	return json_pack(
+	    "{s:s,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f}", "workload",
+	    b->workload->name, "operations", (json_int_t)b->ops, "seconds", seconds, "ops_per_s",
+	    ops / seconds, "bytes_per_s", ops * b->workload->blocks * BLOCK_SIZE / seconds,
+	    "p50_us", (double)histogram_percentile(&b->latency, 50) / 1e3, "p99_us",
+	    (double)histogram_percentile(&b->latency, 99) / 1e3, "p999_us",
+	    (double)histogram_percentile(&b->latency, 99.9) / 1e3, "cpu_us",
+	    (user + sys) / ops * 1e6, "cpu_user_us", user / ops * 1e6, "cpu_sys_us",
+	    sys / ops * 1e6, "enters_per_op",
+	    (double)(to->reactor.enter_calls - from->reactor.enter_calls) / ops,
+	    "allocations_per_op", (double)(to->allocations - from->allocations) / ops,
+	    "ops_per_group", groups > 0 ? ops / (double)groups : 0.0, "checkpoints",
+	    (json_int_t)(to->store.checkpoints - from->store.checkpoints), "moved_per_op",
+	    (double)(to->store.moved_blocks - from->store.moved_blocks) / ops);
+}
+
+static double number(const json_t *row, const char *key)
+{
+	return json_number_value(json_object_get(row, key));
+}
+
+static void print_row(const json_t *row)
+{
+	printf("%-18s %9.0f op/s %8.1f MB/s  p50 %6.0f p99 %6.0f p99.9 %6.0f us  cpu %5.2f us/op "
+	       "(%.2f user %.2f sys)  enter %.3f/op  alloc %.4f/op  ops/group %.1f  moved %.2f/op  "
+	       "ckpt %.0f\n",
+	       json_string_value(json_object_get(row, "workload")), number(row, "ops_per_s"),
+	       number(row, "bytes_per_s") / 1e6, number(row, "p50_us"), number(row, "p99_us"),
+	       number(row, "p999_us"), number(row, "cpu_us"), number(row, "cpu_user_us"),
+	       number(row, "cpu_sys_us"), number(row, "enters_per_op"),
+	       number(row, "allocations_per_op"), number(row, "ops_per_group"),
+	       number(row, "moved_per_op"), number(row, "checkpoints"));
 	fflush(stdout);
 }
 
-static int run(struct bench *b, const struct workload *w)
+static void report(const struct bench *b, const struct sample *from, const struct sample *to)
+{
+	json_t *row = describe(b, from, to);
+
+	if (b->rows != NULL) {
+		json_array_append_new(b->rows, row);
+		return;
+	}
+	print_row(row);
+	json_decref(row);
+}
+
+static int run(struct bench *b, const struct workload *w, bool quietly)
 {
 	struct sample from, to;
 
@@ -237,14 +280,63 @@ static int run(struct bench *b, const struct workload *w)
 	b->latency = (struct histogram){0};
 	take(b, &from);
 	count_allocations = true;
-	b->deadline_ns = from.now_ns + (uint64_t)(b->seconds * 1e9);
+	b->deadline_ns = b->ops_max > 0 ? UINT64_MAX : from.now_ns + (uint64_t)(b->seconds * 1e9);
 	for (uint32_t i = 0; i < w->depth; i++)
 		submit(&b->slots[i]);
 	reactor_run_until(b->reactor, &b->done, UINT64_MAX);
 	count_allocations = false;
 	take(b, &to);
-	print(b, &from, &to);
+	if (!quietly)
+		report(b, &from, &to);
 	return b->failed == 0 ? 0 : -EIO;
+}
+
+/* With a turnover: first until nothing is free any more and the cleaner works, then what counts. */
+static int run_turnover(struct bench *b, const struct workload *w)
+{
+	uint64_t device = b->size_bytes / BLOCK_SIZE;
+	int rc;
+
+	b->ops_max = device / 2 / w->blocks;
+	rc = run(b, w, true);
+	b->ops_max = (uint64_t)((double)(device - b->volume_blocks) * b->turnover) / w->blocks;
+	if (rc == 0)
+		rc = run(b, w, false);
+	b->ops_max = 0;
+	return rc;
+}
+
+static uint64_t work_done(const struct bench *b)
+{
+	struct store_stats stats;
+
+	store_get_stats(b->store, &stats);
+	return stats.moved_blocks + stats.tidied_blocks;
+}
+
+/* At rest: three seconds long nothing was moved. */
+static int settle(struct bench *b)
+{
+	static const struct workload w = {.blocks = 1, .name = "settle"};
+	struct sample from, to;
+	uint64_t before;
+
+	b->workload = &w;
+	b->ops = 0;
+	b->latency = (struct histogram){0};
+	take(b, &from);
+	do {
+		bool never = false;
+
+		before = work_done(b);
+		reactor_refresh(b->reactor);
+		reactor_run_until(b->reactor, &never, reactor_now_ns(b->reactor) + 3 * NS_PER_S);
+	} while (work_done(b) != before);
+	take(b, &to);
+	b->ops = to.store.moved_blocks - from.store.moved_blocks + to.store.tidied_blocks -
+		 from.store.tidied_blocks;
+	report(b, &from, &to);
+	return 0;
 }
 
 /* Writes the volume once, so that reads find something. */
@@ -289,7 +381,7 @@ static void formatted(struct store_format_op *op, int status, const struct error
 	struct opening *o = container_of(op, struct opening, format);
 
 	if (status < 0)
-		fprintf(stderr, "micro-store: %s\n", err->text);
+		fprintf(stderr, "micro store: %s\n", err->text);
 	o->bench->status = status;
 	o->done = true;
 }
@@ -300,7 +392,7 @@ static void opened(struct store_open_op *op, int status, struct store *store,
 	struct opening *o = container_of(op, struct opening, op);
 
 	if (status < 0)
-		fprintf(stderr, "micro-store: %s\n", err->text);
+		fprintf(stderr, "micro store: %s\n", err->text);
 	o->bench->store = store;
 	o->bench->status = status;
 	o->done = true;
@@ -337,6 +429,26 @@ static int open_store(struct bench *b)
 	return b->status;
 }
 
+/* So that no space of the file is new: what is measured is what goes on for years. */
+static int write_whole(const struct bench *b, struct error *err)
+{
+	int fd = open(b->disk_path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+	void *zeroes = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	int rc = fd < 0 || zeroes == NULL ? -EIO : 0;
+
+	if (rc == 0)
+		memset(zeroes, 0, IO_SIZE_MAX);
+	for (uint64_t at = 0; at < b->size_bytes && rc == 0; at += IO_SIZE_MAX)
+		if (pwrite(fd, zeroes, IO_SIZE_MAX, (off_t)at) != IO_SIZE_MAX)
+			rc = -EIO;
+	if (rc == 0 && fsync(fd) < 0)
+		rc = -errno;
+	free(zeroes);
+	if (fd >= 0)
+		close(fd);
+	return rc == 0 ? 0 : error_set(err, rc, "%s cannot be written", b->disk_path);
+}
+
 static int set_up(struct bench *b, struct error *err)
 {
 	struct reactor_config config = {.name = "bench"};
@@ -350,6 +462,8 @@ static int set_up(struct bench *b, struct error *err)
 	if (rc < 0)
 		return error_set(err, rc, "io_uring: %s", err_text(rc));
 	rc = disk_file_create(b->disk_path, b->size_bytes, err);
+	if (rc == 0 && b->turnover > 0)
+		rc = write_whole(b, err);
 	if (rc == 0)
 		rc = disk_file_open(b->reactor, b->disk_path, &b->disk, err);
 	if (rc == 0)
@@ -357,7 +471,7 @@ static int set_up(struct bench *b, struct error *err)
 				   0, &b->kv, err);
 	if (rc < 0)
 		return rc;
-	if (b->no_priming)
+	if (b->no_priming || b->turnover > 0)
 		b->disk->needs_priming = false;
 	for (uint32_t i = 0; i < DEPTH_MAX; i++) {
 		b->slots[i].bench = b;
@@ -371,7 +485,14 @@ static int set_up(struct bench *b, struct error *err)
 	if (rc < 0)
 		return error_set(err, rc, "the store cannot be opened");
 	store_get_stats(b->store, &stats);
-	b->volume_blocks = stats.size_bytes / BLOCK_SIZE * b->live_percent / 100 / 256 * 256;
+	b->volume_blocks = b->size_bytes / BLOCK_SIZE * b->full_percent / 100 / 256 * 256;
+	if (b->volume_blocks == 0 || b->volume_blocks * BLOCK_SIZE > stats.size_bytes)
+		return error_set(
+		    err, -EINVAL,
+		    "%u %% of %llu bytes is not between 1 MiB and what its store takes, "
+		    "%llu bytes; ask for less, or for a larger device",
+		    b->full_percent, (unsigned long long)b->size_bytes,
+		    (unsigned long long)stats.size_bytes);
 	return 0;
 }
 
@@ -390,7 +511,7 @@ static void tear_down(struct bench *b)
 	unlink(b->disk_path);
 	snprintf(command, sizeof command, "rm -rf '%s'", b->kv_path);
 	if (system(command) != 0)
-		fprintf(stderr, "micro-store: %s is left\n", b->kv_path);
+		fprintf(stderr, "micro store: %s is left\n", b->kv_path);
 }
 
 static int parse_workload(const char *name, struct workload *w)
@@ -421,18 +542,23 @@ static int run_all(struct bench *b, char **names)
 	     *name != NULL && rc == 0; name++) {
 		struct workload w;
 
+		if (strcmp(*name, "settle") == 0) {
+			rc = settle(b);
+			continue;
+		}
 		rc = parse_workload(*name, &w);
 		if (rc < 0) {
-			fprintf(stderr, "micro-store: %s: unknown workload\n", *name);
+			fprintf(stderr, "micro store: %s: unknown workload\n", *name);
 			break;
 		}
-		/* Reads find something, and the cleaner too. */
-		if ((!w.write || b->live_percent > 60) && !filled) {
+		/* So that reads find something, and the cleaner too. */
+		if (!filled) {
 			rc = fill(b);
 			filled = true;
 		}
 		if (rc == 0)
-			rc = run(b, &w);
+			rc = b->turnover > 0 && w.write && w.random ? run_turnover(b, &w)
+								    : run(b, &w, false);
 	}
 	return rc;
 }
@@ -440,13 +566,11 @@ static int run_all(struct bench *b, char **names)
 static int parse_options(struct bench *b, int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"dir", required_argument, NULL, 'd'},
-	    {"size", required_argument, NULL, 's'},
-	    {"seconds", required_argument, NULL, 't'},
-	    {"groups", required_argument, NULL, 'g'},
-	    {"live", required_argument, NULL, 'l'},
-	    {"no-priming", no_argument, NULL, 'n'},
-	    {0},
+	    {"dir", required_argument, NULL, 'd'},     {"size", required_argument, NULL, 's'},
+	    {"seconds", required_argument, NULL, 't'}, {"groups", required_argument, NULL, 'g'},
+	    {"full", required_argument, NULL, 'f'},    {"turnover", required_argument, NULL, 'o'},
+	    {"no-priming", no_argument, NULL, 'n'},    {"json", no_argument, NULL, 'j'},
+	    {"help", no_argument, NULL, 'h'},	       {0},
 	};
 	int c;
 
@@ -465,9 +589,17 @@ static int parse_options(struct bench *b, int argc, char **argv)
 		case 'g':
 			b->groups_in_flight = (uint32_t)strtoul(optarg, NULL, 10);
 			break;
-		case 'l':
-			b->live_percent = (uint32_t)strtoul(optarg, NULL, 10);
+		case 'f':
+			b->full_percent = (uint32_t)strtoul(optarg, NULL, 10);
 			break;
+		case 'o':
+			b->turnover = strtod(optarg, NULL);
+			break;
+		case 'j':
+			b->rows = json_array();
+			break;
+		case 'h':
+			return 1;
 		case 'n':
 			b->no_priming = true;
 			break;
@@ -478,26 +610,36 @@ static int parse_options(struct bench *b, int argc, char **argv)
 	return b->dir[0] != '\0' ? 0 : -EINVAL;
 }
 
-int main(int argc, char **argv)
+int micro_store(int argc, char **argv)
 {
+	static const char usage[] =
+	    "usage: micro store --dir DIR [--size SIZE] [--full PERCENT] [--seconds N] [--turnover "
+	    "N]\n"
+	    "                   [--groups N] [--no-priming] [--json] [WORKLOAD ...]\n"
+	    "The store alone on a file in DIR. A workload: write-rand-4-32 (write or read, rand "
+	    "or\n"
+	    "seq, KiB, depth), or settle: waits until the store is at rest.\n";
 	static struct bench b = {.size_bytes = 4 * GIB,
 				 .seconds = 5,
-				 .live_percent = 50,
+				 .full_percent = 50,
 				 .random_state = 88172645463325252ull};
 	struct error err = {0};
-	int rc;
+	int rc = parse_options(&b, argc, argv);
 
-	if (parse_options(&b, argc, argv) < 0) {
-		fprintf(stderr,
-			"usage: micro-store --dir DIR [--size SIZE] [--seconds N] [--groups N] "
-			"[--live PERCENT] [--no-priming] [WORKLOAD ...]\n");
-		return 2;
+	if (rc != 0) {
+		fputs(usage, rc > 0 ? stdout : stderr);
+		return rc > 0 ? 0 : 2;
 	}
 	rc = set_up(&b, &err);
 	if (rc < 0)
-		fprintf(stderr, "micro-store: %s\n", err.text);
+		fprintf(stderr, "micro store: %s\n", err.text);
 	else
 		rc = run_all(&b, argv + optind);
 	tear_down(&b);
+	if (rc == 0 && b.rows != NULL) {
+		json_dumpf(b.rows, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+		putchar('\n');
+	}
+	json_decref(b.rows);
 	return rc == 0 ? 0 : 1;
 }
