@@ -134,7 +134,8 @@ static bool prime_next(struct store *store)
 	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
 		const struct segment *s = &t->array[no];
 
-		if (s->state != SEGMENT_RESERVED)
+		/* A read of what lay there before may still be under way. */
+		if (s->state != SEGMENT_RESERVED || (s->pins > 0 && !s->primed))
 			continue;
 		if (s->primed)
 			ready++;
