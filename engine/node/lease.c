@@ -226,6 +226,7 @@ static void lease_ask(struct node_lease *k)
 	ask.size_bytes = sizes.size_bytes;
 	ask.live_bytes = sizes.live_bytes;
 	ask.free_bytes = sizes.free_bytes;
+	ask.reserve_bytes = sizes.reserve_bytes;
 	fill_scrub(&scrub, &sizes.scrub);
 	ask.scrub = &scrub;
 	if (k->config.trouble != NULL)

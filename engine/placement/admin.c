@@ -166,6 +166,7 @@ static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_
 	m->size_bytes = n->size_bytes;
 	m->live_bytes = n->live_bytes;
 	m->free_bytes = n->free_bytes;
+	m->reserve_bytes = n->reserve_bytes;
 	m->clock_offset_ns = n->clock_offset_ns;
 	m->chunks = (uint32_t)MIN(n->placed_chunks, (uint64_t)UINT32_MAX);
 	b = verdicts_get(&pd->verdicts, n->site, pd->default_policy, now);

@@ -397,6 +397,7 @@ static bool note_node(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseRe
 	n->size_bytes = l->size_bytes;
 	n->live_bytes = l->live_bytes;
 	n->free_bytes = l->free_bytes;
+	n->reserve_bytes = l->reserve_bytes;
 	note_scrub(n, l->scrub);
 	snprintf(n->trouble, sizeof n->trouble, "%s", l->trouble);
 	*ret_no_memory = false;

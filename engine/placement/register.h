@@ -60,7 +60,7 @@ struct reg_node {
 	struct identity_der certificate, ca; /* as it gave them; proved by its site's certificate */
 	int64_t receipt_run;		     /* of the last receipt in the ledger */
 	uint64_t receipt_serial;
-	uint64_t size_bytes, live_bytes, free_bytes;
+	uint64_t size_bytes, live_bytes, free_bytes, reserve_bytes;
 	int64_t last_seen; /* wall */
 	bool drain;	   /* nothing is placed on it; what is there moves away */
 	bool removed;	   /* counts as lost, and is forgotten when nothing is placed on it */

@@ -92,6 +92,7 @@ void reg_save_node(struct reg *reg, const struct reg_node *n)
 	m.size_bytes = n->size_bytes;
 	m.live_bytes = n->live_bytes;
 	m.free_bytes = n->free_bytes;
+	m.reserve_bytes = n->reserve_bytes;
 	m.last_seen = n->last_seen;
 	m.certificate = (ProtobufCBinaryData){n->certificate.size, n->certificate.data};
 	m.ca = (ProtobufCBinaryData){n->ca.size, n->ca.data};
@@ -369,6 +370,7 @@ static int load_node(const void *key, size_t key_size, const void *value, size_t
 	n->size_bytes = m->size_bytes;
 	n->live_bytes = m->live_bytes;
 	n->free_bytes = m->free_bytes;
+	n->reserve_bytes = m->reserve_bytes;
 	n->last_seen = m->last_seen;
 	n->drain = m->drain;
 	n->removed = m->removed;
