@@ -59,6 +59,12 @@ static inline uint64_t version_seq(version_t v)
 	return v & VERSION_SEQ_MAX;
 }
 
+/* The watermark of a sealed layer's copy: it holds everything that the layer will ever hold. */
+static inline bool version_is_sealed(version_t watermark)
+{
+	return version_seq(watermark) == VERSION_SEQ_MAX;
+}
+
 /* Which shard of a node holds a chunk, and so which of the node's addresses to ask: part of the
  * format, for a shard finds its chunks on its own segments only. shard_count is at least 1. */
 static inline uint32_t chunk_shard(volume_id_t volume, chunk_no_t chunk, uint32_t shard_count)

@@ -112,6 +112,29 @@ static int check_permit_nodes(const Pave__V1__Permit *p, struct error *err)
 	return 0;
 }
 
+static int check_permit_layers(const Pave__V1__Permit *p, struct error *err)
+{
+	size_t open = 0;
+
+	if (p->n_layers > PERMIT_LAYERS_MAX)
+		return error_set(err, -E_BAD_DOCUMENT,
+				 "permit: it names %zu layers, up to %u are allowed", p->n_layers,
+				 PERMIT_LAYERS_MAX);
+	for (size_t i = 0; i < p->n_layers; i++) {
+		if (p->layers[i]->layer == 0 || p->layers[i]->layer > UINT32_MAX)
+			return malformed("permit", "a layer", "it is from 1 to 2^32 - 1", err);
+		if (p->layers[i]->open && (open++ != i || open > PERMIT_LAYERS_OPEN_MAX))
+			return malformed("permit", "a layer",
+					 "at most two are open, and they are the uppermost", err);
+		for (size_t k = 0; k < i; k++)
+			if (p->layers[k]->layer == p->layers[i]->layer)
+				return malformed("permit", "a layer", "one is named twice", err);
+	}
+	if (p->n_layers > 0 && open == 0)
+		return malformed("permit", "a layer", "the uppermost is open", err);
+	return 0;
+}
+
 static int check_permit(const Pave__V1__Permit *p, const struct root_document *root,
 			struct error *err)
 {
@@ -134,7 +157,8 @@ static int check_permit(const Pave__V1__Permit *p, const struct root_document *r
 		return rc;
 	if (p->serve_after < 0 || p->serve_after - p->issued_at > 2 * LIFETIME_NS)
 		return malformed("permit", "serve_after", "no older permit can live so long", err);
-	return check_permit_nodes(p, err);
+	rc = check_permit_layers(p, err);
+	return rc != 0 ? rc : check_permit_nodes(p, err);
 }
 
 static int check_lease(const Pave__V1__Lease *l, const struct root_document *root,
@@ -178,6 +202,10 @@ static int take_permit(const Pave__V1__Permit *m, uint64_t now_ns, int64_t wall_
 	if (m->serve_after > 0 && m->serve_after - wall_ns > -BOUND_NS)
 		p->serve_after_ns = now_ns + (uint64_t)(m->serve_after - wall_ns + BOUND_NS);
 	p->read_only = m->read_only;
+	p->layer_count = (uint32_t)MAX(m->n_layers, (size_t)1);
+	p->layers[0] = (struct permit_layer){m->volume, true};
+	for (size_t i = 0; i < m->n_layers; i++)
+		p->layers[i] = (struct permit_layer){m->layers[i]->layer, m->layers[i]->open};
 	p->nodes = calloc(m->n_nodes, sizeof *p->nodes);
 	if (p->nodes == NULL)
 		return -ENOMEM;
@@ -222,6 +250,16 @@ const struct permit_node *permit_find_node(const struct permit *p, const char *n
 	for (uint32_t i = 0; i < p->node_count; i++)
 		if (strcmp(p->nodes[i].node, node) == 0)
 			return &p->nodes[i];
+	return NULL;
+}
+
+const struct permit_layer *permit_find_layer(const struct permit *p, volume_id_t layer)
+{
+	if (layer == 0)
+		layer = p->volume;
+	for (uint32_t i = 0; i < p->layer_count; i++)
+		if (p->layers[i].id == layer)
+			return &p->layers[i];
 	return NULL;
 }
 

@@ -19,6 +19,8 @@
 #define PERMIT_RENEW_MS	       3000u
 #define PERMIT_LIFETIME_MAX_MS 60000u /* a longer one is not believed */
 #define PERMIT_NODES_MAX       1024u
+#define PERMIT_LAYERS_MAX      32u
+#define PERMIT_LAYERS_OPEN_MAX 2u /* the top one, and one that is being sealed */
 
 /* One load and one compare for each operation. */
 struct gate {
@@ -59,6 +61,11 @@ struct permit {
 	uint64_t deadline_ns;			    /* CLOCK_BOOTTIME, clock bound taken off */
 	uint64_t serve_after_ns; /* CLOCK_BOOTTIME, clock bound added; 0: at once */
 	bool read_only;
+	uint32_t layer_count; /* at least one */
+	struct permit_layer {
+		volume_id_t id;
+		bool open;	     /* may be written */
+	} layers[PERMIT_LAYERS_MAX]; /* from the top; the open ones first */
 	uint32_t node_count;
 	struct permit_node {
 		char node[NAME_SIZE_MAX];
@@ -89,6 +96,8 @@ int permit_open(const Pave__V1__Signed *s, const struct root_document *root, uin
 		int64_t wall_ns, struct permit *ret_permit, struct error *err);
 /* The node's entry; NULL: the node is not in it. */
 const struct permit_node *permit_find_node(const struct permit *p, const char *node);
+/* The layer that a request names (0: the one with the volume's id); NULL: it is not in it. */
+const struct permit_layer *permit_find_layer(const struct permit *p, volume_id_t layer);
 void permit_deinit(struct permit *p); /* zeroed memory is allowed */
 
 /* As permit_open, with -E_LEASE_EXPIRED; nonce must be the one that was asked with. The caller must

@@ -185,7 +185,8 @@ void store_write(struct store *store, struct store_write *op)
 		item_complete_later(store, item, store->failed);
 		return;
 	}
-	if (!op->resync && version_generation(op->version) < store_generation(store, op->volume)) {
+	if (!op->resync && version_generation(op->version) <
+			       store_generation(store, op->owner != 0 ? op->owner : op->volume)) {
 		item_complete_later(store, item, -E_FENCED);
 		return;
 	}

@@ -126,7 +126,8 @@ struct store_write {
 	chunk_no_t chunk;
 	block_no_t block;
 	uint32_t block_count; /* 1 to IO_BLOCKS_MAX; within the chunk */
-	version_t version;    /* its generation is compared with the fence */
+	version_t version;    /* its generation is compared with the fence of: */
+	volume_id_t owner;    /* the volume that volume is a layer of; 0: of itself */
 	version_t watermark;  /* "you have everything up to here"; 0: no news */
 	const uint32_t *crcs; /* STORE_DATA: one a block; lent until done */
 	const void *data; /* STORE_DATA: lent until done, for a write may have to wait for space;

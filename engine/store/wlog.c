@@ -139,7 +139,8 @@ static int may_gather(struct store *store, struct item *item)
 		return 0;
 	op = ITEM_OWNER(item, struct store_write);
 	/* The rest of a write that was begun too: nothing of it may come after the fence. */
-	if (!op->resync && version_generation(op->version) < store_generation(store, op->volume))
+	if (!op->resync && version_generation(op->version) <
+			       store_generation(store, op->owner != 0 ? op->owner : op->volume))
 		return -E_FENCED;
 	return item->kind == ITEM_DATA && item->cursor == 0 ? space_admit(store, item) : 0;
 }

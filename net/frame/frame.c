@@ -33,7 +33,7 @@ struct image {
 	uint32_t status;
 	uint16_t crc_count;
 	uint16_t reserved_a;
-	uint32_t reserved_b;
+	uint32_t layer;
 	uint32_t header_crc;
 };
 
@@ -45,6 +45,7 @@ static_assert(offsetof(struct image, version) == 32, "FORMAT.md: version");
 static_assert(offsetof(struct image, watermark) == 40, "FORMAT.md: watermark");
 static_assert(offsetof(struct image, status) == 48, "FORMAT.md: status");
 static_assert(offsetof(struct image, crc_count) == 52, "FORMAT.md: crc_count");
+static_assert(offsetof(struct image, layer) == 56, "FORMAT.md: layer");
 static_assert(offsetof(struct image, header_crc) == 60, "FORMAT.md: header_crc");
 static_assert(FRAME_CRCS_MAX <= UINT16_MAX, "crc_count holds the largest payload");
 static_assert(FRAME_DATA_MAX <= FRAME_CONTROL_MAX, "FRAME_CRCS_MAX bounds every operation");
@@ -65,6 +66,7 @@ void frame_encode_header(const struct frame *f, uint8_t ret_header[FRAME_HEADER_
 	    .watermark = htole64(f->watermark),
 	    .status = htole32((uint32_t)f->status),
 	    .crc_count = htole16(f->crc_count),
+	    .layer = htole32(f->layer),
 	};
 
 	PRE(f->payload_size <= FRAME_CONTROL_MAX);
@@ -157,8 +159,11 @@ int frame_decode_header(const uint8_t header[FRAME_HEADER_SIZE], struct frame *r
 	    .watermark = le64toh(h.watermark),
 	    .status = (int32_t)le32toh(h.status),
 	    .crc_count = le16toh(h.crc_count),
+	    .layer = le32toh(h.layer),
 	};
-	if ((f.flags & ~FRAME_FLAGS_KNOWN) != 0 || h.reserved_a != 0 || h.reserved_b != 0)
+	if ((f.flags & ~FRAME_FLAGS_KNOWN) != 0 || h.reserved_a != 0)
+		return -E_BAD_FRAME;
+	if (f.layer != 0 && (f.op == FRAME_CONTROL || (f.flags & FRAME_F_REPLY) != 0))
 		return -E_BAD_FRAME;
 	if ((f.flags & FRAME_F_REPLY) != 0 ? !reply_ok(&f) : !request_ok(&f))
 		return -E_BAD_FRAME;

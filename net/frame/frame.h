@@ -52,6 +52,7 @@ struct frame {
 	uint32_t payload_size; /* bytes */
 	version_t version;
 	version_t watermark;
+	uint32_t layer; /* of a data request: which layer of the volume; 0: the one with its id */
 	int32_t status; /* replies: 0, or the error as a positive number (err.h); then no payload,
 			 * but for FRAME_CONTROL */
 	uint16_t crc_count;   /* always ceil(payload_size / BLOCK_SIZE) */

@@ -117,12 +117,33 @@ START_TEST(test_reserved)
 	uint8_t h[FRAME_HEADER_SIZE];
 	struct frame got;
 
-	for (unsigned i = 54; i < 60; i++) {
+	for (unsigned i = 54; i < 56; i++) {
 		frame_encode_header(&f, h);
 		h[i] = 1;
 		seal(h);
 		ck_assert_int_eq(frame_decode_header(h, &got), -E_BAD_FRAME);
 	}
+}
+END_TEST
+
+START_TEST(test_layer)
+{
+	struct frame f = write_frame();
+	uint8_t h[FRAME_HEADER_SIZE];
+	struct frame got;
+
+	f.layer = 0x12345678;
+	frame_encode_header(&f, h);
+	ck_assert_int_eq(frame_decode_header(h, &got), 0);
+	ck_assert_uint_eq(got.layer, f.layer);
+	/* Neither answers nor control messages are of a layer. */
+	f = (struct frame){
+	    .wire_version = FRAME_VERSION, .op = FRAME_WRITE, .flags = FRAME_F_REPLY};
+	ck_assert_int_eq(judge(&f), 0);
+	f.layer = 1;
+	ck_assert_int_eq(judge(&f), -E_BAD_FRAME);
+	f = (struct frame){.wire_version = FRAME_VERSION, .op = FRAME_CONTROL, .layer = 1};
+	ck_assert_int_eq(judge(&f), -E_BAD_FRAME);
 }
 END_TEST
 
@@ -298,6 +319,7 @@ int main(void)
 	tcase_add_test(tc, test_flipped_bits);
 	tcase_add_test(tc, test_versions);
 	tcase_add_test(tc, test_reserved);
+	tcase_add_test(tc, test_layer);
 	tcase_add_test(tc, test_requests);
 	tcase_add_test(tc, test_requests_without_payload);
 	tcase_add_test(tc, test_replies);
