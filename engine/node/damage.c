@@ -31,7 +31,8 @@ static int by_place(const void *a, const void *b)
 	return (da->block > db->block) - (da->block < db->block);
 }
 
-/* The runs of damage that belong to the volume. */
+/* The runs of damage of the layer that the volume is written to: in a sealed one nothing is written
+ * again. */
 static uint32_t ranges_of(volume_id_t volume, const struct store_damage *damage, uint32_t count,
 			  Pave__V1__DamagedRange *ret_ranges)
 {
@@ -62,7 +63,7 @@ static void tell(struct node_session *s, const struct store_damage *damage, uint
 	Pave__V1__DamagedRange *list[STORE_DAMAGE_MAX];
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Damage notice = PAVE__V1__DAMAGE__INIT;
-	uint32_t n = ranges_of(s->volume->id, damage, count, ranges);
+	uint32_t n = ranges_of(s->permit.layers[0].id, damage, count, ranges);
 
 	if (n == 0)
 		return;

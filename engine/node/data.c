@@ -239,7 +239,8 @@ static void write_begin(struct node_request *q)
 	    .kind = q->op == FRAME_WRITE		    ? STORE_DATA
 		    : (q->ask.flags & FRAME_F_DISCARD) != 0 ? STORE_DISCARD
 							    : STORE_ZERO,
-	    .volume = s->volume->id,
+	    .volume = q->layer,
+	    .owner = s->volume->id,
 	    .chunk = q->ask.chunk,
 	    .block = q->ask.block,
 	    .block_count = q->ask.block_count,
@@ -252,11 +253,14 @@ static void write_begin(struct node_request *q)
 	pool_write(s->shard->config.pool, w);
 }
 
-static void read_begin(struct node_request *q)
+/* False: it must wait for others to end. */
+static bool read_begin(struct node_request *q)
 {
+	if (q->session->permit.layer_count > 1)
+		return node_layered_begin(q);
 	q->u.read = (struct store_read){
 	    .done = read_done,
-	    .volume = q->session->volume->id,
+	    .volume = q->layer,
 	    .chunk = q->ask.chunk,
 	    .block = q->ask.block,
 	    .block_count = q->ask.block_count,
@@ -264,13 +268,14 @@ static void read_begin(struct node_request *q)
 	    .ret_crcs = q->crcs,
 	};
 	pool_read(q->session->shard->config.pool, &q->u.read);
+	return true;
 }
 
 static void watermark_begin(struct node_request *q)
 {
 	q->u.watermark = (struct store_watermark_op){
 	    .done = watermark_done,
-	    .volume = q->session->volume->id,
+	    .volume = q->layer,
 	    .chunk = q->ask.chunk,
 	    .watermark = q->ask.watermark,
 	};
@@ -292,9 +297,7 @@ static enum start request_start(struct node_request *q)
 	q->buffer = node_buffers_get(&shard->tx_memory, size);
 	if (q->buffer.data == NULL)
 		return SHARD_IS_FULL;
-	if (q->op == FRAME_READ) {
-		read_begin(q);
-	} else if (!node_fetch_begin(q)) {
+	if (!(q->op == FRAME_READ ? read_begin(q) : node_fetch_begin(q))) {
 		node_buffers_put(&shard->tx_memory, &q->buffer);
 		return SHARD_IS_FULL;
 	}
@@ -384,11 +387,12 @@ static int check_version(const struct node_session *s, version_t version)
 	return generation == s->generation ? 0 : -EINVAL;
 }
 
-static int check_change(struct node_session *s, const struct frame *f)
+static int check_change(struct node_session *s, const struct frame *f,
+			const struct permit_layer *layer)
 {
 	int rc;
 
-	if (s->peer_is_node || s->read_only)
+	if (s->peer_is_node || s->read_only || !layer->open)
 		return -EROFS;
 	if (version_generation(f->watermark) > s->generation)
 		return -EINVAL;
@@ -405,15 +409,21 @@ static int check_change(struct node_session *s, const struct frame *f)
 }
 
 /* 0, or why f is refused. */
-static int check_request(struct node_session *s, const struct frame *f)
+static int check_request(struct node_session *s, const struct frame *f, volume_id_t *ret_layer)
 {
 	const int why = node_session_check(s);
+	const struct permit_layer *layer;
 
 	if (why != 0) {
 		if (why != -E_FENCED)
 			s->shard->stats.refused_gate++;
 		return why;
 	}
+	/* The host may have a newer permit, which this node has refused. */
+	layer = permit_find_layer(&s->permit, f->layer);
+	if (layer == NULL)
+		return -E_NO_PERMIT;
+	*ret_layer = layer->id;
 	/* No chunk has this number: it stands for all of them, or for what belongs to none. */
 	if (f->chunk == UINT32_MAX)
 		return -EINVAL;
@@ -422,7 +432,7 @@ static int check_request(struct node_session *s, const struct frame *f)
 	if (f->op != FRAME_WATERMARK &&
 	    (f->block >= s->chunk_blocks || f->block_count > s->chunk_blocks - f->block))
 		return -EINVAL;
-	return f->op == FRAME_READ ? 0 : check_change(s, f);
+	return f->op == FRAME_READ ? 0 : check_change(s, f, layer);
 }
 
 /* The payload becomes the request's: the memory that it was received into, or a copy, for the
@@ -457,6 +467,7 @@ static void session_drop(struct node_session *s, const char *why)
 
 void node_data_rx(struct node_session *s, const struct frame *f)
 {
+	volume_id_t layer = 0;
 	struct node_request *q;
 	int why;
 
@@ -468,8 +479,9 @@ void node_data_rx(struct node_session *s, const struct frame *f)
 		session_drop(s, "more requests in flight than it was told at Hello");
 		return;
 	}
-	why = check_request(s, f);
+	why = check_request(s, f, &layer);
 	q = request_take(s, f);
+	q->layer = layer;
 	if (f->op == FRAME_WRITE && (why == 0 || s->rx_buffer.data != NULL) &&
 	    !take_payload(q, f)) {
 		session_drop(s, "no memory for what it writes");

@@ -172,7 +172,7 @@ static void fetch_add(struct node_fetch *fetch, block_no_t block, uint32_t count
 		read->fetch = fetch;
 		read->op = (struct store_read){
 		    .done = fetch_read_done,
-		    .volume = q->session->volume->id,
+		    .volume = q->layer,
 		    .chunk = q->ask.chunk,
 		    .block = block,
 		    .block_count = count,
@@ -237,7 +237,7 @@ bool node_fetch_begin(struct node_request *q)
 	fetch->read_count = 0;
 	fetch->changes_op = (struct store_changes_op){
 	    .done = fetch_changes_done,
-	    .volume = q->session->volume->id,
+	    .volume = q->layer,
 	    .chunk = q->ask.chunk,
 	    .above = q->ask.version,
 	    .from = q->ask.block,

@@ -53,6 +53,7 @@
 #define NODE_CONTROLS_MAX     1024u /* control requests of a session that are being carried out */
 #define NODE_PULLS_ACTIVE_MAX 4u    /* of a shard; more wait for their turn */
 #define NODE_FETCHES_MAX      8u    /* of a shard, as the source; more wait */
+#define NODE_LAYERED_MAX      64u   /* reads over several layers, of a shard; more wait */
 #define NODE_HELLO_TIMEOUT_MS 5000u
 #define NODE_RESYNC_RATE      (200ull << 20) /* a sensible resync_rate: a fifth of 10 Gbit/s */
 #define NODE_RECEIPTS_MAX     4096u	     /* that wait for the driver */

@@ -105,6 +105,7 @@ static int take_permit(struct node_session *s, const Pave__V1__Signed *signed_pe
 	s->permit = permit;
 	s->permit_packed = packed;
 	s->permit_packed_size = size;
+	node_layers_sealed(s);
 	return 0;
 }
 
@@ -345,10 +346,22 @@ static void handle_permit_update(struct node_session *s, uint64_t request_id,
 	node_session_fail(s, request_id, rc, err.text);
 }
 
+/* The layer that a message names; 0 and answered: the permit names none such. */
+static volume_id_t find_layer(struct node_session *s, uint64_t request_id, volume_id_t id)
+{
+	const struct permit_layer *layer = permit_find_layer(&s->permit, id);
+
+	if (layer != NULL)
+		return layer->id;
+	node_session_fail(s, request_id, -E_NO_PERMIT, "the permit does not name that layer");
+	return 0;
+}
+
 /* -- Chunks and Changes ----------------------------------------------------------------------- */
 
 static void handle_chunks(struct node_session *s, uint64_t request_id, const Pave__V1__Chunks *ask)
 {
+	const volume_id_t layer = find_layer(s, request_id, ask->layer);
 	const uint32_t max = ask->max == 0 ? CHUNKS_MAX : MIN(ask->max, CHUNKS_MAX);
 	struct store_chunk_state *states = malloc(max * sizeof(*states));
 	Pave__V1__ChunkState *items = malloc(max * sizeof(*items));
@@ -357,11 +370,13 @@ static void handle_chunks(struct node_session *s, uint64_t request_id, const Pav
 	Pave__V1__ChunksReply reply = PAVE__V1__CHUNKS_REPLY__INIT;
 	uint32_t count;
 
+	if (layer == 0)
+		goto out;
 	if (states == NULL || items == NULL || list == NULL) {
 		node_session_fail(s, request_id, -ENOMEM, "no memory for the list of chunks");
 		goto out;
 	}
-	count = pool_chunks(s->shard->config.pool, s->volume->id, ask->from, states, max);
+	count = pool_chunks(s->shard->config.pool, layer, ask->from, states, max);
 	for (uint32_t i = 0; i < count; i++) {
 		pave__v1__chunk_state__init(&items[i]);
 		items[i].chunk = states[i].chunk;
@@ -372,7 +387,7 @@ static void handle_chunks(struct node_session *s, uint64_t request_id, const Pav
 	}
 	reply.n_chunks = count;
 	reply.chunks = list;
-	reply.absent_status = (uint32_t)-pool_absent(s->shard->config.pool, s->volume->id);
+	reply.absent_status = (uint32_t)-pool_absent(s->shard->config.pool, layer);
 	reply.more = count == max && states[count - 1].chunk < UINT32_MAX;
 	reply.next = reply.more ? states[count - 1].chunk + 1 : 0;
 	message.body_case = PAVE__V1__CONTROL__BODY_CHUNKS_REPLY;
@@ -454,8 +469,11 @@ void node_changes_destroy_all(struct node_session *s)
 static void handle_changes(struct node_session *s, uint64_t request_id,
 			   const Pave__V1__Changes *ask)
 {
+	const volume_id_t layer = find_layer(s, request_id, ask->layer);
 	struct node_changes *job;
 
+	if (layer == 0)
+		return;
 	if (ask->from >= s->chunk_blocks || ask->chunk == UINT32_MAX) {
 		node_session_fail(s, request_id, -EINVAL,
 				  "no chunk has that number, or that block to start from");
@@ -474,7 +492,7 @@ static void handle_changes(struct node_session *s, uint64_t request_id,
 	job->request_id = request_id;
 	job->op = (struct store_changes_op){
 	    .done = changes_done,
-	    .volume = s->volume->id,
+	    .volume = layer,
 	    .chunk = ask->chunk,
 	    .above = ask->above,
 	    .from = ask->from,

@@ -9,13 +9,20 @@
  *                                                                            |      ^
  *                                      all is fetched, applied and durable: answered
  *
+ * A pull is exact when a sealed layer's copy is restored: ERASING comes before CONNECTING, and
+ * SEALING (a watermark that says so, durable) before the answer. What this node held of the chunk
+ * in that layer may be of writes that were never acknowledged, and a sealed layer takes no newer
+ * version that would hide them; so it goes. A crash in between leaves a copy that is not sealed.
+ *
  * INVARIANTS
  *  1. Nothing is applied, and no pull answered with 0, while the gate of the session that asked for
  *     it is closed; the source is in the permit (checked here), and so are we (checked there).
- *  2. What is applied has a version above `above`, of a generation up to the session's, and CRCs
- *     that were checked once on receipt.
+ *  2. What is applied has a version above `above`, of a generation up to the session's (or of
+ *     whatever volume wrote the sealed layer), and CRCs that were checked once on receipt.
  *  3. At most one FETCH is in flight and PULL_BATCHES answers are being applied.
  *  4. All pulls of the shard together fetch resync_rate bytes a second, and one answer each more.
+ *  5. One exact pull of a layer's chunk at a time, and none while a session that could write the
+ *     layer has requests in flight.
  *
  * Failure modes: any error ends the pull with it; what was applied stays, and a pull that is asked
  * for again begins anew, harmlessly. A source that does not answer for PULL_STALL_MS: -ETIMEDOUT.
@@ -47,10 +54,12 @@ static_assert(NODE_REQUESTS_MAX + NODE_PULLS_ACTIVE_MAX * PULL_BATCHES * RUN_TAB
 
 enum pull_state {
 	PULL_WAITING,
+	PULL_ERASING,
 	PULL_CONNECTING,
 	PULL_GREETING,
 	PULL_OPENING,
 	PULL_FETCHING,
+	PULL_SEALING,
 	PULL_ENDING,
 };
 
@@ -80,7 +89,14 @@ struct node_pull {
 	struct node_session *session;
 	uint64_t request_id;
 	chunk_no_t chunk;
+	volume_id_t layer;
 	version_t above, below; /* below 0: no bound */
+	bool exact;
+	bool storing; /* store is in flight */
+	union {
+		struct store_erase_op erase;
+		struct store_watermark_op seal;
+	} store;
 	char source[NAME_SIZE_MAX];
 	char address[ADDR_SIZE_MAX];
 
@@ -224,7 +240,7 @@ static void batch_apply(struct pull_batch *batch, uint32_t run_count)
 		w->op = (struct store_write){
 		    .done = batch_write_done,
 		    .kind = run->zeroes ? STORE_ZERO : STORE_DATA,
-		    .volume = s->volume->id,
+		    .volume = p->layer,
 		    .chunk = p->chunk,
 		    .block = run->block,
 		    .block_count = run->block_count,
@@ -266,7 +282,7 @@ static int batch_check(struct pull_batch *batch, const struct frame *f, uint32_t
 		return rc;
 	for (uint32_t i = 0; i < *ret_run_count; i++)
 		if (batch->runs[i].version <= p->above ||
-		    version_generation(batch->runs[i].version) > s->generation)
+		    (!p->exact && version_generation(batch->runs[i].version) > s->generation))
 			return -E_BAD_FRAME;
 	return 0;
 }
@@ -526,6 +542,7 @@ static void pull_fetch(struct node_pull *p)
 	    .block_count = p->ranges[p->range].end - p->from,
 	    .version = p->above,
 	    .watermark = p->below,
+	    .layer = p->layer == p->session->volume->id ? 0 : (uint32_t)p->layer,
 	};
 	p->send.iov_count = 0;
 	p->send.done = fetch_sent;
@@ -555,6 +572,95 @@ static void pull_connect(struct node_pull *p)
 		return;
 	}
 	rpc_init(&p->rpc, p->conn, source_handle, p);
+}
+
+/* -- exact pulls ------------------------------------------------------------------------------ */
+
+static void erased(struct store_erase_op *op, int status)
+{
+	struct node_pull *p = container_of(op, struct node_pull, store.erase);
+
+	p->storing = false;
+	if (status != 0)
+		pull_error(p, status);
+	p->call_done = true;
+	pull_wake(p);
+}
+
+static void sealed(struct store_watermark_op *op, int status)
+{
+	struct node_pull *p = container_of(op, struct node_pull, store.seal);
+
+	p->storing = false;
+	if (status != 0)
+		pull_error(p, status);
+	p->call_done = true;
+	pull_wake(p);
+}
+
+static bool is_sealed(const struct node_pull *p)
+{
+	struct store_chunk_state state;
+
+	return pool_chunks(p->session->shard->config.pool, p->layer, p->chunk, &state, 1) == 1 &&
+	       state.chunk == p->chunk && version_is_sealed(state.watermark);
+}
+
+/* Somebody else restores the same, or may still have a write to it under way. */
+static bool is_busy(const struct node_pull *p)
+{
+	const struct node_session *s;
+	const struct node_pull *o;
+
+	DL_FOREACH (p->session->shard->sessions, s) {
+		const struct permit *permit = &s->permit;
+
+		for (uint32_t i = 0; s != p->session && !s->peer_is_node && s->inflight > 0 &&
+				     i < MIN(permit->layer_count, PERMIT_LAYERS_OPEN_MAX);
+		     i++)
+			if (permit->layers[i].id == p->layer)
+				return true;
+		DL_FOREACH (s->pulls, o)
+			if (o != p && o->exact && o->state != PULL_WAITING &&
+			    o->layer == p->layer && o->chunk == p->chunk)
+				return true;
+	}
+	return false;
+}
+
+static void pull_begin_exact(struct node_pull *p)
+{
+	p->state = PULL_ERASING;
+	if (is_sealed(p)) {
+		p->state = PULL_SEALING;
+		p->call_done = true;
+		pull_wake(p);
+		return;
+	}
+	if (is_busy(p)) {
+		pull_error(p, -EBUSY);
+		return;
+	}
+	p->storing = true;
+	p->store.erase = (struct store_erase_op){
+	    .done = erased,
+	    .volume = p->layer,
+	    .chunk = p->chunk,
+	};
+	pool_erase(p->session->shard->config.pool, &p->store.erase);
+}
+
+static void pull_seal(struct node_pull *p)
+{
+	p->state = PULL_SEALING;
+	p->storing = true;
+	p->store.seal = (struct store_watermark_op){
+	    .done = sealed,
+	    .volume = p->layer,
+	    .chunk = p->chunk,
+	    .watermark = version_make(GENERATION_MAX, VERSION_SEQ_MAX),
+	};
+	pool_watermark(p->session->shard->config.pool, &p->store.seal);
 }
 
 static bool pull_applying(const struct node_pull *p)
@@ -599,7 +705,10 @@ static void pull_start_waiting(struct node_shard *shard)
 		return;
 	DL_DELETE2(shard->waiting_pulls, p, wait_prev, wait_next);
 	shard->pulls_active++;
-	pull_connect(p);
+	if (p->exact)
+		pull_begin_exact(p);
+	else
+		pull_connect(p);
 }
 
 static void pull_free(struct node_pull *p)
@@ -629,11 +738,20 @@ static void pull_tick_ending(struct node_pull *p)
 		transport_close(p->conn);
 		return;
 	}
-	if (pull_applying(p))
+	if (pull_applying(p) || p->storing)
 		return;
 	if (!p->answered)
 		pull_answer(p);
 	pull_end(p);
+}
+
+static void pull_finish(struct node_pull *p)
+{
+	if (p->status == 0)
+		p->status = node_session_check_now(p->session);
+	pull_answer(p);
+	p->state = PULL_ENDING;
+	pull_tick_ending(p);
 }
 
 static void pull_tick_fetching(struct node_pull *p)
@@ -644,9 +762,11 @@ static void pull_tick_fetching(struct node_pull *p)
 		if (pull_applying(p))
 			return;
 		p->status = node_session_check_now(p->session);
-		pull_answer(p);
-		p->state = PULL_ENDING;
-		pull_tick_ending(p);
+		if (p->exact && p->status == 0) {
+			pull_seal(p);
+			return;
+		}
+		pull_finish(p);
 	} else if (!p->fetching && !p->sending && pull_free_batch(p) != NULL &&
 		   !pull_must_wait(p)) {
 		pull_fetch(p);
@@ -663,6 +783,10 @@ static void pull_tick(struct reactor_task *task)
 		p->state = PULL_ENDING;
 	switch (p->state) {
 	case PULL_WAITING:
+		break;
+	case PULL_ERASING:
+		if (go_on)
+			pull_connect(p);
 		break;
 	case PULL_CONNECTING:
 		if (go_on) {
@@ -684,6 +808,10 @@ static void pull_tick(struct reactor_task *task)
 		break;
 	case PULL_FETCHING:
 		pull_tick_fetching(p);
+		break;
+	case PULL_SEALING:
+		if (go_on)
+			pull_finish(p);
 		break;
 	case PULL_ENDING:
 		pull_tick_ending(p);
@@ -710,6 +838,8 @@ static bool ranges_are_good(const Pave__V1__Pull *what, uint32_t chunk_blocks)
 
 static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, struct error *err)
 {
+	const struct permit_layer *layer = permit_find_layer(&s->permit, what->layer);
+
 	if (s->peer_is_node || s->read_only)
 		return error_set(err, -EROFS, "this session can only read");
 	if (permit_find_node(&s->permit, what->source_node) == NULL)
@@ -722,6 +852,14 @@ static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, 
 		return error_set(err, -EINVAL,
 				 "a pull has up to %u ranges of a chunk's %u blocks, in order",
 				 PULL_RANGES_MAX, s->chunk_blocks);
+	if (layer == NULL)
+		return error_set(err, -E_NO_PERMIT, "the permit does not name layer %llu",
+				 (unsigned long long)what->layer);
+	if (what->exact == layer->open)
+		return error_set(err, -EINVAL,
+				 "layer %llu is %s: an exact pull is for a sealed layer, another "
+				 "for an open one",
+				 (unsigned long long)layer->id, layer->open ? "open" : "sealed");
 	if (strcmp(what->source_node, s->shard->config.identity.name) == 0 ||
 	    strlen(what->source_address) >= ADDR_SIZE_MAX)
 		return error_set(err, -EINVAL, "a pull needs another node and its address");
@@ -751,8 +889,10 @@ void node_pull_begin(struct node_session *s, uint64_t request_id, const Pave__V1
 	p->session = s;
 	p->request_id = request_id;
 	p->chunk = what->chunk;
-	p->above = what->above;
-	p->below = what->below;
+	p->layer = permit_find_layer(&s->permit, what->layer)->id;
+	p->above = what->exact ? 0 : what->above;
+	p->below = what->exact ? 0 : what->below;
+	p->exact = what->exact;
 	p->range_count = range_count;
 	p->ranges[0] = (struct pull_range){0, s->chunk_blocks};
 	for (uint32_t i = 0; i < what->n_ranges / 2; i++)

@@ -114,6 +114,7 @@ static void shard_free(struct node_shard *shard)
 		free(v);
 	}
 	node_fetch_free_all(shard);
+	node_layered_free_all(shard);
 	node_requests_free(shard);
 	node_buffers_deinit(&shard->rx_memory);
 	node_buffers_deinit(&shard->tx_memory);

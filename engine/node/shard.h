@@ -1,6 +1,6 @@
 /* What the parts of a shard (shard.c: the whole; session.c: the conversation; data.c: data
- * requests; fetch.c: the source of a resync; resync.c: its target) know of each other. Private to
- * engine/node.
+ * requests; fetch.c: the source of a resync; resync.c: its target; layers.c: volumes with several
+ * layers) know of each other. Private to engine/node.
  *
  * INVARIANTS
  *  1. A session's gate is open only while: the permit that it holds has not run out, names this
@@ -26,12 +26,14 @@ struct node_session;
 struct node_fetch;
 struct node_pull;
 struct node_changes;
+struct node_layered;
 
 /* One data request, from its arrival until its answer was handed to the network. */
 struct node_request {
 	struct node_request *next; /* in the free list, or of those of the session that wait */
 	struct node_session *session;
 	uint8_t op; /* enum frame_op */
+	volume_id_t layer;
 	struct node_buffer buffer;
 	bool is_tx;	  /* buffer is of the shard's tx_memory, else of its rx_memory */
 	struct frame ask; /* the header; crcs and payload are not kept */
@@ -123,6 +125,9 @@ struct node_shard {
 	struct node_fetch *fetches[NODE_FETCHES_MAX]; /* made so far */
 	uint32_t fetch_count;
 	struct node_fetch *free_fetches;
+	struct node_layered *layered[NODE_LAYERED_MAX]; /* made so far */
+	uint32_t layered_count;
+	struct node_layered *free_layered;
 	struct node_pull *waiting_pulls;
 	uint32_t pulls_active;
 	uint64_t pull_after_ns; /* so much was fetched lately: the next goes then */
@@ -238,6 +243,17 @@ void node_requests_wake(struct node_shard *shard);
  */
 bool node_fetch_begin(struct node_request *q);
 void node_fetch_free_all(struct node_shard *shard);
+
+/* -- layers.c --------------------------------------------------------------------------------- */
+
+/* Carries out a READ of a volume with several layers, for which q->buffer is there; false:
+ * NODE_LAYERED_MAX are under way. */
+bool node_layered_begin(struct node_request *q);
+void node_layered_free_all(struct node_shard *shard);
+
+/* s has a permit: what it calls sealed takes no more writes, whatever older permits of other
+ * sessions say. */
+void node_layers_sealed(struct node_session *s);
 
 /* -- resync.c --------------------------------------------------------------------------------- */
 

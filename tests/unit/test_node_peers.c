@@ -200,6 +200,8 @@ Pave__V1__Signed *peer_permit_make(const struct peer_permit *p)
 	Pave__V1__Permit permit = PAVE__V1__PERMIT__INIT;
 	Pave__V1__PermitNode nodes[3];
 	Pave__V1__PermitNode *list[3];
+	Pave__V1__PermitLayer layers[4];
+	Pave__V1__PermitLayer *layer_list[4];
 	Pave__V1__Signed *ret = NULL;
 	uint8_t digest[32] = {1};
 	struct error err;
@@ -212,6 +214,14 @@ Pave__V1__Signed *peer_permit_make(const struct peer_permit *p)
 		list[i] = &nodes[i];
 		permit.n_nodes = i + 1;
 	}
+	for (uint32_t i = 0; i < 4 && p->layers[i].id != 0; i++) {
+		pave__v1__permit_layer__init(&layers[i]);
+		layers[i].layer = p->layers[i].id;
+		layers[i].open = p->layers[i].open;
+		layer_list[i] = &layers[i];
+		permit.n_layers = i + 1;
+	}
+	permit.layers = layer_list;
 	permit.cluster = (ProtobufCBinaryData){16, (uint8_t *)(uintptr_t)p->demo->cluster.bytes};
 	permit.volume = p->volume;
 	permit.generation = p->generation;
@@ -479,6 +489,8 @@ void peer_host_pull_start(struct peer_host *h, chunk_no_t chunk, version_t above
 
 	pull.chunk = chunk;
 	pull.above = above;
+	pull.layer = h->layer;
+	pull.exact = h->exact;
 	pull.source_node = (char *)(uintptr_t)node;
 	pull.source_address = (char *)(uintptr_t)address;
 	message.body_case = PAVE__V1__CONTROL__BODY_PULL;
@@ -565,6 +577,7 @@ int peer_host_write(struct peer_host *h, chunk_no_t chunk, block_no_t block, uin
 {
 	return run(h,
 		   (struct frame){.op = FRAME_WRITE,
+				  .layer = h->layer,
 				  .chunk = chunk,
 				  .block = block,
 				  .block_count = block_count,
@@ -577,6 +590,7 @@ int peer_host_zero(struct peer_host *h, chunk_no_t chunk, block_no_t block, uint
 {
 	return run(h,
 		   (struct frame){.op = FRAME_ZERO,
+				  .layer = h->layer,
 				  .flags = discard ? FRAME_F_DISCARD : 0,
 				  .chunk = chunk,
 				  .block = block,
@@ -587,15 +601,21 @@ int peer_host_zero(struct peer_host *h, chunk_no_t chunk, block_no_t block, uint
 
 int peer_host_watermark(struct peer_host *h, chunk_no_t chunk, version_t watermark)
 {
-	return run(h, (struct frame){.op = FRAME_WATERMARK, .chunk = chunk, .watermark = watermark},
-		   NULL);
+	return run(
+	    h,
+	    (struct frame){
+		.op = FRAME_WATERMARK, .chunk = chunk, .layer = h->layer, .watermark = watermark},
+	    NULL);
 }
 
 int peer_host_read(struct peer_host *h, chunk_no_t chunk, block_no_t block, uint32_t block_count,
 		   void *ret_data)
 {
-	const struct frame f = {
-	    .op = FRAME_READ, .chunk = chunk, .block = block, .block_count = block_count};
+	const struct frame f = {.op = FRAME_READ,
+				.chunk = chunk,
+				.layer = h->layer,
+				.block = block,
+				.block_count = block_count};
 	struct peer_request *q = peer_host_send(h, f, NULL, false);
 	int status;
 

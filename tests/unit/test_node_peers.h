@@ -75,6 +75,7 @@ struct peer_permit {
 	int64_t issued_at; /* wall */
 	uint32_t lifetime_ms;
 	bool read_only;
+	struct permit_layer layers[4]; /* id 0: no more */
 };
 Pave__V1__Signed *peer_permit_make(const struct peer_permit *p);
 void peer_permit_free(Pave__V1__Signed *s);
@@ -97,6 +98,8 @@ struct peer_request {
 
 struct peer_host {
 	bool read_only; /* what its Open asks for */
+	uint32_t layer; /* of the data frames of peer_host_write and the like, and of its pulls */
+	bool exact;	/* its pulls */
 	struct reactor *reactor;
 	struct transport *transport;
 	struct peers_wait wait;
