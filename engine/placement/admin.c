@@ -8,6 +8,7 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/placement/driver.h"
+#include "engine/placement/layers.h"
 #include "engine/placement/planner.h"
 
 static void fail(struct pd_request *q, int code, const char *fmt, const char *name)
@@ -104,6 +105,11 @@ static Pave__V1__VolumeInfo *volume_info(struct pd *pd, struct arena *a, struct 
 	}
 	m->created_at = v->created_at;
 	m->map_version = v->map_version;
+	m->origin = v->origin;
+	m->layers = arena_get(a, PERMIT_LAYERS_MAX * sizeof *m->layers);
+	if (m->layers != NULL)
+		m->n_layers = layers_of(&pd->reg, v, m->layers, PERMIT_LAYERS_MAX);
+	m->settling = layers_open_below(&pd->reg, v) != NULL;
 	add_reports(a, v, m);
 	return m;
 }
@@ -338,56 +344,81 @@ static int planner_view(struct pd *pd, struct arena *a, const char *policy,
 	return 0;
 }
 
-/* Plans the volume and puts it into the register. NULL: *err. */
-static struct reg_volume *place(struct pd *pd, const char *name, uint64_t size, uint64_t chunk_size,
-				const char *policy_name, struct error *err)
+int admin_place(struct pd *pd, const char *name, uint32_t chunk_count, uint64_t chunk_size,
+		const char *policy_name, struct reg_node ***ret_nodes, uint32_t *ret_node_count,
+		uint8_t **ret_map, struct error *err)
 {
 	const struct policy_document *policy = verdicts_policy(&pd->verdicts, policy_name);
 	struct planner_input in = {.policy = policy_name,
 				   .replicas = policy_replicas(policy),
 				   .distinct = policy_distinct(policy),
 				   .min_distance_km = policy_min_distance_km(policy),
-				   .chunk_count = (uint32_t)((size + chunk_size - 1) / chunk_size),
+				   .chunk_count = chunk_count,
 				   .chunk_size = chunk_size};
 	struct planner_result plan = {0};
 	struct reg_node **nodes = NULL;
 	struct reg_node **all;
-	struct reg_volume *v = NULL;
 	struct arena a = {0};
+	int rc;
 
 	if (in.replicas < 1 || in.replicas > REPLICAS_MAX) {
-		error_set(err, -E_DENIED,
-			  "policy %s asks for %u replicas, this driver makes 1 to %u", policy_name,
-			  in.replicas, REPLICAS_MAX);
+		rc = error_set(err, -E_DENIED,
+			       "policy %s asks for %u replicas, this driver makes 1 to %u",
+			       policy_name, in.replicas, REPLICAS_MAX);
 		goto out;
 	}
-	if (planner_view(pd, &a, policy_name, &in, &all) != 0) {
-		error_set(err, -ENOMEM, "no memory for planning volume %s", name);
+	rc = planner_view(pd, &a, policy_name, &in, &all);
+	if (rc != 0) {
+		error_set(err, rc, "no memory for planning volume %s", name);
 		goto out;
 	}
-	if (planner_place(&in, &plan, err) != 0) {
+	rc = planner_place(&in, &plan, err);
+	if (rc != 0) {
 		error_wrap(err, "volume %s cannot be placed", name);
 		goto out;
 	}
 	nodes = calloc(plan.node_count, sizeof(struct reg_node *));
-	for (uint32_t i = 0; nodes != NULL && i < plan.node_count; i++)
-		nodes[i] = all[plan.nodes[i]];
-	if (nodes != NULL)
-		v = reg_volume_add(&pd->reg, name, in.chunk_count, in.replicas, chunk_size, nodes,
-				   plan.node_count, plan.map);
-	if (v == NULL) {
-		error_set(err, -ENOMEM, "no memory for volume %s", name);
-		free(nodes);
+	if (nodes == NULL) {
+		rc = error_set(err, -ENOMEM, "no memory for volume %s", name);
 		goto out;
 	}
-	plan.map = NULL; /* the volume's now */
+	for (uint32_t i = 0; i < plan.node_count; i++)
+		nodes[i] = all[plan.nodes[i]];
+	*ret_nodes = nodes;
+	*ret_node_count = plan.node_count;
+	*ret_map = plan.map;
+	plan.map = NULL; /* the caller's now */
 out:
 	planner_result_deinit(&plan);
 	arena_deinit(&a);
+	return rc;
+}
+
+/* Plans the volume and puts it into the register. NULL: *err. */
+static struct reg_volume *place(struct pd *pd, const char *name, uint64_t size, uint64_t chunk_size,
+				const char *policy, struct error *err)
+{
+	const uint32_t chunk_count = (uint32_t)((size + chunk_size - 1) / chunk_size);
+	struct reg_volume *v;
+	struct reg_node **nodes;
+	uint32_t node_count;
+	uint8_t *map;
+
+	if (admin_place(pd, name, chunk_count, chunk_size, policy, &nodes, &node_count, &map,
+			err) != 0)
+		return NULL;
+	v = reg_volume_add(&pd->reg, name, chunk_count,
+			   policy_replicas(verdicts_policy(&pd->verdicts, policy)), chunk_size,
+			   nodes, node_count, map);
+	if (v == NULL) {
+		error_set(err, -ENOMEM, "no memory for volume %s", name);
+		free(nodes);
+		free(map);
+	}
 	return v;
 }
 
-static void send_volume(struct pd_request *q, struct reg_volume *v, bool with_map)
+void admin_send_volume(struct pd_request *q, struct reg_volume *v, bool with_map)
 {
 	struct pd *pd = q->pd;
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -425,7 +456,7 @@ static void created(struct pd_request *q)
 	if (v == NULL || v->deleted)
 		fail(q, -ENOENT, "the volume was deleted meanwhile%s", "");
 	else
-		send_volume(q, v, false);
+		admin_send_volume(q, v, false);
 }
 
 void admin_volume_create(struct pd_request *q, const Pave__V1__Control *m)
@@ -467,7 +498,7 @@ void admin_volume_get(struct pd_request *q, const Pave__V1__Control *m)
 		fail(q, -ENOENT, "there is no volume \"%.64s\": pave volume list",
 		     m->volume_get->name);
 	else
-		send_volume(q, v, m->volume_get->with_map);
+		admin_send_volume(q, v, m->volume_get->with_map);
 }
 
 void admin_volume_list(struct pd_request *q, const Pave__V1__Control *m)
@@ -507,6 +538,13 @@ void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m)
 		     m->volume_delete->name);
 		return;
 	}
+	if (admin_first_snapshot(pd, v) != NULL) {
+		error_set(&err, -E_IN_USE,
+			  "volume %s has snapshots, %s among them: delete them first", v->name,
+			  admin_first_snapshot(pd, v)->name);
+		request_fail(q, &err);
+		return;
+	}
 	end = MAX(reg_attachment_end(&pd->reg, v, now), reg_volume_older_end(&pd->reg, v, now));
 	if (end != 0) {
 		error_set(&err, -E_IN_USE,
@@ -520,10 +558,12 @@ void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m)
 	v->report_count = 0;
 	log_info("pd", "volume %s (#%llu) is deleted; %u nodes have to erase it", v->name,
 		 (unsigned long long)v->id, v->node_count);
+	if (admin_drop_layers(pd, v) != 0) {
+		fail(q, -ENOMEM, "no memory to delete volume %s", v->name);
+		return;
+	}
 	pd_ledger_permit_end(&pd->ledger, v->id, v->attachment.bound, "deleted");
 	pd_ledger_volume_end(&pd->ledger, v);
-	reg_volume_bury(&pd->reg, v);
-	reg_save_volume(&pd->reg, v);
 	request_commit(q, deleted);
 }
 

@@ -122,6 +122,7 @@ struct pd {
 	uint32_t session_count;
 	struct pd_request *requests; /* with a handler or a commit */
 	struct pd_request *parked;   /* wait for the end of an attachment */
+	struct pd_request *settling; /* wait for a snapshot */
 	struct pd_erase *erases;
 
 	struct reactor_timer evidence_timer; /* the next moment at which a verdict may change */
@@ -133,6 +134,7 @@ struct pd {
 	uint64_t planned_ns;
 	uint64_t next_move_ns; /* not before, for the rate */
 	uint64_t bytes_under_way;
+	struct reactor_timer settling_timer;
 	struct reg_commit background; /* changes that nobody waits for */
 	bool background_busy;
 
@@ -235,9 +237,31 @@ void admin_node_remove(struct pd_request *q, const Pave__V1__Control *m);
 void admin_rebalance_plan(struct pd_request *q, const Pave__V1__Control *m);
 void admin_rebalance_set(struct pd_request *q, const Pave__V1__Control *m);
 void admin_rebalance_status(struct pd_request *q, const Pave__V1__Control *m);
+/* -- admin_layers.c --------------------------------------------------------------------------- */
+
+void admin_volume_snapshot(struct pd_request *q, const Pave__V1__Control *m);
+void admin_volume_clone(struct pd_request *q, const Pave__V1__Control *m);
+void admin_volume_rollback(struct pd_request *q, const Pave__V1__Control *m);
+void admin_volume_resize(struct pd_request *q, const Pave__V1__Control *m);
+/* The holder of v says so. The caller saves and flushes with v. */
+void admin_layer_sealed(struct pd *pd, struct reg_volume *v, volume_id_t layer);
+/* Answers those who wait for a snapshot to be settled, or have waited long enough. */
+void admin_settling_check(struct pd *pd);
+void admin_settling_timer(struct reactor_timer *t);
+/* v, which nobody holds, gives up its layers: they are erased, but for what others need. The caller
+ * flushes, and calls node_erase_all then. -ENOMEM: nothing has changed. */
+/* Some snapshot of v, or NULL. */
+struct reg_volume *admin_first_snapshot(struct pd *pd, const struct reg_volume *v);
+int admin_drop_layers(struct pd *pd, struct reg_volume *v);
 
 /* -- admin.c, admin_evidence.c ---------------------------------------------------------------- */
 
+/* Answers q with what is known of v. */
+void admin_send_volume(struct pd_request *q, struct reg_volume *v, bool with_map);
+/* Places chunk_count chunks under the policy: nodes and map are malloc'd. -E_DENIED, -ENOMEM. */
+int admin_place(struct pd *pd, const char *name, uint32_t chunk_count, uint64_t chunk_size,
+		const char *policy, struct reg_node ***ret_nodes, uint32_t *ret_node_count,
+		uint8_t **ret_map, struct error *err);
 void admin_volume_create(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_list(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_get(struct pd_request *q, const Pave__V1__Control *m);

@@ -25,6 +25,7 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/placement/driver.h"
+#include "engine/placement/layers.h"
 
 #define DETACH_GRACE_LIFETIMES 2u
 
@@ -206,6 +207,8 @@ static int check_free(struct pd *pd, const struct reg_volume *v, struct error *e
 static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_volume *v,
 			struct error *err)
 {
+	const struct reg_layer *open;
+
 	if (v == NULL)
 		return error_set(err, -ENOENT, "there is no volume \"%.64s\": pave volume list",
 				 a->volume);
@@ -216,11 +219,19 @@ static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_vol
 				 "volume %s: holder, site or endpoint of the attachment is empty, "
 				 "too long or not printable",
 				 v->name);
+	if (reg_volume_is_snapshot(v) && !a->read_only)
+		return error_set(err, -EROFS,
+				 "volume %s is a snapshot, which is only read: attach it with "
+				 "--read-only, or write to a clone (pave volume clone %s NAME)",
+				 v->name, v->name);
 	if (v->generation >= GENERATION_MAX)
 		return error_set(err, -E_LIMIT, "volume %s was attached %u times, the most",
 				 v->name, v->generation);
 	if (a->if_free && check_free(pd, v, err) != 0)
 		return err->code;
+	open = layers_open_below(&pd->reg, v);
+	if (open != NULL && open->owner != v->id)
+		return layers_unsettled(&pd->reg, v, open, err);
 	return permits_check(&pd->permits, v, a->holder_site, NULL, err);
 }
 
@@ -260,6 +271,7 @@ static void attach_send(struct pd_request *q, struct reg_volume *v, Pave__V1__Si
 	r.min_acks = v->min_acks;
 	r.freeze_timeout_s = policy_freeze_timeout_s(verdicts_policy(&pd->verdicts, v->policy));
 	r.map_version = v->map_version;
+	r.family = v->family;
 	r.n_nodes = v->node_count;
 	r.nodes = host_map_nodes(&arena, v);
 	r.map.data = v->map;
@@ -437,6 +449,7 @@ static void renew_committed(struct pd_request *q)
 	pave__v1__signed__free_unpacked(r.permit, NULL);
 	arena_deinit(&arena);
 	pd_arm_evidence_timer(pd);
+	admin_settling_check(pd);
 }
 
 static int check_renew(struct pd_request *q, struct reg_volume *v, struct error *err)
@@ -483,6 +496,8 @@ void host_renew(struct pd_request *q, const Pave__V1__Control *m)
 	v->holder = q->session;
 	take_reports(v, r);
 	moves_host_left(v, r->moving, r->n_moving);
+	if (r->sealed != 0)
+		admin_layer_sealed(pd, v, r->sealed);
 	if (v->detach_deadline_ns != 0)
 		notify_detach(v->holder, v);
 	request_commit(q, renew_committed);

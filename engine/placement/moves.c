@@ -23,6 +23,7 @@
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
 #include "engine/placement/driver.h"
+#include "engine/placement/layers.h"
 
 static const char *const why_names[MOVE_WHY_COUNT] = {[MOVE_WHY_NONE] = "none",
 						      [MOVE_WHY_BALANCE] = "balance",
@@ -196,7 +197,9 @@ static int make_view(struct pd *pd, struct arena *a, struct view *w)
 	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next) {
 		uint32_t policy;
 
-		if (v->deleted || verdicts_policy(&pd->verdicts, v->policy) == NULL)
+		/* What shares layers would have to move together: that is not built yet. */
+		if (v->deleted || layers_has_family(&pd->reg, v) ||
+		    verdicts_policy(&pd->verdicts, v->policy) == NULL)
 			continue;
 		policy = policy_index(pd, a, w, policies, names, v->policy, now);
 		view_volume(pd, a, w, v, nodes, policy, &volumes[w->in.volume_count], now);

@@ -153,7 +153,7 @@ static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n,
 	e->call.done = erase_done;
 	n->erasing = true;
 	DL_APPEND(pd->erases, e);
-	erase.volume = v->id;
+	erase.volume = v->erase_layer != 0 ? v->erase_layer : v->id;
 	erase.whole_volume = chunks == NULL;
 	erase.chunks = chunks;
 	erase.n_chunks = chunk_count;

@@ -121,6 +121,10 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_VOLUME_GET, ROLE_ADMIN | ROLE_HOST, admin_volume_get},
     {PAVE__V1__CONTROL__BODY_VOLUME_DELETE, ROLE_ADMIN, admin_volume_delete},
     {PAVE__V1__CONTROL__BODY_VOLUME_DETACH, ROLE_ADMIN, host_volume_detach},
+    {PAVE__V1__CONTROL__BODY_VOLUME_SNAPSHOT, ROLE_ADMIN, admin_volume_snapshot},
+    {PAVE__V1__CONTROL__BODY_VOLUME_CLONE, ROLE_ADMIN, admin_volume_clone},
+    {PAVE__V1__CONTROL__BODY_VOLUME_ROLLBACK, ROLE_ADMIN, admin_volume_rollback},
+    {PAVE__V1__CONTROL__BODY_VOLUME_RESIZE, ROLE_ADMIN, admin_volume_resize},
     {PAVE__V1__CONTROL__BODY_SITE_ADD, ROLE_ADMIN, admin_site_add},
     {PAVE__V1__CONTROL__BODY_SITE_LIST, ROLE_ADMIN, admin_site_list},
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_GET, ROLE_ADMIN, admin_revocations_get},
@@ -485,6 +489,7 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	pd->parked_timer.fire = host_parked_timer;
 	pd->erase_timer.fire = node_erase_timer;
 	pd->moves_timer.fire = moves_timer;
+	pd->settling_timer.fire = admin_settling_timer;
 	if (pd->lifetime_ms > PERMIT_LIFETIME_MAX_MS) {
 		rc =
 		    error_set(err, -EINVAL, "a permit lifetime of %u ms is over the bound of %u ms",
@@ -553,8 +558,8 @@ static void finish_stop(struct reactor_task *task)
 void pd_stop_if_done(struct pd *pd)
 {
 	if (!pd->stopping || pd->sessions != NULL || pd->requests != NULL || pd->parked != NULL ||
-	    pd->erases != NULL || pd->background_busy || pd->pushes != NULL ||
-	    pd->ledger_reads != NULL || !reg_idle(&pd->reg))
+	    pd->settling != NULL || pd->erases != NULL || pd->background_busy ||
+	    pd->pushes != NULL || pd->ledger_reads != NULL || !reg_idle(&pd->reg))
 		return;
 	pd->stop_task.run = finish_stop;
 	reactor_defer(pd->reactor, &pd->stop_task);
@@ -576,9 +581,15 @@ void pd_stop(struct pd *pd, void (*done)(void *arg), void *arg)
 	reactor_timer_cancel(pd->reactor, &pd->parked_timer);
 	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
 	reactor_timer_cancel(pd->reactor, &pd->moves_timer);
+	reactor_timer_cancel(pd->reactor, &pd->settling_timer);
 	error_set(&err, -E_UNREACHABLE, "the placement driver is stopping");
 	DL_FOREACH_SAFE (pd->parked, q, next_q) {
 		DL_DELETE(pd->parked, q);
+		DL_APPEND(pd->requests, q);
+		request_fail(q, &err);
+	}
+	DL_FOREACH_SAFE (pd->settling, q, next_q) {
+		DL_DELETE(pd->settling, q);
 		DL_APPEND(pd->requests, q);
 		request_fail(q, &err);
 	}
@@ -598,12 +609,15 @@ void pd_abandon(struct pd *pd)
 	reactor_timer_cancel(pd->reactor, &pd->parked_timer);
 	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
 	reactor_timer_cancel(pd->reactor, &pd->moves_timer);
+	reactor_timer_cancel(pd->reactor, &pd->settling_timer);
 	node_erase_drop(pd);
 	host_push_drop(pd);
 	ledger_read_drop(pd);
 	DL_FOREACH_SAFE (pd->requests, q, next_q)
 		free(q);
 	DL_FOREACH_SAFE (pd->parked, q, next_q)
+		free(q);
+	DL_FOREACH_SAFE (pd->settling, q, next_q)
 		free(q);
 	DL_FOREACH_SAFE (pd->sessions, s, next) {
 		reactor_timer_cancel(pd->reactor, &s->hello_timer);

@@ -7,6 +7,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/text.h"
+#include "engine/placement/layers.h"
 
 int permits_now(struct permits *p, int64_t *ret_now, struct error *err)
 {
@@ -149,6 +150,30 @@ static size_t fill_nodes(struct permits *p, const struct reg_volume *v, int64_t 
 	return count;
 }
 
+/* The volume's layers, if it has others than the one with its id. A layer below that is not sealed
+ * may be written by its owner's attachment only; any other waits for that. */
+static int fill_layers(struct permits *p, const struct reg_volume *v, Pave__V1__PermitLayer *layers,
+		       Pave__V1__PermitLayer **list, size_t *ret_count, struct error *err)
+{
+	volume_id_t ids[PERMIT_LAYERS_MAX];
+	const uint32_t count = layers_of(p->reg, v, ids, PERMIT_LAYERS_MAX);
+	const struct reg_layer *open = layers_open_below(p->reg, v);
+
+	*ret_count = 0;
+	if (open != NULL && (open->owner != v->id || count < 2 || open->id != ids[1]))
+		return layers_unsettled(p->reg, v, open, err);
+	if (count == 1 && ids[0] == v->id)
+		return 0;
+	for (uint32_t i = 0; i < count; i++) {
+		pave__v1__permit_layer__init(&layers[i]);
+		layers[i].layer = ids[i];
+		layers[i].open = i == 0 || (open != NULL && open->id == ids[i]);
+		list[i] = &layers[i];
+	}
+	*ret_count = count;
+	return 0;
+}
+
 static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret, struct error *err)
 {
 	const struct policy_document *policy = verdicts_policy(p->verdicts, v->policy);
@@ -156,6 +181,8 @@ static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 	Pave__V1__Permit m = PAVE__V1__PERMIT__INIT;
 	Pave__V1__PermitNode nodes[REG_MAP_NODES_MAX];
 	Pave__V1__PermitNode *list[REG_MAP_NODES_MAX];
+	Pave__V1__PermitLayer layers[PERMIT_LAYERS_MAX];
+	Pave__V1__PermitLayer *layer_list[PERMIT_LAYERS_MAX];
 	int64_t host_until, until, now, from;
 	int rc;
 
@@ -175,6 +202,10 @@ static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 				 "volume %s: the permit would have run out before it was given: "
 				 "the register is too slow",
 				 v->name);
+	rc = fill_layers(p, v, layers, layer_list, &m.n_layers, err);
+	if (rc != 0)
+		return rc;
+	m.layers = layer_list;
 	m.cluster.data = p->reg->cluster.bytes;
 	m.cluster.len = sizeof p->reg->cluster.bytes;
 	m.volume = v->id;

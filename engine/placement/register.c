@@ -15,6 +15,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
+#include "engine/placement/layers.h"
 #include "engine/placement/register_codec.h"
 
 const char *const pd_kv_family_names[PD_KV_FAMILIES] = {"meta", "documents", "volumes",
@@ -227,7 +228,8 @@ struct reg_volume *reg_volume_by_id(struct reg *reg, volume_id_t id)
 /* Adds (sign 1) or takes off (sign -1) what the map lays on its nodes. */
 void reg_count_placed(const struct reg_volume *v, int sign)
 {
-	if (v->map == NULL)
+	/* The members of a family lie in the same places. */
+	if (v->map == NULL || v->family != 0)
 		return;
 	for (size_t i = 0; i < (size_t)v->chunk_count * v->replicas; i++) {
 		struct reg_node *n = v->nodes[v->map[i]];
@@ -283,6 +285,25 @@ struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t ch
 	}
 	reg_count_placed(v, 1);
 	return v;
+}
+
+void reg_volume_join(struct reg_volume *v, volume_id_t family)
+{
+	reg_count_placed(v, -1);
+	v->family = family;
+}
+
+void reg_volume_set_map(struct reg_volume *v, struct reg_node **nodes, uint32_t node_count,
+			uint8_t *map, uint32_t chunk_count)
+{
+	reg_count_placed(v, -1);
+	free(v->nodes);
+	free(v->map);
+	v->nodes = nodes;
+	v->node_count = node_count;
+	v->map = map;
+	v->chunk_count = chunk_count;
+	reg_count_placed(v, 1);
 }
 
 int reg_volume_bury(struct reg *reg, struct reg_volume *v)
@@ -426,6 +447,7 @@ void reg_deinit(struct reg *reg)
 	struct reg_node *n, *next_n;
 
 	HASH_CLEAR(hh_name, reg->names);
+	layers_free_all(reg);
 	HASH_ITER (hh, reg->volumes, v, next_v) {
 		HASH_DELETE(hh, reg->volumes, v);
 		reg_volume_free(v);

@@ -40,6 +40,7 @@
 #define REG_SERIAL_GAP	   (1ull << 20) /* permits that are not noted one by one */
 
 struct pd_session;
+struct reg_layer;
 
 enum node_state { NODE_DOWN, NODE_UP, NODE_REFUSED };
 
@@ -156,9 +157,13 @@ struct reg_volume {
 	struct reg_attachment attachment;
 	struct reg_older older[REG_OLDER_MAX];
 	uint32_t older_count;
+	volume_id_t top;	    /* layer; 0: id (layers.h) */
+	volume_id_t family;	    /* 0: id */
+	char origin[NAME_SIZE_MAX]; /* "": no snapshot's, no clone */
 	bool deleted;
 	struct reg_node **erase; /* of a tombstone; malloc'd */
 	uint32_t erase_count;
+	volume_id_t erase_layer; /* of a tombstone: what is to be erased; 0: id */
 
 	/* Of the running driver, not kept. */
 	bool moves_changed;
@@ -197,7 +202,8 @@ struct reg {
 	struct reg_node *nodes;
 	struct reg_volume *volumes;
 	struct reg_volume *names;
-	uint32_t volume_count; /* tombstones included */
+	struct reg_layer *layers; /* layers.h */
+	uint32_t volume_count;	  /* tombstones included */
 	int broken;
 	void (*on_broken)(struct reg *reg); /* once; may be NULL */
 
@@ -259,6 +265,11 @@ int reg_move_cancel(struct reg *reg, struct reg_volume *v, struct reg_move *m);
 void reg_dropped(struct reg *reg, struct reg_volume *v, const struct reg_node *n,
 		 const chunk_no_t *chunks, size_t count);
 
+/* It lies where others of the family lie, and is not counted on its nodes again. */
+void reg_volume_join(struct reg_volume *v, volume_id_t family);
+/* Another map; nodes and map are taken over (malloc'd). */
+void reg_volume_set_map(struct reg_volume *v, struct reg_node **nodes, uint32_t node_count,
+			uint8_t *map, uint32_t chunk_count);
 /* Turns it into a tombstone: the name is free, its nodes are to be erased. -ENOMEM. */
 int reg_volume_bury(struct reg *reg, struct reg_volume *v);
 /* The node has erased its copies. */

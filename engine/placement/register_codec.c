@@ -9,6 +9,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/text.h"
+#include "engine/placement/layers.h"
 #include "register.pb-c.h"
 
 #define META_KEY    "meta"
@@ -20,9 +21,8 @@ static void volume_key(volume_id_t id, uint8_t ret_key[8])
 		ret_key[i] = (uint8_t)(id >> (56 - 8 * i));
 }
 
-/* Packs m into the batch that gathers. */
-static void put(struct reg *reg, uint32_t family, const void *key, size_t key_size,
-		const ProtobufCMessage *m)
+void reg_put(struct reg *reg, uint32_t family, const void *key, size_t key_size,
+	     const ProtobufCMessage *m)
 {
 	struct kv_batch *batch = reg_batch(reg);
 	size_t size = protobuf_c_message_get_packed_size(m);
@@ -51,7 +51,7 @@ void reg_save_meta(struct reg *reg)
 	m.cluster.len = sizeof reg->cluster.bytes;
 	m.next_volume = reg->next_volume;
 	m.wall_high = reg->wall_high;
-	put(reg, PD_KV_META, META_KEY, strlen(META_KEY), &m.base);
+	reg_put(reg, PD_KV_META, META_KEY, strlen(META_KEY), &m.base);
 }
 
 void reg_save_planner(struct reg *reg)
@@ -69,7 +69,7 @@ void reg_save_planner(struct reg *reg)
 	m.moves_done = p->moves_done;
 	m.bytes_total = p->bytes_total;
 	m.bytes_done = p->bytes_done;
-	put(reg, PD_KV_META, PLANNER_KEY, strlen(PLANNER_KEY), &m.base);
+	reg_put(reg, PD_KV_META, PLANNER_KEY, strlen(PLANNER_KEY), &m.base);
 }
 
 void reg_save_node(struct reg *reg, const struct reg_node *n)
@@ -100,7 +100,7 @@ void reg_save_node(struct reg *reg, const struct reg_node *n)
 	m.removed = n->removed;
 	m.receipt_run = n->receipt_run;
 	m.receipt_serial = n->receipt_serial;
-	put(reg, PD_KV_NODES, n->name, strlen(n->name), &m.base);
+	reg_put(reg, PD_KV_NODES, n->name, strlen(n->name), &m.base);
 }
 
 void reg_save_volume(struct reg *reg, const struct reg_volume *v)
@@ -148,8 +148,12 @@ void reg_save_volume(struct reg *reg, const struct reg_volume *v)
 		erase[i] = v->erase[i]->name;
 	m.n_erase = v->erase_count;
 	m.erase = erase;
+	m.top = v->top;
+	m.family = v->family;
+	m.origin = (char *)(uintptr_t)v->origin;
+	m.erase_layer = v->erase_layer;
 	volume_key(v->id, key);
-	put(reg, PD_KV_VOLUMES, key, sizeof key, &m.base);
+	reg_put(reg, PD_KV_VOLUMES, key, sizeof key, &m.base);
 }
 
 static void fill_moves(const struct reg_volume *v, Pave__Reg__Map *m, Pave__Reg__Move *moves,
@@ -211,7 +215,7 @@ void reg_save_map(struct reg *reg, const struct reg_volume *v)
 	m.n_drops = v->drop_count;
 	m.drops = drops;
 	volume_key(v->id, key);
-	put(reg, PD_KV_MAPS, key, sizeof key, &m.base);
+	reg_put(reg, PD_KV_MAPS, key, sizeof key, &m.base);
 	free(drops);
 }
 
@@ -405,7 +409,11 @@ static bool fill_volume(struct reg *reg, struct reg_volume *v, const Pave__Reg__
 	v->created_at = m->created_at;
 	v->map_version = m->map_version;
 	v->deleted = m->deleted;
-	if (!set_name(v->name, m->name) || !set_name(v->policy, m->policy))
+	v->top = m->top;
+	v->family = m->family;
+	v->erase_layer = m->erase_layer;
+	if (!set_name(v->name, m->name) || !set_name(v->policy, m->policy) ||
+	    !set_name(v->origin, m->origin))
 		return false;
 	if (a != NULL) {
 		v->attachment.generation = a->generation;
@@ -598,6 +606,9 @@ int reg_load(struct reg *reg, struct reactor *r, struct kv *kv, const struct uui
 	reg_init(reg, r, kv);
 	reg->cluster = *cluster;
 	rc = kv_scan(kv, PD_KV_META, META_KEY, strlen(META_KEY), load_meta, &l);
+	if (rc == 0 && l.has_meta)
+		rc = kv_scan(kv, PD_KV_META, LAYERS_KEY_PREFIX, strlen(LAYERS_KEY_PREFIX),
+			     layers_load, reg);
 	if (rc == 0)
 		rc = kv_scan(kv, PD_KV_META, PLANNER_KEY, strlen(PLANNER_KEY), load_planner, &l);
 	if (rc == 0)

@@ -2,10 +2,15 @@
 #ifndef PLACEMENT_REGISTER_CODEC_H
 #define PLACEMENT_REGISTER_CODEC_H
 
+#include <protobuf-c/protobuf-c.h>
+
 #include "engine/placement/register.h"
 
 /* What gathers for the next commit; NULL when the register is broken. */
 struct kv_batch *reg_batch(struct reg *reg);
+/* Packs m into it. */
+void reg_put(struct reg *reg, uint32_t family, const void *key, size_t key_size,
+	     const ProtobufCMessage *m);
 void reg_init(struct reg *reg, struct reactor *r, struct kv *kv);
 /* Nodes of drops become nodes of the volume, which thereby are all that may hold something of it.
  * -ENOMEM. */

@@ -1,0 +1,361 @@
+/* The driver and layers: what permits name, who may settle a snapshot, what is erased when, and
+ * that all of it outlives a crash of the driver. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/test_placement_rig.h"
+
+#define SIZE (256ull << 20)
+
+static struct rig *rig;
+static struct peer *admin, *host;
+static struct peer *nodes[3];
+
+static void setup(void)
+{
+	rig = rig_create(1);
+	admin = peer_new(rig, "admin", "test");
+	rig_three(rig, admin, nodes);
+	host = peer_new(rig, "host", "h1");
+	ck_assert_msg(ask_create(admin, "v", SIZE, "secnumcloud-fr") == 0, "%s", admin->text);
+}
+
+static void teardown(void)
+{
+	rig_destroy(rig);
+}
+
+/* After a crash of the driver, of which it hears first. */
+static void come_back(struct peer *p, const char *role, const char *name)
+{
+	ck_assert(sim_run_flag(rig->world, &p->closed));
+	ck_assert_int_eq(peer_connect(p, role, name), 0);
+}
+
+static void start_snapshot(const char *name, const char *snapshot)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeSnapshot s = PAVE__V1__VOLUME_SNAPSHOT__INIT;
+
+	s.name = (char *)(uintptr_t)name;
+	s.snapshot = (char *)(uintptr_t)snapshot;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_SNAPSHOT;
+	m.volume_snapshot = &s;
+	peer_ask_start(admin, &m);
+}
+
+static int ask_snapshot(const char *name, const char *snapshot)
+{
+	start_snapshot(name, snapshot);
+	return peer_ask_wait(admin);
+}
+
+static int ask_clone(const char *source, const char *name)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeClone c = PAVE__V1__VOLUME_CLONE__INIT;
+
+	c.source = (char *)(uintptr_t)source;
+	c.name = (char *)(uintptr_t)name;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_CLONE;
+	m.volume_clone = &c;
+	return peer_ask(admin, &m);
+}
+
+static int ask_rollback(const char *source)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeRollback r = PAVE__V1__VOLUME_ROLLBACK__INIT;
+
+	r.source = (char *)(uintptr_t)source;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_ROLLBACK;
+	m.volume_rollback = &r;
+	return peer_ask(admin, &m);
+}
+
+static int ask_resize(const char *name, uint64_t size)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeResize r = PAVE__V1__VOLUME_RESIZE__INIT;
+
+	r.name = (char *)(uintptr_t)name;
+	r.size = size;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
+	m.volume_resize = &r;
+	return peer_ask(admin, &m);
+}
+
+static int renew_sealed(volume_id_t volume, generation_t generation, volume_id_t sealed)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Renew r = PAVE__V1__RENEW__INIT;
+
+	r.volume = volume;
+	r.generation = generation;
+	r.sealed = sealed;
+	m.body_case = PAVE__V1__CONTROL__BODY_RENEW;
+	m.renew = &r;
+	return peer_ask(host, &m);
+}
+
+static int attach_read_only(struct peer *p, const char *volume)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
+	char holder[] = "h2", site[] = "par";
+
+	a.volume = (char *)(uintptr_t)volume;
+	a.holder = holder;
+	a.holder_site = site;
+	a.read_only = true;
+	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
+	m.attach = &a;
+	return peer_ask(p, &m);
+}
+
+static const Pave__V1__VolumeInfo *info(void)
+{
+	return admin->reply->volume_get_reply->info;
+}
+
+/* The permit names these layers from the top, so many of them open. */
+static void expect_layers(const struct permit *p, const volume_id_t *ids, uint32_t count,
+			  uint32_t open)
+{
+	ck_assert_uint_eq(p->layer_count, count);
+	for (uint32_t i = 0; i < count; i++) {
+		ck_assert_uint_eq(p->layers[i].id, ids[i]);
+		ck_assert_int_eq(p->layers[i].open, i < open);
+	}
+}
+#define EXPECT_LAYERS(p, open, ...)                                                                \
+	expect_layers(p, (const volume_id_t[]){__VA_ARGS__},                                       \
+		      sizeof((const volume_id_t[]){__VA_ARGS__}) / sizeof(volume_id_t), open)
+
+/* Attaches v as generation 1, takes a snapshot, settles it. Returns the new top. */
+static volume_id_t settled_snapshot(volume_id_t *ret_volume)
+{
+	struct permit p;
+	volume_id_t v, top;
+
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	p = reply_permit(host);
+	v = p.volume;
+	EXPECT_LAYERS(&p, 1, v);
+	permit_deinit(&p);
+	start_snapshot("v", "s");
+	rig_run_ms(rig, 500);
+	/* The host has a permit with both; the admin waits. */
+	ck_assert(!admin->answered);
+	ck_assert_uint_eq(host->permit_notices, 1);
+	top = host->notice.layers[0].id;
+	EXPECT_LAYERS(&host->notice, 2, top, v);
+	ck_assert_int_eq(renew_sealed(v, 1, v), 0);
+	p = reply_permit(host);
+	EXPECT_LAYERS(&p, 1, top, v);
+	permit_deinit(&p);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	ck_assert_str_eq(info()->name, "v@s");
+	ck_assert(!info()->settling);
+	*ret_volume = v;
+	return top;
+}
+
+START_TEST(snapshot_of_an_attached_volume)
+{
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	volume_id_t v, top = settled_snapshot(&v);
+	struct permit p;
+
+	ck_assert_int_eq(ask_attach(h2, "v@s", "h2", "par"), -EROFS);
+	ck_assert_int_eq(attach_read_only(h2, "v@s"), 0);
+	p = reply_permit(h2);
+	EXPECT_LAYERS(&p, 1, p.volume, v);
+	ck_assert(p.generation > 1);
+	ck_assert_uint_eq(h2->reply->attach_reply->family, v);
+	permit_deinit(&p);
+	/* All of it is still so after a crash of the driver. */
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(info()->n_layers, 2);
+	ck_assert_uint_eq(info()->layers[0], top);
+	ck_assert_uint_eq(info()->layers[1], v);
+	ck_assert(!info()->settling);
+	ck_assert_int_eq(ask_volume(admin, "v@s"), 0);
+	ck_assert_str_eq(info()->origin, "v");
+	/* A snapshot is no volume that one could snapshot, and holds its volume. */
+	ck_assert_int_eq(ask_snapshot("v", "s"), -EEXIST);
+	ck_assert_int_eq(ask_snapshot("v@s", "t"), -EINVAL);
+	ck_assert_int_eq(ask_snapshot("v", "S/"), -EINVAL);
+	ck_assert_int_eq(ask_snapshot("w", "s"), -ENOENT);
+	ck_assert_int_eq(ask_delete(admin, "v"), -E_IN_USE);
+	ck_assert_int_eq(ask_rollback("v@s"), -E_IN_USE);
+}
+END_TEST
+
+/* Only the volume's own attachment settles it, whichever that is; till then nobody reads it. */
+START_TEST(settled_by_the_next_attachment)
+{
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	struct permit p;
+	volume_id_t v, top;
+
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	p = reply_permit(host);
+	v = p.volume;
+	permit_deinit(&p);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	ck_assert_int_eq(ask_snapshot("v", "s"), 0); /* nobody holds it: nobody is waited for */
+	ck_assert(info()->settling);
+	ck_assert_int_eq(attach_read_only(h2, "v@s"), -E_IN_USE);
+	ck_assert_int_eq(ask_clone("v@s", "w"), 0);
+	ck_assert_int_eq(ask_attach(h2, "w", "h2", "par"), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(h2->text, "attach v once"));
+	ck_assert_int_eq(ask_snapshot("v", "t"), -E_IN_USE);
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+	come_back(host, "host", "h1");
+	come_back(h2, "host", "h2");
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	p = reply_permit(host);
+	top = p.layers[0].id;
+	EXPECT_LAYERS(&p, 2, top, v);
+	permit_deinit(&p);
+	/* The older generation, and another layer, settle nothing. */
+	ck_assert_int_eq(renew_sealed(v, 1, v), -E_FENCED);
+	ck_assert_int_eq(renew_sealed(v, 2, top), 0);
+	ck_assert_int_eq(attach_read_only(h2, "v@s"), -E_IN_USE);
+	ck_assert_int_eq(renew_sealed(v, 2, v), 0);
+	ck_assert_int_eq(attach_read_only(h2, "v@s"), 0);
+	ck_assert_int_eq(ask_attach(h2, "w", "h2", "par"), 0);
+	p = reply_permit(h2);
+	EXPECT_LAYERS(&p, 1, p.volume, v);
+	permit_deinit(&p);
+}
+END_TEST
+
+/* What was never attached has nothing to settle. */
+START_TEST(snapshot_of_a_new_volume)
+{
+	struct peer *h2 = peer_new(rig, "host", "h2");
+
+	ck_assert_int_eq(ask_snapshot("v", "s"), 0);
+	ck_assert(!info()->settling);
+	ck_assert_int_eq(attach_read_only(h2, "v@s"), 0);
+}
+END_TEST
+
+static void wait_erased(uint32_t count)
+{
+	for (uint32_t i = 0; i < 100; i++) {
+		if (nodes[0]->erases >= count)
+			break;
+		rig_run_ms(rig, 100);
+	}
+	ck_assert_uint_eq(nodes[0]->erases, count);
+}
+
+/* A layer goes with the last that needs it. */
+START_TEST(layers_are_dropped)
+{
+	volume_id_t v, top = settled_snapshot(&v);
+	volume_id_t clone;
+
+	ck_assert_int_eq(ask_clone("v@s", "w"), 0);
+	clone = info()->id;
+	ck_assert_str_eq(info()->origin, "v@s");
+	ck_assert_int_eq(ask_clone("v@s", "w"), -EEXIST);
+	ck_assert_int_eq(ask_clone("v", "x"), -EINVAL);
+	ck_assert_int_eq(ask_clone("v@s", "x@y"), -EINVAL);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	ck_assert_int_eq(ask_rollback("v@s"), 0);
+	ck_assert_uint_eq(info()->n_layers, 2);
+	ck_assert_uint_ne(info()->layers[0], top);
+	ck_assert_uint_eq(info()->layers[1], v);
+	wait_erased(1);
+	ck_assert_uint_eq(nodes[0]->erase_volume, top);
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	wait_erased(2);
+	ck_assert_uint_ne(nodes[0]->erase_volume, v);
+	ck_assert_int_eq(ask_delete(admin, "v"), 0);
+	wait_erased(3);
+	ck_assert_uint_ne(nodes[0]->erase_volume, v);
+	/* The clone was the last to stand on it. */
+	ck_assert_int_eq(ask_delete(admin, "w"), 0);
+	wait_erased(5);
+	ck_assert(nodes[0]->erase_volume == v || nodes[0]->erase_volume == clone);
+	/* Nothing is left, and the driver starts from that. */
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+	ck_assert_int_eq(ask_volume(admin, "v"), -ENOENT);
+	ck_assert_int_eq(ask_volume(admin, "w"), -ENOENT);
+}
+END_TEST
+
+START_TEST(layers_are_bounded)
+{
+	uint32_t taken = 0;
+	char name[8];
+
+	do {
+		snprintf(name, sizeof(name), "s%u", taken);
+	} while (ask_snapshot("v", name) == 0 && ++taken < PERMIT_LAYERS_MAX);
+	ck_assert_int_eq(admin->status, -E_LIMIT);
+	ck_assert_uint_eq(taken, PERMIT_LAYERS_MAX - 2);
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+}
+END_TEST
+
+START_TEST(resize)
+{
+	const uint64_t larger = 3 * SIZE + (1 << 20);
+
+	ck_assert_int_eq(ask_snapshot("v", "s"), 0);
+	ck_assert_int_eq(ask_resize("v", larger), 0);
+	ck_assert_uint_eq(info()->size, larger);
+	ck_assert_int_eq(ask_resize("v", SIZE), -EOPNOTSUPP);
+	ck_assert_int_eq(ask_resize("v", larger + 1), -EINVAL);
+	ck_assert_int_eq(ask_resize("v@s", larger), -EROFS);
+	ck_assert_int_eq(ask_rollback("v@s"), -EINVAL);
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+	come_back(host, "host", "h1");
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	ck_assert_uint_eq(host->reply->attach_reply->size, larger);
+	ck_assert_uint_eq(host->reply->attach_reply->map.len,
+			  (larger + host->reply->attach_reply->chunk_size - 1) /
+			      host->reply->attach_reply->chunk_size * 3);
+	ck_assert_int_eq(ask_volume(admin, "v@s"), 0);
+	ck_assert_uint_eq(info()->size, SIZE);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("placement_layers");
+	TCase *tc = tcase_create("layers");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, snapshot_of_an_attached_volume);
+	tcase_add_test(tc, settled_by_the_next_attachment);
+	tcase_add_test(tc, snapshot_of_a_new_volume);
+	tcase_add_test(tc, layers_are_dropped);
+	tcase_add_test(tc, layers_are_bounded);
+	tcase_add_test(tc, resize);
+	suite_add_tcase(suite, tc);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? 0 : 1;
+}
