@@ -289,6 +289,15 @@ static void snapshot_committed(struct pd_request *q)
 	settling_arm(pd);
 }
 
+/* Its host may still send to a node that a chunk has moved away from. */
+static bool holds_dropped(const struct reg_volume *v)
+{
+	for (uint32_t i = 0; v->attachment.live && i < v->drop_count; i++)
+		if (!v->drops[i].released)
+			return true;
+	return false;
+}
+
 static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char *snapshot,
 			  char ret_name[NAME_SIZE_MAX], struct error *err)
 {
@@ -312,6 +321,11 @@ static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char
 	memcpy(ret_name, name, NAME_SIZE_MAX);
 	if (reg_volume_find(&pd->reg, ret_name) != NULL)
 		return error_set(err, -EEXIST, "snapshot %s is there already", ret_name);
+	if (v->move_count > 0 || holds_dropped(v))
+		return error_set(err, -E_IN_USE,
+				 "volume %s: copies of it are being moved: again when that is done "
+				 "(pave rebalance status)",
+				 v->name);
 	if (layers_open_below(&pd->reg, v) != NULL)
 		return error_set(
 		    err, -E_IN_USE, "volume %s: its last snapshot is not settled yet%s", v->name,

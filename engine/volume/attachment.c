@@ -270,6 +270,7 @@ static void renew(struct vattach *a)
 
 	renew_message.volume = v->id;
 	renew_message.generation = v->generation;
+	renew_message.sealed = vlayers_settled(v);
 	if (items != NULL && list != NULL) {
 		volume_describe_replicas(v, items);
 		for (uint32_t i = 0; i < v->node_count; i++)
@@ -286,6 +287,15 @@ static void renew(struct vattach *a)
 	rpc_call_start(&a->rpc, &a->call, &message, 0);
 	free(items);
 	free(list);
+}
+
+bool vattach_renew(struct vattach *a)
+{
+	if (a->conn == NULL || !a->greeted || a->closing || a->calling ||
+	    a->state != VATTACH_ATTACHED)
+		return false;
+	renew(a);
+	return true;
 }
 
 /* -- Detach ------------------------------------------------------------------------------------ */

@@ -53,6 +53,8 @@ void vattach_start(struct vattach *a, struct volume *v);
 void vattach_detach(struct vattach *a);
 /* The same without releasing. */
 void vattach_stop(struct vattach *a);
+/* Renews now. False: it cannot at this moment. */
+bool vattach_renew(struct vattach *a);
 void vattach_tick(struct vattach *a);
 void vattach_deinit(struct vattach *a); /* memory only */
 

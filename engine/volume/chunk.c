@@ -109,7 +109,7 @@ static void join(struct vchunk *c, uint32_t slot)
 
 	s->joined_epoch = vslot_ready(s) ? s->replica->epoch : 0;
 	s->joined_seq = c->window.last_seq + 1;
-	if (s->joined_epoch != 0)
+	if (s->joined_epoch != 0 && !c->settled)
 		vresync_want(c, slot);
 }
 
@@ -314,7 +314,7 @@ static void watch_source(struct vchunk *c)
 
 /* -- waiting operations ------------------------------------------------------------------------ */
 
-void vchunk_kick(struct vchunk *c)
+static void kick(struct vchunk *c)
 {
 	struct volume *v = c->volume;
 
@@ -328,6 +328,25 @@ void vchunk_kick(struct vchunk *c)
 		v->kicked = c;
 	v->kicked_tail = c;
 	reactor_defer(v->reactor, &v->kick_task);
+}
+
+void vchunk_kick(struct vchunk *c)
+{
+	kick(c);
+	/* Reads of the layer above wait for what happens here. */
+	if (c->above != NULL)
+		kick(c->above);
+}
+
+void vchunk_forget(struct vchunk *c)
+{
+	struct volume *v = c->volume;
+
+	if (c->troubled)
+		DL_DELETE2(v->troubled, c, troubled_prev, troubled_next);
+	if (c->dirty)
+		DL_DELETE2(v->dirty, c, dirty_prev, dirty_next);
+	c->troubled = c->dirty = false;
 }
 
 static void set_troubled(struct vchunk *c, bool troubled)
@@ -375,6 +394,11 @@ static void run_writes(struct vchunk *c)
 
 void vchunk_run(struct vchunk *c)
 {
+	if (c->retired)
+		return;
+	if (c->below != NULL && c->below->state == VCHUNK_UNOPENED &&
+	    (c->reads.head != NULL || c->writes != NULL))
+		vreconcile_want(c->below, true);
 	if (c->reset_wanted && c->state == VCHUNK_SERVING)
 		vchunk_reset(c);
 	if (c->state == VCHUNK_SERVING) {

@@ -7,7 +7,11 @@
  * learner that will take its place (move.h); else it is unused. A learner has the same states as a
  * member, and counts for nothing. CURRENT: holds everything acknowledged but for what is in flight
  * to it or waits in its backlog. BEHIND: anything else. Only CURRENT slots serve reads and are told
- * watermarks; every connected slot that is *joined* gets new writes and counts for them. */
+ * watermarks; every connected slot that is *joined* gets new writes and counts for them.
+ *
+ * A volume with snapshots has a chunk of each number for each of its open layers: the top one,
+ * which takes the guest's operations, and for a while one below it, which is being sealed
+ * (layers.h). */
 #ifndef VOLUME_CHUNK_H
 #define VOLUME_CHUNK_H
 
@@ -59,6 +63,15 @@ struct vlock {
 struct vchunk {
 	struct volume *volume;
 	chunk_no_t no;
+	uint32_t layer;	      /* as frames name it */
+	struct vchunk *above; /* of the layer above, which takes the guest's operations; or NULL */
+	struct vchunk *below; /* of the layer that is being sealed; or NULL */
+	bool retired;	      /* sealed: nothing is begun any more */
+	bool settled;	      /* being sealed: a majority has its last word */
+	bool good_known;      /* good is valid */
+	vmask_t good;	      /* slots that hold all that the sealed layers have of the chunk */
+	vmask_t sealing, sealed; /* slots that the seal was sent to, that answered it */
+	uint32_t reads_begun, writes_begun, marks_begun; /* of the pools, not given back */
 	enum vchunk_state state;
 	bool kicked, troubled, dirty, reset_wanted;
 	uint8_t reconcile_queued; /* 0: no, 1: in the background, 2: somebody waits */
@@ -101,11 +114,21 @@ static inline vmask_t vchunk_used(const struct vchunk *c)
 	return c->members | (c->learner != VSLOT_NONE ? vmask_bit(c->learner) : 0);
 }
 
+/* The one that takes the guest's operations. */
+static inline struct vchunk *vchunk_top(struct vchunk *c)
+{
+	while (c->above != NULL)
+		c = c->above;
+	return c;
+}
+
 uint32_t vchunk_blocks(const struct vchunk *c); /* of this chunk's volume */
 
 /* Its waiting operations are looked at in this turn. */
 void vchunk_kick(struct vchunk *c);
 void vchunk_run(struct vchunk *c);
+/* Takes it out of the volume's lists of what is dirty or waits. */
+void vchunk_forget(struct vchunk *c);
 
 /* Members whose node is connected and in the permit. */
 vmask_t vchunk_ready_slots(const struct vchunk *c);

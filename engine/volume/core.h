@@ -5,6 +5,7 @@
  *   chunk        states, slots, waiting operations          buffers   data memory
  *   hedge, pace  reads that are slow
  *   move         a replica is replaced
+ *   layers       snapshots: sealing, what replicas have of sealed layers
  *   write, read  one operation on one chunk                 volume    operations, open, close
  *
  * All on one thread. Callbacks into owners' code (done, ended) are made from deferred tasks only.
@@ -15,6 +16,7 @@
 #include "engine/volume/attachment.h"
 #include "engine/volume/buffers.h"
 #include "engine/volume/chunk.h"
+#include "engine/volume/layers.h"
 #include "engine/volume/move.h"
 #include "engine/volume/reconcile.h"
 #include "engine/volume/resync.h"
@@ -52,15 +54,18 @@ struct volume {
 	bool ended_told, detach_asked;
 
 	struct vattach attach;
-	volume_id_t id;
+	volume_id_t id, family;
 	generation_t generation;
 	uint64_t size, chunk_size, freeze_ns;
 	uint32_t chunk_blocks, chunk_count, replicas, majority, need;
 	uint32_t slot_count; /* of a chunk: replicas + 1 */
 	struct vnode *nodes;
 	uint32_t node_count;
-	struct vchunk *chunks;
-	struct vslot *slots;
+	struct vchunk *chunks;	/* of the top layer: sets' */
+	struct vset *sets;	/* of the open layers, from the top; then of retired ones */
+	struct vsealed *sealed; /* layers below, from the top; sealed_count of PERMIT_LAYERS_MAX */
+	uint32_t sealed_count;
+	struct vlayers layers;
 
 	struct vbuffers buffers;
 	struct vwrite_pool writes;
@@ -126,6 +131,10 @@ void volume_replica_ready(struct volume *v, struct vreplica *r);
 void volume_replica_away(struct volume *v, struct vreplica *r);
 void volume_event(struct volume *v); /* something that open or close waits for may have happened */
 void volume_room(struct volume *v);  /* a buffer, a write or an operation's place became free */
+/* Chunks of one layer; the map is as that of the volume, or NULL: slots are filled in by the
+ * caller, who owns it. NULL: no memory. */
+struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t *map);
+void volume_free_set(struct vset *set); /* NULL is allowed */
 struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t chunk);
 
 /* Questions that wait are asked, when that is possible now. */

@@ -119,7 +119,8 @@ static void fetched(struct vfetch *f, int status)
 	struct volume *v = a->chunk->volume;
 	const uint64_t from = op->offset % v->chunk_size / BLOCK_SIZE;
 	uint64_t to = MIN(from + op->size / BLOCK_SIZE, (uint64_t)v->chunk_blocks);
-	const bool known = status == 0 && a->chunk->epoch == a->epoch &&
+	/* One layer's list says nothing of those below. */
+	const bool known = status == 0 && vlayers_single(v) && a->chunk->epoch == a->epoch &&
 			   a->chunk->slots[f->slot].current && v->ended == 0;
 
 	DL_DELETE(v->extents, a);
@@ -206,7 +207,7 @@ void volume_extents(struct volume *v, struct volume_extents_op *op)
 		finish(op, rc);
 		return;
 	}
-	a = calloc(1, sizeof(*a));
+	a = vlayers_single(v) ? calloc(1, sizeof(*a)) : NULL;
 	if (a == NULL) {
 		all_allocated(op);
 		return;

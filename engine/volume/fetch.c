@@ -53,6 +53,7 @@ void vfetch_state(struct vfetch *f, struct vchunk *c, uint32_t slot,
 	*f = (struct vfetch){.chunk = c, .slot = slot, .busy = true, .done = done, .owner = owner};
 	chunks.from = c->no;
 	chunks.max = 1;
+	chunks.layer = c->layer;
 	message.body_case = PAVE__V1__CONTROL__BODY_CHUNKS;
 	message.chunks = &chunks;
 	f->call.done = state_done;
@@ -107,6 +108,7 @@ static void ask_changes(struct vfetch *f)
 
 	changes.chunk = f->chunk->no;
 	changes.above = f->above;
+	changes.layer = f->chunk->layer;
 	changes.from = f->from;
 	message.body_case = PAVE__V1__CONTROL__BODY_CHANGES;
 	message.changes = &changes;

@@ -87,30 +87,47 @@ struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t c
 	const struct vnode *n = &v->nodes[node];
 	const uint32_t shards = MAX(n->shard_count, 1u);
 
-	return n->replicas[chunk_shard(v->id, chunk, shards)];
+	return n->replicas[chunk_shard(v->family, chunk, shards)];
 }
 
-static int make_chunks(struct volume *v, const uint8_t *map)
+struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t *map)
 {
-	v->chunks = calloc(v->chunk_count, sizeof(*v->chunks));
-	v->slots = calloc((size_t)v->chunk_count * v->slot_count, sizeof(*v->slots));
-	if (v->chunks == NULL || v->slots == NULL)
-		return -ENOMEM;
+	struct vset *set = calloc(1, sizeof(*set));
+
+	if (set == NULL)
+		return NULL;
+	set->layer = layer;
+	set->chunks = calloc(v->chunk_count, sizeof(*set->chunks));
+	set->slots = calloc((size_t)v->chunk_count * v->slot_count, sizeof(*set->slots));
+	if (set->chunks == NULL || set->slots == NULL) {
+		volume_free_set(set);
+		return NULL;
+	}
 	for (uint32_t i = 0; i < v->chunk_count; i++) {
-		struct vchunk *c = &v->chunks[i];
+		struct vchunk *c = &set->chunks[i];
 
 		c->volume = v;
 		c->no = i;
-		c->slots = &v->slots[(size_t)i * v->slot_count];
+		c->layer = layer != v->id ? (uint32_t)layer : 0;
+		c->slots = &set->slots[(size_t)i * v->slot_count];
 		c->members = vmask_all(v->replicas);
 		c->learner = VSLOT_NONE;
-		for (uint32_t k = 0; k < v->replicas; k++) {
+		for (uint32_t k = 0; map != NULL && k < v->replicas; k++) {
 			c->slots[k].chunk = c;
 			c->slots[k].node = map[(size_t)i * v->replicas + k];
 			c->slots[k].replica = volume_replica_of(v, c->slots[k].node, i);
 		}
 	}
-	return 0;
+	return set;
+}
+
+void volume_free_set(struct vset *set)
+{
+	if (set == NULL)
+		return;
+	free(set->chunks);
+	free(set->slots);
+	free(set);
 }
 
 static int make_nodes(struct volume *v, Pave__V1__MapNode *const *nodes)
@@ -162,6 +179,7 @@ int volume_take_map(struct volume *v, const Pave__V1__AttachReply *r, struct err
 	if (rc != 0)
 		return rc;
 	v->id = r->volume;
+	v->family = r->family != 0 ? r->family : r->volume;
 	v->generation = v->attach.permit.generation;
 	v->size = r->size;
 	v->chunk_size = r->chunk_size;
@@ -178,10 +196,9 @@ int volume_take_map(struct volume *v, const Pave__V1__AttachReply *r, struct err
 	if (rc == 0)
 		rc = make_nodes(v, r->nodes);
 	if (rc == 0)
-		rc = make_chunks(v, r->map.data);
+		rc = vlayers_init(v, r->map.data);
 	if (rc != 0) {
 		/* No chunks: the sign that there is no map. Memory goes with the volume. */
-		free(v->chunks);
 		v->chunks = NULL;
 		return error_set(err, rc, "no memory for a volume of %u chunks", v->chunk_count);
 	}
@@ -211,11 +228,13 @@ static void take_shards(struct volume *v, uint32_t node, uint32_t count)
 		n->replicas[i]->permitted = n->permitted;
 	}
 	n->shard_count = count;
-	for (uint32_t i = 0; i < v->chunk_count; i++)
-		for (uint32_t k = 0; k < v->slot_count; k++)
-			if ((vchunk_used(&v->chunks[i]) & vmask_bit(k)) != 0 &&
-			    v->chunks[i].slots[k].node == node)
-				v->chunks[i].slots[k].replica = volume_replica_of(v, node, i);
+	for (const struct vset *set = v->sets; set != NULL; set = set->next)
+		for (uint32_t i = 0; i < v->chunk_count; i++)
+			for (uint32_t k = 0; k < v->slot_count; k++)
+				if ((vchunk_used(&set->chunks[i]) & vmask_bit(k)) != 0 &&
+				    set->chunks[i].slots[k].node == node)
+					set->chunks[i].slots[k].replica =
+					    volume_replica_of(v, node, i);
 }
 
 static void take_node(struct volume *v, uint32_t node, const Pave__V1__MapNode *m)
@@ -271,10 +290,10 @@ void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, si
 /* -- permits ----------------------------------------------------------------------------------- */
 
 /* Undecided writes are counted again: the gate opened, or a copy stopped counting. */
-static void judge_all(struct volume *v)
+static void judge_set(struct volume *v, const struct vset *set)
 {
 	for (uint32_t i = 0; i < v->chunk_count; i++) {
-		struct vchunk *c = &v->chunks[i];
+		struct vchunk *c = &set->chunks[i];
 		struct vwindow_entry *e = c->window.undecided;
 
 		while (e != NULL) {
@@ -295,6 +314,8 @@ void volume_permit_changed(struct volume *v)
 
 	if (v->chunks == NULL || v->ended != 0)
 		return;
+	if (v->attach.gate.deadline_ns != 0)
+		vlayers_permit(v);
 	for (uint32_t i = 0; i < v->node_count; i++) {
 		struct vnode *n = &v->nodes[i];
 
@@ -308,7 +329,8 @@ void volume_permit_changed(struct volume *v)
 		for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && v->nodes[i].replicas[k] != NULL;
 		     k++)
 			vreplica_pump(v->nodes[i].replicas[k]);
-	judge_all(v);
+	for (const struct vset *set = v->sets; set != NULL; set = set->next)
+		judge_set(v, set);
 	vreconcile_kick(v);
 	vresync_kick(v);
 	volume_event(v);

@@ -17,6 +17,7 @@ static void give_back(struct vmark *m)
 	m->next = v->marks_free;
 	v->marks_free = m;
 	v->marks_busy--;
+	m->chunk->marks_begun--;
 	volume_event(v);
 }
 
@@ -43,6 +44,7 @@ static void mark_fill(struct vrequest *q)
 	q->send.frame = (struct frame){
 	    .op = FRAME_WATERMARK,
 	    .chunk = m->chunk->no,
+	    .layer = m->chunk->layer,
 	    .watermark = m->watermark,
 	};
 }
@@ -91,6 +93,7 @@ struct vmark *vmark_send(struct vchunk *c, uint32_t slot, version_t watermark,
 	v->marks_free = m->next;
 	v->marks_busy++;
 	c->slots[slot].marking++;
+	c->marks_begun++;
 	*m = (struct vmark){
 	    .request = {.ops = &mark_ops, .owner = m},
 	    .chunk = c,
@@ -122,6 +125,8 @@ void vchunk_mark_dirty(struct vchunk *c)
 {
 	struct volume *v = c->volume;
 
+	if (c->retired)
+		return;
 	if (c->dirty)
 		DL_DELETE2(v->dirty, c, dirty_prev, dirty_next);
 	c->dirty = true;

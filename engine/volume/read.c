@@ -54,6 +54,7 @@ static void give_back(struct vread *rd)
 	struct volume *v = rd->chunk->volume;
 
 	PRE(is_idle(rd));
+	rd->chunk->reads_begun--;
 	vbuffers_put(&v->buffers, rd->buffer);
 	vbuffers_put(&v->buffers, rd->spare);
 	rd->next = v->reads.free;
@@ -113,7 +114,7 @@ static void finish(struct vread *rd, int status)
 	const vmask_t bad = rd->bad;
 
 	if (status == 0 && (bad != 0 || rd->parted) && !rd->fixed)
-		vrewrite_repair(rd->chunk, rd->whole_block, rd->whole_count);
+		vrewrite_repair(vchunk_top(rd->chunk), rd->whole_block, rd->whole_count);
 	done(rd, status);
 	rd->state = VREAD_ORPHAN;
 	if (is_idle(rd)) {
@@ -125,10 +126,32 @@ static void finish(struct vread *rd, int status)
 	rd->buffer = NULL;
 }
 
+/* Its layer is sealed: what the guest sees is seen from the top. */
+static void leave_retired(struct vread *rd)
+{
+	struct vchunk *c = rd->chunk;
+
+	if (!c->retired || rd->fixed)
+		return;
+	c->reads_begun--;
+	rd->chunk = vchunk_top(c);
+	rd->chunk->reads_begun++;
+}
+
+void vread_leave(struct vread *rd)
+{
+	vread_list_remove(&rd->chunk->reads, rd);
+	leave_retired(rd);
+	rd->state = VREAD_WAITING;
+	vread_list_append(&rd->chunk->reads, rd);
+	vchunk_kick(rd->chunk);
+}
+
 /* Nobody is asked any more. */
 static void wait_again(struct vread *rd)
 {
 	vhedge_over(rd, false);
+	leave_retired(rd);
 	rd->state = VREAD_WAITING;
 	vread_list_append(&rd->chunk->reads, rd);
 	vchunk_kick(rd->chunk);
@@ -139,6 +162,10 @@ static void judge(struct vread *rd, const struct vread_leg *leg)
 {
 	struct vchunk *c = rd->chunk;
 
+	if (c->retired && !rd->fixed) {
+		wait_again(rd);
+		return;
+	}
 	rd->state = VREAD_HELD;
 	if (rd->fixed)
 		return;
@@ -146,6 +173,7 @@ static void judge(struct vread *rd, const struct vread_leg *leg)
 	rd->epoch = leg->epoch;
 	/* In the list, whatever follows: done is called from vchunk_run only. */
 	rd->held_seq = c->window.last_seq;
+	rd->held_seq_below = c->below != NULL ? c->below->window.last_seq : 0;
 	vread_list_append(&c->reads, rd);
 	vchunk_kick(c);
 }
@@ -219,19 +247,34 @@ static void next_part(struct vread *rd)
 	vchunk_kick(rd->chunk);
 }
 
+/* Changes whenever what was read may have to be read again. */
+static uint64_t epoch_of(const struct vchunk *c)
+{
+	return c->epoch + (c->below != NULL ? c->below->epoch : 0);
+}
+
+static bool serves(const struct vchunk *c)
+{
+	return c->state == VCHUNK_SERVING &&
+	       (c->below == NULL || c->below->state == VCHUNK_SERVING);
+}
+
 static void try_held(struct vread *rd)
 {
 	struct vchunk *c = rd->chunk;
 
 	/* The pause: the clock is read again before anything is shown. */
 	gate_refresh(c->volume->reactor);
-	if (!volume_gate_open(c->volume) || rd->epoch != c->epoch || c->state != VCHUNK_SERVING) {
+	if (!volume_gate_open(c->volume) || rd->epoch != epoch_of(c) || !serves(c)) {
 		/* Somebody else may have written since, or a write that it shows has failed. */
 		rd->state = VREAD_WAITING;
 		c->volume->stats.read_retries++;
 		return;
 	}
 	if (vwrite_overlaps(c, rd->block, rd->block_count, rd->held_seq).undecided)
+		return;
+	if (c->below != NULL &&
+	    vwrite_overlaps(c->below, rd->block, rd->block_count, rd->held_seq_below).undecided)
 		return;
 	if (rd->block + rd->block_count < rd->whole_block + rd->whole_count) {
 		if (is_idle(rd))
@@ -280,29 +323,35 @@ static uint32_t choose_slot(const struct vchunk *c, vmask_t candidates)
 	return best;
 }
 
-static vmask_t current_slots(const struct vchunk *c)
+/* Slots that hold everything that was acknowledged, in all layers. */
+static vmask_t current_slots(struct vchunk *c)
 {
 	vmask_t m = 0;
 
 	for (uint32_t i = 0; i < c->volume->slot_count; i++)
-		if ((c->members & vmask_bit(i)) != 0 && c->slots[i].current)
+		if ((c->members & vmask_bit(i)) != 0 && c->slots[i].current &&
+		    (c->below == NULL || c->below->slots[i].current))
 			m |= vmask_bit(i);
-	return m;
+	return c->volume->sealed_count > 0 ? m & vlayers_good(c) : m;
 }
 
 /* Current, reachable, and without a gap in these blocks. */
 static vmask_t slots_that_may_answer(const struct vread *rd)
 {
-	const struct vchunk *c = rd->chunk;
-	const vmask_t m = current_slots(c) & ~rd->bad & vchunk_ready_slots(c);
+	struct vchunk *c = rd->chunk;
+	vmask_t m = current_slots(c) & ~rd->bad & vchunk_ready_slots(c);
 
-	return m == 0 ? 0 : m & ~vwrite_overlaps(c, rd->block, rd->block_count, 0).missing;
+	if (m != 0)
+		m &= ~vwrite_overlaps(c, rd->block, rd->block_count, 0).missing;
+	if (m != 0 && c->below != NULL)
+		m &= ~vwrite_overlaps(c->below, rd->block, rd->block_count, 0).missing;
+	return m;
 }
 
 static void send(struct vread *rd, struct vread_leg *leg, uint32_t slot, bool spare)
 {
 	leg->slot = slot;
-	leg->epoch = rd->chunk->epoch;
+	leg->epoch = epoch_of(rd->chunk);
 	leg->receiving_ns = 0;
 	leg->ignored = leg->good = false;
 	leg->spare = spare;
@@ -322,12 +371,12 @@ static struct vread_leg *free_leg(struct vread *rd)
 static void try_waiting(struct vread *rd)
 {
 	struct vchunk *c = rd->chunk;
-	const vmask_t current = current_slots(c);
 	struct vread_leg *leg = free_leg(rd);
-	vmask_t candidates;
+	vmask_t current, candidates;
 
-	if (c->state != VCHUNK_SERVING || !volume_gate_open(c->volume) || leg == NULL)
+	if (!serves(c) || !volume_gate_open(c->volume) || leg == NULL)
 		return;
+	current = current_slots(c);
 	if (current != 0 && (current & ~rd->bad) == 0 && rd->block_count > 1) {
 		if (is_idle(rd))
 			next_part(rd);
@@ -365,7 +414,7 @@ bool vread_second_leg(struct vread *rd)
 	struct vread_leg *leg = free_leg(rd);
 	vmask_t candidates;
 
-	if (leg == NULL || rd->chunk->state != VCHUNK_SERVING || !volume_gate_open(v))
+	if (leg == NULL || !serves(rd->chunk) || !volume_gate_open(v))
 		return false;
 	candidates = slots_that_may_answer(rd) & ~vmask_bit(other_leg(rd, leg)->slot);
 	if (candidates == 0)
@@ -398,6 +447,7 @@ static void read_fill(struct vrequest *q)
 	q->send.frame = (struct frame){
 	    .op = FRAME_READ,
 	    .chunk = rd->chunk->no,
+	    .layer = rd->chunk->layer,
 	    .block = rd->block,
 	    .block_count = rd->block_count,
 	};
@@ -545,6 +595,7 @@ static struct vread *start(struct vchunk *c, block_no_t block, uint32_t block_co
 	    .done = done,
 	    .owner = owner,
 	};
+	c->reads_begun++;
 	vbuffers_ref(buffer);
 	return rd;
 }

@@ -59,7 +59,8 @@ struct vread {
 	bool doubled;	/* hedge.h: which list it is in */
 	vmask_t bad;	/* slots that answered wrongly */
 	uint64_t epoch; /* of the leg that won */
-	uint64_t held_seq, begun_ns, hedge_ns; /* hedge_ns: when it is looked at again */
+	uint64_t held_seq, held_seq_below; /* of the chunk, and of the one below it */
+	uint64_t begun_ns, hedge_ns;	   /* hedge_ns: when it is looked at again */
 	void (*done)(struct vread *rd, int status);
 	void *owner;
 	struct vread *next, *prev; /* WAITING, HELD: chunk->reads; SENT: the hedge's */
@@ -90,6 +91,9 @@ struct vread *vread_start_fixed(struct vchunk *c, uint32_t slot, block_no_t bloc
 /* Tries to move a read that is WAITING or HELD. May end it: its done is called from here, so only
  * from vchunk_run. */
 void vread_try(struct vread *rd);
+
+/* A read that is WAITING or HELD, of a chunk that was retired: goes on from the top. */
+void vread_leave(struct vread *rd);
 
 /* No done follows. */
 void vread_cancel(struct vread *rd);

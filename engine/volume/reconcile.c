@@ -61,12 +61,24 @@ struct vreconcile {
 static void tick(struct vreconcile *x);
 
 static void run_engine(struct reactor_task *task);
+static void unqueue(struct vchunk *c);
+static void abort_reconcile(struct vreconcile *x);
 
 int vreconcile_init(struct volume *v)
 {
 	v->reconcile.task.run = run_engine;
 	v->reconcile.contexts = calloc(VRECONCILES_MAX, sizeof(*v->reconcile.contexts));
 	return v->reconcile.contexts != NULL ? 0 : -ENOMEM;
+}
+
+void vreconcile_retire(struct vchunk *c)
+{
+	PRE(c->retired);
+	unqueue(c);
+	if (c->reconcile == NULL)
+		return;
+	c->reconcile->failed = -ECANCELED;
+	abort_reconcile(c->reconcile);
 }
 
 void vreconcile_kick(struct volume *v)
@@ -172,7 +184,7 @@ void vreconcile_want(struct vchunk *c, bool urgent)
 {
 	struct vreconcile_engine *e = &c->volume->reconcile;
 
-	if (c->reconcile != NULL || c->state != VCHUNK_UNOPENED)
+	if (c->reconcile != NULL || c->state != VCHUNK_UNOPENED || c->retired)
 		return;
 	if (c->reconcile_queued >= (urgent ? 2 : 1)) {
 		vreconcile_kick(c->volume);
@@ -248,6 +260,8 @@ static void abort_reconcile(struct vreconcile *x)
 	while (c->window.tail != NULL)
 		vwrite_abandon(vwrite_of_entry(c->window.tail));
 	wait_ms = (uint64_t)VRECONCILE_RETRY_MS << MIN(c->reconcile_tries, 5u);
+	if (c->retired)
+		return;
 	c->reconcile_tries++;
 	c->reconcile_after_ns =
 	    volume_now(v) + MIN(wait_ms, (uint64_t)VRECONCILE_RETRY_MAX_MS) * NS_PER_MS;
@@ -311,9 +325,11 @@ static void copy_read(struct vread *rd, int status)
 static bool copy_read_next(struct copying *p)
 {
 	struct vchunk *c = p->reconcile->chunk;
+	/* A holder may lack the block in this layer: then it shows what lies below. */
+	const vmask_t good = vlayers_whole(c);
 
 	for (uint32_t i = 0; i < c->volume->slot_count && p->read == NULL; i++)
-		if ((p->copy.holders & vmask_bit(i)) != 0)
+		if ((p->copy.holders & good & vmask_bit(i)) != 0)
 			p->read = vread_start_fixed(c, i, p->copy.block, p->copy.block_count,
 						    p->buffer, copy_read, p);
 	return p->read != NULL;

@@ -34,6 +34,9 @@ void vreconcile_kick(struct volume *v);
  * differ. */
 void vreconcile_want(struct vchunk *c, bool urgent);
 
+/* The chunk's layer is sealed: whatever is under way ends. */
+void vreconcile_retire(struct vchunk *c);
+
 /* A slot failed a write, or lost its connection. */
 void vreconcile_slot_failed(struct vchunk *c, uint32_t slot);
 

@@ -21,6 +21,7 @@
 
 static void connect_now(struct vreplica *r);
 static void scan(struct vreplica *r);
+static void scan_next(struct vreplica *r);
 
 static const char *name_of(const struct vreplica *r)
 {
@@ -98,7 +99,12 @@ static void take_states(struct vreplica *r, const Pave__V1__ChunksReply *reply)
 
 		if (state->chunk >= v->chunk_count)
 			continue;
-		c = &v->chunks[state->chunk];
+		if (r->scan_set == NULL) {
+			vlayers_take_state(v, r->scan_sealed, r, state->chunk, state->watermark,
+					   state->newest);
+			continue;
+		}
+		c = &r->scan_set->chunks[state->chunk];
 		slot = vchunk_slot_of(c, r);
 		if (slot == UINT32_MAX)
 			continue;
@@ -141,7 +147,7 @@ static void scan_done(struct rpc_call *call, int status, const Pave__V1__Control
 	if (reply->chunks_reply->more && r->scan_from < r->volume->chunk_count)
 		scan(r);
 	else
-		became_ready(r);
+		scan_next(r);
 }
 
 static void scan(struct vreplica *r)
@@ -151,6 +157,8 @@ static void scan(struct vreplica *r)
 
 	chunks.from = r->scan_from;
 	chunks.max = SCAN_MAX;
+	chunks.layer =
+	    r->scan_set != NULL ? r->scan_set->layer : vlayers_id(r->volume, r->scan_sealed);
 	message.body_case = PAVE__V1__CONTROL__BODY_CHUNKS;
 	message.chunks = &chunks;
 	r->call.done = scan_done;
@@ -158,22 +166,52 @@ static void scan(struct vreplica *r)
 }
 
 /* What the node will not list it does not hold. */
-static void scan_begin(struct vreplica *r)
+static void scan_set(struct vreplica *r)
 {
-	struct volume *v = r->volume;
+	struct vchunk *chunks = r->scan_set->chunks;
 
-	r->state = VREPLICA_SCANNING;
 	r->scan_from = 0;
-	for (uint32_t i = 0; i < v->chunk_count; i++) {
-		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
+	for (uint32_t i = 0; i < r->volume->chunk_count; i++) {
+		const uint32_t slot = vchunk_slot_of(&chunks[i], r);
 
 		if (slot == UINT32_MAX)
 			continue;
-		v->chunks[i].slots[slot].reported_watermark = 0;
-		v->chunks[i].slots[slot].reported_newest = 0;
-		v->chunks[i].slots[slot].fresh = true;
+		chunks[i].slots[slot].reported_watermark = 0;
+		chunks[i].slots[slot].reported_newest = 0;
+		chunks[i].slots[slot].fresh = true;
 	}
 	scan(r);
+}
+
+static void scan_begin(struct vreplica *r)
+{
+	r->state = VREPLICA_SCANNING;
+	r->scan_set = r->volume->sets;
+	r->scan_sealed = 0;
+	scan_set(r);
+}
+
+/* A layer was scanned: the open ones come first, then those that are sealed. */
+static void scan_next(struct vreplica *r)
+{
+	struct volume *v = r->volume;
+
+	if (r->scan_set != NULL) {
+		r->scan_set = r->scan_set->next;
+		while (r->scan_set != NULL && r->scan_set->chunks[0].retired)
+			r->scan_set = r->scan_set->next;
+	} else {
+		vlayers_scanned(v, r->scan_sealed++, r);
+	}
+	if (r->scan_set != NULL) {
+		scan_set(r);
+	} else if (r->scan_sealed < v->sealed_count) {
+		r->scan_from = 0;
+		vlayers_scan_begin(v, r->scan_sealed, r);
+		scan(r);
+	} else {
+		became_ready(r);
+	}
 }
 
 static void open_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
@@ -323,7 +361,7 @@ static void conn_closed(struct transport_conn *conn, int reason, void *arg)
 	r->conn = NULL;
 	r->tried = true;
 	rpc_closed(&r->rpc);
-	r->permit_calling = r->permit_again = false;
+	r->permit_calling = r->permit_again = r->held = false;
 	vrequests_lost(r);
 	if (!r->stopped && r->permitted && r->address[0] != '\0')
 		arm_retry(r);
@@ -395,6 +433,8 @@ static void permit_done(struct rpc_call *call, int status, const Pave__V1__Contr
 	}
 	if (r->permit_again && r->state == VREPLICA_READY)
 		send_permit(r);
+	r->held = false;
+	vreplica_pump(r);
 }
 
 static void send_permit(struct vreplica *r)
@@ -405,6 +445,7 @@ static void send_permit(struct vreplica *r)
 	r->permit_again = r->permit_calling;
 	if (r->permit_calling)
 		return;
+	r->held = false;
 	update.permit = r->volume->attach.signed_permit;
 	message.body_case = PAVE__V1__CONTROL__BODY_PERMIT_UPDATE;
 	message.permit_update = &update;
@@ -441,6 +482,17 @@ void vreplica_set_permitted(struct vreplica *r, bool permitted)
 	 * too, so it gets the newer one as soon as it may. */
 	if (r->state >= VREPLICA_SCANNING && !r->closing)
 		send_permit(r);
+}
+
+void vreplica_layers_changed(struct vreplica *r)
+{
+	if (r->conn == NULL)
+		return;
+	/* What was being scanned is not what there is now. */
+	if (r->state != VREPLICA_READY)
+		vreplica_disconnect(r, -E_STALE_REPLICA);
+	/* Nothing leaves before the permit that names the new layer. */
+	r->held = r->permit_calling;
 }
 
 /* -- life -------------------------------------------------------------------------------------- */

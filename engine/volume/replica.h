@@ -31,6 +31,7 @@
 
 struct vreplica;
 struct vrequest;
+struct vset;
 
 struct vrequest_ops {
 	/* Sets frame (but for wire_version and request_id) and iov of q->send; it leaves now. */
@@ -103,6 +104,9 @@ struct vreplica {
 	struct rpc_call call, permit_call;
 	bool permit_calling, permit_again;
 	uint32_t scan_from;
+	struct vset *scan_set; /* being scanned; NULL: the sealed layer scan_sealed */
+	uint32_t scan_sealed;
+	bool held; /* nothing is sent until the permit in force was */
 	struct reactor_timer retry;
 	uint32_t backoff_ms;
 
@@ -137,6 +141,8 @@ static inline bool vreplica_ready(const struct vreplica *r)
 void vreplica_set_address(struct vreplica *r, const char *address);
 /* The permit in force changed: takes it to the node, connects, or disconnects at once. */
 void vreplica_set_permitted(struct vreplica *r, bool permitted);
+/* The permit in force names other layers; vreplica_set_permitted follows in the same turn. */
+void vreplica_layers_changed(struct vreplica *r);
 /* Ends the connection; it comes back after the back-off. why: for people. */
 void vreplica_disconnect(struct vreplica *r, int why);
 /* Its disk fails, or the like: it answers, but not with success. */

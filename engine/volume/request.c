@@ -106,7 +106,7 @@ void vreplica_pump(struct vreplica *r)
 	if (r->queue[0].head == NULL && r->queue[1].head == NULL)
 		return;
 	gate_refresh(r->volume->reactor); /* the gate is judged by what the time is now */
-	while (r->state == VREPLICA_READY && r->permitted && !r->closing &&
+	while (r->state == VREPLICA_READY && r->permitted && !r->closing && !r->held &&
 	       r->inflight < r->window && r->inflight_bytes < VREPLICA_WINDOW_BYTES &&
 	       volume_gate_open(r->volume)) {
 		struct vrequest *q = r->queue[r->turn].head;

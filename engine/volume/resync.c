@@ -137,7 +137,7 @@ static void abort_resync(struct vresync *x)
 	s->resync_tries++;
 	s->resync_after_ns =
 	    volume_now(v) + MIN(wait_ms, (uint64_t)VRESYNC_RETRY_MAX_MS) * NS_PER_MS;
-	if (c->state == VCHUNK_SERVING && vslot_joined(s))
+	if (c->state == VCHUNK_SERVING && vslot_joined(s) && !c->settled)
 		vresync_want(c, slot);
 }
 
@@ -315,6 +315,7 @@ static void send_pull(struct vresync *x)
 	Pave__V1__Pull pull = PAVE__V1__PULL__INIT;
 
 	pull.chunk = c->no;
+	pull.layer = c->layer;
 	pull.above = s->reported_watermark;
 	pull.below = version_make(v->generation, x->joined_seq);
 	_Static_assert(sizeof(x->missing.ranges[0]) == 2 * sizeof(uint32_t), "as the message has");
@@ -451,7 +452,7 @@ static void begin(struct vslot *s, struct vresync *free)
 	const uint32_t slot = (uint32_t)(s - c->slots);
 	uint32_t source;
 
-	if (c->state != VCHUNK_SERVING || s->current || !vslot_joined(s)) {
+	if (c->state != VCHUNK_SERVING || s->current || !vslot_joined(s) || c->settled) {
 		DL_DELETE2(v->resync.queue, s, resync_prev, resync_next);
 		s->resync_queued = false; /* its replica's return will want it again */
 		return;

@@ -60,12 +60,13 @@ void volume_detach_asked(struct volume *v)
 
 void volume_replica_ready(struct volume *v, struct vreplica *r)
 {
-	for (uint32_t i = 0; i < v->chunk_count; i++) {
-		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
+	for (const struct vset *set = v->sets; set != NULL; set = set->next)
+		for (uint32_t i = 0; i < v->chunk_count; i++) {
+			const uint32_t slot = vchunk_slot_of(&set->chunks[i], r);
 
-		if (slot != UINT32_MAX)
-			vchunk_replica_ready(&v->chunks[i], slot);
-	}
+			if (slot != UINT32_MAX && !set->chunks[i].retired)
+				vchunk_replica_ready(&set->chunks[i], slot);
+		}
 	vreconcile_kick(v);
 	vresync_kick(v);
 	volume_event(v);
@@ -189,6 +190,7 @@ static void stop(struct volume *v)
 
 	v->state = VOLUME_STOPPING;
 	vmove_stop(v);
+	vlayers_stop(v);
 	vresync_stop(v);
 	if (v->rewrites != NULL)
 		vrewrite_stop(v);
@@ -241,8 +243,7 @@ static void free_all(struct volume *v)
 	vattach_deinit(&v->attach);
 	free(v->spans);
 	free(v->marks);
-	free(v->chunks);
-	free(v->slots);
+	vlayers_deinit(v);
 	free(v->nodes);
 	free(v->strings);
 	free(v);
@@ -294,6 +295,7 @@ static void check_ended(struct volume *v)
 		return;
 	v->ended_told = true;
 	vmove_stop(v);
+	vlayers_stop(v);
 	vresync_stop(v);
 	vrewrite_stop(v);
 	vreconcile_stop(v);
@@ -317,6 +319,8 @@ static void run_event(struct reactor_task *task)
 		if (v->config.ended != NULL)
 			v->config.ended(0, v->config.arg);
 	}
+	if (v->state == VOLUME_OPEN && v->ended == 0)
+		vlayers_event(v);
 	if (v->state == VOLUME_CLOSING)
 		check_closing(v);
 	if (v->state == VOLUME_STOPPING)
@@ -349,6 +353,7 @@ static void tick_fire(struct reactor_timer *timer)
 		if (v->state == VOLUME_OPEN)
 			vchunk_settle(v, false);
 		vrewrite_tick(v);
+		vlayers_tick(v);
 		vreconcile_kick(v);
 		vresync_kick(v);
 		vmove_kick(v);

@@ -128,6 +128,7 @@ static void give_back(struct vwrite *w)
 {
 	struct volume *v = w->chunk->volume;
 
+	w->chunk->writes_begun--;
 	vbuffers_put(&v->buffers, w->what.buffer);
 	w->next = v->writes.free;
 	v->writes.free = w;
@@ -211,8 +212,10 @@ static void decide_acked(struct vwrite *w)
 	for (uint32_t i = 0; i < c->volume->slot_count; i++)
 		if ((lacking & vmask_bit(i)) != 0)
 			vchunk_slot_behind(c, i);
-	if (c->reads.head != NULL)
+	if (c->reads.head != NULL || (c->above != NULL && c->above->reads.head != NULL))
 		vchunk_kick(c);
+	if (c->above != NULL)
+		volume_event(c->volume); /* it may be the last before the seal */
 	w->what.decided(w, 0);
 	retire(w);
 }
@@ -344,6 +347,7 @@ static void write_fill(struct vrequest *q)
 	    .flags =
 		(uint16_t)((w->what.discard ? FRAME_F_DISCARD : 0) | (w->own ? FRAME_F_SETTLE : 0)),
 	    .chunk = c->no,
+	    .layer = c->layer,
 	    .block = w->what.block,
 	    .block_count = w->what.block_count,
 	    .version = version_make(c->volume->generation, w->entry.seq),
@@ -507,6 +511,7 @@ bool vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool own,
 		return false;
 	PRE(what->zero || what->buffer->crcs_known);
 	*w = (struct vwrite){.chunk = c, .what = *what, .own = own};
+	c->writes_begun++;
 	if (what->zero)
 		w->what.buffer = NULL;
 	else

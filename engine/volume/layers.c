@@ -1,0 +1,605 @@
+/* layers: see layers.h. */
+#include "engine/volume/layers.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/volume/core.h"
+
+static void restore_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			 const char *text);
+
+static struct vset *below(const struct volume *v)
+{
+	struct vset *set = v->sets != NULL ? v->sets->next : NULL;
+
+	return set != NULL && !set->chunks[0].retired ? set : NULL;
+}
+
+/* -- set up ------------------------------------------------------------------------------------ */
+
+static int add_sealed(struct volume *v, volume_id_t id, bool front)
+{
+	const size_t size = (size_t)v->chunk_count * v->slot_count;
+	uint8_t *states = calloc(size, 1);
+
+	if (states == NULL)
+		return -ENOMEM;
+	if (front)
+		memmove(&v->sealed[1], &v->sealed[0], v->sealed_count * sizeof(*v->sealed));
+	v->sealed[front ? 0 : v->sealed_count] = (struct vsealed){id, states};
+	v->sealed_count++;
+	return 0;
+}
+
+static void link_sets(struct volume *v, struct vset *upper, struct vset *lower)
+{
+	for (uint32_t i = 0; i < v->chunk_count; i++) {
+		upper->chunks[i].below = &lower->chunks[i];
+		lower->chunks[i].above = &upper->chunks[i];
+	}
+}
+
+int vlayers_init(struct volume *v, const uint8_t *map)
+{
+	const struct permit *p = &v->attach.permit;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < VRESTORES_MAX; i++)
+		v->layers.restores[i].volume = v;
+	v->sealed = calloc(PERMIT_LAYERS_MAX, sizeof(*v->sealed));
+	if (v->sealed == NULL)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < p->layer_count && rc == 0; i++) {
+		struct vset *set;
+
+		if (!p->layers[i].open) {
+			rc = add_sealed(v, p->layers[i].id, false);
+			continue;
+		}
+		set = volume_make_set(v, p->layers[i].id, map);
+		if (set == NULL)
+			return -ENOMEM;
+		LL_APPEND(v->sets, set);
+	}
+	if (rc != 0)
+		return rc;
+	v->chunks = v->sets->chunks;
+	if (below(v) != NULL)
+		link_sets(v, v->sets, below(v));
+	return 0;
+}
+
+void vlayers_deinit(struct volume *v)
+{
+	while (v->sets != NULL) {
+		struct vset *set = v->sets;
+
+		v->sets = set->next;
+		volume_free_set(set);
+	}
+	v->chunks = NULL;
+	for (uint32_t i = 0; i < v->sealed_count; i++)
+		free(v->sealed[i].states);
+	free(v->sealed);
+}
+
+void vlayers_stop(struct volume *v)
+{
+	for (uint32_t i = 0; i < VRESTORES_MAX; i++) {
+		struct vrestore *r = &v->layers.restores[i];
+
+		if (r->busy)
+			rpc_call_cancel(&r->call);
+		r->busy = false;
+	}
+}
+
+bool vlayers_single(const struct volume *v)
+{
+	return v->sealed_count == 0 && below(v) == NULL;
+}
+
+/* -- what replicas have of sealed layers ------------------------------------------------------- */
+
+static uint8_t *states_of(const struct volume *v, uint32_t sealed, chunk_no_t chunk)
+{
+	return &v->sealed[sealed].states[(size_t)chunk * v->slot_count];
+}
+
+/* Slots that have all that the layer holds of the chunk; 0: that is not known. */
+static vmask_t good_in(const struct volume *v, uint32_t sealed, chunk_no_t chunk)
+{
+	const uint8_t *states = states_of(v, sealed, chunk);
+	const vmask_t members = v->chunks[chunk].members;
+	vmask_t whole = 0, empty = 0;
+	uint32_t known = 0;
+
+	for (uint32_t i = 0; i < v->slot_count; i++) {
+		if ((members & vmask_bit(i)) == 0)
+			continue;
+		known += states[i] != VSEALED_UNKNOWN;
+		if (states[i] == VSEALED_WHOLE)
+			whole |= vmask_bit(i);
+		else if (states[i] == VSEALED_EMPTY)
+			empty |= vmask_bit(i);
+	}
+	if (whole != 0)
+		return whole;
+	return known >= v->majority ? empty : 0;
+}
+
+vmask_t vlayers_good(struct vchunk *c)
+{
+	const struct volume *v = c->volume;
+
+	if (c->good_known)
+		return c->good;
+	c->good = c->members;
+	for (uint32_t i = 0; i < v->sealed_count; i++)
+		c->good &= good_in(v, i, c->no);
+	c->good_known = true;
+	return c->good;
+}
+
+vmask_t vlayers_whole(struct vchunk *c)
+{
+	vmask_t m = vlayers_good(c);
+
+	for (uint32_t i = 0; c->below != NULL && i < c->volume->slot_count; i++)
+		if (c->below->state != VCHUNK_SERVING || !c->below->slots[i].current)
+			m &= ~vmask_bit(i);
+	return m;
+}
+
+/* Something is known anew of what sealed layers hold. */
+static void learnt(struct volume *v, chunk_no_t chunk)
+{
+	for (const struct vset *set = v->sets; set != NULL; set = set->next)
+		set->chunks[chunk].good_known = false;
+	v->layers.restore_wanted = true;
+	if (v->chunks[chunk].reads.head != NULL)
+		vchunk_kick(&v->chunks[chunk]);
+}
+
+volume_id_t vlayers_id(const struct volume *v, uint32_t sealed)
+{
+	return v->sealed[sealed].id;
+}
+
+void vlayers_scan_begin(struct volume *v, uint32_t sealed, const struct vreplica *r)
+{
+	for (uint32_t i = 0; i < v->chunk_count; i++) {
+		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
+
+		if (slot != UINT32_MAX)
+			states_of(v, sealed, i)[slot] = VSEALED_UNKNOWN;
+	}
+}
+
+void vlayers_take_state(struct volume *v, uint32_t sealed, const struct vreplica *r,
+			chunk_no_t chunk, version_t watermark, version_t newest)
+{
+	const uint32_t slot = vchunk_slot_of(&v->chunks[chunk], r);
+
+	if (slot == UINT32_MAX)
+		return;
+	if (version_is_sealed(watermark))
+		states_of(v, sealed, chunk)[slot] = VSEALED_WHOLE;
+	else if (newest > 0 || watermark > 0)
+		states_of(v, sealed, chunk)[slot] = VSEALED_PART;
+}
+
+void vlayers_scanned(struct volume *v, uint32_t sealed, const struct vreplica *r)
+{
+	for (uint32_t i = 0; i < v->chunk_count; i++) {
+		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
+		uint8_t *state;
+
+		if (slot == UINT32_MAX)
+			continue;
+		state = &states_of(v, sealed, i)[slot];
+		if (*state == VSEALED_UNKNOWN)
+			*state = VSEALED_EMPTY; /* not listed */
+		learnt(v, i);
+	}
+}
+
+/* -- restoring --------------------------------------------------------------------------------- */
+
+static struct vrestore *free_restore(struct volume *v)
+{
+	for (uint32_t i = 0; i < VRESTORES_MAX; i++)
+		if (!v->layers.restores[i].busy)
+			return &v->layers.restores[i];
+	return NULL;
+}
+
+static bool is_restoring(const struct volume *v, const struct vreplica *r)
+{
+	for (uint32_t i = 0; i < VRESTORES_MAX; i++)
+		if (v->layers.restores[i].busy && v->layers.restores[i].replica == r)
+			return true;
+	return false;
+}
+
+static void restore_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			 const char *text)
+{
+	struct vrestore *r = container_of(call, struct vrestore, call);
+	struct volume *v = r->volume;
+
+	r->busy = false;
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_PULL_REPLY)
+		status = -E_BAD_FRAME;
+	if (status != 0) {
+		log_info("volume", "%s: node %s could not restore chunk %u of layer %llu: %s",
+			 v->config.name, v->nodes[r->replica->node].name, r->chunk,
+			 (unsigned long long)r->layer, text != NULL ? text : err_text(status));
+		v->layers.restore_after_ns = volume_now(v) + VRESTORE_RETRY_MS * NS_PER_MS;
+		return;
+	}
+	for (uint32_t i = 0; i < v->sealed_count; i++)
+		if (v->sealed[i].id == r->layer)
+			states_of(v, i, r->chunk)[r->slot] = VSEALED_WHOLE;
+	learnt(v, r->chunk);
+	volume_event(v);
+}
+
+static void restore(struct vrestore *x, struct vchunk *c, uint32_t slot, uint32_t source,
+		    volume_id_t layer)
+{
+	struct volume *v = c->volume;
+	struct vreplica *from = c->slots[source].replica;
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Pull pull = PAVE__V1__PULL__INIT;
+
+	x->busy = true;
+	x->replica = c->slots[slot].replica;
+	x->layer = layer;
+	x->chunk = c->no;
+	x->slot = slot;
+	pull.chunk = c->no;
+	pull.layer = layer;
+	pull.exact = true;
+	pull.source_node = v->nodes[from->node].name;
+	pull.source_address = from->address;
+	message.body_case = PAVE__V1__CONTROL__BODY_PULL;
+	message.pull = &pull;
+	x->call.done = restore_done;
+	rpc_call_start(&x->replica->rpc, &x->call, &message, VRESYNC_PULL_MS);
+}
+
+/* Has a slot of the chunk that can be reached restore the layer. False: there is none to restore.
+ */
+static bool restore_chunk(struct volume *v, uint32_t sealed, chunk_no_t chunk)
+{
+	struct vchunk *c = &v->chunks[chunk];
+	const vmask_t good = good_in(v, sealed, chunk);
+	const vmask_t sources = good & vchunk_ready_slots(c);
+	bool found = false;
+
+	if (good == c->members)
+		return false;
+	for (uint32_t i = 0; i < v->slot_count; i++) {
+		struct vrestore *x = free_restore(v);
+
+		if ((c->members & ~good & vmask_bit(i)) == 0 ||
+		    states_of(v, sealed, chunk)[i] == VSEALED_UNKNOWN)
+			continue;
+		found = true;
+		if (x == NULL || sources == 0 || !vreplica_ready(c->slots[i].replica) ||
+		    is_restoring(v, c->slots[i].replica))
+			continue;
+		restore(x, c, i, (uint32_t)__builtin_ctz(sources), v->sealed[sealed].id);
+	}
+	return found;
+}
+
+static void restore_some(struct volume *v)
+{
+	struct vlayers *l = &v->layers;
+	bool found = false;
+
+	if (!l->restore_wanted || volume_now(v) < l->restore_after_ns || !volume_gate_open(v))
+		return;
+	for (uint32_t s = 0; s < v->sealed_count && free_restore(v) != NULL; s++)
+		for (uint32_t i = 0; i < v->chunk_count && free_restore(v) != NULL; i++)
+			found = restore_chunk(v, s, i) || found;
+	/* Nothing left to do until something is learnt. */
+	if (!found && free_restore(v) != NULL)
+		l->restore_wanted = false;
+}
+
+/* -- sealing ----------------------------------------------------------------------------------- */
+
+static void seal_answered(struct vmark *m, int status)
+{
+	struct vchunk *c = m->chunk;
+
+	if (status == 0)
+		c->sealed |= vmask_bit(m->slot);
+	else
+		c->sealing &= ~vmask_bit(m->slot);
+	volume_event(c->volume);
+}
+
+/* A majority is there, and no replica that is holds, or was ever sent, anything of it. */
+static bool is_untouched(const struct vchunk *c)
+{
+	uint32_t present = 0;
+
+	if (c->window.last_seq != 0 || c->writes_begun > 0 || c->reconcile != NULL)
+		return false;
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
+		const struct vslot *s = &c->slots[i];
+
+		if ((c->members & vmask_bit(i)) == 0)
+			continue;
+		if (s->reported_watermark != 0 || s->reported_newest != 0 || s->told != 0)
+			return false;
+		present += vreplica_ready(s->replica) && s->fresh;
+	}
+	return present >= c->volume->majority;
+}
+
+/* Moves the chunk towards its end. True: nothing of it is open any more. */
+static bool seal_chunk(struct vchunk *c)
+{
+	const version_t seal = version_make(c->volume->generation, VERSION_SEQ_MAX);
+	bool zombies = false;
+
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		zombies = zombies || c->slots[i].zombies > 0;
+	if (c->settled || is_untouched(c)) {
+		c->settled = true;
+		return !zombies;
+	}
+	if (c->state != VCHUNK_SERVING) {
+		vreconcile_want(c, true);
+		return false;
+	}
+	if (c->window.undecided != NULL || c->writes != NULL || c->locks != NULL)
+		return false;
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
+		const struct vslot *s = &c->slots[i];
+
+		if ((c->members & vmask_bit(i)) == 0 || !s->current ||
+		    !vreplica_ready(s->replica) || c->window.oldest[i] != NULL || s->zombies > 0 ||
+		    (c->sealing & vmask_bit(i)) != 0)
+			continue;
+		if (vmark_send(c, i, seal, seal_answered, c) != NULL)
+			c->sealing |= vmask_bit(i);
+	}
+	c->settled = vmask_count(c->sealed) >= c->volume->majority;
+	return c->settled && !zombies;
+}
+
+static void seal(struct volume *v)
+{
+	const struct vset *set = below(v);
+	bool all = true;
+
+	if (set == NULL || v->layers.settled != 0 || !volume_gate_open(v))
+		return;
+	for (uint32_t i = 0; i < v->chunk_count; i++)
+		all = seal_chunk(&set->chunks[i]) && all;
+	if (!all)
+		return;
+	log_info("volume", "%s: layer %llu is settled", v->config.name,
+		 (unsigned long long)set->layer);
+	v->layers.settled = set->layer;
+	v->layers.told = false;
+}
+
+volume_id_t vlayers_settled(const struct volume *v)
+{
+	return v->layers.settled;
+}
+
+/* -- a layer ceases to be open ------------------------------------------------------------------
+ */
+
+static void retire_chunk(struct vchunk *c, uint8_t *states)
+{
+	struct volume *v = c->volume;
+	struct vchunk *top = c->above;
+	struct vread *rd, *next;
+
+	for (uint32_t i = 0; i < v->slot_count; i++) {
+		const struct vslot *s = &c->slots[i];
+
+		if ((c->members & vmask_bit(i)) == 0)
+			continue;
+		if ((c->sealed & vmask_bit(i)) != 0)
+			states[i] = VSEALED_WHOLE;
+		else if (c->sealed != 0)
+			states[i] = VSEALED_PART;
+		else if (s->fresh && vreplica_ready(s->replica))
+			states[i] = VSEALED_EMPTY;
+	}
+	/* Reads in flight above are done again: this sum is not that of before. */
+	top->epoch += c->epoch + 1;
+	top->below = NULL;
+	c->retired = true;
+	c->state = VCHUNK_UNOPENED;
+	for (uint32_t i = 0; i < v->slot_count; i++)
+		vresync_disturbed(c, i);
+	vreconcile_retire(c);
+	while (c->window.tail != NULL)
+		vwrite_abandon(vwrite_of_entry(c->window.tail));
+	for (rd = c->reads.head; rd != NULL; rd = next) {
+		next = rd->next;
+		vread_leave(rd);
+	}
+	vchunk_forget(c);
+	vchunk_kick(top);
+}
+
+/* The permit says that the layer below the top is sealed. */
+static void retire(struct volume *v)
+{
+	struct vset *set = below(v);
+
+	if (add_sealed(v, set->layer, true) != 0) {
+		volume_end(v, -ENOMEM, "no memory for another layer");
+		return;
+	}
+	for (uint32_t i = 0; i < v->chunk_count; i++) {
+		retire_chunk(&set->chunks[i], states_of(v, 0, i));
+		learnt(v, i);
+	}
+	v->layers.settled = 0;
+	vresync_kick(v);
+}
+
+static bool is_quiet(const struct vchunk *c)
+{
+	if (c->reads_begun > 0 || c->writes_begun > 0 || c->marks_begun > 0 || c->kicked ||
+	    c->reconcile != NULL || c->locks != NULL || c->writes != NULL)
+		return false;
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		if (c->slots[i].resync != NULL || c->slots[i].resync_queued)
+			return false;
+	return true;
+}
+
+/* Frees the retired sets of which nothing is under way. */
+static void free_retired(struct volume *v)
+{
+	struct vset *set, *next;
+
+	LL_FOREACH_SAFE(v->sets, set, next)
+	{
+		bool quiet = set->chunks[0].retired && v->extents == NULL;
+
+		for (uint32_t i = 0; quiet && i < v->chunk_count; i++)
+			quiet = is_quiet(&set->chunks[i]);
+		if (!quiet)
+			continue;
+		LL_DELETE(v->sets, set);
+		volume_free_set(set);
+	}
+}
+
+/* -- a layer begins -----------------------------------------------------------------------------
+ */
+
+/* Nobody but this attachment ever knew of the layer: it is empty everywhere. */
+static void begin_chunk(struct vchunk *c, struct vchunk *old)
+{
+	struct volume *v = c->volume;
+	struct vpiece *p, *next;
+
+	c->state = VCHUNK_SERVING;
+	/* Versions go on, so that what is above is always newer. */
+	c->window.last_seq = old->window.last_seq;
+	c->members = old->members;
+	for (uint32_t i = 0; i < v->slot_count; i++) {
+		struct vslot *s = &c->slots[i];
+
+		if ((c->members & vmask_bit(i)) == 0)
+			continue;
+		s->chunk = c;
+		s->node = old->slots[i].node;
+		s->replica = old->slots[i].replica;
+		s->current = true;
+		s->fresh = vreplica_ready(s->replica);
+		s->joined_epoch = s->fresh ? s->replica->epoch : 0;
+		s->joined_seq = c->window.last_seq + 1;
+	}
+	DL_FOREACH_SAFE (old->writes, p, next) {
+		vchunk_unqueue_write(p);
+		p->chunk = c;
+		vchunk_queue_write(c, p, false);
+	}
+}
+
+static void begin(struct volume *v, volume_id_t layer)
+{
+	struct vset *old = v->sets;
+	struct vset *set = volume_make_set(v, layer, NULL);
+
+	if (set == NULL) {
+		volume_end(v, -ENOMEM, "no memory for another layer");
+		return;
+	}
+	log_info("volume", "%s: writes go to layer %llu from now on", v->config.name,
+		 (unsigned long long)layer);
+	link_sets(v, set, old);
+	for (uint32_t i = 0; i < v->chunk_count; i++)
+		begin_chunk(&set->chunks[i], &old->chunks[i]);
+	LL_PREPEND(v->sets, set);
+	v->chunks = set->chunks;
+}
+
+/* The permit's top layer is another. False: later, for a chunk changes its members now. */
+static bool take_top(struct volume *v)
+{
+	const struct permit *p = &v->attach.permit;
+	uint32_t moving[VMOVES_MAX];
+
+	if (below(v) != NULL || p->layer_count < 2 || p->layers[1].id != v->sets->layer ||
+	    !p->layers[1].open) {
+		volume_end(v, -E_FENCED, "the volume has other layers now: attach it again");
+		return true;
+	}
+	if (vmove_chunks(v, moving) > 0)
+		return false;
+	begin(v, p->layers[0].id);
+	return true;
+}
+
+/* What the permit says of layers comes true. */
+static void take_layers(struct volume *v)
+{
+	const struct permit *p = &v->attach.permit;
+	bool changed = false;
+
+	if (below(v) != NULL &&
+	    (p->layer_count < 2 || !p->layers[1].open || p->layers[1].id != below(v)->layer)) {
+		retire(v);
+		changed = true;
+	}
+	if (v->ended == 0 && p->layers[0].id != v->sets->layer)
+		changed = take_top(v) || changed;
+	if (!changed || v->ended != 0)
+		return;
+	for (uint32_t n = 0; n < v->node_count; n++)
+		for (uint32_t i = 0; i < VREPLICA_SHARDS_MAX && v->nodes[n].replicas[i] != NULL;
+		     i++)
+			vreplica_layers_changed(v->nodes[n].replicas[i]);
+	volume_event(v);
+}
+
+void vlayers_permit(struct volume *v)
+{
+	take_layers(v);
+}
+
+/* -- time ---------------------------------------------------------------------------------------
+ */
+
+void vlayers_event(struct volume *v)
+{
+	seal(v);
+	if (v->layers.settled != 0 && !v->layers.told)
+		v->layers.told = vattach_renew(&v->attach);
+}
+
+void vlayers_tick(struct volume *v)
+{
+	if (v->attach.gate.deadline_ns != 0)
+		take_layers(v);
+	if (v->ended != 0 || (vlayers_single(v) && v->sets->next == NULL))
+		return;
+	if (v->state == VOLUME_OPEN)
+		vlayers_event(v);
+	if (v->state < VOLUME_CLOSING)
+		restore_some(v);
+	free_retired(v);
+}

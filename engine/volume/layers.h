@@ -1,0 +1,110 @@
+/* The layers of an attached volume (engine/ARCHITECTURE.md, "Snapshots"). The permit names them.
+ *
+ * The top one takes the guest's writes. A snapshot puts an empty one above it:
+ *
+ *   OPEN (top) --a permit with another one above--> SEALING --a majority has its last word of every
+ * chunk--> settled: the driver is told --a permit in which it is sealed--> SEALED
+ *
+ * While a layer is SEALING it has chunks, windows and replicas' states of its own; what was in
+ * flight to it is decided as ever, a chunk that has no current replica is reconciled, one that is
+ * behind is resynced. The guest's writes go to the layer above from the turn in which the permit
+ * came, so nobody waits. Reads look at both: a slot must be current in each.
+ *
+ * The last word of a chunk is a watermark that says "sealed" (version_is_sealed), durable on a
+ * majority. An attachment that finds a layer SEALING, because an earlier one did not get so far,
+ * does the same.
+ *
+ * Of a SEALED layer a replica has each chunk WHOLE (it has the last word), or it holds nothing and
+ * nobody in a majority has more (the chunk was never touched), or it must restore it: it may lack
+ * blocks, and may hold some that were never acknowledged. Its node pulls exactly what another one
+ * has (Pull.exact). Until then the guest reads nothing from it in this chunk.
+ *
+ * INVARIANTS
+ *  1. A majority that is present holds at least one WHOLE copy of every chunk that the layer was
+ *     sealed with; so when a majority is known and none is WHOLE there is nothing.
+ *  2. A layer is told to be settled when every chunk is: none of its writes is undecided, and none
+ *     that failed is on its way to a node any more.
+ *
+ * Failure modes: a replica that is away when its layer is sealed is restored when it comes back. */
+#ifndef VOLUME_LAYERS_H
+#define VOLUME_LAYERS_H
+
+#include "engine/volume/quorum.h"
+#include "engine/volume/replica.h"
+
+#define VRESTORES_MAX	  4u
+#define VRESTORE_RETRY_MS 500u
+
+struct vchunk;
+struct vslot;
+
+/* The chunks of an open layer, and of one that was, until nothing of it is under way. */
+struct vset {
+	volume_id_t layer;
+	struct vchunk *chunks;
+	struct vslot *slots;
+	struct vset *next;
+};
+
+enum vsealed_state {
+	VSEALED_UNKNOWN,
+	VSEALED_EMPTY, /* holds nothing of the chunk */
+	VSEALED_PART,  /* holds something, and not the last word */
+	VSEALED_WHOLE,
+};
+
+struct vsealed {
+	volume_id_t id;
+	uint8_t *states; /* enum vsealed_state; of each chunk's slots */
+};
+
+struct vrestore {
+	struct volume *volume;
+	struct rpc_call call;
+	bool busy;
+	struct vreplica *replica;
+	volume_id_t layer;
+	chunk_no_t chunk;
+	uint32_t slot;
+};
+
+struct vlayers {
+	volume_id_t settled; /* the layer that is, and that the driver may be told of; 0: none */
+	bool told;
+	bool restore_wanted; /* something may have to be restored */
+	uint64_t restore_after_ns;
+	uint32_t restore_at; /* where looking goes on: of sealed layers x chunks */
+	struct vrestore restores[VRESTORES_MAX];
+};
+
+/* Sets up the layers of the permit in force. -ENOMEM, -E_BAD_DOCUMENT. */
+int vlayers_init(struct volume *v, const uint8_t *map);
+void vlayers_deinit(struct volume *v);
+void vlayers_stop(struct volume *v);
+
+/* Another permit is in force: takes over what it says of layers, before it goes to the nodes. */
+void vlayers_permit(struct volume *v);
+
+/* For Renew; 0: nothing to tell. */
+volume_id_t vlayers_settled(const struct volume *v);
+
+/* Whether there is one layer only. */
+bool vlayers_single(const struct volume *v);
+
+/* Slots that have all that the sealed layers hold of the chunk. */
+vmask_t vlayers_good(struct vchunk *c);
+/* Slots that have all that lies below c's layer. */
+vmask_t vlayers_whole(struct vchunk *c);
+
+/* -- scanning a replica (replica.c) ------------------------------------------------------------ */
+
+volume_id_t vlayers_id(const struct volume *v, uint32_t sealed);
+void vlayers_scan_begin(struct volume *v, uint32_t sealed, const struct vreplica *r);
+void vlayers_take_state(struct volume *v, uint32_t sealed, const struct vreplica *r,
+			chunk_no_t chunk, version_t watermark, version_t newest);
+void vlayers_scanned(struct volume *v, uint32_t sealed, const struct vreplica *r);
+
+void vlayers_event(struct volume *v);
+void vlayers_tick(struct volume *v);
+
+#endif
