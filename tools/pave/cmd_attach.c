@@ -243,6 +243,20 @@ static int find_places(struct attach_options *o)
 	return 0;
 }
 
+/* NAME, or NAME@SNAPSHOT. */
+static bool is_volume(const char *name)
+{
+	const char *at = strchr(name, '@');
+	char volume[NAME_SIZE_MAX];
+
+	if (at == NULL)
+		return text_is_name(name);
+	if (strlen(name) >= NAME_SIZE_MAX)
+		return false;
+	snprintf(volume, sizeof volume, "%.*s", (int)(at - name), name);
+	return text_is_name(volume) && text_is_name(at + 1);
+}
+
 int cmd_attach(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -284,7 +298,7 @@ int cmd_attach(int argc, char **argv)
 	o.volume = cmd_operand(argc, argv, "volume");
 	if (o.volume == NULL)
 		return 2;
-	if (!text_is_name(o.volume))
+	if (!is_volume(o.volume))
 		return cmd_usage_error("'%s' is not a volume's name: a-z 0-9 . _ - are possible",
 				       o.volume);
 	if (o.nbd == NULL)

@@ -31,6 +31,17 @@ const struct command commands[] = {
     {"volume list", "all volumes", "\n", cmd_volume_list, false},
     {"volume show", "one volume, and whether its sites are eligible", "NAME\n", cmd_volume_show,
      false},
+    {"volume snapshot", "keep what a volume holds now, as VOLUME@SNAPSHOT",
+     "VOLUME SNAPSHOT\n"
+     "  Nothing is copied; an attached host goes on writing. VOLUME@SNAPSHOT is listed, shown, "
+     "attached\n"
+     "  (--read-only) and deleted as a volume is.\n",
+     cmd_volume_snapshot, false},
+    {"volume clone", "make a volume that begins as a snapshot", "VOLUME@SNAPSHOT NAME\n",
+     cmd_volume_clone, false},
+    {"volume rollback", "take a detached volume back to one of its snapshots",
+     "VOLUME@SNAPSHOT\n  What was written since then is erased.\n", cmd_volume_rollback, false},
+    {"volume resize", "make a volume larger", "VOLUME SIZE\n", cmd_volume_resize, false},
     {"volume delete", "delete a volume; its nodes erase their copies", "NAME\n", cmd_volume_delete,
      false},
     {"volume map", "every chunk: its nodes, sites, state", "NAME\n", cmd_volume_map, false},

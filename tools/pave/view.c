@@ -54,6 +54,7 @@ static void set(json_t *o, const char *name, json_t *value)
 json_t *view_volume(const Pave__V1__VolumeInfo *v)
 {
 	json_t *o = json_object();
+	json_t *layers = json_array();
 	json_t *replicas = json_array();
 
 	set(o, "name", json_string(v->name));
@@ -71,6 +72,11 @@ json_t *view_volume(const Pave__V1__VolumeInfo *v)
 	set(o, "permit_until", view_time(v->permit_until));
 	set(o, "created_at", view_time(v->created_at));
 	set(o, "map_version", integer(v->map_version));
+	set(o, "origin", v->origin[0] != '\0' ? json_string(v->origin) : json_null());
+	for (size_t i = 0; i < v->n_layers; i++)
+		json_array_append_new(layers, integer(v->layers[i]));
+	set(o, "layers", layers);
+	set(o, "settling", json_boolean(v->settling));
 	for (size_t i = 0; i < v->n_attached_replicas; i++) {
 		const Pave__V1__ReplicaState *r = v->attached_replicas[i];
 		json_t *m = json_object();
