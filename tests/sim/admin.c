@@ -5,6 +5,7 @@
 #include "tests/sim/admin.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -386,6 +387,72 @@ bool cluster_count_moves(struct cluster *c)
 		return false;
 	c->moves_active = -1;
 	return true;
+}
+
+/* -- snapshots of the volume ----------------------------------------------------------------- */
+
+static void shot_is(struct cluster *c, struct shot *s, const Pave__V1__Control *reply)
+{
+	const Pave__V1__VolumeInfo *info;
+
+	s->exists = true;
+	if (reply == NULL || reply->body_case != PAVE__V1__CONTROL__BODY_VOLUME_GET_REPLY)
+		return;
+	info = reply->volume_get_reply->info;
+	if (info == NULL || info->settling)
+		return;
+	s->settled = true;
+	oracle_shot_taken(c->oracle, s->oracle);
+}
+
+static void shot_taken(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	/* Whatever else came of it, it is asked for again. */
+	if (status == 0 || status == -EEXIST)
+		shot_is(c, &c->shots[c->shot_count - 1], status == 0 ? reply : NULL);
+}
+
+bool cluster_take_shot(struct cluster *c)
+{
+	struct shot *s = &c->shots[c->shot_count - (c->shot_count > 0)];
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeSnapshot v = PAVE__V1__VOLUME_SNAPSHOT__INIT;
+
+	if (!c->admin.open || c->admin.busy)
+		return false;
+	if (c->shot_count == 0 || s->exists) {
+		if (c->shot_count == CLUSTER_SHOTS)
+			return false;
+		s = &c->shots[c->shot_count++];
+		snprintf(s->name, sizeof(s->name), CLUSTER_VOLUME "@%u", c->shot_count);
+		s->oracle = oracle_shot_begin(c->oracle);
+	}
+	v.name = (char *)(uintptr_t)CLUSTER_VOLUME;
+	v.snapshot = strchr(s->name, '@') + 1;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_SNAPSHOT;
+	m.volume_snapshot = &v;
+	sim_trace(c->world, c->admin_machine->process, "snapshot %s", s->name);
+	return send_errand(c, &m, shot_taken);
+}
+
+static void shot_asked(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	for (uint32_t i = 0; status == 0 && i < c->shot_count; i++)
+		if (reply->body_case == PAVE__V1__CONTROL__BODY_VOLUME_GET_REPLY &&
+		    reply->volume_get_reply->info != NULL &&
+		    strcmp(reply->volume_get_reply->info->name, c->shots[i].name) == 0)
+			shot_is(c, &c->shots[i], reply);
+}
+
+bool cluster_ask_shot(struct cluster *c, struct shot *s)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeGet g = PAVE__V1__VOLUME_GET__INIT;
+
+	g.name = s->name;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_GET;
+	m.volume_get = &g;
+	return send_errand(c, &m, shot_asked);
 }
 
 bool cluster_renew_snapshot(struct cluster *c)

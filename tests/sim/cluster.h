@@ -86,6 +86,15 @@ struct site_truth {
 				     * UINT64_MAX: it is eligible */
 };
 
+/* A snapshot of the volume; in seeds with three nodes, for what shares layers does not move. */
+#define CLUSTER_SHOTS 4u
+struct shot {
+	char name[NAME_SIZE_MAX]; /* with the volume's */
+	bool exists;		  /* the driver has said so */
+	bool settled;
+	struct oracle_shot *oracle;
+};
+
 struct cluster {
 	struct sim_world *world;
 	struct demo demo;
@@ -112,14 +121,16 @@ struct cluster {
 	bool faults_over;
 	int64_t snapshot_life_ns;
 	uint64_t snapshot_until_ns; /* virtual time: no snapshot is in force for longer */
-	int moves_active;	    /* as the driver last said; -1: it has not */
+	struct shot shots[CLUSTER_SHOTS];
+	uint32_t shot_count; /* the last may not exist yet */
+	int moves_active;    /* as the driver last said; -1: it has not */
 	uint64_t moves_done;
 	bool failed;
 	char failure[4000];
 	struct {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
 		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
-		    fenced, ops, op_errors, records, receipts;
+		    shot_attaches, fenced, ops, op_errors, records, receipts;
 	} stats;
 };
 
@@ -144,6 +155,11 @@ bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw);
 bool cluster_rebalance(struct cluster *c, const char *node, bool undo);
 /* Asks how many moves are under way, and have been done. Likewise. */
 bool cluster_count_moves(struct cluster *c);
+
+/* Takes a snapshot of the volume, or goes on asking for the last one; likewise. */
+bool cluster_take_shot(struct cluster *c);
+/* Asks whether it is settled. Likewise. */
+bool cluster_ask_shot(struct cluster *c, struct shot *s);
 
 /* A newer snapshot with the same content, likewise. */
 bool cluster_renew_snapshot(struct cluster *c);

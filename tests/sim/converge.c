@@ -35,7 +35,7 @@ static void look_done(struct store_read *op, int status)
 static const struct volume *attached_volume(const struct cluster *c)
 {
 	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
-		if (c->hosts[h]->guest->volume != NULL)
+		if (c->hosts[h]->guest->volume != NULL && c->hosts[h]->guest->shot == NULL)
 			return c->hosts[h]->guest->volume;
 	return NULL;
 }
@@ -91,12 +91,29 @@ static uint32_t copies_of(struct cluster *c, const struct volume *v, uint64_t at
 	return count;
 }
 
-static bool range_is_same(struct cluster *c, uint64_t at, struct look *l, char *why,
+/* From the top; 0: there are no more. */
+static volume_id_t layer_id(const struct volume *v, uint32_t layer)
+{
+	if (layer == 0)
+		return v->sets->layer;
+	return layer <= v->sealed_count ? vlayers_id(v, layer - 1) : 0;
+}
+
+/* Layers that must be the same everywhere: the top one, and those that are sealed. What is damaged
+ * in a sealed one is not written again, so with rot only the top counts. */
+static uint32_t layers_to_compare(const struct cluster *c)
+{
+	const struct volume *v = attached_volume(c);
+
+	return v == NULL || c->stats.rot > 0 ? 1 : 1 + v->sealed_count;
+}
+
+static bool range_is_same(struct cluster *c, uint32_t layer, uint64_t at, struct look *l, char *why,
 			  size_t why_size)
 {
 	struct machine *nodes[REPLICAS_MAX];
 	const struct volume *v = attached_volume(c);
-	const volume_id_t id = v != NULL ? v->id : 0;
+	const volume_id_t id = v != NULL ? layer_id(v, layer) : 0;
 	const uint32_t count = v != NULL ? copies_of(c, v, at, nodes) : 0;
 	uint32_t is[IO_BLOCKS_MAX];
 
@@ -123,9 +140,10 @@ static bool range_is_same(struct cluster *c, uint64_t at, struct look *l, char *
 
 static bool all_are_same(struct cluster *c, struct look *l, char *why, size_t why_size)
 {
-	for (uint64_t at = 0; at < CLUSTER_BLOCKS; at += IO_BLOCKS_MAX)
-		if (!range_is_same(c, at, l, why, why_size))
-			return false;
+	for (uint32_t layer = 0; layer < layers_to_compare(c); layer++)
+		for (uint64_t at = 0; at < CLUSTER_BLOCKS; at += IO_BLOCKS_MAX)
+			if (!range_is_same(c, layer, at, l, why, why_size))
+				return false;
 	return true;
 }
 

@@ -31,6 +31,7 @@
 #define STRAND_AWAY_NS	  (9 * NS_PER_S)
 #define DRAIN_MAX_NS	  (40 * NS_PER_S)
 #define MOVES_GAP_NS	  (12 * NS_PER_S)
+#define SHOTS_GAP_NS	  (15 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
 #define SNAPSHOT_LONG_NS  (43200 * (int64_t)NS_PER_S)
 #define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
@@ -587,6 +588,16 @@ static void kill_host(struct cluster *c)
 	sim_process_crash(m->process, chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
+static void next_shot(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (c->faults_over)
+		return;
+	cluster_take_shot(c);
+	sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
+}
+
 /* -- choosing -------------------------------------------------------------------------------- */
 
 struct kind {
@@ -696,6 +707,8 @@ void faults_begin(struct cluster *c)
 	/* With three nodes nothing can move. */
 	if (c->node_count > 3)
 		sim_schedule(c->world, NULL, below(c, MOVES_GAP_NS), next_moves, c);
+	else
+		sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
 }
 
 void faults_end(struct cluster *c, uint32_t lost_node)

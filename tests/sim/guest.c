@@ -50,6 +50,12 @@ static void end_op(struct guest_slot *s, int status)
 {
 	struct oracle *o = s->guest->machine->cluster->oracle;
 
+	if (s->guest->shot != NULL) {
+		if (status == 0)
+			oracle_shot_read(o, s->guest->shot->oracle, s->op.offset / BLOCK_SIZE,
+					 s->op.size / BLOCK_SIZE, s->buffer->data);
+		return;
+	}
 	switch (s->op.kind) {
 	case VOLUME_READ:
 		oracle_read_end(o, &s->read, status == 0 ? s->buffer->data : NULL);
@@ -161,9 +167,9 @@ static void begin_op(struct guest_slot *s, enum volume_op_kind kind, uint64_t bl
 	struct guest *g = s->guest;
 	struct oracle *o = g->machine->cluster->oracle;
 
-	if (kind == VOLUME_READ)
+	if (kind == VOLUME_READ && g->shot == NULL)
 		oracle_read_begin(o, g->generation, block, count, &s->read);
-	else if (kind != VOLUME_FLUSH)
+	else if (kind != VOLUME_FLUSH && kind != VOLUME_READ)
 		oracle_write_begin(o, kind == VOLUME_WRITE ? ORACLE_DATA : ORACLE_ZERO,
 				   g->generation, block, count, &s->write);
 	if (kind == VOLUME_WRITE) {
@@ -229,6 +235,8 @@ static void thought(struct reactor_timer *t)
 	choose_range(world_of(g), &block, &count);
 	kind = choose_kind(world_of(g));
 	favour(g->machine->cluster, &kind, &block, &count);
+	if (g->shot != NULL)
+		kind = VOLUME_READ;
 	submit(s, kind, block, count);
 }
 
@@ -303,6 +311,12 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 	g->phase = GUEST_ATTACHED;
 	g->generation = c->offered[g->number];
 	c->stats.attaches++;
+	if (g->shot != NULL) {
+		c->stats.shot_attaches++;
+		oracle_shot_taken(c->oracle, g->shot->oracle);
+	}
+	/* It was wanted for something else meanwhile. */
+	g->detach_due = g->quiet && g->shot != g->verifying;
 	sim_trace(c->world, g->machine->process, "guest: attached, generation %u", g->generation);
 	if (volume_size(v) != CLUSTER_VOLUME_SIZE)
 		cluster_fail(c, "the volume has %lu bytes instead of %u", volume_size(v),
@@ -311,11 +325,28 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 	for (uint32_t i = 0; i < GUEST_SLOTS; i++)
 		think(&g->slots[i], sim_random_below(c->world, THINK_MAX_NS));
 	arm(g, &g->timer, sim_random_range(c->world, STAY_MIN_NS, STAY_MAX_NS));
+	if (g->detach_due)
+		close_volume(g);
+}
+
+/* Now and then a snapshot, when there are some. */
+static struct shot *choose_shot(struct guest *g)
+{
+	struct cluster *c = g->machine->cluster;
+	struct shot *s;
+
+	if (g->quiet)
+		return g->verifying;
+	if (c->shot_count == 0 || !sim_chance(c->world, 1, 3))
+		return NULL;
+	s = &c->shots[sim_random_below(c->world, c->shot_count)];
+	return s->exists ? s : NULL;
 }
 
 static void attach(struct guest *g)
 {
 	g->phase = GUEST_OPENING;
+	g->shot = choose_shot(g);
 	memset(&g->open, 0, sizeof(g->open));
 	g->open.done = opened;
 	g->open.config = (struct volume_config){
@@ -323,7 +354,8 @@ static void attach(struct guest *g)
 	    .transport = g->machine->transport,
 	    .trust = g->machine->trust,
 	    .pd_address = "pd",
-	    .name = CLUSTER_VOLUME,
+	    .name = g->shot != NULL ? g->shot->name : CLUSTER_VOLUME,
+	    .read_only = g->shot != NULL,
 	    .holder = g->machine->process->name,
 	    .holder_site = g->machine->site,
 	    .endpoint = "sim",
@@ -382,7 +414,7 @@ void guest_crashed(struct guest *g)
 	for (uint32_t i = 0; i < GUEST_SLOTS; i++) {
 		struct guest_slot *s = &g->slots[i];
 
-		if (s->in_flight && s->op.kind == VOLUME_READ)
+		if (s->in_flight && s->op.kind == VOLUME_READ && g->shot == NULL)
 			oracle_read_end(o, &s->read, NULL);
 		s->in_flight = false;
 		s->buffer = NULL;
@@ -406,12 +438,18 @@ bool guest_attach_now(struct guest *g)
 	return true;
 }
 
-void guest_verify(struct guest *g)
+void guest_verify(struct guest *g, struct shot *shot)
 {
 	g->quiet = true;
 	g->wanted = true;
 	g->verified = 0;
 	g->all_verified = false;
+	g->verifying = shot;
+	if (g->phase == GUEST_ATTACHED && g->shot != shot)
+		begin_detach(g);
+	else if (g->phase == GUEST_ATTACHED)
+		for (uint32_t i = 0; i < GUEST_SLOTS; i++)
+			think(&g->slots[i], 1);
 	if (g->machine->process->alive && g->phase == GUEST_DETACHED)
 		detached(g);
 }

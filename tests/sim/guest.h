@@ -28,9 +28,11 @@ struct guest {
 	struct machine *machine;
 	uint32_t number;
 	enum guest_phase phase;
-	bool wanted;	 /* to be attached; else it detaches and stays away */
-	bool quiet;	 /* no operations of its own: it is being read back */
-	bool detach_due; /* closes as soon as nothing is in flight */
+	bool wanted;		/* to be attached; else it detaches and stays away */
+	bool quiet;		/* no operations of its own: it is being read back */
+	bool detach_due;	/* closes as soon as nothing is in flight */
+	struct shot *shot;	/* attached, or being attached: a snapshot, which is only read */
+	struct shot *verifying; /* when quiet: NULL: the volume */
 	generation_t generation;
 	struct volume *volume;
 	struct volume_open_op open;
@@ -49,7 +51,8 @@ void guest_crashed(struct guest *g);
 /* Attaches now, if it may. False: it is busy with something else. */
 bool guest_attach_now(struct guest *g);
 
-/* From now on it only reads the whole volume, block by block, until all_verified. */
-void guest_verify(struct guest *g);
+/* From now on it only reads all of the volume, or of a snapshot of it, block by block, until
+ * all_verified. */
+void guest_verify(struct guest *g, struct shot *shot);
 
 #endif

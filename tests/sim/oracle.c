@@ -24,6 +24,23 @@ struct version {
 	uint64_t superseded;
 };
 
+/* What a block of a snapshot may show. */
+struct candidate {
+	struct candidate *next;
+	uint64_t id;
+	bool zero;
+	uint64_t begun, superseded;
+};
+
+struct oracle_shot {
+	struct oracle_shot *next;
+	uint64_t begun, taken;		  /* taken 0: not yet */
+	struct candidate **blocks;	  /* NULL: zeroes */
+	uint64_t *seen;			  /* 0: not read yet; else 1 + the write's id (0: zeroes) */
+	uint64_t earliest, latest;	  /* the moment that it shows, as far as it is known */
+	uint64_t first_block, last_block; /* that say so */
+};
+
 struct oracle {
 	uint64_t block_count;
 	struct version **blocks;
@@ -32,6 +49,7 @@ struct oracle {
 	generation_t acknowledging; /* the newest attachment that had anything acknowledged */
 	struct oracle_read *reads;  /* in flight, oldest first */
 	struct oracle_read *reads_last;
+	struct oracle_shot *shots;
 	void (*violated)(const char *text, void *arg);
 	void *arg;
 	struct oracle_stats stats;
@@ -69,6 +87,21 @@ void oracle_destroy(struct oracle *o)
 	for (uint64_t b = 0; b < o->block_count; b++)
 		free_versions(o->blocks[b]);
 	free(o->blocks);
+	while (o->shots != NULL) {
+		struct oracle_shot *s = o->shots;
+
+		o->shots = s->next;
+		for (uint64_t b = 0; b < o->block_count; b++)
+			while (s->blocks[b] != NULL) {
+				struct candidate *c = s->blocks[b];
+
+				s->blocks[b] = c->next;
+				free(c);
+			}
+		free(s->blocks);
+		free(s->seen);
+		free(s);
+	}
 	free(o);
 }
 
@@ -129,6 +162,9 @@ static void prune(struct oracle *o, struct version **at)
 	uint64_t oldest = o->reads != NULL ? o->reads->begun : o->tick;
 	unsigned seen = 0;
 
+	for (const struct oracle_shot *s = o->shots; s != NULL; s = s->next)
+		if (s->taken == 0)
+			oldest = MIN(oldest, s->begun);
 	while (*at != NULL) {
 		struct version *v = *at;
 
@@ -353,6 +389,127 @@ void oracle_read_end(struct oracle *o, struct oracle_read *r, const void *data)
 								     (size_t)i * BLOCK_SIZE));
 	}
 	unlink_read(o, r);
+}
+
+/* -- snapshots ------------------------------------------------------------------------------- */
+
+struct oracle_shot *oracle_shot_begin(struct oracle *o)
+{
+	struct oracle_shot *s = calloc(1, sizeof(*s));
+
+	INVARIANT(s != NULL);
+	s->blocks = calloc(o->block_count, sizeof(struct candidate *));
+	s->seen = calloc(o->block_count, sizeof(*s->seen));
+	INVARIANT(s->blocks != NULL && s->seen != NULL);
+	s->begun = s->earliest = ++o->tick;
+	s->latest = NEVER;
+	s->next = o->shots;
+	o->shots = s;
+	return s;
+}
+
+void oracle_shot_taken(struct oracle *o, struct oracle_shot *s)
+{
+	if (s->taken != 0)
+		return;
+	s->taken = s->latest = ++o->tick;
+	for (uint64_t b = 0; b < o->block_count; b++) {
+		for (const struct version *v = o->blocks[b]; v != NULL; v = v->next) {
+			struct candidate *c;
+
+			if (v->superseded <= s->begun)
+				continue;
+			c = calloc(1, sizeof(*c));
+			INVARIANT(c != NULL);
+			*c = (struct candidate){.next = s->blocks[b],
+						.id = v->id,
+						.zero = v->zero,
+						.begun = v->begun,
+						.superseded = v->superseded};
+			s->blocks[b] = c;
+		}
+	}
+}
+
+static void wrong_shot(struct oracle *o, const struct oracle_shot *s, uint64_t block,
+		       const char *what, uint64_t id)
+{
+	char text[2000];
+	size_t used =
+	    (size_t)snprintf(text, sizeof(text),
+			     "a snapshot, begun %lu, taken %lu, of a moment from %lu "
+			     "(block %lu) to %lu (block %lu): block %lu: %s %lu; possible:",
+			     s->begun, s->taken, s->earliest, s->first_block, s->latest,
+			     s->last_block, block, what, id);
+
+	for (const struct candidate *c = s->blocks[block]; c != NULL && used + 1 < sizeof(text);
+	     c = c->next)
+		used +=
+		    (size_t)MAX(0, snprintf(text + used, sizeof(text) - used,
+					    "\n    write %lu%s, begun %lu, superseded %lu", c->id,
+					    c->zero ? " (zeroes)" : "", c->begun, c->superseded));
+	o->violated(text, o->arg);
+}
+
+/* The block shows this write: so the moment lies in its time. */
+static void shot_shows(struct oracle *o, struct oracle_shot *s, uint64_t block,
+		       const struct candidate *c)
+{
+	if (c->begun > s->earliest) {
+		s->earliest = c->begun;
+		s->first_block = block;
+	}
+	if (c->superseded < s->latest) {
+		s->latest = c->superseded;
+		s->last_block = block;
+	}
+	if (s->earliest > s->latest)
+		wrong_shot(o, s, block, "no moment fits all blocks, this one shows write", c->id);
+}
+
+static void check_shot_block(struct oracle *o, struct oracle_shot *s, uint64_t block,
+			     const uint64_t *words)
+{
+	const bool zero = is_zero(words);
+	const uint64_t id = zero ? 0 : words[1];
+	const struct candidate *found = NULL;
+	uint64_t expected[WORDS];
+	unsigned count = 0;
+
+	o->stats.shot_blocks++;
+	if (!zero) {
+		fill_block(id, block, expected);
+		if (memcmp(words, expected, sizeof(expected)) != 0) {
+			wrong_shot(o, s, block, "torn or foreign content, write", id);
+			return;
+		}
+	}
+	if (s->seen[block] != 0) {
+		if (s->seen[block] != id + 1)
+			wrong_shot(o, s, block, "it has changed to write", id);
+		return;
+	}
+	s->seen[block] = id + 1;
+	for (const struct candidate *c = s->blocks[block]; c != NULL; c = c->next)
+		if (zero ? c->zero : c->id == id) {
+			found = c;
+			count++;
+		}
+	if (count == 0 && !(zero && s->blocks[block] == NULL))
+		wrong_shot(o, s, block, zero ? "zeroes, write" : "another time's write", id);
+	/* Zeroes have no stamp. */
+	if (count == 1)
+		shot_shows(o, s, block, found);
+}
+
+void oracle_shot_read(struct oracle *o, struct oracle_shot *s, uint64_t block, uint32_t block_count,
+		      const void *data)
+{
+	PRE(s->taken != 0);
+	for (uint32_t i = 0; i < block_count; i++)
+		check_shot_block(o, s, block + i,
+				 (const uint64_t *)(const void *)((const uint8_t *)data +
+								  (size_t)i * BLOCK_SIZE));
 }
 
 void oracle_get_stats(const struct oracle *o, struct oracle_stats *ret_stats)

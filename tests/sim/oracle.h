@@ -61,8 +61,18 @@ void oracle_read_begin(struct oracle *o, generation_t generation, uint64_t block
 /* data NULL: the read failed, or its host is gone. */
 void oracle_read_end(struct oracle *o, struct oracle_read *r, const void *data);
 
+/* A snapshot of the volume: it shows what reads could have returned at one moment between begin and
+ * taken, which is the same moment for all blocks, and it shows the same for ever. */
+struct oracle_shot;
+struct oracle_shot *oracle_shot_begin(struct oracle *o);
+/* It is complete by now. Again: nothing happens. */
+void oracle_shot_taken(struct oracle *o, struct oracle_shot *s);
+/* Blocks were read from it; PRE: it was taken. */
+void oracle_shot_read(struct oracle *o, struct oracle_shot *s, uint64_t block, uint32_t block_count,
+		      const void *data);
+
 struct oracle_stats {
-	uint64_t writes, acknowledged, failed, reads, blocks_checked, undecided_seen;
+	uint64_t writes, acknowledged, failed, reads, blocks_checked, undecided_seen, shot_blocks;
 };
 void oracle_get_stats(const struct oracle *o, struct oracle_stats *ret_stats);
 

@@ -80,10 +80,53 @@ static void read_back(struct cluster *c)
 
 	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
 		c->hosts[h]->guest->wanted = h == reader;
-	guest_verify(c->hosts[reader]->guest);
+	guest_verify(c->hosts[reader]->guest, NULL);
 	if (!cluster_run(c, SETTLE_NS, is_verified))
 		cluster_fail(c, "the volume could not be read back within %llu s after the faults",
 			     SETTLE_NS / NS_PER_S);
+}
+
+static bool is_settled(struct cluster *c)
+{
+	bool all = true;
+
+	for (uint32_t i = 0; i < c->shot_count; i++) {
+		struct shot *s = &c->shots[i];
+
+		all = all && (s->settled || !s->exists);
+		if (s->exists && !s->settled && !c->admin.busy)
+			cluster_ask_shot(c, s);
+	}
+	return all;
+}
+
+static const struct guest *shot_reader;
+
+static bool is_shot_read(struct cluster *c)
+{
+	(void)c;
+	return shot_reader->all_verified;
+}
+
+/* The volume is attached: its snapshots must become readable; the other host reads them. */
+static void read_shots(struct cluster *c)
+{
+	struct guest *g = c->hosts[c->hosts[0]->guest->all_verified]->guest;
+
+	if (c->shot_count > 0 && !cluster_run(c, SETTLE_NS, is_settled) && !c->failed)
+		cluster_fail(c, "a snapshot is not settled %llu s after the faults",
+			     SETTLE_NS / NS_PER_S);
+	shot_reader = g;
+	for (uint32_t i = 0; i < c->shot_count && !c->failed; i++) {
+		if (!c->shots[i].exists)
+			continue;
+		guest_verify(g, &c->shots[i]);
+		if (!cluster_run(c, SETTLE_NS, is_shot_read) && !c->failed)
+			cluster_fail(c,
+				     "snapshot %s could not be read back within %llu s after the "
+				     "faults",
+				     c->shots[i].name, SETTLE_NS / NS_PER_S);
+	}
 }
 
 static bool nothing_moves(struct cluster *c)
@@ -134,6 +177,8 @@ static void run_cluster(struct cluster *c, const struct options *o)
 	if (!c->failed)
 		read_back(c);
 	if (!c->failed)
+		read_shots(c);
+	if (!c->failed)
 		settle_moves(c);
 	if (!c->failed)
 		converge_check(c, SETTLE_NS);
@@ -152,15 +197,16 @@ static void print_stats(const struct cluster *c)
 	       "checked, %lu undecided seen; %lu frames, %lu connects; %lu kills, %lu power "
 	       "losses, %lu crashes at an I/O, %lu pauses, %lu cuts, %lu disconnects, %lu clock "
 	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks, %lu drains, %lu moves; "
-	       "%lu records in "
-	       "the ledger, %lu of them receipts\n",
+	       "%lu records in the ledger, %lu of them receipts; %u snapshots (%lu attaches, %lu "
+	       "blocks)\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.ops,
 	       c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked, os.undecided_seen,
 	       ns.frames, ns.connects, c->stats.kills, c->stats.power_losses, c->stats.io_crashes,
 	       c->stats.pauses, c->stats.cuts, c->stats.disconnects, c->stats.clock_steps,
 	       c->stats.revocations, c->stats.contests, c->stats.rot, c->stats.moves, c->moves_done,
-	       c->stats.records, c->stats.receipts);
+	       c->stats.records, c->stats.receipts, c->shot_count, c->stats.shot_attaches,
+	       os.shot_blocks);
 }
 
 /* How many faults the seed had, for the parent. */
