@@ -122,7 +122,7 @@ static vmask_t good_in(const struct volume *v, uint32_t sealed, chunk_no_t chunk
 	for (uint32_t i = 0; i < v->slot_count; i++) {
 		if ((members & vmask_bit(i)) == 0)
 			continue;
-		known += states[i] != VSEALED_UNKNOWN;
+		known += states[i] != VSEALED_UNKNOWN && states[i] != VSEALED_DOUBT;
 		if (states[i] == VSEALED_WHOLE)
 			whole |= vmask_bit(i);
 		else if (states[i] == VSEALED_EMPTY)
@@ -192,6 +192,14 @@ void vlayers_take_state(struct volume *v, uint32_t sealed, const struct vreplica
 		states_of(v, sealed, chunk)[slot] = VSEALED_WHOLE;
 	else if (newest > 0 || watermark > 0)
 		states_of(v, sealed, chunk)[slot] = VSEALED_PART;
+}
+
+void vlayers_doubt(struct volume *v, uint32_t sealed, const struct vreplica *r, chunk_no_t chunk)
+{
+	const uint32_t slot = vchunk_slot_of(&v->chunks[chunk], r);
+
+	if (slot != UINT32_MAX)
+		states_of(v, sealed, chunk)[slot] = VSEALED_DOUBT;
 }
 
 void vlayers_scanned(struct volume *v, uint32_t sealed, const struct vreplica *r)
@@ -289,7 +297,8 @@ static bool restore_chunk(struct volume *v, uint32_t sealed, chunk_no_t chunk)
 		struct vrestore *x = free_restore(v);
 
 		if ((c->members & ~good & vmask_bit(i)) == 0 ||
-		    states_of(v, sealed, chunk)[i] == VSEALED_UNKNOWN)
+		    states_of(v, sealed, chunk)[i] == VSEALED_UNKNOWN ||
+		    states_of(v, sealed, chunk)[i] == VSEALED_DOUBT)
 			continue;
 		found = true;
 		if (x == NULL || sources == 0 || !vreplica_ready(c->slots[i].replica) ||

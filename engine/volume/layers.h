@@ -51,6 +51,7 @@ enum vsealed_state {
 	VSEALED_EMPTY, /* holds nothing of the chunk */
 	VSEALED_PART,  /* holds something, and not the last word */
 	VSEALED_WHOLE,
+	VSEALED_DOUBT, /* its node cannot tell now: a device is missing there */
 };
 
 struct vsealed {
@@ -102,6 +103,8 @@ volume_id_t vlayers_id(const struct volume *v, uint32_t sealed);
 void vlayers_scan_begin(struct volume *v, uint32_t sealed, const struct vreplica *r);
 void vlayers_take_state(struct volume *v, uint32_t sealed, const struct vreplica *r,
 			chunk_no_t chunk, version_t watermark, version_t newest);
+/* The node cannot tell what it holds of the chunk. */
+void vlayers_doubt(struct volume *v, uint32_t sealed, const struct vreplica *r, chunk_no_t chunk);
 void vlayers_scanned(struct volume *v, uint32_t sealed, const struct vreplica *r);
 
 void vlayers_event(struct volume *v);

@@ -102,6 +102,8 @@ static void take_states(struct vreplica *r, const Pave__V1__ChunksReply *reply)
 		if (r->scan_set == NULL) {
 			vlayers_take_state(v, r->scan_sealed, r, state->chunk, state->watermark,
 					   state->newest);
+			if (state->status != 0)
+				vlayers_doubt(v, r->scan_sealed, r, state->chunk);
 			continue;
 		}
 		c = &r->scan_set->chunks[state->chunk];
@@ -122,8 +124,10 @@ static void refuse_absent(struct vreplica *r)
 	for (uint32_t i = 0; i < v->chunk_count; i++) {
 		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
 
-		if (slot != UINT32_MAX)
-			v->chunks[i].slots[slot].refused_epoch = r->epoch + 1;
+		if (slot != UINT32_MAX && r->scan_set != NULL)
+			r->scan_set->chunks[i].slots[slot].refused_epoch = r->epoch + 1;
+		else if (slot != UINT32_MAX)
+			vlayers_doubt(v, r->scan_sealed, r, i);
 	}
 }
 
