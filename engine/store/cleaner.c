@@ -442,7 +442,7 @@ static void own_moved(struct store *store, struct cleaner_move *m, int status)
 		c->damaged = true;
 	} else {
 		store->stats.moved_blocks += m->count;
-		earn(store, c->gain * m->count / MAX(1u, c->block_count));
+		earn(store, c->gain_moving * m->count / MAX(1u, c->block_count));
 	}
 	m->next_free = c->moves_free;
 	c->moves_free = m;
@@ -540,6 +540,8 @@ static void read_done(struct disk_op *op, int status)
 	r->complete = true;
 	r->status = status;
 	c->reads_in_flight--;
+	if (status == 0)
+		earn(store, c->gain_reading * r->blocks / MAX(1u, c->end));
 	take_reads(c);
 	if (!c->looking_up)
 		parse_on(store);
@@ -593,6 +595,7 @@ static void begin_victim(struct store *store)
 	struct segments *t = &store->segments;
 	bool waits;
 	uint32_t no = choose(store, &waits);
+	uint64_t gain;
 
 	if (no == SEGMENT_NONE) {
 		if (waits && t->empty_count > 0)
@@ -616,7 +619,10 @@ static void begin_victim(struct store *store)
 	c->entry = 0;
 	c->block_count = 0;
 	c->damaged = false;
-	c->gain = gain_of(t, &t->array[no]);
+	/* By the work that it is: a block that is moved is read and written. */
+	gain = gain_of(t, &t->array[no]);
+	c->gain_reading = gain * c->end / (c->end + t->array[no].live);
+	c->gain_moving = gain - c->gain_reading;
 	read_some(store);
 }
 

@@ -11,9 +11,9 @@
  *
  * Which one: by benefit and cost, (1 - u) / (1 + u) for the share u that is live, times the root of
  * its age: what is old and still live will stay so, what is young may soon be garbage by itself.
- * The full age would be too much of it for writes without locality (bench/aging; bench/METHOD.md
- * has the figures). Only the emptiest when space is tight. One in which nothing can be gained is
- * never taken, so it comes to rest.
+ * The full age would be too much of it for writes without locality (bench/aging;
+ * engine/ARCHITECTURE.md has the figures). Only the emptiest when space is tight. One in which
+ * nothing can be gained is never taken, so it comes to rest.
  *
  * How fast: while space allows, one small read or one group at a time, with pauses that shrink as
  * space does, and none while no client asks for anything. When space is tight CLEANER_READS_MAX
@@ -95,12 +95,14 @@ struct cleaner {
 	uint32_t next;					       /* of blocks, to be moved */
 	struct format_entry entries[FORMAT_GROUP_ENTRIES_MAX]; /* of the group being parsed */
 	uint32_t entry_crcs[FORMAT_GROUP_DATA_MAX];
-	uint32_t entry_count, entry; /* of these, and which is next */
-	uint32_t data_block;	     /* the device's, of the group's first data */
-	bool looking_up;	     /* lookup is under way */
-	struct lookup lookup;	     /* of the entry */
-	uint64_t gain;		     /* blocks that are free when the victim is */
-	uint64_t clients_seen;	     /* operations of clients when it last looked */
+	uint32_t entry_count, entry;	    /* of these, and which is next */
+	uint32_t data_block;		    /* the device's, of the group's first data */
+	bool looking_up;		    /* lookup is under way */
+	struct lookup lookup;		    /* of the entry */
+	uint64_t gain_reading, gain_moving; /* blocks that are free when the victim is: the credit
+					     * for it is earned in both, so that clients do not
+					     * stop while it is read */
+	uint64_t clients_seen;		    /* operations of clients when it last looked */
 	struct cleaner_move moves[CLEANER_DEPTH_BLOCKS];
 	struct cleaner_move *moves_free;
 	struct reactor_timer pause;
