@@ -296,6 +296,36 @@ START_TEST(overwriting_goes_on_for_ever)
 }
 END_TEST
 
+/* -- groups ----------------------------------------------------------------------------------- */
+
+/* What comes in one turn leaves in one write of the disk, headers and all; more than that in as
+ * many as may be in flight. */
+START_TEST(writes_of_one_turn_share_groups)
+{
+	static const uint32_t counts[][2] = {{1, 1}, {8, 1}, {32, 4}, {64, 8}}; /* writes, groups */
+	struct rig rig;
+
+	rig_init(&rig, 1, 40);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	for (uint32_t i = 0; i < ARRAY_SIZE(counts); i++) {
+		const struct sim_disk_stats before = *sim_disk_stats(rig.sim_disk);
+		struct sim_disk_stats after;
+
+		for (uint32_t k = 0; k < counts[i][0]; k++)
+			rig_write(&rig, STORE_DATA, 0, 0, k * 3, 1);
+		ck_assert(rig_drain(&rig));
+		after = *sim_disk_stats(rig.sim_disk);
+		ck_assert_uint_eq(after.writes - before.writes, counts[i][1]);
+		ck_assert_uint_eq(after.written_bytes - before.written_bytes,
+				  (uint64_t)(counts[i][0] + counts[i][1]) * BLOCK_SIZE);
+		ck_assert_uint_eq(after.flushes, before.flushes);
+	}
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* -- tidying ---------------------------------------------------------------------------------- */
 
 #define TIDY_TEST_BLOCKS 256u
@@ -463,6 +493,7 @@ int main(void)
 	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 16);
 	tcase_add_test(tc, a_full_device_refuses_and_reads_go_on);
 	tcase_add_test(tc, the_reserve_is_for_what_settles);
+	tcase_add_test(tc, writes_of_one_turn_share_groups);
 	tcase_add_test(tc, what_was_scattered_becomes_sequential);
 	tcase_add_loop_test(tc, tidying_may_be_disturbed, 0, 40);
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
