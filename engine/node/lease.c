@@ -383,6 +383,8 @@ static void lease_handle(struct rpc *rpc, const struct rpc_request *request, voi
 		handle_notice(k, m->evidence_notice);
 	else if (m->body_case == PAVE__V1__CONTROL__BODY_SCRUB && k->config.scrub != NULL)
 		k->config.scrub(k->config.arg);
+	else if (m->body_case == PAVE__V1__CONTROL__BODY_MAINTAIN && k->config.maintain != NULL)
+		k->config.maintain(m->maintain->volume, k->config.arg);
 	else if (m->body_case == PAVE__V1__CONTROL__BODY_ERASE && request->request_id != 0)
 		handle_erase(k, request->request_id, m->erase);
 	else if (m->body_case == PAVE__V1__CONTROL__BODY_NODE_DEVICES && request->request_id != 0)

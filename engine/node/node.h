@@ -160,6 +160,9 @@ struct node_lease_config {
 	void (*devices)(uint64_t token, const Pave__V1__NodeDevices *what, void *arg);
 	/* Fills in what the driver is told to be wrong with the devices; "" for nothing. */
 	void (*trouble)(char *buf, size_t size, void *arg);
+	/* The driver asks for the maintenance of a detached volume, which need not come about. May
+	 * be NULL. */
+	void (*maintain)(const char *volume, void *arg);
 	/* The driver asks for copies to be dropped; answer by calling node_lease_erased(lease,
 	 * token, status) once. `what` is valid until this returns. */
 	void (*erase)(uint64_t token, const Pave__V1__Erase *what, void *arg);

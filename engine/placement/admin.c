@@ -50,6 +50,8 @@ static const char *volume_state(struct pd *pd, const struct reg_volume *v, int64
 		return "detached";
 	if (reg_attachment_end(&pd->reg, v, now) == 0)
 		return "lapsed";
+	if (v->attachment.maintenance)
+		return "maintenance";
 	return is_frozen(pd, v, now) ? "frozen" : "attached";
 }
 

@@ -33,6 +33,9 @@
 #define PD_PLAN_STALE_MS      30000u /* after any plan */
 #define PD_NODE_MOVES_MAX     4u     /* at once to a node, and from one that isn't lost */
 #define PD_TARGET_DOWN_S      30u    /* a target that is away for longer is given up */
+#define PD_MAINTAIN_AGAIN_S   10u    /* from asking for a maintenance to asking again */
+#define PD_MAINTAIN_PAUSE_S   5u     /* after somebody asked for a detach */
+#define PD_MAINTAIN_IDLE      3u     /* ticks without a move: then it ends */
 #define PD_REPLACE_AFTER_S    900u   /* default: a node that is away for longer is lost */
 #define PD_LIST_VOLUMES_MAX   4096u  /* in one answer */
 #define PD_STATUS_VOLUMES_MAX 512u
@@ -202,6 +205,8 @@ void host_push_permit(struct pd *pd, struct reg_volume *v);
 /* The same once what was saved so far is durable. */
 void host_push_later(struct pd *pd, volume_id_t volume);
 void host_push_drop(struct pd *pd); /* without a word: for pd_abandon */
+/* Asks the holder, which is connected, to let go. */
+void host_notify_detach(const struct reg_volume *v);
 void host_parked_timer(struct reactor_timer *t);
 
 /* Messages of the map, in the arena. */

@@ -75,15 +75,17 @@ static void notify_refusal(struct pd_session *s, const struct reg_volume *v,
 	rpc_notify(&s->rpc, &m);
 }
 
-static void notify_detach(struct pd_session *s, const struct reg_volume *v)
+void host_notify_detach(const struct reg_volume *v)
 {
+	struct pd_session *s = v->holder;
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__DetachNotice notice = PAVE__V1__DETACH_NOTICE__INIT;
 
 	notice.volume = v->id;
 	m.body_case = PAVE__V1__CONTROL__BODY_DETACH_NOTICE;
 	m.detach_notice = &notice;
-	rpc_notify(&s->rpc, &m);
+	if (s->conn != NULL)
+		rpc_notify(&s->rpc, &m);
 }
 
 /* No permit for what is attached. */
@@ -195,7 +197,8 @@ static int check_free(struct pd *pd, const struct reg_volume *v, struct error *e
 {
 	const struct reg_attachment *a = &v->attachment;
 
-	if (v->holder == NULL || reg_attachment_end(&pd->reg, v, reg_now(&pd->reg, NULL)) == 0)
+	if (v->holder == NULL || a->maintenance ||
+	    reg_attachment_end(&pd->reg, v, reg_now(&pd->reg, NULL)) == 0)
 		return 0;
 	return error_set(
 	    err, -E_IN_USE,
@@ -224,6 +227,11 @@ static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_vol
 				 "volume %s is a snapshot, which is only read: attach it with "
 				 "--read-only, or write to a clone (pave volume clone %s NAME)",
 				 v->name, v->name);
+	if (a->maintenance && (reg_attachment_end(&pd->reg, v, reg_now(&pd->reg, NULL)) != 0 ||
+			       reg_volume_older_end(&pd->reg, v, reg_now(&pd->reg, NULL)) != 0))
+		return error_set(err, -E_IN_USE,
+				 "volume %s: %s has it, so nobody attaches it for maintenance",
+				 v->name, v->attachment.holder);
 	if (v->generation >= GENERATION_MAX)
 		return error_set(err, -E_LIMIT, "volume %s was attached %u times, the most",
 				 v->name, v->generation);
@@ -358,8 +366,10 @@ void host_attach(struct pd_request *q, const Pave__V1__Control *m)
 	take_over(pd, v, a->holder);
 	v->generation++;
 	now_held = &v->attachment;
-	*now_held = (struct reg_attachment){
-	    .generation = v->generation, .read_only = a->read_only, .live = true};
+	*now_held = (struct reg_attachment){.generation = v->generation,
+					    .read_only = a->read_only,
+					    .maintenance = a->maintenance,
+					    .live = true};
 	snprintf(now_held->holder, sizeof now_held->holder, "%s", a->holder);
 	snprintf(now_held->holder_site, sizeof now_held->holder_site, "%s", a->holder_site);
 	snprintf(now_held->endpoint, sizeof now_held->endpoint, "%s", a->endpoint);
@@ -499,7 +509,7 @@ void host_renew(struct pd_request *q, const Pave__V1__Control *m)
 	if (r->sealed != 0)
 		admin_layer_sealed(pd, v, r->sealed);
 	if (v->detach_deadline_ns != 0)
-		notify_detach(v->holder, v);
+		host_notify_detach(v);
 	request_commit(q, renew_committed);
 }
 
@@ -621,9 +631,11 @@ void host_volume_detach(struct pd_request *q, const Pave__V1__Control *m)
 	}
 	q->volume = v->id;
 	q->generation = v->generation;
+	/* Whoever asked may want to do something with it. */
+	v->maintain_after_ns = reactor_now_ns(pd->reactor) + PD_MAINTAIN_PAUSE_S * NS_PER_S;
 	if (reg_attachment_end(&pd->reg, v, now) != 0) {
 		if (v->holder != NULL)
-			notify_detach(v->holder, v);
+			host_notify_detach(v);
 		if (v->detach_deadline_ns == 0)
 			v->detach_deadline_ns =
 			    reactor_now_ns(pd->reactor) +

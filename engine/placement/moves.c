@@ -386,6 +386,60 @@ static void start_some(struct pd *pd, int64_t now)
 	}
 }
 
+/* -- detached volumes ------------------------------------------------------------------------- */
+
+static bool is_maintained(struct pd *pd, const struct reg_volume *v, int64_t now)
+{
+	return v->attachment.maintenance && reg_attachment_end(&pd->reg, v, now) != 0;
+}
+
+/* Has the volume attached by a node that gets a copy. A lapsed attachment counts as none. */
+static void ask_maintenance(struct pd *pd, struct reg_volume *v, struct reg_node *n, int64_t now)
+{
+	const uint64_t now_ns = reactor_now_ns(pd->reactor);
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Maintain maintain = PAVE__V1__MAINTAIN__INIT;
+
+	if (now_ns < v->maintain_after_ns || n->session == NULL ||
+	    reg_attachment_end(&pd->reg, v, now) != 0 ||
+	    reg_volume_older_end(&pd->reg, v, now) != 0)
+		return;
+	v->maintain_after_ns = now_ns + PD_MAINTAIN_AGAIN_S * NS_PER_S;
+	maintain.volume = v->name;
+	m.body_case = PAVE__V1__CONTROL__BODY_MAINTAIN;
+	m.maintain = &maintain;
+	rpc_notify(&n->session->rpc, &m);
+}
+
+/* Maintenance begins where something has to move and nobody has the volume, and ends where nothing
+ * does. What is under way or to be erased from before has to come to its end as well. */
+static void maintain(struct pd *pd, int64_t now)
+{
+	struct reg_volume *v;
+
+	for (size_t i = 0; i < pd->plan.count; i++) {
+		const struct planned_move *m = &pd->plan.moves[i];
+
+		v = m->done ? NULL : reg_volume_by_id(&pd->reg, m->volume);
+		if (v == NULL || v->deleted ||
+		    (pd->reg.planner.paused && m->why < MOVE_WHY_INELIGIBLE))
+			continue;
+		v->idle_ticks = 0;
+		ask_maintenance(pd, v, m->to, now);
+	}
+	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
+		if (v->deleted || (v->move_count == 0 && !v->attachment.maintenance))
+			continue;
+		if (v->move_count > 0) {
+			v->idle_ticks = 0;
+			ask_maintenance(pd, v, v->moves[0].to, now);
+		} else if (is_maintained(pd, v, now) && v->holder != NULL &&
+			   ++v->idle_ticks >= PD_MAINTAIN_IDLE) {
+			host_notify_detach(v);
+		}
+	}
+}
+
 /* -- the tick --------------------------------------------------------------------------------- */
 
 /* Changes when the facts do that a plan rests on. */
@@ -511,6 +565,7 @@ static void tick(struct pd *pd)
 	    since_ns >= PD_PLAN_STALE_MS * NS_PER_MS)
 		plan_again(pd, now);
 	start_some(pd, now);
+	maintain(pd, now);
 	node_erase_all(pd);
 }
 

@@ -90,7 +90,8 @@ struct reg_attachment {
 	char holder_site[NAME_SIZE_MAX];
 	char endpoint[REG_ENDPOINT_MAX];
 	bool read_only;
-	bool live; /* not released */
+	bool maintenance; /* by a node, so that copies move */
+	bool live;	  /* not released */
 	uint64_t serial;
 	int64_t bound;	  /* wall: no permit of it expires later */
 	int64_t durable;  /* wall: so much of bound is on the disk, and may be given */
@@ -167,6 +168,8 @@ struct reg_volume {
 
 	/* Of the running driver, not kept. */
 	bool moves_changed;
+	uint64_t maintain_after_ns; /* no maintenance is asked for before */
+	uint32_t idle_ticks;	    /* of a maintenance that has nothing to do */
 	struct pd_session *holder;
 	struct replica_report *reports; /* malloc'd */
 	uint32_t report_count;

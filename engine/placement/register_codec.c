@@ -131,6 +131,7 @@ void reg_save_volume(struct reg *reg, const struct reg_volume *v)
 		a.holder_site = (char *)(uintptr_t)v->attachment.holder_site;
 		a.endpoint = (char *)(uintptr_t)v->attachment.endpoint;
 		a.read_only = v->attachment.read_only;
+		a.maintenance = v->attachment.maintenance;
 		a.live = v->attachment.live;
 		a.serial = v->attachment.serial;
 		a.bound = v->attachment.bound;
@@ -418,6 +419,7 @@ static bool fill_volume(struct reg *reg, struct reg_volume *v, const Pave__Reg__
 	if (a != NULL) {
 		v->attachment.generation = a->generation;
 		v->attachment.read_only = a->read_only;
+		v->attachment.maintenance = a->maintenance;
 		v->attachment.live = a->live;
 		/* Some permits were given with serials that were not noted. */
 		v->attachment.serial = a->serial + REG_SERIAL_GAP;

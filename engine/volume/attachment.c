@@ -219,6 +219,7 @@ static void send_attach(struct vattach *a)
 	attach.endpoint = (char *)(uintptr_t)config->endpoint;
 	attach.read_only = config->read_only;
 	attach.if_free = config->if_free;
+	attach.maintenance = config->maintenance;
 	message.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
 	message.attach = &attach;
 	a->call.done = attach_done;

@@ -257,8 +257,10 @@ static void check_stopping(struct volume *v)
 	if (r->conn != NULL)
 		return;
 	if (v->attach.state < VATTACH_DETACHING) {
-		/* Only now: whoever attaches next may serve at once. */
-		if (v->ended == 0 || v->ended == -E_UNREACHABLE)
+		/* Only now: whoever attaches next, or has done so already in the place of a
+		 * maintenance, may serve at once. */
+		if (v->ended == 0 || v->ended == -E_UNREACHABLE ||
+		    (v->ended == -E_FENCED && v->config.maintenance))
 			vattach_detach(&v->attach);
 		else
 			vattach_stop(&v->attach);

@@ -105,7 +105,8 @@ struct volume_config {
 	const char *holder_site; /* where this host is; "" when not known */
 	const char *endpoint;	 /* for people */
 	bool read_only;
-	bool if_free; /* -E_IN_USE while another attachment is alive; else that one is fenced */
+	bool if_free;	  /* -E_IN_USE while another attachment is alive; else that one is fenced */
+	bool maintenance; /* only so that copies move; -E_IN_USE while somebody else has it */
 	/* The attachment has ended by itself: -E_FENCED, or 0 when somebody asked for a detach (the
 	 * owner then calls volume_close). */
 	void (*ended)(int why, void *arg);

@@ -295,6 +295,68 @@ START_TEST(a_site_that_lost_its_label_is_left)
 }
 END_TEST
 
+static int ask_maintenance(struct peer *p, const char *holder)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
+
+	a.volume = (char *)(uintptr_t) "v";
+	a.holder = (char *)(uintptr_t)holder;
+	a.holder_site = (char *)(uintptr_t) "par";
+	a.endpoint = (char *)(uintptr_t) "maintenance";
+	a.maintenance = true;
+	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
+	m.attach = &a;
+	return peer_ask(p, &m);
+}
+
+START_TEST(detached_volumes_are_maintained)
+{
+	struct peer *keeper = peer_new(rig, "host", "n4");
+
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(3);
+	ck_assert_uint_eq(nodes[3]->maintains, 0); /* its host does it */
+	ck_assert_int_eq(ask_maintenance(keeper, "n4"), -E_IN_USE);
+	ck_assert_int_eq(ask_detach(host, 1, 1), 0);
+	run_s(2);
+	ck_assert_uint_eq(nodes[3]->maintains, 1);
+	ck_assert_int_eq(ask_maintenance(keeper, "n4"), 0);
+	ck_assert_uint_eq(keeper->reply->attach_reply->n_moves, CHUNKS);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_str_eq(admin->reply->volume_get_reply->info->state, "maintenance");
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_int_eq(ask_commit(keeper, 2, c, "n1", "n4"), 0);
+	ck_assert_uint_eq(keeper->detach_notices, 0);
+	run_s(5);
+	ck_assert_uint_ge(keeper->detach_notices, 1);
+	ck_assert_int_eq(ask_detach(keeper, 1, 2), 0);
+	run_s(2);
+	ck_assert_uint_ge(nodes[0]->erases, 1);
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(nodes[3]->maintains, 1);
+}
+END_TEST
+
+START_TEST(maintenance_gives_way)
+{
+	struct peer *keeper = peer_new(rig, "host", "n4");
+
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_detach(host, 1, 1), 0);
+	run_s(3);
+	ck_assert_int_eq(ask_maintenance(keeper, "n4"), 0);
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(keeper->notice_status, -E_FENCED);
+	ck_assert_int_eq(ask_commit(keeper, 2, 0, "n1", "n4"), -E_FENCED);
+	/* It lets go: who came need not wait for its permit. */
+	ck_assert_int_eq(ask_detach(keeper, 1, 2), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(host->notice.serve_after, 0);
+}
+END_TEST
+
 START_TEST(the_last_copies_stay)
 {
 	/* Nowhere to go: nothing moves, nothing is erased. */
@@ -354,6 +416,8 @@ int main(void)
 	tcase_add_test(tc, undrain_drops_the_learners);
 	tcase_add_test(tc, a_target_that_lost_its_label);
 	tcase_add_test(tc, a_site_that_lost_its_label_is_left);
+	tcase_add_test(tc, detached_volumes_are_maintained);
+	tcase_add_test(tc, maintenance_gives_way);
 	tcase_add_test(tc, the_last_copies_stay);
 	tcase_add_test(tc, a_lost_node_is_replaced_after_the_grace);
 	suite_add_tcase(s, tc);

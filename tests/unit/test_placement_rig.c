@@ -159,6 +159,9 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 	case PAVE__V1__CONTROL__BODY_DETACH_NOTICE:
 		p->detach_notices++;
 		break;
+	case PAVE__V1__CONTROL__BODY_MAINTAIN:
+		p->maintains++;
+		break;
 	case PAVE__V1__CONTROL__BODY_ERASE:
 		p->erases++;
 		p->erase_asked = true;

@@ -40,7 +40,7 @@ struct peer {
 	bool erase_refuse; /* answers Erase with an error */
 	bool erase_hold;   /* doesn't answer it */
 	volume_id_t erase_volume;
-	uint32_t erases;
+	uint32_t erases, maintains;
 };
 
 struct rig {

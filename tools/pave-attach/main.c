@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "engine/attach/nbd.h"
@@ -27,7 +28,7 @@ struct attach {
 	int exit_code;
 	const char *volume_name, *pd, *root, *dir, *nbd, *site;
 	char holder[NAME_SIZE_MAX];
-	bool read_only, insecure, force;
+	bool read_only, insecure, force, maintain;
 	struct reactor *reactor;
 	struct transport *transport;
 	struct trust *trust;
@@ -46,6 +47,10 @@ static const char usage[] =
     "  --nbd ADDRESS       unix:PATH, or HOST:PORT (port 0: any)\n"
     "  --site SITE         the site that this host stands in (policies may ask for it)\n"
     "  --holder NAME       this host's name, for people (default: the host's name)\n"
+    "  --maintain          instead of --nbd: serve nobody; for copies of it to move, until "
+    "somebody\n"
+    "                      attaches it. pave-node starts it so\n"
+    "  --cluster-dir DIR   not looked at: the process names its cluster by it\n"
     "  --read-only         serve it read-only\n"
     "  --force             take it over from another host that has attached it and is alive\n"
     "  --insecure          allow addresses other than loopback, without TLS\n"
@@ -81,7 +86,10 @@ static void detach(struct attach *a, int exit_code)
 	 */
 	a->exit_code = exit_code;
 	a->phase = DRAINING;
-	nbd_stop(a->server, drained, a);
+	if (a->server != NULL)
+		nbd_stop(a->server, drained, a);
+	else
+		drained(a);
 }
 
 static void on_signal(int signal_number, void *arg)
@@ -116,89 +124,113 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 		return;
 	}
 	a->volume = v;
-	nbd_serve(a->server, v);
 	a->phase = SERVING;
+	if (a->maintain) {
+		log_info("attach", "volume %s: attached for maintenance", a->volume_name);
+		return;
+	}
+	nbd_serve(a->server, v);
 	log_info("attach", "volume %s: %llu bytes%s at %s", a->volume_name,
 		 (unsigned long long)volume_size(v), volume_read_only(v) ? ", read-only," : "",
 		 nbd_uri(a->server));
 	daemon_ready(nbd_uri(a->server));
 }
 
-static const struct option options[] = {
-    {"pd", required_argument, NULL, 'p'},
-    {"root", required_argument, NULL, 'r'},
-    {"dir", required_argument, NULL, 'd'},
-    {"nbd", required_argument, NULL, 'n'},
-    {"site", required_argument, NULL, 's'},
-    {"holder", required_argument, NULL, 'H'},
-    {"read-only", no_argument, NULL, 'R'},
-    {"force", no_argument, NULL, 'F'},
-    {"insecure", no_argument, NULL, 'I'},
-    {"log-level", required_argument, NULL, 'l'},
-    {"version", no_argument, NULL, 'V'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
-};
+/* 0, 2, or -1 when the answer was printed. */
+static int take_option(struct attach *a, int c)
+{
+	switch (c) {
+	case 'p':
+		a->pd = optarg;
+		return 0;
+	case 'r':
+		a->root = optarg;
+		return 0;
+	case 'd':
+		a->dir = optarg;
+		return 0;
+	case 'n':
+		a->nbd = optarg;
+		return 0;
+	case 's':
+		a->site = optarg;
+		return 0;
+	case 'H':
+		snprintf(a->holder, sizeof a->holder, "%s", optarg);
+		return 0;
+	case 'M':
+		a->maintain = true;
+		return 0;
+	case 'C':
+		return 0;
+	case 'R':
+		a->read_only = true;
+		return 0;
+	case 'F':
+		a->force = true;
+		return 0;
+	case 'I':
+		a->insecure = true;
+		return 0;
+	case 'l':
+		return daemon_log_level("pave-attach", optarg) != 0 ? 2 : 0;
+	case 'V':
+		puts("pave-attach " PAVE_VERSION);
+		return -1;
+	case 'h':
+		fputs(usage, stdout);
+		return -1;
+	default:
+		fputs("Try `pave-attach --help`.\n", stderr);
+		return 2;
+	}
+}
 
 static int parse(struct attach *a, int argc, char **argv)
 {
-	int c;
+	static const struct option options[] = {
+	    {"pd", required_argument, NULL, 'p'},
+	    {"root", required_argument, NULL, 'r'},
+	    {"dir", required_argument, NULL, 'd'},
+	    {"nbd", required_argument, NULL, 'n'},
+	    {"site", required_argument, NULL, 's'},
+	    {"holder", required_argument, NULL, 'H'},
+	    {"maintain", no_argument, NULL, 'M'},
+	    {"cluster-dir", required_argument, NULL, 'C'},
+	    {"read-only", no_argument, NULL, 'R'},
+	    {"force", no_argument, NULL, 'F'},
+	    {"insecure", no_argument, NULL, 'I'},
+	    {"log-level", required_argument, NULL, 'l'},
+	    {"version", no_argument, NULL, 'V'},
+	    {"help", no_argument, NULL, 'h'},
+	    {0},
+	};
+	int c, rc = 0;
 
 	gethostname(a->holder, sizeof a->holder - 1);
 	a->site = "";
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		switch (c) {
-		case 'p':
-			a->pd = optarg;
-			break;
-		case 'r':
-			a->root = optarg;
-			break;
-		case 'd':
-			a->dir = optarg;
-			break;
-		case 'n':
-			a->nbd = optarg;
-			break;
-		case 's':
-			a->site = optarg;
-			break;
-		case 'H':
-			snprintf(a->holder, sizeof a->holder, "%s", optarg);
-			break;
-		case 'R':
-			a->read_only = true;
-			break;
-		case 'F':
-			a->force = true;
-			break;
-		case 'I':
-			a->insecure = true;
-			break;
-		case 'l':
-			if (daemon_log_level("pave-attach", optarg) != 0)
-				return 2;
-			break;
-		case 'V':
-			puts("pave-attach " PAVE_VERSION);
-			return -1;
-		case 'h':
-			fputs(usage, stdout);
-			return -1;
-		default:
-			fputs("Try `pave-attach --help`.\n", stderr);
-			return 2;
-		}
-	}
+	while (rc == 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
+		rc = take_option(a, c);
+	if (rc != 0)
+		return rc;
 	if (optind != argc - 1 || a->pd == NULL || a->root == NULL || a->dir == NULL ||
-	    a->nbd == NULL) {
-		fputs("pave-attach: VOLUME, --pd, --root, --dir and --nbd are needed\n"
+	    (a->nbd == NULL) != a->maintain) {
+		fputs("pave-attach: VOLUME, --pd, --root, --dir and --nbd (or --maintain) are "
+		      "needed\n"
 		      "Try `pave-attach --help`.\n",
 		      stderr);
 		return 2;
 	}
 	a->volume_name = argv[optind];
 	return 0;
+}
+
+/* Nobody else would end a maintenance that the node has left behind. */
+static void die_with_parent(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() == 1)
+		raise(SIGTERM);
 }
 
 static int run(struct attach *a, struct error *err)
@@ -224,7 +256,10 @@ static int run(struct attach *a, struct error *err)
 	if (rc != 0)
 		return error_set(err, rc, "signals: %s", err_text(rc));
 	nbd.reactor = a->reactor;
-	rc = nbd_listen(&nbd, &a->server, err);
+	if (a->maintain)
+		die_with_parent();
+	else
+		rc = nbd_listen(&nbd, &a->server, err);
 	if (rc != 0)
 		return rc;
 	a->open = (struct volume_open_op){
@@ -238,7 +273,8 @@ static int run(struct attach *a, struct error *err)
 		    .name = a->volume_name,
 		    .holder = a->holder,
 		    .holder_site = a->site,
-		    .endpoint = a->nbd,
+		    .endpoint = a->maintain ? "maintenance" : a->nbd,
+		    .maintenance = a->maintain,
 		    .read_only = a->read_only,
 		    .if_free = !a->force,
 		    .ended = on_ended,

@@ -23,6 +23,7 @@
 #include "tools/pave-node/device.h"
 #include "tools/pave-node/devices.h"
 #include "tools/pave-node/erase.h"
+#include "tools/pave-node/maintain.h"
 
 /* What the store's groups and buffers take of the reactor's memory, beside the node's. */
 #define STORE_MEMORY_MAX (256u << 20)
@@ -56,6 +57,7 @@ struct node {
 	struct node_lease *lease;
 	struct eraser *eraser;
 	struct devices *devices;
+	struct maintain maintain;
 	struct error err; /* why it failed */
 };
 
@@ -157,6 +159,7 @@ static void end(struct node *n, int exit_code)
 	if (n->phase == ENDING)
 		return;
 	n->exit_code = exit_code;
+	maintain_stop(&n->maintain);
 	/* While the device is being opened, opened() goes on with the end. */
 	if (n->phase == SERVING) {
 		n->phase = ENDING;
@@ -194,6 +197,14 @@ static void fill_stats(struct store_stats *ret_stats, void *arg)
 	struct node *n = arg;
 
 	pool_get_stats(n->pool, ret_stats);
+}
+
+static void maintain(const char *volume, void *arg)
+{
+	struct node *n = arg;
+
+	if (n->phase == SERVING)
+		maintain_volume(&n->maintain, volume);
 }
 
 static void scrub(void *arg)
@@ -259,6 +270,7 @@ static int start_lease(struct node *n, struct error *err)
 	    .proof = n->key.key != NULL ? &n->key : NULL,
 	    .devices = devices,
 	    .trouble = trouble,
+	    .maintain = maintain,
 	    .arg = n,
 	};
 	char *certificate = NULL;
@@ -298,6 +310,12 @@ static int serve(struct node *n, struct error *err)
 	rc = node_shard_start(&config, &n->shard, err);
 	if (rc != 0)
 		return rc;
+	n->maintain.name = n->name;
+	n->maintain.site = n->site;
+	n->maintain.pd = n->pd;
+	n->maintain.root = n->root;
+	n->maintain.dir = n->dir;
+	n->maintain.insecure = n->insecure;
 	rc = start_lease(n, err);
 	if (rc != 0)
 		return rc;
@@ -495,6 +513,7 @@ static int take_option(struct node *n, int c)
 		n->insecure = true;
 		return 0;
 	case 'C':
+		n->maintain.cluster_dir = optarg;
 		return 0;
 	case 'l':
 		return daemon_log_level("pave-node", optarg) != 0 ? 2 : 0;
