@@ -296,7 +296,7 @@ static void answer_pull(struct fake_conn *c, uint64_t id, const Pave__V1__Pull *
 	n->pulls++;
 	if (n->hold_pulls)
 		return;
-	for (uint32_t i = 0; i < RIG_NODES; i++)
+	for (uint32_t i = 0; i < RIG_ALL_NODES; i++)
 		if (strcmp(n->rig->nodes[i].name, ask->source_node) == 0)
 			source = &n->rig->nodes[i];
 	ck_assert_ptr_nonnull(source);

@@ -9,9 +9,9 @@
 
 #include "engine/base/assert.h"
 
-static const char *const node_names[RIG_NODES] = {"par1", "lyo1", "rbx1"};
-static const char *const second_addresses[RIG_NODES] = {"par1.1", "lyo1.1", "rbx1.1"};
-static const char *const site_names[RIG_NODES] = {"par", "lyo", "rbx"};
+static const char *const node_names[RIG_ALL_NODES] = {"par1", "lyo1", "rbx1", "mrs1"};
+static const char *const second_addresses[RIG_ALL_NODES] = {"par1.1", "lyo1.1", "rbx1.1", "mrs1.1"};
+static const char *const site_names[RIG_ALL_NODES] = {"par", "lyo", "rbx", "mrs"};
 static const char *const host_names[RIG_HOSTS] = {"host0", "host1"};
 
 /* -- the driver -------------------------------------------------------------------------------- */
@@ -26,12 +26,12 @@ static Pave__V1__Signed *make_permit(struct fake_pd *pd, bool read_only)
 	struct rig *rig = rig_of_pd(pd);
 	const int64_t now = reactor_wall_ns(sim_reactor(pd->process));
 	Pave__V1__Permit permit = PAVE__V1__PERMIT__INIT;
-	Pave__V1__PermitNode nodes[RIG_NODES], *list[RIG_NODES];
+	Pave__V1__PermitNode nodes[RIG_ALL_NODES], *list[RIG_ALL_NODES];
 	Pave__V1__Signed *ret = NULL;
 	uint8_t digest[32] = {1};
 	struct error err;
 
-	for (uint32_t i = 0; i < RIG_NODES; i++) {
+	for (uint32_t i = 0; i < RIG_ALL_NODES; i++) {
 		if ((pd->nodes & (1u << i)) == 0)
 			continue;
 		pave__v1__permit_node__init(&nodes[i]);
@@ -58,13 +58,23 @@ static Pave__V1__Signed *make_permit(struct fake_pd *pd, bool read_only)
 }
 
 struct map_nodes {
-	Pave__V1__MapNode nodes[RIG_NODES], *list[RIG_NODES];
-	char *addresses[RIG_NODES][2];
+	Pave__V1__MapNode nodes[RIG_ALL_NODES], *list[RIG_ALL_NODES];
+	char *addresses[RIG_ALL_NODES][2];
+	size_t count;
+	Pave__V1__Move move, *moves[1];
+	size_t move_count;
 };
 
 static void make_nodes(const struct fake_pd *pd, struct map_nodes *m)
 {
-	for (uint32_t i = 0; i < RIG_NODES; i++) {
+	m->count = pd->moving || pd->moved ? RIG_ALL_NODES : RIG_NODES;
+	m->move_count = pd->moving && !pd->moved;
+	pave__v1__move__init(&m->move);
+	m->move.chunk = pd->move_chunk;
+	m->move.from = (char *)(uintptr_t)node_names[pd->move_from];
+	m->move.to = (char *)(uintptr_t)node_names[pd->move_to];
+	m->moves[0] = &m->move;
+	for (uint32_t i = 0; i < RIG_ALL_NODES; i++) {
 		pave__v1__map_node__init(&m->nodes[i]);
 		m->addresses[i][0] = (char *)(uintptr_t)node_names[i];
 		m->addresses[i][1] = (char *)(uintptr_t)second_addresses[i];
@@ -92,6 +102,12 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	make_nodes(pd, &nodes);
 	for (uint32_t i = 0; i < RIG_CHUNKS * RIG_NODES; i++)
 		map[i] = (uint8_t)((i + i / RIG_NODES) % RIG_NODES);
+	for (uint32_t i = 0; pd->moved && i < RIG_NODES; i++) {
+		uint8_t *row = &map[pd->move_chunk * RIG_NODES];
+
+		if (row[i] == pd->move_from)
+			row[i] = (uint8_t)pd->move_to;
+	}
 	r.volume = RIG_VOLUME;
 	r.size = RIG_CHUNKS * RIG_CHUNK_SIZE;
 	r.chunk_size = RIG_CHUNK_SIZE;
@@ -99,8 +115,10 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	r.min_acks = pd->min_acks;
 	r.freeze_timeout_s = RIG_FREEZE_S;
 	r.map_version = 1;
-	r.n_nodes = RIG_NODES;
+	r.n_nodes = nodes.count;
 	r.nodes = nodes.list;
+	r.n_moves = nodes.move_count;
+	r.moves = nodes.moves;
 	r.map = (ProtobufCBinaryData){sizeof(map), map};
 	r.permit = make_permit(pd, ask->read_only);
 	r.renew_ms = pd->lifetime_ms * 3 / 10;
@@ -118,6 +136,7 @@ static void answer_renew(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	struct map_nodes nodes;
 
 	pd->renews++;
+	pd->moving_reported = (uint32_t)ask->n_moving;
 	for (size_t i = 0; i < ask->n_replicas && i < RIG_NODES; i++)
 		snprintf(pd->states[i], sizeof(pd->states[i]), "%s", ask->replicas[i]->state);
 	if (pd->silent)
@@ -131,13 +150,42 @@ static void answer_renew(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 		return;
 	}
 	make_nodes(pd, &nodes);
-	r.n_nodes = RIG_NODES;
+	r.n_nodes = nodes.count;
 	r.nodes = nodes.list;
+	r.n_moves = nodes.move_count;
+	r.moves = nodes.moves;
 	r.permit = make_permit(pd, false);
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
 	m.renew_reply = &r;
 	rpc_reply(rpc, id, &m);
 	pave__v1__signed__free_unpacked(r.permit, NULL);
+}
+
+/* Made once, answered as the test wants it. */
+static void answer_commit(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
+			  const Pave__V1__MoveCommit *ask)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+
+	pd->commits++;
+	ck_assert_uint_eq(ask->chunk, pd->move_chunk);
+	ck_assert_str_eq(ask->from, node_names[pd->move_from]);
+	ck_assert_str_eq(ask->to, node_names[pd->move_to]);
+	if (ask->generation != pd->generation) {
+		rpc_fail(rpc, id, -E_FENCED, "a newer attachment has it");
+		return;
+	}
+	if (pd->commit_status != 0) {
+		rpc_fail(rpc, id, pd->commit_status, "as the test wants it");
+		return;
+	}
+	pd->moved = true;
+	if (pd->commit_silent)
+		return;
+	m.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
+	m.empty = &empty;
+	rpc_reply(rpc, id, &m);
 }
 
 static void pd_handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
@@ -161,6 +209,9 @@ static void pd_handle(struct rpc *rpc, const struct rpc_request *request, void *
 		break;
 	case PAVE__V1__CONTROL__BODY_RENEW:
 		answer_renew(pd, rpc, request->request_id, ask->renew);
+		break;
+	case PAVE__V1__CONTROL__BODY_MOVE_COMMIT:
+		answer_commit(pd, rpc, request->request_id, ask->move_commit);
 		break;
 	case PAVE__V1__CONTROL__BODY_DETACH:
 		pd->detaches++;
@@ -229,9 +280,15 @@ void rig_permit(struct rig *rig, uint32_t nodes)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__PermitNotice notice = PAVE__V1__PERMIT_NOTICE__INIT;
+	struct map_nodes map_nodes;
 
 	rig->pd.nodes = nodes;
+	make_nodes(&rig->pd, &map_nodes);
 	notice.volume = RIG_VOLUME;
+	notice.nodes = map_nodes.list;
+	notice.n_nodes = map_nodes.count;
+	notice.moves = map_nodes.moves;
+	notice.n_moves = map_nodes.move_count;
 	notice.permit = make_permit(&rig->pd, false);
 	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
 	m.permit_notice = &notice;
@@ -239,6 +296,22 @@ void rig_permit(struct rig *rig, uint32_t nodes)
 		if (rig->pd.in_use[i])
 			rpc_notify(&rig->pd.rpcs[i], &m);
 	pave__v1__signed__free_unpacked(notice.permit, NULL);
+}
+
+void rig_move(struct rig *rig, uint32_t chunk, uint32_t from, uint32_t to)
+{
+	rig->pd.moving = true;
+	rig->pd.moved = false;
+	rig->pd.move_chunk = chunk;
+	rig->pd.move_from = from;
+	rig->pd.move_to = to;
+	rig_permit(rig, rig->pd.nodes | (1u << to));
+}
+
+void rig_move_drop(struct rig *rig)
+{
+	rig->pd.moving = false;
+	rig_permit(rig, rig->pd.nodes);
 }
 
 void rig_notify_detach(struct rig *rig)
@@ -297,7 +370,7 @@ struct rig *rig_create(uint64_t seed)
 				   &err),
 			 0);
 	start_pd(rig);
-	for (uint32_t i = 0; i < RIG_NODES; i++) {
+	for (uint32_t i = 0; i < RIG_ALL_NODES; i++) {
 		struct fake_node *n = &rig->nodes[i];
 
 		n->rig = rig;
@@ -335,10 +408,10 @@ void rig_destroy(struct rig *rig)
 		volume_abandon(h->volume);
 		trust_close(h->trust);
 	}
-	for (uint32_t i = 0; i < RIG_NODES; i++)
+	for (uint32_t i = 0; i < RIG_ALL_NODES; i++)
 		fake_crash(&rig->nodes[i]);
 	sim_world_destroy(rig->world);
-	for (uint32_t i = 0; i < RIG_NODES; i++)
+	for (uint32_t i = 0; i < RIG_ALL_NODES; i++)
 		free_node(&rig->nodes[i]);
 	demo_deinit(&rig->demo);
 	free(rig->root);

@@ -11,7 +11,8 @@
 #include "net/rpc/rpc.h"
 #include "tests/sim/net.h"
 
-#define RIG_NODES	 3u
+#define RIG_NODES	 3u /* of the map */
+#define RIG_ALL_NODES	 4u /* and one more, for what moves */
 #define RIG_HOSTS	 2u
 #define RIG_CHUNKS	 2u
 #define RIG_CHUNK_SIZE	 (16u << 20)
@@ -115,7 +116,15 @@ struct fake_pd {
 	uint32_t unknown; /* mask: nodes whose addresses are not told */
 	uint32_t lifetime_ms;
 	uint64_t attaches, renews, detaches;
-	char states[RIG_NODES][32]; /* as the last renewal told */
+	/* A replica that is replaced: rig_move. */
+	bool moving;
+	uint32_t move_chunk, move_from, move_to; /* nodes */
+	bool commit_silent;			 /* the change is made, and not answered */
+	int commit_status;			 /* it is not made: the answer */
+	bool moved;				 /* it was made */
+	uint64_t commits;			 /* asked for */
+	uint32_t moving_reported;		 /* chunks, in the last renewal */
+	char states[RIG_NODES][32];		 /* as the last renewal told */
 };
 
 struct rig_host {
@@ -139,7 +148,7 @@ struct rig {
 	struct demo demo;
 	char *root;
 	struct fake_pd pd;
-	struct fake_node nodes[RIG_NODES];
+	struct fake_node nodes[RIG_ALL_NODES];
 	struct rig_host hosts[RIG_HOSTS];
 };
 
@@ -199,5 +208,8 @@ void rig_must_agree(struct rig *rig);
 /* Sends permits for the nodes of the mask to whoever is connected. */
 void rig_permit(struct rig *rig, uint32_t nodes);
 void rig_notify_detach(struct rig *rig);
+/* The chunk moves from one node to another, which comes into the permit; or it doesn't any more. */
+void rig_move(struct rig *rig, uint32_t chunk, uint32_t from, uint32_t to);
+void rig_move_drop(struct rig *rig);
 
 #endif
