@@ -31,6 +31,7 @@
 #define STORE_COPY_MAX                                                                             \
 	65536u /* a payload up to this is copied into the log's own buffer, so it needs            \
 		 no alignment; a larger one goes to the disk from where it is */
+#define STORE_CACHE_BYTES GIB	/* the default */
 #define STORE_CHANGES_MAX 1024u /* runs in one answer of store_changes */
 
 /* The families of the index in kv, in this order. */
@@ -62,6 +63,7 @@ struct store_config {
 	uint32_t groups_in_flight; /* 0: the default */
 	uint64_t checkpoint_bytes; /* log between two checkpoints, the bound of recovery; 0: the
 				      default */
+	uint64_t cache_bytes;	   /* memory for pages of the index; 0: the default */
 	uint32_t reserve_percent; /* of the segments, for cleaning and evacuation; 0: the default */
 	uint64_t scrub_period_s;  /* everything live is read again within it; 0: only when asked */
 };
@@ -135,7 +137,7 @@ struct store_write {
 	bool resync;  /* moved here by resync: goes to the cold log, may be of an older generation
 		       * than the fence, may use the reserve */
 	bool settles; /* what a host must write before a chunk can serve: may use the reserve */
-	uint64_t impl[8];
+	uint64_t impl[12];
 	struct store_hook hook;
 };
 
@@ -168,7 +170,7 @@ struct store_fence_op {
 	void (*done)(struct store_fence_op *op, int status);
 	volume_id_t volume;
 	generation_t generation;
-	uint64_t impl[8];
+	uint64_t impl[12];
 	struct store_hook hook;
 };
 void store_fence(struct store *store, struct store_fence_op *op);
@@ -187,7 +189,7 @@ struct store_watermark_op {
 	volume_id_t volume;
 	chunk_no_t chunk;
 	version_t watermark;
-	uint64_t impl[8];
+	uint64_t impl[12];
 	struct store_hook hook;
 };
 void store_watermark(struct store *store, struct store_watermark_op *op);
@@ -228,7 +230,7 @@ struct store_changes_op {
 	uint32_t max;
 	uint32_t count;
 	block_no_t next;
-	uint64_t impl[8];
+	uint64_t impl[12];
 	struct store_hook hook;
 };
 void store_changes(struct store *store, struct store_changes_op *op);
@@ -241,7 +243,7 @@ struct store_erase_op {
 	void (*done)(struct store_erase_op *op, int status);
 	volume_id_t volume;
 	chunk_no_t chunk;
-	uint64_t impl[8];
+	uint64_t impl[12];
 	struct store_hook hook;
 };
 void store_erase(struct store *store, struct store_erase_op *op);
@@ -287,9 +289,12 @@ struct store_stats {
 	uint64_t reads, blocks_read;
 	uint64_t cleaned_segments, moved_blocks;
 	uint64_t tidied_blocks; /* put in order (tidy.h) */
-	uint64_t checkpoints, recovered_groups, recovery_ms;
+	uint64_t checkpoints, recovered_groups, recovered_bytes, recovery_ms;
 	uint64_t bad_blocks;
-	uint64_t memory_bytes; /* of the index */
+	uint64_t memory_bytes;			  /* of the index */
+	uint64_t index_pages, index_pages_loaded; /* that exist; of these in memory */
+	uint64_t index_reads, index_errors;	  /* pages read from kv; that could not be */
+	uint64_t index_evictions;		  /* pages that had to leave memory */
 };
 void store_get_stats(const struct store *store, struct store_stats *ret_stats);
 
