@@ -136,6 +136,13 @@ static void leave_retired(struct vread *rd)
 	c->reads_begun--;
 	rd->chunk = vchunk_top(c);
 	rd->chunk->reads_begun++;
+	/* What is under way is counted where it will end. */
+	for (size_t i = 0; i < ARRAY_SIZE(rd->legs); i++) {
+		if (rd->legs[i].request.state == VREQUEST_IDLE)
+			continue;
+		c->slots[rd->legs[i].slot].reading--;
+		rd->chunk->slots[rd->legs[i].slot].reading++;
+	}
 }
 
 void vread_leave(struct vread *rd)
