@@ -21,6 +21,7 @@
 #include "engine/base/assert.h"
 #include "engine/base/crc32c.h"
 #include "engine/base/log.h"
+#include "engine/base/probe.h"
 #include "engine/node/shard.h"
 
 #define REQUESTS_SLAB 64u
@@ -105,6 +106,7 @@ static struct node_request *request_take(struct node_session *s, const struct fr
 	q->ask = *f;
 	q->buffer = (struct node_buffer){0};
 	q->is_tx = false;
+	q->received_ns = reactor_now_ns(shard_reactor(shard));
 	return q;
 }
 
@@ -144,6 +146,27 @@ static void count_answer(struct node_stats *stats, const struct node_request *q,
 		stats->refused_invalid++;
 }
 
+static uint32_t clip(uint64_t ns)
+{
+	return ns < UINT32_MAX ? (uint32_t)ns : UINT32_MAX;
+}
+
+/* How long it took here, into the fields that an answer leaves free. done_ns: the turn's time, at
+ * which the store was done. */
+static void tell_times(struct node_request *q, struct frame *f)
+{
+	struct reactor *r = shard_reactor(q->session->shard);
+	const uint64_t done_ns = q->done_ns;
+	uint64_t begun_ns = q->op == FRAME_READ ? q->begun_ns : store_write_begun_ns(&q->u.write);
+
+	reactor_refresh(r);
+	begun_ns = MIN(MAX(begun_ns, q->received_ns), done_ns);
+	f->flags |= FRAME_F_TRACE;
+	f->chunk = clip(begun_ns - q->received_ns);
+	f->block = clip(done_ns - begun_ns);
+	f->block_count = clip(reactor_now_ns(r) - done_ns);
+}
+
 void node_request_finish(struct node_request *q, int status)
 {
 	struct node_session *s = q->session;
@@ -162,6 +185,9 @@ void node_request_finish(struct node_request *q, int status)
 	    .request_id = q->ask.request_id,
 	    .status = -status,
 	};
+	PROBE(node_answer, q->ask.request_id, q->op, status);
+	if (status == 0 && (q->ask.flags & FRAME_F_TRACE) != 0)
+		tell_times(q, &send->frame);
 	send->iov_count = 0;
 	send->done = request_sent;
 	if (status == 0 && q->op == FRAME_READ) {
@@ -198,8 +224,10 @@ static void count_write(struct node_request *q)
 
 void node_request_complete(struct node_request *q, int status)
 {
-	const int why = node_session_check_now(q->session);
+	int why;
 
+	q->done_ns = reactor_now_ns(shard_reactor(q->session->shard));
+	why = node_session_check_now(q->session);
 	if (status == 0 && why != 0) {
 		q->session->shard->stats.refused_late++;
 		status = why;
@@ -248,6 +276,7 @@ static void write_begin(struct node_request *q)
 	    .watermark = q->ask.watermark,
 	    .crcs = q->crcs,
 	    .data = q->buffer.data,
+	    .trace = (q->ask.flags & FRAME_F_TRACE) != 0,
 	    .settles = (q->ask.flags & FRAME_F_SETTLE) != 0,
 	};
 	pool_write(s->shard->config.pool, w);
@@ -267,6 +296,7 @@ static bool read_begin(struct node_request *q)
 	    .data = q->buffer.data,
 	    .ret_crcs = q->crcs,
 	};
+	q->begun_ns = reactor_now_ns(shard_reactor(q->session->shard));
 	pool_read(q->session->shard->config.pool, &q->u.read);
 	return true;
 }
@@ -479,6 +509,7 @@ void node_data_rx(struct node_session *s, const struct frame *f)
 		session_drop(s, "more requests in flight than it was told at Hello");
 		return;
 	}
+	PROBE(node_receive, f->request_id, f->op, f->block);
 	why = check_request(s, f, &layer);
 	q = request_take(s, f);
 	q->layer = layer;

@@ -336,6 +336,7 @@ void node_session_hello(struct node_session *s, uint64_t request_id, const Pave_
 	reply.cluster = (ProtobufCBinaryData){sizeof(me->cluster.bytes), me->cluster.bytes};
 	reply.name = me->name;
 	reply.inflight_max = s->inflight_max;
+	reply.traces = true;
 	reply.software = (char *)(uintptr_t) "pave-node " PAVE_VERSION;
 	message.body_case = PAVE__V1__CONTROL__BODY_HELLO_REPLY;
 	message.hello_reply = &reply;

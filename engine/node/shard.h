@@ -38,6 +38,7 @@ struct node_request {
 	bool is_tx;	  /* buffer is of the shard's tx_memory, else of its rx_memory */
 	struct frame ask; /* the header; crcs and payload are not kept */
 	struct transport_send send;
+	uint64_t received_ns, begun_ns, done_ns; /* for FRAME_F_TRACE: in the store */
 	union {
 		struct store_write write;
 		struct store_read read;

@@ -27,6 +27,7 @@ struct item {
 	uint32_t cursor; /* blocks gathered */
 	uint32_t growth; /* blocks that it may add to what is live */
 	int status;
+	uint64_t begun_ns; /* when its last group was handed to the disk */
 };
 
 struct item_queue {

@@ -245,7 +245,14 @@ void store_write(struct store *store, struct store_write *op)
 	}
 	store->stats.writes++;
 	store->stats.blocks_written += op->block_count;
+	if (op->trace)
+		wlog_trace(store, op->resync ? WLOG_COLD : WLOG_HOT);
 	look_up(store, item, op->volume, op->chunk, op->block, op->block_count);
+}
+
+uint64_t store_write_begun_ns(const struct store_write *op)
+{
+	return ((const struct item *)(const void *)op->impl)->begun_ns;
 }
 
 void store_read(struct store *store, struct store_read *op)

@@ -137,12 +137,17 @@ struct store_write {
 	bool resync;  /* moved here by resync: goes to the cold log, may be of an older generation
 		       * than the fence, may use the reserve */
 	bool settles; /* what a host must write before a chunk can serve: may use the reserve */
-	uint64_t impl[12];
+	bool trace;   /* store_write_begun_ns is to be exact: reads the clock once more a group */
+	uint64_t impl[13];
 	struct store_hook hook;
 };
 
 /* Whoever calls has checked the CRCs (once, on receipt). */
 void store_write(struct store *store, struct store_write *op);
+
+/* In done: when the group with the (last part of the) write was handed to the disk, on the
+ * reactor's clock; 0 when it never was. Exact only if the write was traced. */
+uint64_t store_write_begun_ns(const struct store_write *op);
 
 struct store_read {
 	void (*done)(struct store_read *op, int status);
@@ -170,7 +175,7 @@ struct store_fence_op {
 	void (*done)(struct store_fence_op *op, int status);
 	volume_id_t volume;
 	generation_t generation;
-	uint64_t impl[12];
+	uint64_t impl[13];
 	struct store_hook hook;
 };
 void store_fence(struct store *store, struct store_fence_op *op);
@@ -189,7 +194,7 @@ struct store_watermark_op {
 	volume_id_t volume;
 	chunk_no_t chunk;
 	version_t watermark;
-	uint64_t impl[12];
+	uint64_t impl[13];
 	struct store_hook hook;
 };
 void store_watermark(struct store *store, struct store_watermark_op *op);
@@ -230,7 +235,7 @@ struct store_changes_op {
 	uint32_t max;
 	uint32_t count;
 	block_no_t next;
-	uint64_t impl[12];
+	uint64_t impl[13];
 	struct store_hook hook;
 };
 void store_changes(struct store *store, struct store_changes_op *op);
@@ -243,7 +248,7 @@ struct store_erase_op {
 	void (*done)(struct store_erase_op *op, int status);
 	volume_id_t volume;
 	chunk_no_t chunk;
-	uint64_t impl[12];
+	uint64_t impl[13];
 	struct store_hook hook;
 };
 void store_erase(struct store *store, struct store_erase_op *op);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "engine/base/probe.h"
 #include "engine/store/apply.h"
 #include "engine/store/core.h"
 
@@ -408,6 +409,11 @@ static void group_submit(struct wlog_stream *s, struct wlog_group *g)
 		s->tail->next = g;
 	s->tail = g;
 	s->in_flight++;
+	if (s->traced)
+		reactor_refresh(store->reactor);
+	s->traced = false;
+	g->begun_ns = reactor_now_ns(store->reactor);
+	PROBE(log_write, g->seq, g->entry_count, blocks);
 	g->op.kind = DISK_WRITE;
 	g->op.durable = true;
 	g->op.offset =
@@ -483,6 +489,11 @@ void wlog_kick(struct store *store)
 	reactor_defer(store->reactor, &store->wlog.pump);
 }
 
+void wlog_trace(struct store *store, enum wlog_kind kind)
+{
+	store->wlog.streams[kind].traced = true;
+}
+
 void wlog_submit(struct store *store, struct item *item, enum wlog_kind kind, bool urgent)
 {
 	struct wlog_stream *s = &store->wlog.streams[kind];
@@ -551,6 +562,7 @@ static void group_finish(struct store *store, struct wlog_group *g)
 		struct item *item = g->items[i];
 
 		item->parts--;
+		item->begun_ns = g->begun_ns;
 		if (store->failed != 0 && item->status == 0)
 			item->status = store->failed;
 		if (item->gathered && item->parts == 0)
@@ -564,6 +576,7 @@ static void group_written(struct disk_op *op, int status)
 	struct wlog_stream *s = g->stream;
 	struct store *store = s->store;
 
+	PROBE(log_durable, g->seq, g->entry_count, status);
 	g->complete = true;
 	g->status = status;
 	while (s->head != NULL && s->head->complete) {

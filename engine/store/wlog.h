@@ -41,6 +41,7 @@ struct wlog_group {
 	bool complete;
 	int status;
 	uint64_t seq;
+	uint64_t begun_ns; /* handed to the disk */
 	uint32_t segment;
 	uint32_t first_block; /* in the segment */
 	uint32_t share;	      /* entries that it should take, to leave some to the next */
@@ -61,6 +62,7 @@ struct wlog_group {
 struct wlog_stream {
 	struct store *store;
 	uint8_t kind;
+	bool traced;		  /* somebody wants to know when the next group is written */
 	bool stalled;		  /* there is work, but no space for it */
 	bool segment_is_clients;  /* the open segment was opened without going into the reserve */
 	struct item_queue urgent; /* hot: all without data; cold: the cleaner's */
@@ -87,6 +89,9 @@ struct wlog {
 
 int wlog_init(struct store *store, uint32_t groups_in_flight);
 void wlog_deinit(struct store *store);
+
+/* The time at which the next group begins is to be exact, for item.begun_ns. */
+void wlog_trace(struct store *store, enum wlog_kind kind);
 
 /* Queues an operation, whose look-up (lookup.h) is done. */
 void wlog_submit(struct store *store, struct item *item, enum wlog_kind kind, bool urgent);

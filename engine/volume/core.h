@@ -21,6 +21,7 @@
 #include "engine/volume/reconcile.h"
 #include "engine/volume/resync.h"
 #include "engine/volume/rewrite.h"
+#include "engine/volume/trace.h"
 
 #define VOLUME_TICK_MS	   100u
 #define VOLUME_CHUNKS_MAX  (1u << 20)
@@ -101,6 +102,7 @@ struct volume {
 	void *close_arg;
 	uint64_t close_ns;
 	bool frozen;
+	struct volume_trace *trace; /* NULL: off */
 	struct volume_stats stats;
 };
 

@@ -13,6 +13,7 @@
 #include "engine/base/assert.h"
 #include "engine/base/crc32c.h"
 #include "engine/base/log.h"
+#include "engine/base/probe.h"
 #include "engine/volume/core.h"
 
 #define PIECES_MAX     4u
@@ -99,6 +100,9 @@ static void finish(struct volume_op *op)
 {
 	struct volume *v = state_of(op)->volume;
 
+	PROBE(op_done, op->offset, op->size, state_of(op)->status);
+	if (v->trace != NULL)
+		vtrace_done(v, op, state_of(op)->submitted_ns, state_of(op)->status);
 	list_remove(v, op);
 	complete(op, state_of(op)->status);
 	volume_room(v);
@@ -134,6 +138,10 @@ void volume_piece_done(struct vpiece *p, int status)
 
 static void piece_read(struct vread *rd, int status)
 {
+	struct volume *v = rd->chunk->volume;
+
+	if (v->trace != NULL)
+		v->trace->answer = rd->answer;
 	volume_piece_done(rd->owner, status);
 }
 
@@ -286,6 +294,7 @@ void volume_submit(struct volume *v, struct volume_op *op)
 		crc32c_blocks(op->buffer->data, op->size >> BLOCK_SHIFT, op->buffer->crcs);
 		op->buffer->crcs_known = true;
 	}
+	PROBE(op_submit, op->offset, op->size, op->kind);
 	count(v, op);
 	list_add(v, op);
 	advance(op);

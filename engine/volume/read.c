@@ -177,6 +177,8 @@ static void judge(struct vread *rd, const struct vread_leg *leg)
 	if (rd->fixed)
 		return;
 	vhedge_over(rd, true);
+	if (c->volume->trace != NULL)
+		rd->answer = c->volume->trace->answer;
 	rd->epoch = leg->epoch;
 	/* In the list, whatever follows: done is called from vchunk_run only. */
 	rd->held_seq = c->window.last_seq;

@@ -24,6 +24,7 @@
 #include "engine/volume/hedge.h"
 #include "engine/volume/quorum.h"
 #include "engine/volume/replica.h"
+#include "engine/volume/trace.h"
 
 #define VREAD_POOL_MAX	   (2 * VOLUME_OPS_MAX + 256)
 #define VREAD_POOL_RESERVE 128u /* for the volume's own */
@@ -59,6 +60,7 @@ struct vread {
 	bool doubled;	/* hedge.h: which list it is in */
 	vmask_t bad;	/* slots that answered wrongly */
 	uint64_t epoch; /* of the leg that won */
+	struct volume_trace_answer answer; /* the one that won, while a trace is on */
 	uint64_t held_seq, held_seq_below; /* of the chunk, and of the one below it */
 	uint64_t begun_ns, hedge_ns;	   /* hedge_ns: when it is looked at again */
 	void (*done)(struct vread *rd, int status);

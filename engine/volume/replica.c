@@ -268,6 +268,7 @@ static void hello_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		return;
 	}
 	r->window = VREPLICA_WINDOW_MAX;
+	r->traces = reply->hello_reply->traces;
 	if (reply->hello_reply->inflight_max != 0)
 		r->window = MIN(r->window, reply->hello_reply->inflight_max);
 	open_volume(r);

@@ -94,6 +94,7 @@ struct vreplica {
 	bool overflowed; /* its backlog was given up; nothing more is kept until READY */
 	bool overflow_wanted;
 	bool closing;
+	bool traces;	/* the node answers FRAME_F_TRACE */
 	bool stopped;	/* for good */
 	bool tried;	/* has been READY or failed at least once */
 	int why;	/* it isn't READY: the last error */

@@ -11,6 +11,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
+#include "engine/base/probe.h"
 #include "engine/volume/core.h"
 
 #define PLACE_BITS 10u
@@ -78,6 +79,14 @@ static void send_done(struct transport_send *send, int status)
 	}
 }
 
+static void trace_one(const struct vreplica *r, struct vrequest *q)
+{
+	struct frame *f = &q->send.frame;
+
+	if (r->traces && (f->op == FRAME_WRITE || f->op == FRAME_READ || f->op == FRAME_ZERO))
+		f->flags |= FRAME_F_TRACE;
+}
+
 static void send_one(struct vreplica *r, struct vrequest *q)
 {
 	const uint16_t place = r->free_places[--r->free_count];
@@ -89,6 +98,8 @@ static void send_one(struct vreplica *r, struct vrequest *q)
 	q->send.iov_count = 0;
 	q->send.done = send_done;
 	q->ops->fill(q);
+	if (r->volume->trace != NULL)
+		trace_one(r, q);
 	q->send.frame.wire_version = FRAME_VERSION;
 	q->send.frame.request_id = q->id;
 	q->bytes = q->send.frame.payload_size;
@@ -98,6 +109,7 @@ static void send_one(struct vreplica *r, struct vrequest *q)
 	list_append(&r->sent, q);
 	q->lent = true;
 	r->volume->stats.frames_sent++;
+	PROBE(frame_send, q->id, q->send.frame.op, q->send.frame.block);
 	transport_send(r->conn, &q->send);
 }
 
@@ -180,6 +192,9 @@ void vrequests_rx(struct transport_conn *conn, const struct frame *f, void *arg)
 		vreplica_disconnect(r, -E_BAD_FRAME);
 		return;
 	}
+	PROBE(host_answer, f->request_id, f->op, f->status);
+	if (r->volume->trace != NULL)
+		vtrace_answer(r->volume, q, f);
 	unsend(r, q);
 	q->state = VREQUEST_ANSWERED;
 	q->ops->answered(q, -f->status, f);

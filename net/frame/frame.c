@@ -84,19 +84,21 @@ static bool range_ok(const struct frame *f)
 
 static bool request_ok(const struct frame *f)
 {
+	const unsigned flags = f->flags & ~(unsigned)FRAME_F_TRACE;
+
 	if (f->status != 0)
 		return false;
 	switch (f->op) {
 	case FRAME_CONTROL:
 		return f->flags == 0 && f->payload_size <= FRAME_CONTROL_MAX;
 	case FRAME_WRITE:
-		return (f->flags & ~(unsigned)FRAME_F_SETTLE) == 0 && range_ok(f) &&
+		return (flags & ~(unsigned)FRAME_F_SETTLE) == 0 && range_ok(f) &&
 		       version_seq(f->version) != 0 &&
 		       f->payload_size == f->block_count * BLOCK_SIZE;
 	case FRAME_READ:
-		return f->flags == 0 && range_ok(f) && f->payload_size == 0;
+		return flags == 0 && range_ok(f) && f->payload_size == 0;
 	case FRAME_ZERO:
-		return (f->flags & ~(unsigned)(FRAME_F_DISCARD | FRAME_F_SETTLE)) == 0 &&
+		return (flags & ~(unsigned)(FRAME_F_DISCARD | FRAME_F_SETTLE)) == 0 &&
 		       range_ok(f) && version_seq(f->version) != 0 && f->payload_size == 0;
 	case FRAME_WATERMARK:
 		return f->flags == 0 && f->payload_size == 0;
@@ -121,11 +123,12 @@ static bool reply_ok(const struct frame *f)
 	switch (f->op) {
 	case FRAME_WRITE:
 	case FRAME_ZERO:
+		return (flags & ~(unsigned)FRAME_F_TRACE) == 0 && f->payload_size == 0;
 	case FRAME_WATERMARK:
 		return flags == 0 && f->payload_size == 0;
 	case FRAME_READ:
-		return flags == 0 && f->payload_size != 0 && f->payload_size <= FRAME_DATA_MAX &&
-		       f->payload_size % BLOCK_SIZE == 0;
+		return (flags & ~(unsigned)FRAME_F_TRACE) == 0 && f->payload_size != 0 &&
+		       f->payload_size <= FRAME_DATA_MAX && f->payload_size % BLOCK_SIZE == 0;
 	case FRAME_FETCH:
 		return (flags & ~(unsigned)FRAME_F_MORE) == 0 && f->block <= CHUNK_BLOCKS_MAX &&
 		       f->payload_size <= FRAME_DATA_MAX;

@@ -38,8 +38,12 @@ enum frame_flag {
 	FRAME_F_MORE = 1u << 2,	  /* FETCH reply: `block` says where to go on */
 	FRAME_F_SETTLE = 1u << 3, /* WRITE, ZERO: the host's own, to settle what replicas hold; may
 				   * use the reserve of a node that is full */
+	/* WRITE, READ, ZERO: the answer says how long the steps took on the node, in ns, each up to
+	 * UINT32_MAX: chunk: until the log, or the disk, was begun; block: log or disk;
+	 * block_count: until the answer was handed over. */
+	FRAME_F_TRACE = 1u << 4,
 };
-#define FRAME_FLAGS_KNOWN 0xfu
+#define FRAME_FLAGS_KNOWN 0x1fu
 
 struct frame {
 	uint8_t wire_version;

@@ -2,6 +2,7 @@
 """pave-bench on a real cluster: verified loads through the client and over NBD, a ramp, plots, and a comparison of the few
 systems that every machine has. What is measured is not judged here, only that it is measured and told."""
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -41,6 +42,28 @@ def loads_are_verified():
         expect("three steps and a knee", [s["step"] for s in result["steps"]] == [1, 2, 4] and result["knee"] in (1, 2, 4))
 
 
+def slow_operations_are_traced():
+    with Cluster("--device-size", "1GiB") as cluster:
+        cluster.pave("volume", "create", "v", "--size", "256MiB", "--chunk-size", "64MiB")
+        uri = cluster.attach("v")
+        load = cluster.start(BENCH, "--nbd", uri, "--rw", "randrw", "--fill", "--verify", "--seconds", "6", stdout=subprocess.DEVNULL)
+        trace = cluster.pave("trace", "v", "--seconds", "4", "--slowest", "5", parse=True)
+        expect("the load went well meanwhile", load.wait(120) == 0)
+        expect(f"writes tell their times: {trace['writes']}", trace["writes"]["told"] > 0)
+        expect("five of the slowest, slowest first", len(trace["slowest"]) == 5 and
+               trace["slowest"] == sorted(trace["slowest"], key=lambda o: -o["total_us"]))
+        for op in trace["slowest"]:
+            parts = op["parts_us"]
+            expect(f"all the time is accounted for: {op}", parts and abs(sum(parts.values()) - op["total_us"]) < 1)
+            expect(f"a node is named: {op}", op["node"] in cluster.nodes())
+        expect("the log takes time", trace["writes"]["parts_us"]["log"] > 0)
+        table = cluster.pave("trace", "v", "--seconds", "1").stdout
+        expect(f"an idle volume says so: {table}", "no operation" in table)
+        cluster.pave("detach", "v")
+        done = cluster.pave("trace", "v", check=False)
+        expect("what is not attached cannot be traced", done.returncode == 4 and "not attached" in done.stderr)
+
+
 def what_cannot_be_is_refused():
     for args, code in ((["--volume", "v"], 2), (["--nbd", "nbd+unix:///v?socket=/nonexistent"], 4), (["--nbd", "http://x"], 1),
                        (["--nbd", "nbd://192.0.2.1:10809/v"], 1), (["--rw", "backwards"], 2), (["compare", "--seconds", "0"], 2)):
@@ -65,4 +88,4 @@ def systems_are_compared():
         expect("the report has the targets", "limit3-dsync" in text and "not measured" in text)
 
 
-main([loads_are_verified, what_cannot_be_is_refused, systems_are_compared])
+main([loads_are_verified, slow_operations_are_traced, what_cannot_be_is_refused, systems_are_compared])

@@ -171,8 +171,10 @@ START_TEST(test_requests)
 	BAD(f.op = 0);
 	BAD(f.op = FRAME_FETCH + 1);
 	BAD(f.op = 255);
-	BAD(f.flags = 16);
+	BAD(f.flags = 32);
 	GOOD(f.flags = FRAME_F_SETTLE);
+	GOOD(f.flags = FRAME_F_TRACE);
+	BAD(f.flags = FRAME_F_TRACE | FRAME_F_MORE);
 	BAD(f.flags = 0x8000);
 	BAD(f.flags = FRAME_F_DISCARD);
 	BAD(f.flags = FRAME_F_MORE);
@@ -207,8 +209,10 @@ START_TEST(test_requests_without_payload)
 	BAD(f.block_count = 0);
 	BAD(f.block_count = IO_BLOCKS_MAX + 1);
 	BAD(f.flags = FRAME_F_DISCARD);
+	GOOD(f.flags = FRAME_F_TRACE);
 
 	f.op = FRAME_ZERO;
+	GOOD(f.flags = FRAME_F_DISCARD | FRAME_F_TRACE);
 	GOOD(f.flags = FRAME_F_DISCARD);
 	BAD(f.flags = FRAME_F_DISCARD | FRAME_F_MORE);
 	BAD(f.block_count = IO_BLOCKS_MAX + 1);
@@ -216,6 +220,7 @@ START_TEST(test_requests_without_payload)
 	BAD(f.payload_size = BLOCK_SIZE; f.crc_count = 1);
 
 	f.op = FRAME_WATERMARK;
+	BAD(f.flags = FRAME_F_TRACE; f.payload_size = 0; f.crc_count = 0);
 	BAD(f.payload_size = 1; f.crc_count = 1);
 	BAD(f.flags = FRAME_F_MORE);
 
@@ -249,6 +254,9 @@ START_TEST(test_replies)
 	BAD(f.payload_size = BLOCK_SIZE; f.crc_count = 1);
 	BAD(f.flags |= FRAME_F_DISCARD);
 	BAD(f.flags |= FRAME_F_MORE);
+	GOOD(f.flags |= FRAME_F_TRACE; f.chunk = f.block = f.block_count = UINT32_MAX);
+	BAD(f.flags |= FRAME_F_TRACE; f.status = ENOSPC);
+	BAD(f.op = FRAME_WATERMARK; f.flags |= FRAME_F_TRACE);
 	BAD(f.op = 0);
 	BAD(f.op = 0; f.status = 5);
 	BAD(f.op = 7; f.status = 5);
@@ -261,8 +269,10 @@ START_TEST(test_replies)
 	BAD(f.status = 5);
 	BAD(f.payload_size -= 1);
 	BAD(f.payload_size += BLOCK_SIZE; f.crc_count++);
+	GOOD(f.flags |= FRAME_F_TRACE; f.block = UINT32_MAX);
 
 	f.op = FRAME_FETCH;
+	BAD(f.flags |= FRAME_F_TRACE);
 	GOOD(f.flags |= FRAME_F_MORE; f.block = 1u << 18);
 	BAD(f.flags |= FRAME_F_MORE; f.status = 5; f.payload_size = 0; f.crc_count = 0);
 	BAD(f.block = (1u << 18) + 1);

@@ -80,6 +80,45 @@ START_TEST(test_write_and_read)
 }
 END_TEST
 
+static struct frame traced(struct frame f, const void *payload)
+{
+	struct peer_request *q;
+	struct frame reply;
+
+	f.flags |= FRAME_F_TRACE;
+	q = peer_host_send(&host, f, payload, false);
+	ck_assert(peer_host_wait(&host, q));
+	reply = q->reply;
+	peer_request_free(q);
+	ck_assert_int_eq(reply.status, 0);
+	return reply;
+}
+
+/* The answer says how long each step took, and only when that was asked for. */
+START_TEST(test_times_are_told)
+{
+	const struct frame write = {
+	    .op = FRAME_WRITE, .chunk = 2, .block = 7, .block_count = 2, .version = v(1, 1)};
+	const struct frame read = {.op = FRAME_READ, .chunk = 2, .block = 7, .block_count = 2};
+	struct peer_request *q;
+	struct frame reply;
+
+	rig_open(rig, &host, 0, 1);
+	reply = traced(write, data);
+	ck_assert_uint_eq(reply.flags, FRAME_F_REPLY | FRAME_F_TRACE);
+	ck_assert_uint_gt(reply.block, 1000); /* the simulated disk takes its time, in ns */
+	ck_assert_uint_lt((uint64_t)reply.chunk + reply.block_count, reply.block);
+	reply = traced(read, NULL);
+	ck_assert_uint_eq(reply.flags, FRAME_F_REPLY | FRAME_F_TRACE);
+	ck_assert_uint_gt(reply.block, 1000);
+	q = peer_host_send(&host, read, NULL, false);
+	ck_assert(peer_host_wait(&host, q));
+	ck_assert_uint_eq(q->reply.flags, FRAME_F_REPLY);
+	ck_assert_uint_eq(q->reply.block, 0);
+	peer_request_free(q);
+}
+END_TEST
+
 START_TEST(test_holes_zeroes_and_discard)
 {
 	const uint8_t *zeroes = calloc(8, BLOCK_SIZE);
@@ -675,6 +714,7 @@ static Suite *suite(void)
 
 	tcase_add_checked_fixture(served, setup, teardown);
 	tcase_add_test(served, test_write_and_read);
+	tcase_add_test(served, test_times_are_told);
 	tcase_add_test(served, test_holes_zeroes_and_discard);
 	tcase_add_test(served, test_damage_is_told);
 	tcase_add_test(served, test_damage_waits_for_a_host);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "engine/attach/nbd.h"
+#include "engine/attach/trace.h"
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/reactor/io.h"
@@ -34,6 +35,7 @@ struct attach {
 	struct trust *trust;
 	struct volume *volume;
 	struct nbd_server *server;
+	struct trace_server *trace; /* NULL: there is no socket for it */
 	struct volume_open_op open;
 };
 
@@ -66,16 +68,27 @@ static void closed(void *arg)
 	reactor_stop(a->reactor);
 }
 
-static void drained(void *arg)
+static void trace_ended(void *arg)
 {
 	struct attach *a = arg;
 
-	a->server = NULL;
+	a->trace = NULL;
 	a->phase = CLOSING;
 	if (a->volume != NULL)
 		volume_close(a->volume, closed, a);
 	else
 		reactor_stop(a->reactor);
+}
+
+static void drained(void *arg)
+{
+	struct attach *a = arg;
+
+	a->server = NULL;
+	if (a->trace != NULL)
+		trace_stop(a->trace, trace_ended, a);
+	else
+		trace_ended(a);
 }
 
 static void detach(struct attach *a, int exit_code)
@@ -130,6 +143,8 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 		return;
 	}
 	nbd_serve(a->server, v);
+	if (a->trace != NULL)
+		trace_serve(a->trace, v);
 	log_info("attach", "volume %s: %llu bytes%s at %s", a->volume_name,
 		 (unsigned long long)volume_size(v), volume_read_only(v) ? ", read-only," : "",
 		 nbd_uri(a->server));
@@ -233,6 +248,17 @@ static void die_with_parent(void)
 		raise(SIGTERM);
 }
 
+/* A volume without it is as good. */
+static void open_trace(struct attach *a)
+{
+	char path[4200];
+	struct error err;
+
+	snprintf(path, sizeof path, "%.4000s/trace.sock", a->dir);
+	if (trace_listen(a->reactor, path, &a->trace, &err) != 0)
+		log_warn("attach", "`pave trace` will not work: %s", err.text);
+}
+
 static int run(struct attach *a, struct error *err)
 {
 	const struct reactor_config config = {.name = "attach"};
@@ -262,6 +288,8 @@ static int run(struct attach *a, struct error *err)
 		rc = nbd_listen(&nbd, &a->server, err);
 	if (rc != 0)
 		return rc;
+	if (!a->maintain)
+		open_trace(a);
 	a->open = (struct volume_open_op){
 	    .done = opened,
 	    .config =

@@ -115,6 +115,7 @@ int cmd_audit_export(int argc, char **argv);
 int cmd_audit_verify(int argc, char **argv);
 int cmd_audit_where(int argc, char **argv);
 int cmd_audit_report(int argc, char **argv);
+int cmd_trace(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 
 #endif

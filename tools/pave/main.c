@@ -50,6 +50,10 @@ const struct command commands[] = {
      "  --detach: in the background. Another attachment of the volume is fenced.\n",
      cmd_attach, false},
     {"detach", "end the attachment of a volume cleanly", "NAME\n", cmd_detach, false},
+    {"trace", "where the time of a volume's slowest operations goes",
+     "NAME [--seconds 10] [--slowest 10] [--state DIR]\n"
+     "  Asks the attachment on this host, in the directory that `pave attach` keeps it in.\n",
+     cmd_trace, false},
     {"site add", "submit a signed site certificate", "FILE\n", cmd_site_add, false},
     {"site list", "all sites, and which policies they fulfil", "\n", cmd_site_list, false},
     {"site show", "one site: its certificate, and every rule that it fails", "SITE\n",
