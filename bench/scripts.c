@@ -13,6 +13,9 @@ static void path_of(const char *name, char *buf, size_t size)
 	const char *dir = getenv("PAVE_BENCH_SCRIPTS");
 
 	snprintf(buf, size, "%s/%s", dir != NULL && dir[0] != '\0' ? dir : BENCH_SCRIPTS_DIR, name);
+	/* Built here, or installed. */
+	if ((dir == NULL || dir[0] == '\0') && access(buf, X_OK) != 0)
+		snprintf(buf, size, "%s/%s", BENCH_SCRIPTS_INSTALLED_DIR, name);
 }
 
 static int not_run(const char *path)

@@ -96,6 +96,15 @@ static void set_options(int fd)
 	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, TCP_DEAD_PEER_MS);
 }
 
+void conn_choose_congestion(int fd, const struct address *address)
+{
+	static const char reno[] = "reno";
+
+	if (address_is_loopback(address) &&
+	    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, reno, sizeof(reno) - 1) != 0)
+		log_warn("tcp", "congestion control: %s", err_text(errno));
+}
+
 /* A connection that ended by connecting to itself: a port of the range that the kernel gives out,
  * on which nobody listens, may be given to the very socket that asks for it. */
 static bool is_self(const struct conn *c)
@@ -194,6 +203,7 @@ int conn_connect(struct tcp *t, const struct address *address, struct conn **ret
 	/* So that our own port, when it is the one of a node that is down, doesn't keep that node
 	 * from listening again. */
 	set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	conn_choose_congestion(fd, address);
 	c->state = CONN_CONNECTING;
 	c->address = *address;
 	address_format(address, c->head.peer.address, sizeof(c->head.peer.address));

@@ -117,6 +117,11 @@ static inline struct reactor *conn_reactor(const struct conn *c)
 	return c->head.transport->reactor;
 }
 
+/* On the loopback there is nothing to control, and Reno does the least work: BBR, where it is the
+ * machine's default, keeps a timer a connection to pace what it sends. Elsewhere the choice of the
+ * administrator stands (net.ipv4.tcp_congestion_control). Before the connection is made. */
+void conn_choose_congestion(int fd, const struct address *address);
+
 /* A connection to address, CONNECTING. 0, -E_LIMIT, -ENOMEM, or an errno of socket(2). */
 int conn_connect(struct tcp *t, const struct address *address, struct conn **ret_conn);
 

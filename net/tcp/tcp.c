@@ -119,6 +119,7 @@ static int listen_socket(struct address *address)
 	fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0)
 		return -errno;
+	conn_choose_congestion(fd, address); /* which those that are accepted inherit */
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
 	    bind(fd, (const struct sockaddr *)&address->storage, address->size) != 0 ||
 	    listen(fd, TCP_BACKLOG) != 0 ||

@@ -2,11 +2,14 @@
  * does. Ends and beginnings are in test_tcp_life.c. */
 #include <check.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "net/tcp/conn.h"
 #include "tests/unit/tcp_world.h"
 
 /* -- frames ---------------------------------------------------------------------------------- */
@@ -43,6 +46,26 @@ START_TEST(test_echo)
 END_TEST
 
 /* All sizes at once, both ways, so that every frame begins at an odd place in some buffer. */
+static void expect_reno(const struct transport_conn *conn)
+{
+	const struct conn *c = container_of(conn, struct conn, head);
+	char name[16] = "";
+	socklen_t size = sizeof(name);
+
+	ck_assert_int_eq(getsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, name, &size), 0);
+	ck_assert_str_eq(name, "reno");
+}
+
+/* Whatever the machine's default: nothing is paced on the loopback, in either direction. */
+START_TEST(test_no_pacing_on_the_loopback)
+{
+	connect_client();
+	send_control(&client, 1, 1);
+	wait_count(&server.rx_count, 1);
+	expect_reno(client.conn);
+	expect_reno(server.conn);
+}
+END_TEST
 START_TEST(test_mixed_sizes_in_one_stream)
 {
 	static const uint32_t sizes[] = {1, 20000, 0, 16384, 16385, 7, 300001, 4096, 65537, 2};
@@ -387,6 +410,7 @@ END_TEST
 static void add_frames(TCase *tc)
 {
 	tcase_add_test(tc, test_echo);
+	tcase_add_test(tc, test_no_pacing_on_the_loopback);
 	tcase_add_test(tc, test_mixed_sizes_in_one_stream);
 	tcase_add_test(tc, test_one_turn_leaves_in_one_send);
 	tcase_add_test(tc, test_deferred_sends_leave_together);
