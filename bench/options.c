@@ -42,6 +42,7 @@ static const char usage[] =
     "What comes out\n"
     "  --count TEXT      also measure processes whose command line contains TEXT (repeatable)\n"
     "  --calls           also count system calls (root, by perf's tracepoint)\n"
+    "  --trace           where the time of the slowest operations went; costs a little of it\n"
     "  --json            the result as JSON on stdout\n"
     "  --svg DIR         plots, too (python3)\n"
     "  --hold            say \"held\" on stderr before and after the measurement, and wait for a\n"
@@ -49,7 +50,7 @@ static const char usage[] =
     "  --site SITE       where this host stands\n"
     "  --insecure, --log-level LEVEL, --version, --help\n";
 
-enum { START = 256, JOB, RAMP, SEED, COUNT, CALLS, SVG, NBD, RATE, ARRIVALS, ZIPF };
+enum { START = 256, JOB, RAMP, SEED, COUNT, CALLS, SVG, NBD, RATE, ARRIVALS, ZIPF, TRACE };
 
 /* -- values ------------------------------------------------------------------------------------ */
 
@@ -179,6 +180,9 @@ static int flag(struct options *o, int c)
 	case CALLS:
 		o->calls = true;
 		return 0;
+	case TRACE:
+		o->trace = true;
+		return 0;
 	default:
 		return -EINVAL;
 	}
@@ -244,6 +248,7 @@ static const struct option options[] = {
     {"svg", required_argument, NULL, SVG},
     {"count", required_argument, NULL, COUNT},
     {"calls", no_argument, NULL, CALLS},
+    {"trace", no_argument, NULL, TRACE},
     {"fill", no_argument, NULL, 'f'},
     {"verify", no_argument, NULL, 'y'},
     {"hold", no_argument, NULL, 'H'},
@@ -270,6 +275,8 @@ static int check_target(struct options *o)
 	if (o->nbd != NULL) {
 		if (o->volume != NULL)
 			return wrong("", "--volume and --nbd: one of the two");
+		if (o->trace)
+			return wrong("--trace", "over NBD: `pave trace` asks the attachment");
 	} else if (o->cluster.pd[0] == '\0' && cluster != NULL && cluster[0] != '\0' &&
 		   cluster_resolve(cluster, &o->cluster, &err) != 0) {
 		return wrong("PAVE_CLUSTER", err.text);

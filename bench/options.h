@@ -17,7 +17,7 @@ struct options {
 	    *count[USAGE_TEXTS_MAX]; /* whose processes are measured, by their command line */
 	uint32_t count_count;
 	unsigned seconds, seed;
-	bool fill, verify, hold, json, insecure, calls;
+	bool fill, verify, hold, json, insecure, calls, trace;
 };
 
 /* 0; 2 after a line on stderr; -1: --help or --version was answered. */

@@ -113,6 +113,8 @@ static void measure_before(struct bench *b, struct run *run)
 			fprintf(stderr, "pave-bench: --calls: %s; root is needed, and tracefs\n",
 				err_text(rc));
 	}
+	if (b->o.trace)
+		run->traced = volume_trace_start(b->target.volume, &run->trace) == 0;
 	reactor_get_stats(b->reactor, &b->reactor_before);
 	b->target.ops->counts(&b->target, &b->counts_before);
 }
@@ -122,6 +124,8 @@ static void measure_after(struct bench *b, struct run *run)
 	struct reactor_stats reactor;
 	struct target_counts c;
 
+	if (run->traced)
+		volume_trace_stop(b->target.volume);
 	reactor_get_stats(b->reactor, &reactor);
 	b->target.ops->counts(&b->target, &c);
 	hold(b);
@@ -147,6 +151,8 @@ static void keep_results(struct bench *b, struct run *run)
 	run->seconds = (double)run->total.elapsed_ns / 1e9;
 	run->timeline = *load_timeline(b->load);
 	run->slowest = *load_slowest(b->load);
+	if (run->traced)
+		slowest_explain(&run->slowest, &run->trace);
 	if (b->o.job_count == 1)
 		return;
 	run->jobs = calloc(b->o.job_count, sizeof *run->jobs);

@@ -17,7 +17,8 @@ struct run {
 	struct usage before, after;
 	uint64_t enter_calls; /* io_uring_enter of this process */
 	struct target_counts counts;
-	bool calls_counted;
+	bool calls_counted, traced;
+	struct volume_trace trace; /* where traced */
 };
 
 struct report {

@@ -167,6 +167,18 @@ static json_t *job_json(const struct job_spec *j, const struct load_result *r, d
 	return o;
 }
 
+static json_t *trace_json(const struct volume_trace *t, uint32_t changes)
+{
+	const double n = (double)MAX(t->told[changes], 1u);
+	json_t *parts = json_object();
+
+	for (uint32_t i = 0; i < VOLUME_TRACE_PARTS; i++)
+		json_object_set_new(parts, volume_trace_part_name((enum volume_trace_part)i),
+				    number(us(t->parts_ns[changes][i]) / n));
+	return json_pack("{s:I, s:f, s:o}", "told", (json_int_t)t->told[changes], "mean_us",
+			 us(t->total_ns[changes]) / n, "parts_us", parts);
+}
+
 static json_t *run_json(const struct report *r, const struct run *run)
 {
 	const struct options *opt = r->options;
@@ -194,6 +206,10 @@ static json_t *run_json(const struct report *r, const struct run *run)
 	json_object_set_new(o, "jobs", jobs);
 	json_object_set_new(o, "timeline", timeline_json(&run->timeline));
 	json_object_set_new(o, "slowest", slowest_json(&run->slowest));
+	if (run->traced)
+		json_object_set_new(o, "trace",
+				    json_pack("{s:o, s:o}", "reads", trace_json(&run->trace, 0),
+					      "writes", trace_json(&run->trace, 1)));
 	return o;
 }
 

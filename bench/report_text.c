@@ -139,6 +139,23 @@ static void print_slowest(const struct slowest *s)
 	}
 }
 
+static void print_trace(const struct volume_trace *t)
+{
+	for (uint32_t changes = 0; changes < 2; changes++) {
+		const double n = (double)t->told[changes];
+
+		if (t->told[changes] == 0)
+			continue;
+		printf("  %-6s mean %.1f us:", changes ? "write" : "read",
+		       us(t->total_ns[changes]) / n);
+		for (uint32_t i = 0; i < VOLUME_TRACE_PARTS; i++)
+			printf("%s %s %.1f", i > 0 ? "," : "",
+			       volume_trace_part_name((enum volume_trace_part)i),
+			       us(t->parts_ns[changes][i]) / n);
+		putchar('\n');
+	}
+}
+
 static void print_run(const struct report *r, const struct run *run)
 {
 	const struct options *o = r->options;
@@ -157,6 +174,8 @@ static void print_run(const struct report *r, const struct run *run)
 		print_rates(&run->total, run->seconds);
 	}
 	print_usage(run);
+	if (run->traced)
+		print_trace(&run->trace);
 	print_slowest(&run->slowest);
 }
 

@@ -105,6 +105,35 @@ void slowest_end(struct slowest *s)
 	qsort(s->ops, s->count, sizeof s->ops[0], by_latency);
 }
 
+static void say_where(struct slow_op *op, const struct volume_trace_op *t)
+{
+	uint32_t most = 0;
+
+	for (uint32_t i = 1; i < VOLUME_TRACE_PARTS; i++)
+		if (t->parts_ns[i] > t->parts_ns[most])
+			most = i;
+	snprintf(op->where, sizeof op->where, "%s %.1f us%s%.32s",
+		 volume_trace_part_name((enum volume_trace_part)most),
+		 (double)t->parts_ns[most] / 1e3, t->node[0] != '\0' ? ", node " : "", t->node);
+}
+
+void slowest_explain(struct slowest *s, const struct volume_trace *t)
+{
+	for (uint32_t i = 0; i < s->count; i++) {
+		struct slow_op *op = &s->ops[i];
+		const uint64_t ended = s->begun_ns + op->at_ns;
+
+		for (uint32_t k = 0; k < t->count; k++) {
+			const struct volume_trace_op *o = &t->slowest[k];
+
+			/* No other operation on this block can end so soon before or after. */
+			if (o->told && o->offset == op->offset && o->ended_ns <= ended &&
+			    ended - o->ended_ns < NS_PER_MS)
+				say_where(op, o);
+		}
+	}
+}
+
 const char *slowest_cause_name(enum slowest_cause cause)
 {
 	static const char *const names[SLOWEST_CAUSES] = {

@@ -8,6 +8,7 @@
 #define BENCH_SLOWEST_H
 
 #include "bench/target.h"
+#include "engine/volume/trace.h"
 
 #define SLOWEST_MAX	 32u
 #define SLOWEST_EVENTS	 256u /* the latest */
@@ -31,7 +32,7 @@ struct slow_op {
 	uint32_t size;
 	bool write;
 	uint32_t causes; /* bits */
-	char where[96];	 /* where its time went, when the target knows; "" */
+	char where[96];	 /* where most of its time went, if it was traced; "" */
 };
 
 struct slowest_event {
@@ -59,6 +60,9 @@ void slowest_add(struct slowest *s, const struct slow_op *op);
 
 /* Sorts, and tells causes apart. */
 void slowest_end(struct slowest *s);
+
+/* Fills in where: what the trace of the same run says about the same operations. */
+void slowest_explain(struct slowest *s, const struct volume_trace *t);
 
 const char *slowest_cause_name(enum slowest_cause cause);
 

@@ -34,6 +34,10 @@ def loads_are_verified():
         expect(f"the nodes' CPU time is counted: {names}", names.count("pave-node") == 3 and "pave-bench" in names)
         expect("plots are there", all((Path(plots) / n).stat().st_size > 1000 for n in ("latency.svg", "throughput.svg")))
 
+        result = bench(cluster, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace")
+        expect(f"the trace tells of both: {result['trace']}", all(result["trace"][k]["told"] > 0 for k in ("reads", "writes")))
+        expect(f"the slowest are explained: {result['slowest']}", any("us" in s["where"] for s in result["slowest"]))
+
         uri = cluster.attach("v")
         result = bench(cluster, "--nbd", uri, "--rw", "randrw", "--fill", "--verify", "--seconds", "1")
         expect("NBD was loaded", result["over"] == "nbd" and result["operations"] > 0 and result["verified"])
