@@ -1,8 +1,8 @@
 """Processes, their CPU time, and fio.
 
 CPU time is that of processes, by the kernel's own accounting: of servers from /proc (user and system time, threads that
-have ended included), of load generators from wait4(2). The machine's busy time, interrupts and kernel threads
-included, is kept beside it."""
+have ended included), of load generators from wait4(2); and that of the kernel's threads meanwhile, for what a process
+asks for may be done there: the end of an O_DSYNC write is. The machine's whole busy time is kept beside it."""
 import json
 import os
 import shutil
@@ -83,6 +83,18 @@ def cpu_seconds(pids):
             continue
         total += int(fields[11]) + int(fields[12])
     return total / TICK
+
+
+def kernel_threads_seconds():
+    """Workers, the journal, soft interrupts: of those that live now."""
+    total = 0
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "comm").read_text().startswith(("kworker", "jbd2", "ksoftirqd")):
+                total += int((entry / "schedstat").read_text().split()[0])
+        except OSError:
+            pass
+    return total / 1e9
 
 
 def machine_busy_seconds():
