@@ -625,11 +625,14 @@ void pd_ledger_released(struct pd_ledger *l, const struct reg_volume *v, generat
 	s = span_find(l->permits, subject);
 	m.volume = v->id;
 	m.generation = generation;
-	m.expires_at = reg_now(l->reg, NULL);
+	/* A node that was stopped may still answer what was sent to it before: until the permit
+	 * that it holds runs out. */
+	m.expires_at = INT64_MAX;
 	m.why = text("released");
 	m.last_serial = UINT64_MAX; /* of an older one nobody has counted them */
 	if (s != NULL && s->generation == generation) {
 		m.last_serial = s->serial;
+		m.expires_at = s->expires_at;
 		span_free(&l->permits, s);
 	}
 	RECORD(l, PERMIT_END, permit_end, &m);
