@@ -162,7 +162,7 @@ static void cleaning(struct rig *rig)
 	struct store_stats before, after;
 
 	store_get_stats(rig->store, &before);
-	for (uint32_t i = 0; i < 60 && rig->process->alive; i++) {
+	for (uint32_t i = 0; i < 24 && rig->process->alive; i++) {
 		rig_write(rig, STORE_DATA, 0, i % 3, (i * 61) % 480, 1 + (i * 5) % 30);
 		rig_drain_to(rig, 3);
 	}

@@ -845,8 +845,8 @@ static void begun_read_done(struct store_read *read, int status)
 	uint8_t expected[BLOCK_SIZE];
 
 	op_ended(op, status);
-	CHECK(status == 0 || (status == -EIO && op->rig->ios_fail), "a read fails: %d", status);
-	for (uint32_t i = 0; status == 0 && i < read->block_count; i++) {
+	CHECK(status == 0, "a read fails: %d, block %u", status, read->bad_block);
+	for (uint32_t i = 0; i < read->block_count; i++) {
 		version_t version = read->ret_versions[i];
 		uint64_t seq = version_seq(version);
 

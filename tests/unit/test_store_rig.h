@@ -71,7 +71,6 @@ struct rig {
 	struct rig_model model;
 	struct rig_op *ops;
 	uint32_t in_flight;
-	bool ios_fail;	  /* reads may get -EIO */
 	uint64_t refused; /* writes that got -ENOSPC */
 };
 
