@@ -45,9 +45,7 @@ static void share_out(struct index *ix, uint64_t cache_bytes)
 			(cache_bytes - buckets * sizeof(struct index_page *)) / INDEX_CELL);
 	pages = ix->cells_max / INDEX_PAGE_CELLS;
 	ix->dirty_max = (uint32_t)MIN(MAX(pages / 4, 1u), (uint64_t)INDEX_DIRTY_MAX);
-	/* One who holds pages may look up others: the tidier reads what it holds. */
-	ix->held_max = (uint32_t)MIN(MAX(pages / 8, (uint64_t)4 * INDEX_LOOKUP_PAGES),
-				     (uint64_t)INDEX_HELD_MAX);
+	ix->held_max = (uint32_t)MIN(MAX(pages / 8, 1u), (uint64_t)INDEX_HELD_MAX);
 }
 
 int index_init(struct index *ix, uint32_t device_blocks, uint64_t cache_bytes,
