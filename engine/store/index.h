@@ -41,7 +41,7 @@
 #define INDEX_PAGE_CELLS   3u
 #define INDEX_DIRTY_MAX	   262144u /* pages, dirty or not durable yet; less with a small cache */
 #define INDEX_HELD_MAX	   65536u  /* pages held by look-ups that only read; likewise */
-#define INDEX_MOVES_MAX	   1024u   /* pages held by moves, on top of what may be dirty */
+#define INDEX_MOVES_MAX	   1024u	   /* pages held by moves, on top of what may be dirty */
 #define INDEX_LOOKUP_PAGES (IO_BLOCKS_MAX / PAGE_BLOCKS + 1) /* that one look-up may span */
 
 /* How far the clock goes for one page that must leave: among so many buckets it finds one that was

@@ -251,7 +251,6 @@ static void unpin(struct store *store, struct index_page *page, bool narrow)
 		index_narrow_page(&store->index, page);
 }
 
-/* What it held is there for others. */
 static void release(struct store *store, struct lookup *l)
 {
 	uint32_t span = page_span(l);
@@ -259,8 +258,6 @@ static void release(struct store *store, struct lookup *l)
 	if (l->counted)
 		*counter_of(store, l) -= span;
 	l->counted = false;
-	if (queue_of(store, l)->head != NULL || store->lookups.erases.head != NULL)
-		lookup_retry(store);
 	if (l->held == NULL)
 		return;
 	for (uint32_t i = 0; l->pinned != 0; i++) {
@@ -348,46 +345,23 @@ static int hold(struct store *store, struct lookup *l, bool now)
 	return rc;
 }
 
-/* Pages that came while others were read: they are held too. 0, -ENOMEM; *ret_any: there are some.
- */
-static int pin_new_pages(struct store *store, struct lookup *l, bool *ret_any)
-{
-	uint32_t span = page_span(l);
-	int rc = 0;
-
-	*ret_any = false;
-	for (uint32_t i = 0; rc == 0 && l->held != NULL && i < span; i++) {
-		if ((l->pinned >> i & 1) != 0 || !index_page_exists(l->held, first_page(l) + i))
-			continue;
-		rc = pin_page(store, l, i, false);
-		*ret_any = true;
-	}
-	return rc;
-}
-
 /* Goes on until a page is still being read. 0: all are here; 1: waits; or an error, and nothing is
  * held. */
 static int wait_for_pages(struct store *store, struct lookup *l)
 {
-	bool any = true;
 	int rc = 0;
 
-	while (rc == 0 && any) {
-		for (; l->pinned >> l->next_page != 0; l->next_page++) {
-			struct index_page *page;
+	for (; l->pinned >> l->next_page != 0; l->next_page++) {
+		struct index_page *page;
 
-			if ((l->pinned >> l->next_page & 1) == 0)
-				continue;
-			page =
-			    index_find_page(&store->index, l->held, first_page(l) + l->next_page);
-			if (page->state != INDEX_LOADING)
-				continue;
-			l->next = page->loading.waiters;
-			page->loading.waiters = l;
-			return 1;
-		}
-		rc = pin_new_pages(store, l, &any);
-		l->next_page = 0;
+		if ((l->pinned >> l->next_page & 1) == 0)
+			continue;
+		page = index_find_page(&store->index, l->held, first_page(l) + l->next_page);
+		if (page->state != INDEX_LOADING)
+			continue;
+		l->next = page->loading.waiters;
+		page->loading.waiters = l;
+		return 1;
 	}
 	for (uint32_t i = 0; rc == 0 && l->pinned >> i != 0; i++) {
 		struct index_page *page;
@@ -410,15 +384,6 @@ static int begin(struct store *store, struct lookup *l)
 	int rc = hold(store, l, false);
 
 	return rc < 0 ? rc : wait_for_pages(store, l);
-}
-
-struct format_slot lookup_slot(const struct store *store, const struct lookup *l, block_no_t block)
-{
-	page_no_t no = block >> PAGE_SHIFT;
-
-	if (l->held == NULL || l->held->dead || (l->pinned >> (no - first_page(l)) & 1) == 0)
-		return (struct format_slot){0};
-	return index_slot(index_find_page(&store->index, l->held, no), block % PAGE_BLOCKS);
 }
 
 int lookup_begin(struct store *store, struct lookup *l)
@@ -453,7 +418,11 @@ int lookup_begin(struct store *store, struct lookup *l)
 
 void lookup_end(struct store *store, struct lookup *l)
 {
+	const struct lookups *t = &store->lookups;
+
 	release(store, l);
+	if (queue_of(store, l)->head != NULL || t->erases.head != NULL)
+		lookup_retry(store);
 }
 
 /* -- reading ---------------------------------------------------------------------------------- */

@@ -8,8 +8,7 @@
  *
  * Between the two, pages of the range don't leave memory; their content may change, for writes go
  * on: what must be of one moment is read in one turn. The chunk may be erased meanwhile: then
- * index_find_chunk returns NULL, as for one that never was. Pages that did not exist may come, and
- * leave again: who goes on in a later turn asks lookup_slot, to which they are as they were.
+ * index_find_chunk returns NULL, as for one that never was.
  *
  * A page that was never written costs no look-up in kv, nor does one that is in memory: then the
  * answer is 0, at once.
@@ -121,11 +120,6 @@ void lookups_deinit(struct store *store);
  * -ENOMEM. */
 int lookup_begin(struct store *store, struct lookup *lookup);
 void lookup_end(struct store *store, struct lookup *lookup);
-
-/* What is known of a block of the range: version 0 for never written when the look-up was done, or
- * erased since. */
-struct format_slot lookup_slot(const struct store *store, const struct lookup *lookup,
-			       block_no_t block);
 
 /* The same, without waiting: for recovery, which reads kv where it stands. 0; -EBUSY: a dead chunk
  * is to be buried first; or why a page could not be read. */

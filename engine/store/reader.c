@@ -99,10 +99,9 @@ static void run_done(struct disk_op *disk_op, int status)
 }
 
 /* Submits the run that begins at block `first` of the read, in slot. Returns how long it is. */
-static uint32_t run_submit(struct store *store, struct store_read *op, uint32_t first,
-			   struct format_slot slot)
+static uint32_t run_submit(struct store *store, struct store_read *op,
+			   const struct index_chunk *chunk, uint32_t first, struct format_slot slot)
 {
-	const struct lookup *l = &item_op_of(ITEM_OF(op))->lookup;
 	struct reader_run *run = store->reader.free;
 	uint32_t location = slot.location;
 	uint32_t count = 0;
@@ -113,7 +112,7 @@ static uint32_t run_submit(struct store *store, struct store_read *op, uint32_t 
 		count++;
 		if (first + count == op->block_count)
 			break;
-		slot = lookup_slot(store, l, op->block + first + count);
+		slot = index_find_slot(&store->index, chunk, op->block + first + count);
 	} while (slot.location == location + count);
 	run->read = op;
 	run->first = first;
@@ -135,14 +134,16 @@ static uint32_t run_submit(struct store *store, struct store_read *op, uint32_t 
 /* From a completion or from the finish task: here the read may be completed at once. */
 static void read_advance(struct store *store, struct store_read *op)
 {
+	struct index_chunk *chunk = index_find_chunk(&store->index, op->volume, op->chunk);
 	struct item *item = ITEM_OF(op);
-	struct lookup *l = &item_op_of(item)->lookup;
 
 	if (item->gathered)
 		return; /* it goes on when it has come to the head of the waiting */
 	while (item->cursor < op->block_count && item->status == 0) {
-		struct format_slot slot = lookup_slot(store, l, op->block + item->cursor);
+		struct format_slot slot = {0};
 
+		if (chunk != NULL)
+			slot = index_find_slot(&store->index, chunk, op->block + item->cursor);
 		if (!format_slot_has_data(&slot)) {
 			memset(block_memory(op, item->cursor), 0, BLOCK_SIZE);
 			fill_slot(op, item->cursor, &slot);
@@ -156,10 +157,10 @@ static void read_advance(struct store *store, struct store_read *op)
 			item_push(&store->reader.waiting, item);
 			return;
 		}
-		item->cursor += run_submit(store, op, item->cursor, slot);
+		item->cursor += run_submit(store, op, chunk, item->cursor, slot);
 	}
 	if (item->held)
-		lookup_end(store, l);
+		lookup_end(store, &item_op_of(item)->lookup);
 	item->held = false;
 	if (item->parts > 0)
 		return;
@@ -182,7 +183,6 @@ void reader_submit(struct store *store, struct store_read *op)
 	struct lookup *l = &item_op_of(item)->lookup;
 	int rc;
 
-	*item_op_of(item) = (struct item_op){.item = {.kind = ITEM_READ}, .store = store};
 	op->bad_block = 0;
 	*l = (struct lookup){.done = looked_up,
 			     .volume = op->volume,

@@ -105,7 +105,8 @@ void store_close_tick(struct store *store)
 	if (!store->closing || !store->serving || store->ops_in_flight > 0 ||
 	    !wlog_is_idle(store) || !lookups_are_idle(store) || !upkeep_is_idle(store) ||
 	    !cleaner_is_idle(store) || !tidy_is_idle(store) || !bury_is_idle(store) ||
-	    !scrub_is_idle(store) || store->checkpoint.state != CHECKPOINT_IDLE)
+	    !scrub_is_idle(store) ||
+	    store->checkpoint.state != CHECKPOINT_IDLE)
 		return;
 	if (store->failed == 0 && store->checkpoint.dirty) {
 		checkpoint_want(store);
@@ -185,18 +186,12 @@ static void go_to_log(struct store *store, struct item *item)
 		wlog_submit(store, item, WLOG_HOT, item->kind != ITEM_DATA);
 }
 
-/* The index has no room for it: to a host that is as if the device had none. */
-static int no_room(int rc)
-{
-	return rc == -ENOMEM || rc == -E_LIMIT ? -ENOSPC : rc;
-}
-
 static void looked_up(struct lookup *lookup, int status)
 {
 	struct item_op *item_op = container_of(lookup, struct item_op, lookup);
 
 	if (status < 0)
-		item_complete(item_op->store, &item_op->item, no_room(status));
+		item_complete(item_op->store, &item_op->item, status);
 	else
 		go_to_log(item_op->store, &item_op->item);
 }
@@ -215,7 +210,7 @@ static void look_up(struct store *store, struct item *item, volume_id_t volume, 
 			     .block_count = block_count};
 	rc = lookup_begin(store, l);
 	if (rc < 0)
-		item_complete_later(store, item, no_room(rc));
+		item_complete_later(store, item, rc);
 	else if (rc == 0)
 		go_to_log(store, item);
 }

@@ -975,8 +975,8 @@ static bool crash_at(void (*prepare)(struct rig *rig), void (*scenario)(struct r
 	return survived;
 }
 
-void rig_crash_everywhere_with(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
-			       uint32_t disk_mib, uint64_t cache_bytes)
+static void crash_everywhere(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+			     uint32_t disk_mib, uint64_t cache_bytes)
 {
 	static const struct {
 		enum sim_io_action action;
@@ -996,4 +996,16 @@ void rig_crash_everywhere_with(void (*prepare)(struct rig *rig), void (*scenario
 			n++;
 		ck_assert_uint_gt(n, 2);
 	}
+}
+
+void rig_crash_everywhere(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+			  uint32_t disk_mib)
+{
+	crash_everywhere(prepare, scenario, disk_mib, MIB);
+}
+
+void rig_crash_everywhere_tiny(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+			       uint32_t disk_mib)
+{
+	crash_everywhere(prepare, scenario, disk_mib, RIG_TINY_CACHE);
 }

@@ -175,19 +175,11 @@ void rig_random_op(struct rig *rig, bool with_erase);
 
 /* Runs `scenario` with a crash at its n-th I/O for every n, in every way, each time from a fresh
  * world prepared by `prepare`, then opens, verifies, writes on, reopens and verifies again. */
-void rig_crash_everywhere_with(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
-			       uint32_t disk_mib, uint64_t cache_bytes);
+void rig_crash_everywhere(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+			  uint32_t disk_mib);
 
-static inline void rig_crash_everywhere(void (*prepare)(struct rig *rig),
-					void (*scenario)(struct rig *rig), uint32_t disk_mib)
-{
-	rig_crash_everywhere_with(prepare, scenario, disk_mib, MIB);
-}
-
-static inline void rig_crash_everywhere_tiny(void (*prepare)(struct rig *rig),
-					     void (*scenario)(struct rig *rig), uint32_t disk_mib)
-{
-	rig_crash_everywhere_with(prepare, scenario, disk_mib, RIG_TINY_CACHE);
-}
+/* The same with RIG_TINY_CACHE. */
+void rig_crash_everywhere_tiny(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+			       uint32_t disk_mib);
 
 #endif
