@@ -10,9 +10,21 @@
 #include "engine/base/log.h"
 #include "engine/store/core.h"
 
-/* In a read's impl is an item_op. item.cursor is the next block to be read, item.parts the runs in
- * flight; item.gathered: it stands among the waiting. The pages are held until all runs are
- * submitted. */
+/* In a read's impl. item.cursor is the next block to be read, item.parts the runs in flight;
+ * item.gathered: it stands among the waiting. The pages are held until all runs are submitted. */
+struct reading {
+	struct item item;
+	struct lookup lookup;
+	struct store *store;
+	bool holds;
+};
+_Static_assert(sizeof(struct reading) <= sizeof((struct store_read *)0)->impl,
+	       "room in the operation");
+
+static struct reading *reading_of(struct store_read *op)
+{
+	return (struct reading *)(void *)op->impl;
+}
 
 int reader_init(struct store *store)
 {
@@ -112,7 +124,7 @@ static uint32_t run_submit(struct store *store, struct store_read *op,
 		count++;
 		if (first + count == op->block_count)
 			break;
-		slot = index_find_slot(&store->index, chunk, op->block + first + count);
+		slot = index_find_slot(chunk, op->block + first + count);
 	} while (slot.location == location + count);
 	run->read = op;
 	run->first = first;
@@ -135,7 +147,8 @@ static uint32_t run_submit(struct store *store, struct store_read *op,
 static void read_advance(struct store *store, struct store_read *op)
 {
 	struct index_chunk *chunk = index_find_chunk(&store->index, op->volume, op->chunk);
-	struct item *item = ITEM_OF(op);
+	struct reading *r = reading_of(op);
+	struct item *item = &r->item;
 
 	if (item->gathered)
 		return; /* it goes on when it has come to the head of the waiting */
@@ -143,7 +156,7 @@ static void read_advance(struct store *store, struct store_read *op)
 		struct format_slot slot = {0};
 
 		if (chunk != NULL)
-			slot = index_find_slot(&store->index, chunk, op->block + item->cursor);
+			slot = index_find_slot(chunk, op->block + item->cursor);
 		if (!format_slot_has_data(&slot)) {
 			memset(block_memory(op, item->cursor), 0, BLOCK_SIZE);
 			fill_slot(op, item->cursor, &slot);
@@ -159,45 +172,42 @@ static void read_advance(struct store *store, struct store_read *op)
 		}
 		item->cursor += run_submit(store, op, chunk, item->cursor, slot);
 	}
-	if (item->held)
-		lookup_end(store, &item_op_of(item)->lookup);
-	item->held = false;
+	if (r->holds)
+		lookup_end(store, &r->lookup);
+	r->holds = false;
 	if (item->parts > 0)
 		return;
 	item_complete(store, item, item->status);
 }
 
-static void looked_up(struct lookup *lookup, int status)
+static void pages_are_here(struct lookup *lookup, int status)
 {
-	struct item_op *item_op = container_of(lookup, struct item_op, lookup);
-	struct item *item = &item_op->item;
+	struct reading *r = container_of(lookup, struct reading, lookup);
+	struct store_read *op = ITEM_OWNER(&r->item, struct store_read);
 
-	item->held = status == 0;
-	item->status = status;
-	read_advance(item_op->store, ITEM_OWNER(item, struct store_read));
+	r->holds = status == 0;
+	r->item.status = status;
+	read_advance(r->store, op);
 }
 
 void reader_submit(struct store *store, struct store_read *op)
 {
-	struct item *item = ITEM_OF(op);
-	struct lookup *l = &item_op_of(item)->lookup;
-	int rc;
+	struct reading *r = reading_of(op);
 
+	*r = (struct reading){.item = {.kind = ITEM_READ}, .store = store};
+	r->lookup = (struct lookup){.done = pages_are_here,
+				    .volume = op->volume,
+				    .chunk = op->chunk,
+				    .block = op->block,
+				    .block_count = op->block_count};
 	op->bad_block = 0;
-	*l = (struct lookup){.done = looked_up,
-			     .volume = op->volume,
-			     .chunk = op->chunk,
-			     .block = op->block,
-			     .block_count = op->block_count};
-	rc = lookup_begin(store, l);
-	if (rc > 0)
+	if (lookup_begin(store, &r->lookup) > 0)
 		return;
-	item->held = rc == 0;
-	item->status = rc;
+	r->holds = true;
 	/* Held by one part, so that it can not complete before submit returns. */
-	item->parts = 1;
+	r->item.parts = 1;
 	read_advance(store, op);
-	item->parts--;
-	if (item->parts == 0 && !item->gathered)
-		item_complete_later(store, item, item->status);
+	r->item.parts--;
+	if (r->item.parts == 0 && !r->item.gathered)
+		item_complete_later(store, &r->item, r->item.status);
 }

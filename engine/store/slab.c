@@ -96,17 +96,6 @@ void *slab_take(struct slab *slab)
 	return object;
 }
 
-int slab_make(struct slab *slab, void **ret_object)
-{
-	int rc = slab_promise(slab, 1);
-
-	if (rc < 0)
-		return rc;
-	*ret_object = slab_take(slab);
-	slab_release(slab, 1);
-	return 0;
-}
-
 void slab_give(struct slab *slab, void *object)
 {
 	memcpy(object, &slab->free_list, sizeof slab->free_list);

@@ -30,9 +30,6 @@ int slab_promise(struct slab *slab, uint32_t count);
 /* Gives a promise back, whether or not objects were taken under it. */
 void slab_release(struct slab *slab, uint32_t count);
 
-/* A zeroed object, where failing is allowed. 0, -E_LIMIT, -ENOMEM. */
-int slab_make(struct slab *slab, void **ret_object);
-
 /* A zeroed object. Only under a promise that is still held: never NULL. */
 void *slab_take(struct slab *slab);
 void slab_give(struct slab *slab, void *object);

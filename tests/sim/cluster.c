@@ -159,12 +159,6 @@ static void pool_opened(struct pool_open_op *op, int status, struct pool *pool,
 	give_up(m, "cannot start", status, err);
 }
 
-/* In every third world the nodes' indexes do not fit into memory. */
-static uint64_t cache_bytes(const struct machine *m)
-{
-	return m->cluster->world->seed % 3 == 0 ? 16 * KIB : 4 * MIB;
-}
-
 static void boot_node(struct machine *m)
 {
 	struct pool_open_op *op = &m->node.open;
@@ -175,7 +169,6 @@ static void boot_node(struct machine *m)
 	op->config = (struct pool_config){.reactor = sim_reactor(m->process),
 					  .kv = sim_kv_open(m->kv),
 					  .checkpoint_bytes = 4u << 20,
-					  .cache_bytes = cache_bytes(m),
 					  .scrub_period_s = 120,
 					  .segment_bytes = CLUSTER_SEGMENT_SIZE};
 	fill_store_identity(m, &op->config.identity);

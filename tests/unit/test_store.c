@@ -27,13 +27,11 @@ START_TEST(what_was_written_is_read)
 END_TEST
 
 /* Random work of every kind, now and then crashed, killed, closed, checkpointed. */
-static void random_life(uint64_t seed, uint32_t disk_mib, uint32_t rounds, bool primes,
-			uint64_t cache_bytes)
+static void random_life(uint64_t seed, uint32_t disk_mib, uint32_t rounds, bool primes)
 {
 	struct rig rig;
 
 	rig_init(&rig, seed, disk_mib);
-	rig.config.cache_bytes = cache_bytes;
 	rig.primes = primes;
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	for (uint32_t round = 0; round < rounds; round++) {
@@ -66,9 +64,8 @@ START_TEST(random_work_matches_the_model)
 {
 	/* The small ones fill up, and are cleaned all the time. */
 	static const uint32_t disks[] = {16, 19, 24, 64};
-	static const uint64_t caches[] = {MIB, RIG_TINY_CACHE, 8 * KIB};
 
-	random_life((uint64_t)_i + 1, disks[_i % 4], 16, _i % 8 >= 4, caches[_i % 3]);
+	random_life((uint64_t)_i + 1, disks[_i % 4], 16, _i % 8 >= 4);
 }
 END_TEST
 
@@ -245,13 +242,12 @@ END_TEST
 
 /* A device of which `used_mib` of live data are overwritten at random, many times its size. */
 static void overwrite(uint64_t seed, uint32_t disk_mib, uint32_t writes, uint32_t max_blocks,
-		      bool primes, uint64_t cache_bytes)
+		      bool primes)
 {
 	struct store_stats stats;
 	struct rig rig;
 
 	rig_init(&rig, seed, disk_mib);
-	rig.config.cache_bytes = cache_bytes;
 	rig.primes = primes;
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	rig_must_open(&rig);
@@ -296,8 +292,7 @@ START_TEST(overwriting_goes_on_for_ever)
 	/* 12 MiB live. Bound of what may be live: 12.2, 13.1, 15, 28 MiB. */
 	static const uint32_t disks[] = {22, 23, 25, 40};
 
-	overwrite((uint64_t)_i + 1, disks[_i % 4], 3000, _i < 4 ? 24 : 2, _i == 2,
-		  _i < 8 ? MIB : RIG_TINY_CACHE);
+	overwrite((uint64_t)_i + 1, disks[_i % 4], 3000, _i < 4 ? 24 : 2, _i == 2);
 }
 END_TEST
 
@@ -495,7 +490,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 100);
 	tcase_add_test(tc, what_was_written_is_read);
-	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 24);
+	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 16);
 	tcase_add_test(tc, a_full_device_refuses_and_reads_go_on);
 	tcase_add_test(tc, the_reserve_is_for_what_settles);
 	tcase_add_test(tc, writes_of_one_turn_share_groups);
@@ -506,7 +501,7 @@ int main(void)
 	tcase_add_test(tc, shards_share_a_device);
 	tcase_add_test(tc, an_erase_meets_a_checkpoint);
 	tcase_add_test(tc, an_erase_meets_resync);
-	tcase_add_loop_test(tc, overwriting_goes_on_for_ever, 0, 12);
+	tcase_add_loop_test(tc, overwriting_goes_on_for_ever, 0, 8);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

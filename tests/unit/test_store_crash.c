@@ -195,13 +195,6 @@ START_TEST(a_crash_at_any_io_loses_nothing)
 }
 END_TEST
 
-/* The same where hardly anything of the index is in memory. */
-START_TEST(a_crash_with_a_tiny_cache_loses_nothing)
-{
-	rig_crash_everywhere_tiny(scenarios[_i].prepare, scenarios[_i].scenario, DISK_MIB);
-}
-END_TEST
-
 /* Opening writes too: a crash at any of its I/Os, over and over, changes nothing. */
 START_TEST(a_crash_while_opening_loses_nothing)
 {
@@ -243,7 +236,6 @@ int main(void)
 
 	tcase_set_timeout(tc, 250);
 	tcase_add_loop_test(tc, a_crash_at_any_io_loses_nothing, 0, ARRAY_SIZE(scenarios));
-	tcase_add_loop_test(tc, a_crash_with_a_tiny_cache_loses_nothing, 0, ARRAY_SIZE(scenarios));
 	tcase_add_test(tc, a_crash_while_opening_loses_nothing);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);

@@ -24,10 +24,6 @@
 #define RIG_BOOTS_MAX 16u /* with the fault layer */
 #define RIG_DISKS_MAX 4u
 
-/* Room for a few pages of the index: everything has to be looked up, and each change waits for a
- * checkpoint. */
-#define RIG_TINY_CACHE 1u
-
 struct rig_try {
 	enum store_write_kind kind;
 	version_t version;
@@ -177,9 +173,5 @@ void rig_random_op(struct rig *rig, bool with_erase);
  * world prepared by `prepare`, then opens, verifies, writes on, reopens and verifies again. */
 void rig_crash_everywhere(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
 			  uint32_t disk_mib);
-
-/* The same with RIG_TINY_CACHE. */
-void rig_crash_everywhere_tiny(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
-			       uint32_t disk_mib);
 
 #endif
