@@ -207,6 +207,19 @@ static uint32_t pages_spanned(const struct format_entry *e)
 	return ((e->block + e->block_count - 1) >> PAGE_SHIFT) - (e->block >> PAGE_SHIFT) + 1;
 }
 
+/* An erase overtakes the writes that wait with their data. One of those says "you have everything
+ * up to here" of a copy that is then no more: what it makes anew may claim nothing. */
+static void disclaim(struct store *store, const struct store_erase_op *erase)
+{
+	for (struct item *i = store->wlog.streams[WLOG_HOT].data.head; i != NULL; i = i->next) {
+		struct store_write *w = ITEM_OWNER(i, struct store_write);
+
+		if (w->volume == erase->volume &&
+		    (erase->chunk == UINT32_MAX || w->chunk == erase->chunk))
+			w->watermark = 0;
+	}
+}
+
 /* Adds as much of the item as fits. 1: all of it is in now; 0: the group is full; or why it fails.
  */
 static int group_add(struct store *store, struct wlog_group *g, struct item *item)
@@ -236,6 +249,8 @@ static int group_add(struct store *store, struct wlog_group *g, struct item *ite
 	if (rc < 0)
 		return -ENOSPC;
 	g->pages += pages_spanned(&e);
+	if (e.kind == FORMAT_ERASE)
+		disclaim(store, ITEM_OWNER(item, struct store_erase_op));
 	if (has_data)
 		group_add_data(g, &p, item->cursor, fits);
 	if (item->cursor == 0) {

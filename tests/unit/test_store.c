@@ -421,6 +421,30 @@ END_TEST
 
 /* A checkpoint that collects for a while, an erase and new writes somewhere in it, another
  * checkpoint. */
+/* The copy is erased while a write to it waits: that says what the copy had, not what it has. */
+START_TEST(a_write_that_an_erase_overtakes_claims_nothing)
+{
+	struct store_chunk_state state = {0};
+	struct rig_op *write;
+	version_t version;
+	struct rig rig;
+
+	rig_init(&rig, 29, 64);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 0, 16)), 0);
+	write = rig_write(&rig, STORE_DATA, 0, 0, 64, 1);
+	version = write->write.version;
+	write->write.watermark = version - 1;
+	rig_erase(&rig, 0, 0);
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_eq(store_chunks(rig.store, rig_volume_id(0), 0, &state, 1), 1);
+	ck_assert_uint_eq(state.newest, version);
+	ck_assert_uint_eq(state.watermark, 0);
+	rig_deinit(&rig);
+}
+END_TEST
+
 START_TEST(an_erase_meets_a_checkpoint)
 {
 	for (uint32_t delay = 0; delay < 30; delay++) {
@@ -499,6 +523,7 @@ int main(void)
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
 	tcase_add_test(tc, tombstones_are_bounded);
 	tcase_add_test(tc, shards_share_a_device);
+	tcase_add_test(tc, a_write_that_an_erase_overtakes_claims_nothing);
 	tcase_add_test(tc, an_erase_meets_a_checkpoint);
 	tcase_add_test(tc, an_erase_meets_resync);
 	tcase_add_loop_test(tc, overwriting_goes_on_for_ever, 0, 8);
