@@ -665,7 +665,7 @@ START_TEST(test_devices_of_others)
 	ck_assert_mem_eq(back, data, BLOCK_SIZE);
 	end_node(SIGTERM, 0);
 	ck_assert_int_eq(rename(in_dir("device"), in_dir("device.away")), 0);
-	expect_refuses_device("n1", "state", "is empty");
+	expect_refuses_device("n1", "state", "cannot be read");
 	ck_assert_int_eq(rename(in_dir("device.away"), in_dir("device")), 0);
 	start_node();
 	open_volume(&host, 1, 3);
