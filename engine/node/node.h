@@ -49,15 +49,17 @@
 #define NODE_RX_SESSION_MAX (128u << 20)
 #define NODE_TX_SESSION_MAX (16u << 20)
 /* What the two grow to at most, and what start takes: for reactor_config.memory_bytes. */
-#define NODE_SHARD_MEMORY_MAX (NODE_RX_MEMORY_MAX + NODE_TX_MEMORY_MAX)
-#define NODE_CONTROLS_MAX     1024u /* control requests of a session that are being carried out */
-#define NODE_PULLS_ACTIVE_MAX 4u    /* of a shard; more wait for their turn */
-#define NODE_FETCHES_MAX      8u    /* of a shard, as the source; more wait */
-#define NODE_LAYERED_MAX      64u   /* reads over several layers, of a shard; more wait */
-#define NODE_HELLO_TIMEOUT_MS 5000u
-#define NODE_RESYNC_RATE      (200ull << 20) /* a sensible resync_rate: a fifth of 10 Gbit/s */
-#define NODE_RECEIPTS_MAX     4096u	     /* that wait for the driver */
-#define NODE_DRAIN_MS	      2000u	     /* for the last receipts, when the node ends */
+#define NODE_SHARD_MEMORY_MAX  (NODE_RX_MEMORY_MAX + NODE_TX_MEMORY_MAX)
+#define NODE_CONTROLS_MAX      1024u /* control requests of a session that are being carried out */
+#define NODE_PULLS_ACTIVE_MAX  4u    /* of a shard; more wait for their turn */
+#define NODE_FETCHES_MAX       8u    /* of a shard, as the source; more wait */
+#define NODE_LAYERED_MAX       64u   /* reads over several layers, of a shard; more wait */
+#define NODE_HELLO_TIMEOUT_MS  5000u
+#define NODE_RESYNC_RATE       (200ull << 20) /* a sensible resync_rate: a fifth of 10 Gbit/s */
+#define NODE_RECEIPTS_MAX      4096u	      /* that wait for the driver */
+#define NODE_VACATE_CHUNKS_MAX 1024u
+#define NODE_VACATE_MS	       5000u
+#define NODE_DRAIN_MS	       2000u /* for the last receipts, when the node ends */
 
 struct node_shard;
 struct node_lease;
@@ -104,6 +106,24 @@ void node_shard_set_lease(struct node_shard *shard, const struct node_lease_stat
 /* Ends all sessions and frees the shard; done, never inline, when nothing is in flight any more.
  * The pool is the caller's to close, after that. */
 void node_shard_stop(struct node_shard *shard, void (*done)(void *arg), void *arg);
+
+/* Embedded by the asker; lent until done. */
+struct node_vacate_op {
+	void (*done)(struct node_vacate_op *op);
+	volume_id_t volume; /* whose sessions, or a layer that they have open */
+	bool whole;
+	chunk_no_t chunks[NODE_VACATE_CHUNKS_MAX]; /* unless whole */
+	uint32_t chunk_count;
+	uint32_t waiting; /* the shard's: sessions */
+	struct reactor_task task;
+};
+
+/* Sees to it that nothing that a host has sent before can reach these copies any more, so that they
+ * can be erased: each session of the volume is asked whether its host has left them (Vacate), and
+ * one that does not say so within NODE_VACATE_MS is ended, its requests included. With `whole` all
+ * are ended at once. done, never inline, when that is so; it always comes, and may come after the
+ * shard was stopped. One at a time. */
+void node_shard_vacate(struct node_shard *shard, struct node_vacate_op *op);
 
 /* Frees everything at once, without a word to anybody: the simulator's crash. Nothing that was in
  * flight may complete after it. */

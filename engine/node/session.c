@@ -116,6 +116,7 @@ void node_session_destroy(struct node_session *s)
 	permit_deinit(&s->permit);
 	free(s->permit_packed);
 	DL_DELETE(shard->sessions, s);
+	node_vacate_session_gone(s);
 	free(s);
 }
 

@@ -1,6 +1,6 @@
 /* What the parts of a shard (shard.c: the whole; session.c: the conversation; data.c: data
  * requests; fetch.c: the source of a resync; resync.c: its target; layers.c: volumes with several
- * layers) know of each other. Private to engine/node.
+ * layers; vacate.c: what comes before an erase) know of each other. Private to engine/node.
  *
  * INVARIANTS
  *  1. A session's gate is open only while: the permit that it holds has not run out, names this
@@ -103,6 +103,8 @@ struct node_session {
 	uint64_t open_request; /* the request_id of the Open that waits for the fence */
 	struct node_pull *pulls;
 	struct node_changes *changes; /* lists that are being made */
+	struct rpc_call vacate_call;
+	bool vacating; /* the shard's vacate waits for its word, or its end */
 };
 
 struct node_shard {
@@ -132,6 +134,8 @@ struct node_shard {
 	struct node_pull *waiting_pulls;
 	uint32_t pulls_active;
 	uint64_t pull_after_ns; /* so much was fetched lately: the next goes then */
+
+	struct node_vacate_op *vacate; /* NULL: none is under way */
 
 	struct reactor_task damage_task;
 	struct reactor_timer damage_timer;
@@ -165,6 +169,11 @@ static inline struct reactor *shard_reactor(const struct node_shard *shard)
 /* From now on hosts are told what the store knows to be damaged. Ends. */
 void node_damage_start(struct node_shard *shard);
 void node_damage_stop(struct node_shard *shard);
+
+/* -- vacate.c --------------------------------------------------------------------------------- */
+
+/* s is being freed. */
+void node_vacate_session_gone(struct node_session *s);
 
 /* -- session.c -------------------------------------------------------------------------------- */
 

@@ -50,6 +50,26 @@ uint32_t vchunk_slot_of(const struct vchunk *c, const struct vreplica *r)
 	return UINT32_MAX;
 }
 
+static bool slot_in_use(const struct vchunk *c, uint32_t slot)
+{
+	const struct vslot *s = &c->slots[slot];
+
+	return (!c->retired && (vchunk_used(c) & vmask_bit(slot)) != 0) || s->outstanding > 0 ||
+	       s->reading > 0 || s->marking > 0 || s->resync != NULL;
+}
+
+bool vchunk_uses(const struct vreplica *r, chunk_no_t no)
+{
+	const struct volume *v = r->volume;
+
+	for (const struct vset *set = v->sets; set != NULL && no < v->chunk_count; set = set->next)
+		for (uint32_t i = 0; i < v->slot_count; i++)
+			if (set->chunks[no].slots[i].replica == r &&
+			    slot_in_use(&set->chunks[no], i))
+				return true;
+	return false;
+}
+
 static uint32_t current_count(const struct vchunk *c)
 {
 	uint32_t n = 0;

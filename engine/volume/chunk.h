@@ -166,6 +166,9 @@ void vchunk_serve(struct vchunk *c, vmask_t members);
 void vchunk_reset(struct vchunk *c);
 
 void vchunk_replica_ready(struct vchunk *c, uint32_t slot);
+/* Whether the replica is a member or learner of the chunk, or anything is on its way there, in any
+ * of the volume's layers. A chunk that the volume has not is not used. */
+bool vchunk_uses(const struct vreplica *r, chunk_no_t no);
 /* The member or learner there; UINT32_MAX: none. */
 uint32_t vchunk_slot_of(const struct vchunk *c, const struct vreplica *r);
 

@@ -321,6 +321,26 @@ static void take_damage(struct vreplica *r, const Pave__V1__Damage *damage)
 	}
 }
 
+/* The node is to erase these chunks. Its question came over this connection, so what was sent over
+ * an earlier one is not ours to tell: that session is asked, too, and is silent. */
+static void answer_vacate(struct vreplica *r, uint64_t request_id, const Pave__V1__Vacate *vacate)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+	char text[120];
+
+	for (size_t i = 0; i < vacate->n_chunks; i++) {
+		if (!vchunk_uses(r, vacate->chunks[i]))
+			continue;
+		snprintf(text, sizeof(text), "chunk %u is in use by its host", vacate->chunks[i]);
+		rpc_fail(&r->rpc, request_id, -E_IN_USE, text);
+		return;
+	}
+	message.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
+	message.empty = &empty;
+	rpc_reply(&r->rpc, request_id, &message);
+}
+
 static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
 {
 	struct vreplica *r = arg;
@@ -334,6 +354,10 @@ static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg
 	if (request->message->body_case == PAVE__V1__CONTROL__BODY_PULL_PROGRESS) {
 		vresync_progress(r, request->message->pull_progress->chunk,
 				 request->message->pull_progress->blocks);
+		return;
+	}
+	if (request->message->body_case == PAVE__V1__CONTROL__BODY_VACATE) {
+		answer_vacate(r, request->request_id, request->message->vacate);
 		return;
 	}
 	if (request->message->body_case != PAVE__V1__CONTROL__BODY_GATE_CLOSED) {

@@ -120,7 +120,8 @@ static int start_serving(struct machine *m, struct error *err)
 
 	fill_identity(m, &shard.identity);
 	fill_identity(m, &lease.identity);
-	rc = eraser_start(sim_reactor(m->process), m->node.pool, erased, m, &m->node.eraser);
+	rc = eraser_start(sim_reactor(m->process), m->node.pool, &m->node.shard, erased, m,
+			  &m->node.eraser);
 	if (rc != 0)
 		return rc;
 	rc = node_shard_start(&shard, &m->node.shard, err);

@@ -706,6 +706,96 @@ START_TEST(test_paused_between_write_and_answer)
 }
 END_TEST
 
+struct vacating {
+	struct node_vacate_op op;
+	bool done;
+};
+
+static void vacate_done(struct node_vacate_op *op)
+{
+	container_of(op, struct vacating, op)->done = true;
+}
+
+static void vacate_start(struct vacating *x, bool whole)
+{
+	*x = (struct vacating){.op = {.done = vacate_done,
+				      .volume = RIG_VOLUME,
+				      .whole = whole,
+				      .chunks = {5},
+				      .chunk_count = whole ? 0 : 1}};
+	node_shard_vacate(rig->nodes[0].shard, &x->op);
+	ck_assert(!x->done);
+}
+
+/* A write to chunk 5 that has left the host, and is held back on its way. */
+static struct peer_request *write_on_its_way(void)
+{
+	struct frame f = {.op = FRAME_WRITE, .chunk = 5, .block_count = 1, .version = v(1, 7)};
+	struct peer_request *q;
+
+	sim_net_cut(rig->host_process, rig->nodes[0].process, true);
+	q = peer_host_send(&host, f, data, false);
+	rig_run_ms(rig, 1);
+	return q;
+}
+
+START_TEST(test_vacated_by_the_host)
+{
+	struct peer_request *q;
+	struct vacating x;
+
+	rig_open(rig, &host, 0, 1);
+	q = write_on_its_way();
+	vacate_start(&x, false);
+	rig_run_ms(rig, 1000);
+	ck_assert(!x.done);
+	sim_net_heal_all(rig->world);
+	ck_assert(rig->wait.until(rig->wait.arg, &x.done));
+	ck_assert_uint_eq(host.vacates, 1);
+	ck_assert_uint_eq(host.vacate_chunk, 5);
+	/* What was sent before has arrived, and the session goes on. */
+	ck_assert(peer_host_wait(&host, q));
+	ck_assert_uint_eq(rig_chunks_held(&rig->nodes[0]), 1);
+	ck_assert_int_eq(q->status, 0);
+	peer_request_free(q);
+	ck_assert_int_eq(peer_host_write(&host, 4, 0, 1, v(1, 8), data), 0);
+}
+END_TEST
+
+/* Its host is silent, or says that it has not left: what it has on its way must not arrive. */
+START_TEST(test_vacated_by_its_end)
+{
+	struct peer_request *q = NULL;
+	struct vacating x;
+
+	rig_open(rig, &host, 0, 1);
+	rig_open(rig, &other, 1, 1);
+	host.vacate_status = _i == 0 ? 1 : -E_IN_USE;
+	if (_i == 0)
+		q = write_on_its_way();
+	vacate_start(&x, _i == 2);
+	ck_assert(rig->wait.until(rig->wait.arg, &x.done));
+	sim_net_heal_all(rig->world);
+	ck_assert_uint_eq(stats_of(0).sessions, 0);
+	rig_run_ms(rig, 10000);
+	ck_assert(host.closed);
+	ck_assert_uint_eq(rig_chunks_held(&rig->nodes[0]), 0);
+	ck_assert_uint_eq(host.vacates, _i < 2);
+	ck_assert_uint_eq(stats_of(1).sessions, 1);
+	if (q != NULL)
+		peer_request_free(q);
+}
+END_TEST
+
+START_TEST(test_vacated_with_nobody_there)
+{
+	struct vacating x;
+
+	vacate_start(&x, _i == 1);
+	ck_assert(rig->wait.until(rig->wait.arg, &x.done));
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("node");
@@ -739,6 +829,9 @@ static Suite *suite(void)
 	tcase_add_test(refused, test_map_version);
 	tcase_add_test(refused, test_expires_between_write_and_answer);
 	tcase_add_test(refused, test_paused_between_write_and_answer);
+	tcase_add_test(refused, test_vacated_by_the_host);
+	tcase_add_loop_test(refused, test_vacated_by_its_end, 0, 3);
+	tcase_add_loop_test(refused, test_vacated_with_nobody_there, 0, 2);
 	tcase_set_timeout(refused, 60);
 	suite_add_tcase(s, refused);
 	return s;

@@ -247,6 +247,22 @@ void peer_permit_free(Pave__V1__Signed *s)
 
 /* -- the host --------------------------------------------------------------------------------- */
 
+static void answer_vacate(struct peer_host *h, const struct rpc_request *request)
+{
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+
+	ck_assert_uint_ge(request->message->vacate->n_chunks, 1);
+	h->vacates++;
+	h->vacate_chunk = request->message->vacate->chunks[0];
+	reply.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
+	reply.empty = &empty;
+	if (h->vacate_status == 0)
+		rpc_reply(&h->rpc, request->request_id, &reply);
+	else if (h->vacate_status < 0)
+		rpc_fail(&h->rpc, request->request_id, h->vacate_status, "as the test wants it");
+}
+
 static void host_handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
 {
 	struct peer_host *h = arg;
@@ -262,6 +278,10 @@ static void host_handle(struct rpc *rpc, const struct rpc_request *request, void
 	if (m->body_case == PAVE__V1__CONTROL__BODY_PULL_PROGRESS) {
 		ck_assert_uint_ge(m->pull_progress->blocks, h->pull_progress);
 		h->pull_progress = m->pull_progress->blocks;
+		return;
+	}
+	if (m->body_case == PAVE__V1__CONTROL__BODY_VACATE) {
+		answer_vacate(h, request);
 		return;
 	}
 	ck_assert_int_eq(m->body_case, PAVE__V1__CONTROL__BODY_GATE_CLOSED);

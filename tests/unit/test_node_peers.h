@@ -124,6 +124,9 @@ struct peer_host {
 	uint32_t damage_count;	       /* notices */
 	Pave__V1__DamagedRange damage; /* the first of the last notice */
 	bool gate_closed;
+	int vacate_status; /* what it answers to Vacate: 0, negative; 1: nothing */
+	uint32_t vacates;
+	chunk_no_t vacate_chunk; /* the first of the last one */
 };
 
 void peer_host_init(struct peer_host *h, struct reactor *r, struct transport *t,

@@ -10,6 +10,7 @@
 
 static struct rig *rig;
 static struct rig_host *host, *second;
+static int vacate_status; /* 1: no answer yet */
 
 static void setup(void)
 {
@@ -75,6 +76,63 @@ START_TEST(a_chunk_moves)
 	ck_assert_int_eq(rig_write(host, 2, 1, 11), 0);
 	rig_must_read(host, 2, 1, 11);
 	rig_must_read(host, 0, 1, 7);
+}
+END_TEST
+
+static void vacate_answered(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			    const char *text)
+{
+	(void)call;
+	(void)reply;
+	(void)text;
+	vacate_status = status;
+}
+
+/* The old node asks whether it may erase chunk 0: the answer. */
+static int ask_vacate(void)
+{
+	struct fake_node *n = &rig->nodes[0];
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Vacate vacate = PAVE__V1__VACATE__INIT;
+	uint32_t chunks[] = {0, 4000};
+	struct rpc_call call = {.done = vacate_answered};
+
+	vacate.n_chunks = 2;
+	vacate.chunks = chunks;
+	m.body_case = PAVE__V1__CONTROL__BODY_VACATE;
+	m.vacate = &vacate;
+	vacate_status = 1;
+	for (uint32_t i = 0; i < RIG_CONNS; i++)
+		if (n->conns[i].conn != NULL) {
+			rpc_call_start(&n->conns[i].rpc, &call, &m, 0);
+			break;
+		}
+	for (unsigned i = 0; i < 2000 && vacate_status == 1; i++)
+		rig_run_ms(rig, 1);
+	return vacate_status;
+}
+
+START_TEST(a_node_that_is_left_may_erase)
+{
+	struct rig_op o;
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	ck_assert_int_eq(ask_vacate(), -E_IN_USE);
+	rig_move(rig, 0, 0, LEARNER);
+	rig->pd.commit_silent = true;
+	wait_asked(1);
+	ck_assert_int_eq(ask_vacate(), -E_IN_USE);
+	rig->nodes[0].hold_writes = true;
+	rig_start_write(host, &o, 3, 1, 2);
+	rig_run_ms(rig, 10);
+	rig->pd.commit_silent = false;
+	for (unsigned i = 0; i < 20000 && rig_stats(host).moves == 0; i++)
+		rig_run_ms(rig, 1);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	ck_assert_int_eq(ask_vacate(), -E_IN_USE); /* the write is still on its way */
+	fake_release(&rig->nodes[0]);
+	wait_left();
+	ck_assert_int_eq(ask_vacate(), 0);
 }
 END_TEST
 
@@ -291,6 +349,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, a_chunk_moves);
+	tcase_add_test(tc, a_node_that_is_left_may_erase);
 	tcase_add_test(tc, a_learner_counts_for_nothing);
 	tcase_add_test(tc, in_doubt_both_maps_must_agree);
 	tcase_add_test(tc, refused_the_old_map_goes_on);

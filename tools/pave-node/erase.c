@@ -1,5 +1,8 @@
 /* erase: see erase.h.
  *
+ *   queued --it is the head--> vacating: no host's write can reach it any more --> erasing, chunk
+ *   by chunk --> erased
+ *
  * INVARIANT: the head of the list is the one under way; the next begins when its last chunk is
  * done, or one of them has failed. */
 #include "tools/pave-node/erase.h"
@@ -13,6 +16,7 @@ struct erasure {
 	struct erasure *next;
 	uint64_t token;
 	volume_id_t volume;
+	bool vacated;
 	uint32_t count, done_count;
 	chunk_no_t chunks[]; /* UINT32_MAX alone: the whole volume */
 };
@@ -20,11 +24,13 @@ struct erasure {
 struct eraser {
 	struct reactor *reactor;
 	struct pool *pool;
+	struct node_shard *const *shard;
 	void (*erased)(uint64_t token, int status, void *arg);
 	void *arg;
 	struct erasure *list;
 	struct store_erase_op op;
-	bool busy;
+	struct node_vacate_op vacate;
+	bool busy; /* one of the two is under way */
 	struct reactor_task task;
 	bool stopping;
 	void (*stop_done)(void *arg);
@@ -63,6 +69,47 @@ static void eraser_end(struct eraser *e)
 	done(arg);
 }
 
+static void vacated(struct node_vacate_op *op)
+{
+	struct eraser *e = container_of(op, struct eraser, vacate);
+
+	e->busy = false;
+	e->list->vacated = true;
+	reactor_defer(e->reactor, &e->task);
+}
+
+static bool is_whole(const struct erasure *x)
+{
+	return x->chunks[0] == UINT32_MAX;
+}
+
+/* Without a shard there are no sessions. */
+static void vacate_head(struct eraser *e)
+{
+	const struct erasure *head = e->list;
+
+	e->vacate = (struct node_vacate_op){
+	    .done = vacated,
+	    .volume = head->volume,
+	    .whole = is_whole(head) || head->count > NODE_VACATE_CHUNKS_MAX,
+	};
+	if (!e->vacate.whole) {
+		e->vacate.chunk_count = head->count;
+		memcpy(e->vacate.chunks, head->chunks, head->count * sizeof(head->chunks[0]));
+	}
+	node_shard_vacate(*e->shard, &e->vacate);
+}
+
+static void erase_next(struct eraser *e)
+{
+	e->op = (struct store_erase_op){
+	    .done = chunk_erased,
+	    .volume = e->list->volume,
+	    .chunk = e->list->chunks[e->list->done_count],
+	};
+	pool_erase(e->pool, &e->op);
+}
+
 static void eraser_tick(struct reactor_task *task)
 {
 	struct eraser *e = container_of(task, struct eraser, task);
@@ -78,15 +125,13 @@ static void eraser_tick(struct reactor_task *task)
 	if (e->list == NULL)
 		return;
 	e->busy = true;
-	e->op = (struct store_erase_op){
-	    .done = chunk_erased,
-	    .volume = e->list->volume,
-	    .chunk = e->list->chunks[e->list->done_count],
-	};
-	pool_erase(e->pool, &e->op);
+	if (!e->list->vacated && *e->shard != NULL)
+		vacate_head(e);
+	else
+		erase_next(e);
 }
 
-int eraser_start(struct reactor *r, struct pool *pool,
+int eraser_start(struct reactor *r, struct pool *pool, struct node_shard *const *shard,
 		 void (*erased)(uint64_t token, int status, void *arg), void *arg,
 		 struct eraser **ret_eraser)
 {
@@ -96,6 +141,7 @@ int eraser_start(struct reactor *r, struct pool *pool,
 		return -ENOMEM;
 	e->reactor = r;
 	e->pool = pool;
+	e->shard = shard;
 	e->erased = erased;
 	e->arg = arg;
 	e->task.run = eraser_tick;

@@ -1,16 +1,19 @@
-/* Erasures that the placement driver asks for, one after the other, chunk by chunk.
+/* Erasures that the placement driver asks for, one after the other, chunk by chunk: first nothing
+ * that a host has sent can reach them any more (node_shard_vacate), then they go.
  *
  * Thread: the reactor's. */
 #ifndef PAVE_NODE_ERASE_H
 #define PAVE_NODE_ERASE_H
 
 #include "control.pb-c.h"
+#include "engine/node/node.h"
 #include "engine/pool/pool.h"
 
 struct eraser;
 
-/* erased: called once for each eraser_add, when all of it is durable or failed. 0 or -ENOMEM. */
-int eraser_start(struct reactor *r, struct pool *pool,
+/* shard: *shard is looked at when an erasure begins; NULL while there is none.
+ * erased: called once for each eraser_add, when all of it is durable or failed. 0 or -ENOMEM. */
+int eraser_start(struct reactor *r, struct pool *pool, struct node_shard *const *shard,
 		 void (*erased)(uint64_t token, int status, void *arg), void *arg,
 		 struct eraser **ret_eraser);
 

@@ -301,7 +301,7 @@ static int serve(struct node *n, struct error *err)
 	    .receipt = receipt_made,
 	    .arg = n,
 	};
-	int rc = eraser_start(n->reactor, n->pool, erased, n, &n->eraser);
+	int rc = eraser_start(n->reactor, n->pool, &n->shard, erased, n, &n->eraser);
 
 	if (rc == 0)
 		rc = devices_start(n->reactor, n->pool, devices_answer, n, &n->devices);
