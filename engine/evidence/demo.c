@@ -216,9 +216,14 @@ static json_t *labels_json(const struct place *p, int64_t not_before, int64_t no
 		return json_array();
 	from = time_json(MAX(not_before - margin, 0));
 	until = time_json(MIN(not_after, INT64_MAX - 2 * margin) + margin);
-	return json_pack("[{s:s, s:s, s:[s], s:s, s:s, s:o, s:o, s:s}]", "scheme", "SecNumCloud",
-			 "version", "3.2", "layers", "iaas", "service", DEMO_SERVICE, "status",
-			 "qualified", "from", from, "until", until, "decision", "DEMO-0001");
+	/* O takes a reference of its own. */
+	return json_pack("[{s:s, s:s, s:[s], s:s, s:s, s:O, s:O, s:s},"
+			 " {s:s, s:s, s:[s], s:s, s:s, s:o, s:o, s:s}]",
+			 "scheme", "SecNumCloud", "version", "3.2", "layers", "iaas", "service",
+			 DEMO_SERVICE, "status", "qualified", "from", from, "until", until,
+			 "decision", "DEMO-0001", "scheme", "HDS", "version", "2.0", "layers",
+			 "iaas", "service", DEMO_SERVICE, "status", "qualified", "from", from,
+			 "until", until, "decision", "DEMO-0002");
 }
 
 static json_t *exposure_json(const struct place *p)

@@ -101,8 +101,8 @@ uint32_t policy_freeze_timeout_s(const struct policy_document *d);
 /* SHA-256 of the payload that it was parsed from. */
 const uint8_t *policy_digest(const struct policy_document *d);
 
-/* The policies that ship with the product: secnumcloud-fr, cloud-de-confiance, dev. NULL: no such
- * name. The text is static JSON. */
+/* The policies that ship with the product: secnumcloud-fr, cloud-de-confiance, hds, dev. NULL:
+ * no such name. The text is static JSON. */
 const char *policy_preset(const char *name);
 const char *const *policy_preset_names(void); /* NULL at the end */
 

@@ -541,10 +541,11 @@ int revocations_open(const void *envelope, size_t size_bytes, const struct root_
 	return 0;
 }
 
-int policy_open(const void *envelope, size_t size_bytes, const struct root_document *root,
-		struct policy_document **ret, struct error *err)
+static int policy_open_by(const char *role, const void *envelope, size_t size_bytes,
+			  const struct root_document *root, struct policy_document **ret,
+			  struct error *err)
 {
-	const char *roles[] = {root_find_role(root, "tenant") != NULL ? "tenant" : "root", NULL};
+	const char *roles[] = {role, NULL};
 	struct dsse_envelope *e = NULL;
 	struct policy_document *d = NULL;
 	int rc = open_envelope(envelope, size_bytes, TYPE_POLICY, root, roles, &e, err);
@@ -561,6 +562,20 @@ int policy_open(const void *envelope, size_t size_bytes, const struct root_docum
 	}
 	*ret = d;
 	return 0;
+}
+
+int policy_open(const void *envelope, size_t size_bytes, const struct root_document *root,
+		struct policy_document **ret, struct error *err)
+{
+	return policy_open_by(root_find_role(root, "tenant") != NULL ? "tenant" : "root", envelope,
+			      size_bytes, root, ret, err);
+}
+
+int policy_open_by_operator(const void *envelope, size_t size_bytes,
+			    const struct root_document *root, struct policy_document **ret,
+			    struct error *err)
+{
+	return policy_open_by("root", envelope, size_bytes, root, ret, err);
 }
 
 /* -- the protobuf form ------------------------------------------------------------------------ */

@@ -71,6 +71,11 @@ int revocations_open(const void *envelope, size_t size_bytes, const struct root_
 		     struct revocations_document **ret, struct error *err);
 int policy_open(const void *envelope, size_t size_bytes, const struct root_document *root,
 		struct policy_document **ret, struct error *err);
+/* The same for one that the operator (role `root`) signed where the tenant should: it counts only
+ * if it tightens what is in force (tighten.h), which the caller makes sure of. */
+int policy_open_by_operator(const void *envelope, size_t size_bytes,
+			    const struct root_document *root, struct policy_document **ret,
+			    struct error *err);
 
 /* The protobuf form. Memory of *ret is the caller's: pave__v1__signed__free_unpacked(.., NULL). */
 int signed_make(const char *payload_type, const void *payload, size_t payload_size,

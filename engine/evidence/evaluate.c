@@ -28,6 +28,7 @@ struct evaluation {
 	const struct site_document *site;
 	const struct revocations_document *revocations;
 	const struct policy_document *policy; /* NULL: the certificate alone */
+	const struct root_document *root;     /* evaluate_root only */
 	int64_t now;
 	struct verdict *verdict;
 	const char *rule; /* at work now */
@@ -48,6 +49,25 @@ static void copy_text(char *ret, size_t ret_size, const char *text)
 	ret[len] = '\0';
 }
 
+/* The document that says what the field says. */
+static void source_of(const struct evaluation *ev, const char *field, char ret[SOURCE_SIZE])
+{
+	const struct revocations_document *r = ev->revocations;
+
+	if (strncmp(field, "policy.", 7) == 0 && ev->policy != NULL)
+		snprintf(ret, SOURCE_SIZE, "policy %s version %lld", ev->policy->name,
+			 (long long)ev->policy->version);
+	else if (strncmp(field, "root.", 5) == 0 && ev->root != NULL)
+		snprintf(ret, SOURCE_SIZE, "root version %lld", (long long)ev->root->version);
+	else if (strncmp(field, "revocations", 11) == 0 && r != NULL)
+		snprintf(ret, SOURCE_SIZE, "revocations version %lld", (long long)r->version);
+	else if (strncmp(field, "revocations", 11) != 0 && ev->site != NULL)
+		snprintf(ret, SOURCE_SIZE, "site %s version %lld", ev->site->site,
+			 (long long)ev->site->version);
+	else
+		snprintf(ret, SOURCE_SIZE, "(there is none)");
+}
+
 static void fail(struct evaluation *ev, const char *field, const char *value, const char *bound)
 {
 	struct verdict *v = ev->verdict;
@@ -59,6 +79,7 @@ static void fail(struct evaluation *ev, const char *field, const char *value, co
 		copy_text(f->field, sizeof f->field, field);
 		copy_text(f->value, sizeof f->value, value);
 		copy_text(f->bound, sizeof f->bound, bound);
+		source_of(ev, field, f->source);
 	}
 	v->failed_count++;
 }
@@ -77,11 +98,15 @@ static const char *integer_text(char *buf, int64_t value)
 	return buf;
 }
 
-/* What holds now may end at t. */
-static void holds_until(struct evaluation *ev, int64_t t)
+/* What holds now may end at t, which the field says. */
+static void holds_until(struct evaluation *ev, int64_t t, const char *field)
 {
 	PRE(t > ev->now);
-	ev->verdict->until = MIN(ev->verdict->until, t);
+	if (t >= ev->verdict->until)
+		return;
+	ev->verdict->until = t;
+	copy_text(ev->verdict->until_field, sizeof ev->verdict->until_field, field);
+	source_of(ev, field, ev->verdict->until_source);
 }
 
 static void append_text(char *buf, size_t buf_size, const char *text)
@@ -140,7 +165,7 @@ static void rule_certificate(struct evaluation *ev)
 	else if (s->not_after <= ev->now)
 		fail(ev, "not_after", text_time(s->not_after, value, sizeof value), bound);
 	else
-		holds_until(ev, s->not_after);
+		holds_until(ev, s->not_after, "not_after");
 }
 
 /* -- revocations ------------------------------------------------------------------------------ */
@@ -159,7 +184,7 @@ static void check_snapshot_age(struct evaluation *ev)
 		fail(ev, "revocations.not_after", text_time(r->not_after, value, sizeof value),
 		     bound);
 	else
-		holds_until(ev, r->not_after);
+		holds_until(ev, r->not_after, "revocations.not_after");
 	snprintf(bound, sizeof bound, "not after %s (the time of the check)", now);
 	if (r->issued_at == TIME_MISSING) {
 		fail(ev, "revocations.issued_at", MISSING, bound);
@@ -178,7 +203,7 @@ static void check_snapshot_age(struct evaluation *ev)
 	if (end <= ev->now)
 		fail(ev, "revocations.issued_at", value, bound);
 	else
-		holds_until(ev, end);
+		holds_until(ev, end, "revocations.issued_at");
 }
 
 static void check_current_version(struct evaluation *ev)
@@ -204,11 +229,11 @@ static void check_withdrawal(struct evaluation *ev)
 	const char *reason;
 	int64_t since;
 
+	snprintf(field, sizeof field, "revocations.withdrawals.%s", site);
 	if (next != INT64_MAX)
-		holds_until(ev, next);
+		holds_until(ev, next, field);
 	if (!revocations_withdrawn(ev->revocations, site, ev->now, &since, &reason))
 		return;
-	snprintf(field, sizeof field, "revocations.withdrawals.%s", site);
 	copy_text(value, sizeof value, text_time(since, from, sizeof from));
 	if (reason[0] != '\0') {
 		append_text(value, sizeof value, ": ");
@@ -348,7 +373,7 @@ static void check_label_rule(struct evaluation *ev, const struct label_rule *rul
 {
 	const struct list *labels = &ev->site->labels;
 	unsigned nearest_faults = ~0u;
-	uint32_t nearest = 0;
+	uint32_t nearest = 0, longest = 0;
 	int64_t until = 0;
 	char bound[BOUND_SIZE], scheme[48], layer[48];
 
@@ -356,8 +381,10 @@ static void check_label_rule(struct evaluation *ev, const struct label_rule *rul
 		const struct label *l = LIST_AT(labels, struct label, i);
 		unsigned faults = label_faults(ev, l, rule);
 
-		if (faults == 0)
-			until = MAX(until, l->until);
+		if (faults == 0 && l->until > until) {
+			until = l->until;
+			longest = i;
+		}
 		if ((faults & LABEL_SCHEME) == 0 &&
 		    __builtin_popcount(faults) < __builtin_popcount(nearest_faults)) {
 			nearest_faults = faults;
@@ -365,7 +392,7 @@ static void check_label_rule(struct evaluation *ev, const struct label_rule *rul
 		}
 	}
 	if (until > 0) {
-		holds_until(ev, until);
+		holds_until(ev, until, item_field(bound, "labels", longest, "until"));
 	} else if (nearest_faults != ~0u) {
 		fail_label(ev, nearest, nearest_faults, rule);
 	} else {
@@ -772,8 +799,10 @@ static const struct {
 static void conclude(struct verdict *v)
 {
 	v->eligible = v->failed_count == 0;
-	if (!v->eligible)
-		v->until = 0;
+	if (v->eligible)
+		return;
+	v->until = 0;
+	v->until_field[0] = v->until_source[0] = '\0';
 }
 
 static void run(struct evaluation *ev, size_t rule_count)
@@ -782,6 +811,7 @@ static void run(struct evaluation *ev, size_t rule_count)
 
 	v->failed_count = 0;
 	v->until = INT64_MAX;
+	v->until_field[0] = v->until_source[0] = '\0';
 	if (ev->site == NULL) {
 		ev->rule = "certificate";
 		fail(ev, "site", MISSING, "a signed site certificate");
@@ -802,7 +832,7 @@ static void run(struct evaluation *ev, size_t rule_count)
 void evaluate(const struct site_document *site, const struct revocations_document *revocations,
 	      const struct policy_document *policy, int64_t now, struct verdict *ret_verdict)
 {
-	struct evaluation ev = {site, revocations, policy, MAX(now, 0), ret_verdict, NULL};
+	struct evaluation ev = {site, revocations, policy, NULL, MAX(now, 0), ret_verdict, NULL};
 
 	PRE(policy != NULL);
 	run(&ev, ARRAY_SIZE(rules));
@@ -811,19 +841,19 @@ void evaluate(const struct site_document *site, const struct revocations_documen
 void evaluate_site(const struct site_document *site, const struct revocations_document *revocations,
 		   int64_t now, struct verdict *ret_verdict)
 {
-	struct evaluation ev = {site, revocations, NULL, MAX(now, 0), ret_verdict, NULL};
+	struct evaluation ev = {site, revocations, NULL, NULL, MAX(now, 0), ret_verdict, NULL};
 
 	run(&ev, RULES_WITHOUT_POLICY);
 }
 
 void evaluate_root(const struct root_document *root, int64_t now, struct verdict *verdict)
 {
-	struct evaluation ev = {.now = now, .verdict = verdict, .rule = "root"};
+	struct evaluation ev = {.root = root, .now = now, .verdict = verdict, .rule = "root"};
 	char value[40], now_text[40], bound[BOUND_SIZE];
 
 	if (root->not_after > now) {
 		if (verdict->eligible)
-			holds_until(&ev, root->not_after);
+			holds_until(&ev, root->not_after, "root.not_after");
 		return;
 	}
 	snprintf(bound, sizeof bound, "after %s (the time of the check)",

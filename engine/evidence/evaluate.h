@@ -7,6 +7,7 @@
 #include "engine/evidence/documents.h"
 
 #define FAILED_RULES_MAX 64u
+#define SOURCE_SIZE	 104u
 
 struct failed_rule {
 	/* "certificate", "revocations", "territory", "labels", "ownership", "operator",
@@ -18,6 +19,8 @@ struct failed_rule {
 	char field[96];
 	char value[160]; /* what it is; "(missing)" */
 	char bound[160]; /* what is asked */
+	/* The document that the field is of: "site par version 3", "revocations version 41", ... */
+	char source[SOURCE_SIZE];
 };
 
 struct verdict {
@@ -25,6 +28,8 @@ struct verdict {
 	/* Exclusive: the first moment at which what is true now may cease to be: certificate,
 	 * label, snapshot expiry, staleness bound, a withdrawal to come. 0 when not eligible. */
 	int64_t until;
+	/* Whose end that is: the field, and the document that it is of. Empty when not eligible. */
+	char until_field[96], until_source[SOURCE_SIZE];
 	uint32_t failed_count; /* all of them are counted; the first FAILED_RULES_MAX are kept */
 	struct failed_rule failed[FAILED_RULES_MAX];
 };

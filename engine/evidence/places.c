@@ -252,3 +252,24 @@ bool place_within(const char *country, const char *territory, const char *wanted
 		return strcmp(wanted, country) == 0;
 	return subdivision_holds(wanted, country, territory);
 }
+
+bool territory_within(const char *inner, const char *outer)
+{
+	char country[3] = {inner[0], inner[1], '\0'};
+	int apart;
+
+	if (strcmp(inner, outer) == 0 || strcmp(outer, "any") == 0)
+		return true;
+	/* Sets: the French Republic reaches further than the EU. */
+	if (strcmp(inner, "FR-metropolitan") == 0)
+		return strcmp(outer, "FR") == 0 || strcmp(outer, "EU") == 0 ||
+		       strcmp(outer, "EEA") == 0;
+	if (strcmp(inner, "EU") == 0)
+		return strcmp(outer, "EEA") == 0;
+	if (strcmp(inner, "FR") == 0 || strcmp(inner, "EEA") == 0 || strcmp(inner, "any") == 0)
+		return false;
+	if (strlen(inner) == 2)
+		return place_within(inner, inner, outer);
+	apart = place_apart(inner);
+	return place_within(apart >= 0 ? places_apart[apart].country : country, inner, outer);
+}

@@ -45,4 +45,7 @@ bool place_agrees(const char *country, const char *territory);
 /* Whether the place lies in what a territory rule names. The place must agree with itself. */
 bool place_within(const char *country, const char *territory, const char *wanted);
 
+/* Whether every place of one code or set that a territory rule may name lies in another. */
+bool territory_within(const char *inner, const char *outer);
+
 #endif

@@ -35,6 +35,18 @@ static const struct {
      "{\"type\": \"policy\", \"name\": \"cloud-de-confiance\", \"version\": 1,\n"
      "\"issued_at\": \"2026-11-01T00:00:00Z\", \"critical\": [],\n"
      "\"territory\": [\"FR\"], \"labels\": [],\n" EUROPEAN_HANDS THREE_CAMPUSES "}\n"},
+    {"hds", "{\"type\": \"policy\", \"name\": \"hds\", \"version\": 1,\n"
+	    "\"issued_at\": \"2026-11-01T00:00:00Z\", \"critical\": [],\n"
+	    "\"territory\": [\"EEA\"],\n"
+	    "\"labels\": [{\"scheme\": \"HDS\", \"min_version\": \"2.0\", \"layer\": \"iaas\",\n"
+	    "  \"status\": \"qualified\"}],\n"
+	    "\"ownership\": {\"home\": \"any\", \"max_individual_ppm\": 1000000,\n"
+	    "  \"max_collective_ppm\": 1000000, \"veto\": true, \"board_majority\": true},\n"
+	    "\"operator\": {\"seat\": \"any\", \"central_administration\": \"any\",\n"
+	    "  \"main_establishment\": \"any\"},\n"
+	    "\"forbidden_jurisdictions\": {\"operator\": [], \"supplier\": [],\n"
+	    "  \"technical_access\": [\"!EEA\"], \"admin\": [\"!EEA\"], \"support\": [\"!EEA\"]},\n"
+	    "\"exposure\": [],\n" THREE_CAMPUSES "}\n"},
     {"dev",
      "{\"type\": \"policy\", \"name\": \"dev\", \"version\": 1,\n"
      "\"issued_at\": \"2026-11-01T00:00:00Z\", \"critical\": [],\n"
@@ -51,7 +63,7 @@ static const struct {
      "\"on_loss\": {\"action\": \"freeze\", \"timeout_s\": 30}}\n"},
 };
 
-static const char *const names[] = {"secnumcloud-fr", "cloud-de-confiance", "dev", NULL};
+static const char *const names[] = {"secnumcloud-fr", "cloud-de-confiance", "hds", "dev", NULL};
 
 const char *policy_preset(const char *name)
 {

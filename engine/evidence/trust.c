@@ -25,6 +25,7 @@
 #include "engine/base/text.h"
 #include "engine/evidence/file.h"
 #include "engine/evidence/model.h"
+#include "engine/evidence/tighten.h"
 
 #define TRUST_FORMAT	  "pave-trust"
 #define TRUST_VERSION	  1
@@ -547,11 +548,47 @@ int trust_accept_revocations(struct trust *t, const void *envelope, size_t size,
 	return 0;
 }
 
-int trust_accept_policy(struct trust *t, const void *envelope, size_t size,
-			struct policy_document **ret, struct error *err)
+/* It was checked when it came, so it is known after a restart without what it tightened. */
+static bool was_accepted(const struct trust *t, const struct policy_document *d)
+{
+	const struct seen *s = find(t, KIND_POLICY, d->name);
+
+	return s != NULL && !s->disputed && s->version == d->version &&
+	       memcmp(s->digest, d->digest, DIGEST_SIZE) == 0;
+}
+
+static int open_policy(const struct trust *t, const void *envelope, size_t size,
+		       const struct trust_policies *in_force, struct policy_document **ret,
+		       bool *ret_by_operator, struct error *err)
 {
 	struct policy_document *d = NULL;
-	int rc = policy_open(envelope, size, t->root, &d, err);
+	struct error why;
+	int rc = policy_open(envelope, size, t->root, ret, err);
+
+	*ret_by_operator = false;
+	if (rc != -E_BAD_SIGNATURE || root_find_role(t->root, "tenant") == NULL ||
+	    policy_open_by_operator(envelope, size, t->root, &d, &why) != 0)
+		return rc;
+	rc = was_accepted(t, d)
+		 ? 0
+		 : policy_check_tightening(
+		       in_force != NULL ? in_force->find(d->name, in_force->arg) : NULL, d, err);
+	if (rc != 0) {
+		policy_free(d);
+		return rc;
+	}
+	*ret = d;
+	*ret_by_operator = true;
+	return 0;
+}
+
+int trust_accept_policy(struct trust *t, const void *envelope, size_t size,
+			const struct trust_policies *in_force, struct policy_document **ret,
+			bool *ret_by_operator, struct error *err)
+{
+	struct policy_document *d = NULL;
+	bool by_operator;
+	int rc = open_policy(t, envelope, size, in_force, &d, &by_operator, err);
 
 	if (rc == 0)
 		rc = accept(t, KIND_POLICY, d->name, d->version, d->digest, err);
@@ -560,6 +597,8 @@ int trust_accept_policy(struct trust *t, const void *envelope, size_t size,
 		return rc;
 	}
 	*ret = d;
+	if (ret_by_operator != NULL)
+		*ret_by_operator = by_operator;
 	return 0;
 }
 

@@ -37,8 +37,18 @@ int trust_accept_site(struct trust *t, const void *envelope, size_t size,
 		      struct site_document **ret, struct error *err);
 int trust_accept_revocations(struct trust *t, const void *envelope, size_t size,
 			     struct revocations_document **ret, struct error *err);
+/* Where the policies in force are looked up; NULL: there is none of that name. */
+struct trust_policies {
+	const struct policy_document *(*find)(const char *name, void *arg);
+	void *arg;
+};
+
+/* Signed by the tenant; or by the operator, if it is no looser than the one in force (in_force may
+ * be NULL: then nothing is). -E_DENIED: the operator would loosen it. ret_by_operator may be NULL.
+ */
 int trust_accept_policy(struct trust *t, const void *envelope, size_t size,
-			struct policy_document **ret, struct error *err);
+			const struct trust_policies *in_force, struct policy_document **ret,
+			bool *ret_by_operator, struct error *err);
 
 /* True once two contents under one version of the site's certificate were seen, or of the snapshot
  * (then for every site): both are refused, and what was opened of them before must be dropped. It

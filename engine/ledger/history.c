@@ -10,6 +10,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/text.h"
+#include "engine/evidence/tighten.h"
 
 /* -- small things ----------------------------------------------------------------------------- */
 
@@ -185,6 +186,25 @@ static void add_policy(struct history *h, struct policy_document *d)
 	p->document = d;
 }
 
+/* One that the operator signed counts if it tightens the one before it. */
+static void take_policy(struct history *h, const void *e, size_t size, struct error *why)
+{
+	struct policy_document *d = NULL;
+	struct error other;
+
+	if (policy_open(e, size, h->root, &d, why) != 0) {
+		if (why->code != -E_BAD_SIGNATURE ||
+		    policy_open_by_operator(e, size, h->root, &d, &other) != 0)
+			return;
+		why->code = 0;
+		if (policy_check_tightening(history_policy(h, policy_name(d)), d, why) != 0) {
+			policy_free(d);
+			return;
+		}
+	}
+	add_policy(h, d);
+}
+
 static int take_document(struct history *h, uint64_t seq, const Pave__V1__LedgerDocument *d,
 			 struct error *err)
 {
@@ -208,8 +228,7 @@ static int take_document(struct history *h, uint64_t seq, const Pave__V1__Ledger
 		if (site_open(e, size, h->root, &site, &why) == 0)
 			add_site(h, site);
 	} else if (strcmp(d->kind, "policy") == 0) {
-		if (policy_open(e, size, h->root, &policy, &why) == 0)
-			add_policy(h, policy);
+		take_policy(h, e, size, &why);
 	} else if (strcmp(d->kind, "revocations") == 0) {
 		if (revocations_open(e, size, h->root, &revocations, &why) == 0) {
 			revocations_free(h->revocations);

@@ -283,7 +283,7 @@ static int check_create(struct pd *pd, const Pave__V1__VolumeCreate *c, uint64_t
 		return error_set(
 		    err, -ENOENT,
 		    "volume %s: policy \"%.64s\" is not known; there are presets "
-		    "(secnumcloud-fr, cloud-de-confiance, dev) and those that were put",
+		    "(secnumcloud-fr, cloud-de-confiance, hds, dev) and those that were put",
 		    c->name, policy);
 	if (pd->reg.volume_count >= PD_VOLUMES_MAX)
 		return error_set(err, -E_LIMIT, "volume %s: there are %u volumes already, the most",

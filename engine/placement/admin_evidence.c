@@ -33,6 +33,8 @@ Pave__V1__SiteVerdict *admin_verdict(struct pd *pd, struct arena *a, const char 
 	m->site = arena_text(a, site);
 	m->eligible = full->eligible;
 	m->until = full->until;
+	m->until_field = full->until_field;
+	m->until_source = full->until_source;
 	count = MIN(MIN(full->failed_count, (uint32_t)FAILED_RULES_MAX), failed_max);
 	m->failed = arena_get(a, (count + 1) * sizeof *m->failed);
 	for (uint32_t i = 0; m->failed != NULL && i < count; i++) {
@@ -45,6 +47,7 @@ Pave__V1__SiteVerdict *admin_verdict(struct pd *pd, struct arena *a, const char 
 		f->field = full->failed[i].field;
 		f->value = full->failed[i].value;
 		f->bound = full->failed[i].bound;
+		f->source = full->failed[i].source;
 		m->failed[m->n_failed++] = f;
 	}
 	return m;
@@ -224,22 +227,78 @@ void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m)
 	request_commit(q, evidence_committed);
 }
 
+/* How many copies there are is decided when a volume is made: a policy that asks for others is one
+ * for other volumes. The text is not verified yet; that is only the reason of a refusal. */
+static int check_copies(struct pd *pd, const ProtobufCBinaryData *e, struct error *err)
+{
+	struct dsse_envelope *envelope = NULL;
+	struct policy_document *d = NULL;
+	struct error unreadable;
+	const void *payload;
+	size_t size;
+	int rc = 0;
+
+	if (dsse_parse(e->data, e->len, &envelope, &unreadable) != 0)
+		return 0;
+	payload = dsse_payload(envelope, &size);
+	if (policy_parse(payload, size, &d, &unreadable) == 0)
+		for (const struct reg_volume *v = pd->reg.volumes; rc == 0 && v != NULL;
+		     v = v->hh.next)
+			if (!v->deleted && strcmp(v->policy, policy_name(d)) == 0 &&
+			    (v->replicas != policy_replicas(d) ||
+			     v->min_acks != policy_min_acks(d)))
+				rc = error_set(
+				    err, -E_IN_USE,
+				    "policy %s: version %llu asks for %u copies of which %u "
+				    "acknowledge, and volume %s under it has %u and %u, which does "
+				    "not "
+				    "change while it lives; sign it under another name, for new "
+				    "volumes",
+				    policy_name(d), (unsigned long long)policy_version(d),
+				    policy_replicas(d), policy_min_acks(d), v->name, v->replicas,
+				    v->min_acks);
+	policy_free(d);
+	dsse_free(envelope);
+	return rc;
+}
+
+/* What the tenant signed stays beside what the operator makes of it: a driver that has seen neither
+ * can only believe the second after the first. */
+static void save_policy(struct pd *pd, const char *name, const ProtobufCBinaryData *e,
+			bool by_operator)
+{
+	char key[NAME_SIZE_MAX + 32];
+	int n = snprintf(key, sizeof key, "policy/%s/operator", name);
+
+	POST(n > 0 && (size_t)n < sizeof key);
+	if (!by_operator) {
+		reg_delete_document(&pd->reg, key);
+		document_key(key, sizeof key, "policy", name);
+	}
+	reg_save_document(&pd->reg, key, e->data, e->len);
+}
+
 void admin_policy_put(struct pd_request *q, const Pave__V1__Control *m)
 {
 	struct pd *pd = q->pd;
 	const ProtobufCBinaryData *e = &m->policy_put->envelope;
-	char key[NAME_SIZE_MAX + 16];
 	struct error err = {0};
 	const char *name;
+	bool by_operator;
 
-	if (verdicts_add_policy(&pd->verdicts, e->data, e->len, &name, &err) != 0) {
+	if (check_copies(pd, e, &err) != 0 ||
+	    verdicts_add_policy(&pd->verdicts, e->data, e->len, &name, &by_operator, &err) != 0) {
+		if (err.code == -E_DENIED) {
+			pd_ledger_denial(&pd->ledger, "evidence", "policy", &err);
+			pd_background_flush(pd);
+		}
 		refuse(q, &err);
 		return;
 	}
-	log_info("pd", "policy %s: version %llu", name,
-		 (unsigned long long)policy_version(verdicts_policy(&pd->verdicts, name)));
-	document_key(key, sizeof key, "policy", name);
-	reg_save_document(&pd->reg, key, e->data, e->len);
+	log_info("pd", "policy %s: version %llu%s", name,
+		 (unsigned long long)policy_version(verdicts_policy(&pd->verdicts, name)),
+		 by_operator ? ", tightened by the operator" : "");
+	save_policy(pd, name, e, by_operator);
 	pd_ledger_document(&pd->ledger, "policy", name,
 			   policy_version(verdicts_policy(&pd->verdicts, name)), e->data, e->len);
 	request_commit(q, evidence_committed);

@@ -424,7 +424,7 @@ static int load_document(const char *key, const void *data, size_t size, void *a
 	if (strncmp(key, "site/", 5) == 0)
 		rc = verdicts_add_site(&pd->verdicts, data, size, &name, &err);
 	else if (strncmp(key, "policy/", 7) == 0)
-		rc = verdicts_add_policy(&pd->verdicts, data, size, &name, &err);
+		rc = verdicts_add_policy(&pd->verdicts, data, size, &name, NULL, &err);
 	else if (strcmp(key, "revocations") == 0)
 		rc = verdicts_add_revocations(&pd->verdicts, data, size, &err);
 	else

@@ -11,9 +11,9 @@
  * ahead of the disk, and every later flush fails with the first cause; the driver answers no more
  * (I2).
  *
- * Families and keys: META "meta"; DOCUMENTS "site/NAME", "policy/NAME", "revocations" (DSSE
- * envelopes as they came); VOLUMES and MAPS the id, big-endian; NODES the name. Values:
- * register.proto.
+ * Families and keys: META "meta"; DOCUMENTS "site/NAME", "policy/NAME", "policy/NAME/operator"
+ * (what tightens it), "revocations" (DSSE envelopes as they came); VOLUMES and MAPS the id,
+ * big-endian; NODES the name. Values: register.proto.
  *
  * Thread: the driver's reactor. */
 #ifndef PLACEMENT_REGISTER_H
@@ -295,6 +295,7 @@ void reg_save_node(struct reg *reg, const struct reg_node *n);
 void reg_save_volume(struct reg *reg, const struct reg_volume *v);
 void reg_save_map(struct reg *reg, const struct reg_volume *v);
 void reg_save_document(struct reg *reg, const char *key, const void *data, size_t size);
+void reg_delete_document(struct reg *reg, const char *key);
 
 /* done runs once, never inline, when all that was saved before is durable. c is lent until then. */
 void reg_flush(struct reg *reg, struct reg_commit *c);

@@ -228,6 +228,14 @@ void reg_save_document(struct reg *reg, const char *key, const void *data, size_
 		kv_batch_put(reg->kv, batch, PD_KV_DOCUMENTS, key, strlen(key), data, size);
 }
 
+void reg_delete_document(struct reg *reg, const char *key)
+{
+	struct kv_batch *batch = reg_batch(reg);
+
+	if (batch != NULL)
+		kv_batch_delete(reg->kv, batch, PD_KV_DOCUMENTS, key, strlen(key));
+}
+
 void reg_delete_node(struct reg *reg, const struct reg_node *n)
 {
 	struct kv_batch *batch = reg_batch(reg);

@@ -151,11 +151,17 @@ static int find_policy(const struct verdicts *v, const char *name)
 	return -1;
 }
 
-int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
-			const char **ret_name, struct error *err)
+static const struct policy_document *in_force(const char *name, void *arg)
 {
+	return verdicts_policy(arg, name);
+}
+
+int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
+			const char **ret_name, bool *ret_by_operator, struct error *err)
+{
+	const struct trust_policies now = {in_force, v};
 	struct policy_document *doc;
-	int rc = trust_accept_policy(v->trust, envelope, size, &doc, err);
+	int rc = trust_accept_policy(v->trust, envelope, size, &now, &doc, ret_by_operator, err);
 	int i;
 
 	if (rc != 0)
@@ -202,6 +208,7 @@ static void refuse(struct verdict *ret, const char *rule, const char *field, con
 	snprintf(ret->failed[0].field, sizeof ret->failed[0].field, "%s", field);
 	snprintf(ret->failed[0].value, sizeof ret->failed[0].value, "%s", value);
 	snprintf(ret->failed[0].bound, sizeof ret->failed[0].bound, "%s", bound);
+	snprintf(ret->failed[0].source, sizeof ret->failed[0].source, "the placement driver");
 }
 
 void verdicts_full(struct verdicts *v, const char *site, const char *policy, int64_t now,

@@ -66,8 +66,10 @@ int verdicts_add_site(struct verdicts *v, const void *envelope, size_t size, con
 		      struct error *err);
 int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t size,
 			     struct error *err);
+/* ret_by_operator: it tightens what was in force before, and the tenant has not signed it. May be
+ * NULL. */
 int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
-			const char **ret_name, struct error *err);
+			const char **ret_name, bool *ret_by_operator, struct error *err);
 
 const struct verdict_site *verdicts_site(const struct verdicts *v, const char *site);
 /* NULL: no such policy. */

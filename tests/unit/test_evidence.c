@@ -728,12 +728,12 @@ START_TEST(one_decision_has_one_outcome)
 {
 	json_t *json = rig_site_json(&rig);
 	json_t *labels = json_object_get(json, "labels");
-	struct parse_case c = {"labels.1.status", "\"withdrawn\"", "labels[1].status"};
-	struct parse_case other = {"labels.1.decision", "\"another\"", NULL};
+	struct parse_case c = {"labels.2.status", "\"withdrawn\"", "labels[2].status"};
+	struct parse_case other = {"labels.2.decision", "\"another\"", NULL};
 
 	json_array_append_new(labels, json_deep_copy(json_array_get(labels, 0)));
 	run_parse_case("site", json_deep_copy(json), &c);
-	rig_set(json, "labels.1.status", "\"withdrawn\"");
+	rig_set(json, "labels.2.status", "\"withdrawn\"");
 	run_parse_case("site", json, &other);
 }
 END_TEST

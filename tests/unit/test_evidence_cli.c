@@ -159,24 +159,30 @@ START_TEST(check_in_json_is_of_one_shape)
 	ck_assert_int_eq(run(CHECK NOW_TEXT " --json"), 0);
 	json = json_loads(out_text, JSON_REJECT_DUPLICATES, NULL);
 	ck_assert_ptr_nonnull(json);
-	ck_assert_uint_eq(json_object_size(json), 3);
+	ck_assert_uint_eq(json_object_size(json), 5);
 	ck_assert(json_is_true(json_object_get(json, "eligible")));
 	ck_assert_str_eq(json_string_value(json_object_get(json, "until")), "2026-11-24T09:00:00Z");
+	ck_assert_str_eq(json_string_value(json_object_get(json, "until_field")),
+			 "revocations.not_after");
+	ck_assert_str_eq(json_string_value(json_object_get(json, "until_source")),
+			 "revocations version 41");
 	ck_assert_uint_eq(json_array_size(json_object_get(json, "failed")), 0);
 	json_decref(json);
 	ck_assert_int_eq(run(CHECK "2026-11-24T09:00:00Z --json"), 3);
 	json = json_loads(out_text, JSON_REJECT_DUPLICATES, NULL);
-	ck_assert_uint_eq(json_object_size(json), 3);
+	ck_assert_uint_eq(json_object_size(json), 5);
 	ck_assert(json_is_false(json_object_get(json, "eligible")));
 	ck_assert(json_is_null(json_object_get(json, "until")));
 	ck_assert_uint_eq(json_array_size(json_object_get(json, "failed")), 2);
 	rule = json_array_get(json_object_get(json, "failed"), 0);
-	ck_assert_uint_eq(json_object_size(rule), 4);
+	ck_assert_uint_eq(json_object_size(rule), 5);
 	ck_assert_str_eq(json_string_value(json_object_get(rule, "rule")), "revocations");
 	ck_assert_str_eq(json_string_value(json_object_get(rule, "field")),
 			 "revocations.not_after");
 	ck_assert_str_eq(json_string_value(json_object_get(rule, "value")), "2026-11-24T09:00:00Z");
 	ck_assert(json_is_string(json_object_get(rule, "bound")));
+	ck_assert_str_eq(json_string_value(json_object_get(rule, "source")),
+			 "revocations version 41");
 	json_decref(json);
 }
 END_TEST
@@ -237,7 +243,7 @@ START_TEST(presets_are_listed_and_shown)
 {
 	json_t *json;
 
-	expect("policy list", 0, "secnumcloud-fr\ncloud-de-confiance\ndev\n", NULL);
+	expect("policy list", 0, "secnumcloud-fr\ncloud-de-confiance\nhds\ndev\n", NULL);
 	expect("policy list --json", 0, "[", NULL);
 	expect("policy show hope", 1, NULL, "no preset");
 	expect("policy show", 2, NULL, "NAME");

@@ -213,7 +213,7 @@ static const struct rule_case secnumcloud_cases[] = {
       "labels labels[0].from", "labels labels[0].until"}},
     {"two predicates, one met",
      {{"policy labels.1",
-       "{\"scheme\": \"HDS\", \"min_version\": \"2\", \"layer\": \"iaas\", \"status\": "
+       "{\"scheme\": \"C5\", \"min_version\": \"2\", \"layer\": \"iaas\", \"status\": "
        "\"qualified\"}"}},
      {"labels labels"}},
     {"a predicate without a version",
@@ -396,6 +396,30 @@ static const struct rule_case confidence_cases[] = {
 START_TEST(cloud_de_confiance_rules)
 {
 	run_case(&confidence_cases[_i], "cloud-de-confiance");
+}
+END_TEST
+
+static const struct rule_case hds_cases[] = {
+    {"as it is", {{NULL}}, {NULL}},
+    {"without SecNumCloud", {{"site labels.0.status", "\"withdrawn\""}}, {NULL}},
+    {"without HDS", {{"site labels.1.status", "\"suspended\""}}, {"labels labels[1].status"}},
+    {"HDS of 2018", {{"site labels.1.version", "\"1.1\""}}, {"labels labels[1].version"}},
+    {"Frankfurt",
+     {{"site facility.country", "\"DE\""}, {"site facility.territory", "\"DE-HE\""}},
+     {NULL}},
+    {"Virginia",
+     {{"site facility.country", "\"US\""}, {"site facility.territory", "\"US-VA\""}},
+     {"territory facility.territory"}},
+    {"an American holder", {HOME, {HOLDER, US("400000", "400000", "true", "false")}}, {NULL}},
+    {"support from India",
+     {{"site support_locations.0", "\"IN\""}},
+     {"forbidden_jurisdictions support_locations[0]"}},
+    {"a law", {{"site exposure", "[{\"law\": \"X\"}]"}}, {"exposure exposure[0].law"}},
+};
+
+START_TEST(hds_rules)
+{
+	run_case(&hds_cases[_i], "hds");
 }
 END_TEST
 
@@ -672,6 +696,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, secnumcloud_fr_rules, 0, (int)ARRAY_SIZE(secnumcloud_cases));
 	tcase_add_loop_test(tc, cloud_de_confiance_rules, 0, (int)ARRAY_SIZE(confidence_cases));
+	tcase_add_loop_test(tc, hds_rules, 0, (int)ARRAY_SIZE(hds_cases));
 	tcase_add_loop_test(tc, dev_rules, 0, (int)ARRAY_SIZE(dev_cases));
 	tcase_add_test(tc, territories);
 	tcase_add_test(tc, until_is_the_first_of_all_ends);

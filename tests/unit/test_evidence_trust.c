@@ -250,12 +250,14 @@ START_TEST(policies_have_versions_of_their_own)
 	char *envelope = NULL;
 
 	ck_assert_int_eq(demo_policy(&rig.demo, "dev", &envelope, NULL), 0);
-	ck_assert_int_eq(trust_accept_policy(t, envelope, strlen(envelope), &d, NULL), 0);
+	ck_assert_int_eq(trust_accept_policy(t, envelope, strlen(envelope), NULL, &d, NULL, NULL),
+			 0);
 	ck_assert_str_eq(policy_name(d), "dev");
 	policy_free(d);
 	free(envelope);
 	ck_assert_int_eq(demo_policy(&rig.demo, "cloud-de-confiance", &envelope, NULL), 0);
-	ck_assert_int_eq(trust_accept_policy(t, envelope, strlen(envelope), &d, NULL), 0);
+	ck_assert_int_eq(trust_accept_policy(t, envelope, strlen(envelope), NULL, &d, NULL, NULL),
+			 0);
 	policy_free(d);
 	free(envelope);
 	trust_close(t);

@@ -369,6 +369,87 @@ START_TEST(policy_is_put)
 }
 END_TEST
 
+/* A version of secnumcloud-fr with this in the place of "territory": ["FR"], signed by the operator
+ * or by the tenant. */
+static int put_policy(int version, const char *territory, bool by_tenant)
+{
+	struct signing_key *keys[2] = {demo_key(&rig->demo, DEMO_AUTHORITY),
+				       demo_key(&rig->demo, DEMO_AUDITOR)};
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PolicyPut put = PAVE__V1__POLICY_PUT__INIT;
+	const char *preset = policy_preset("secnumcloud-fr");
+	const char *at = strstr(preset, "\"version\": 1,"), *from = strstr(preset, "[\"FR\"]");
+	char *json = NULL, *envelope;
+	struct error err;
+	int rc;
+
+	ck_assert(at != NULL && from > at);
+	ck_assert_int_gt(asprintf(&json, "%.*s\"version\": %d,%.*s%s%s", (int)(at - preset), preset,
+				  version, (int)(from - at - 13), at + 13, territory, from + 6),
+			 0);
+	keys[0] = by_tenant ? demo_key(&rig->demo, DEMO_TENANT) : keys[0];
+	ck_assert_int_eq(
+	    dsse_sign(TYPE_POLICY, json, strlen(json), keys, by_tenant ? 1 : 2, &envelope, &err),
+	    0);
+	put.envelope.data = (uint8_t *)envelope;
+	put.envelope.len = strlen(envelope);
+	m.body_case = PAVE__V1__CONTROL__BODY_POLICY_PUT;
+	m.policy_put = &put;
+	rc = peer_ask(admin, &m);
+	free(envelope);
+	free(json);
+	return rc;
+}
+
+static uint64_t version_in_force(void)
+{
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	return admin->reply->volume_get_reply->info->policy_version;
+}
+
+static void restart(bool without_trust)
+{
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	if (without_trust) {
+		struct error err;
+
+		trust_close(rig->trust);
+		ck_assert_int_eq(trust_open(NULL, rig->root, strlen(rig->root), &rig->trust, &err),
+				 0);
+	}
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+}
+
+/* The operator tightens, at once and for good; loosening is the tenant's. */
+START_TEST(the_operator_may_only_tighten)
+{
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	ck_assert_msg(put_policy(2, "[\"FR-metropolitan\"]", false) == 0, "%s", admin->text);
+	ck_assert_uint_eq(version_in_force(), 2);
+	ck_assert_int_eq(put_policy(3, "[\"FR\"]", false), -E_DENIED);
+	ck_assert_ptr_nonnull(strstr(admin->text, "territory is FR, and version 2 in force says "
+						  "FR-metropolitan"));
+	ck_assert_ptr_nonnull(strstr(admin->text, "have the tenant sign"));
+	ck_assert_uint_eq(version_in_force(), 2);
+	/* What was refused has used no version up, and the same again is no news. */
+	ck_assert_int_eq(put_policy(2, "[\"FR-metropolitan\"]", false), 0);
+	ck_assert_int_eq(put_policy(3, "[\"FR-IDF\", \"FR-ARA\"]", false), 0);
+	ck_assert_uint_eq(version_in_force(), 3);
+	restart(false);
+	ck_assert_uint_eq(version_in_force(), 3);
+	/* A driver that has seen none of it before believes the second after the first. */
+	restart(true);
+	ck_assert_uint_eq(version_in_force(), 3);
+	ck_assert_int_eq(put_policy(4, "[\"FR\"]", false), -E_DENIED);
+	ck_assert_int_eq(put_policy(4, "[\"FR\"]", true), 0);
+	ck_assert_uint_eq(version_in_force(), 4);
+	restart(true);
+	ck_assert_uint_eq(version_in_force(), 4);
+}
+END_TEST
+
 /* -- volumes ---------------------------------------------------------------------------------- */
 
 START_TEST(create)
@@ -629,6 +710,7 @@ int main(void)
 	tcase_add_test(t, two_contents_are_quarantined);
 	tcase_add_test(t, newer_certificate);
 	tcase_add_test(t, policy_is_put);
+	tcase_add_test(t, the_operator_may_only_tighten);
 	tcase_add_test(t, create);
 	tcase_add_test(t, create_needs_sites);
 	tcase_add_test(t, lists);

@@ -34,9 +34,9 @@ static const char help[] =
     "the\n"
     "       name of a preset (a file of that name is ./NAME). TIME is RFC 3339, now when not "
     "given.\n"
-    "       --json: {\"eligible\": bool, \"until\": TIME or null, \"failed\": [{\"rule\", "
-    "\"field\",\n"
-    "       \"value\", \"bound\"}]}\n"
+    "       --json: {\"eligible\": bool, \"until\": TIME or null, \"until_field\", "
+    "\"until_source\",\n"
+    "       \"failed\": [{\"rule\", \"field\", \"value\", \"bound\", \"source\"}]}\n"
     "list   Names the presets. show prints one, as a document to start from.\n"
     "\n"
     "Exit status: 0 eligible or done, 1 failed (a file is unreadable, unsigned or malformed), 2 "
@@ -206,13 +206,15 @@ static json_t *verdict_json(const struct verdict *v)
 		const struct failed_rule *f = &v->failed[i];
 
 		json_array_append_new(failed_rules,
-				      json_pack("{s:s, s:s, s:s, s:s}", "rule", f->rule, "field",
-						f->field, "value", f->value, "bound", f->bound));
+				      json_pack("{s:s, s:s, s:s, s:s, s:s}", "rule", f->rule,
+						"field", f->field, "value", f->value, "bound",
+						f->bound, "source", f->source));
 	}
-	return json_pack("{s:b, s:o, s:o}", "eligible", v->eligible, "until",
+	return json_pack("{s:b, s:o, s:s?, s:s?, s:o}", "eligible", v->eligible, "until",
 			 v->eligible ? json_string(text_time(v->until, until, sizeof until))
 				     : json_null(),
-			 "failed", failed_rules);
+			 "until_field", v->eligible ? v->until_field : NULL, "until_source",
+			 v->eligible ? v->until_source : NULL, "failed", failed_rules);
 }
 
 static void print_verdict(const struct verdict *v, const struct evidence *e, int64_t at)
@@ -221,15 +223,15 @@ static void print_verdict(const struct verdict *v, const struct evidence *e, int
 	char time[40];
 
 	if (v->eligible) {
-		printf("%s is eligible under %s until %s\n", site, policy,
-		       text_time(v->until, time, sizeof time));
+		printf("%s is eligible under %s until %s, which is %s of %s\n", site, policy,
+		       text_time(v->until, time, sizeof time), v->until_field, v->until_source);
 		return;
 	}
 	printf("%s is refused under %s at %s: %u rule%s failed\n", site, policy,
 	       text_time(at, time, sizeof time), v->failed_count, v->failed_count == 1 ? "" : "s");
 	for (uint32_t i = 0; i < MIN(v->failed_count, FAILED_RULES_MAX); i++)
-		printf("  %s: %s is %s, must be: %s\n", v->failed[i].rule, v->failed[i].field,
-		       v->failed[i].value, v->failed[i].bound);
+		printf("  %s: %s is %s, must be: %s (%s)\n", v->failed[i].rule, v->failed[i].field,
+		       v->failed[i].value, v->failed[i].bound, v->failed[i].source);
 	if (v->failed_count > FAILED_RULES_MAX)
 		printf("  and %u more\n", v->failed_count - FAILED_RULES_MAX);
 }

@@ -193,12 +193,16 @@ static void print_site(const Pave__V1__SiteInfo *s)
 
 		if (v == NULL)
 			continue;
-		printf("\nunder %s: %s%s\n", s->verdicts[i]->policy,
-		       v->eligible ? "eligible until " : "not eligible",
-		       v->eligible ? view_time_text(v->until, a, sizeof a) : "");
+		if (v->eligible)
+			printf("\nunder %s: eligible until %s (%s of %s)\n", s->verdicts[i]->policy,
+			       view_time_text(v->until, a, sizeof a), v->until_field,
+			       v->until_source);
+		else
+			printf("\nunder %s: not eligible\n", s->verdicts[i]->policy);
 		for (size_t j = 0; j < v->n_failed; j++)
-			printf("  fails %s: %s is %s, the bound is %s\n", v->failed[j]->rule,
-			       v->failed[j]->field, v->failed[j]->value, v->failed[j]->bound);
+			printf("  fails %s: %s is %s, the bound is %s (%s)\n", v->failed[j]->rule,
+			       v->failed[j]->field, v->failed[j]->value, v->failed[j]->bound,
+			       v->failed[j]->source);
 	}
 }
 

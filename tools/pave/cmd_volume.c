@@ -223,8 +223,8 @@ static const char *copy_state(const Pave__V1__VolumeGetReply *r, const Pave__V1_
 
 static void print_volume(const Pave__V1__VolumeGetReply *r)
 {
-	static const char *const titles[] = {"NODE", "SITE", "STATE", "LAG", "UNDER THE POLICY",
-					     "UNTIL"};
+	static const char *const titles[] = {"NODE",  "SITE",	 "STATE", "LAG", "UNDER THE POLICY",
+					     "UNTIL", "WHICH IS"};
 	const Pave__V1__VolumeInfo *v = r->info;
 	struct table t;
 	char a[40], b[40];
@@ -254,6 +254,10 @@ static void print_volume(const Pave__V1__VolumeGetReply *r)
 		table_add(&t, "%s", s != NULL && s->eligible ? "eligible" : "not eligible");
 		table_add(&t, "%s",
 			  s != NULL && s->eligible ? view_time_text(s->until, a, sizeof a) : "");
+		if (s != NULL && s->eligible && s->until_field[0] != '\0')
+			table_add(&t, "%s of %s", s->until_field, s->until_source);
+		else
+			table_add(&t, "%s", "");
 	}
 	putchar('\n');
 	table_print(&t);
@@ -261,8 +265,9 @@ static void print_volume(const Pave__V1__VolumeGetReply *r)
 		for (size_t j = 0; j < r->verdicts[i]->n_failed; j++) {
 			const Pave__V1__FailedRule *f = r->verdicts[i]->failed[j];
 
-			printf("%s fails %s: %s is %s, the bound is %s\n", r->verdicts[i]->site,
-			       f->rule, f->field, f->value, f->bound);
+			printf("%s fails %s: %s is %s, the bound is %s (%s)\n",
+			       r->verdicts[i]->site, f->rule, f->field, f->value, f->bound,
+			       f->source);
 		}
 }
 

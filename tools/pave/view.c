@@ -137,10 +137,13 @@ json_t *view_verdict(const Pave__V1__SiteVerdict *v)
 		set(f, "field", json_string(v->failed[i]->field));
 		set(f, "value", json_string(v->failed[i]->value));
 		set(f, "bound", json_string(v->failed[i]->bound));
+		set(f, "source", json_string(v->failed[i]->source));
 		json_array_append_new(failed, f);
 	}
 	set(o, "eligible", json_boolean(v->eligible));
 	set(o, "until", v->eligible ? view_time(v->until) : json_null());
+	set(o, "until_field", v->eligible ? json_string(v->until_field) : json_null());
+	set(o, "until_source", v->eligible ? json_string(v->until_source) : json_null());
 	set(o, "failed", failed);
 	return o;
 }
