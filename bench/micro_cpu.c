@@ -300,22 +300,26 @@ static void index_batch(void *arg)
 		const struct index_chunk *chunk =
 		    index_find_chunk(&r->index, VOLUME, at / CHUNK_BLOCKS);
 
-		micro.sink += index_find_slot(chunk, at % CHUNK_BLOCKS).location;
+		micro.sink += index_find_slot(&r->index, chunk, at % CHUNK_BLOCKS).location;
 	}
 }
 
 static int run_index(void)
 {
 	struct index_run r = {.random = 88172645463325252ull};
-	int rc = index_init(&r.index, micro.blocks);
+	const uint64_t cache_bytes = (uint64_t)micro.blocks / PAGE_BLOCKS * 400 + MIB;
+	int rc = index_init(&r.index, micro.blocks, cache_bytes, NULL);
 
 	for (uint32_t at = 0; at < micro.blocks && rc == 0; at += PAGE_BLOCKS) {
-		rc = index_promise(&r.index, 1, 1);
-		if (rc < 0)
-			break;
-		index_get_page(&r.index, index_get_chunk(&r.index, VOLUME, at / CHUNK_BLOCKS),
-			       at % CHUNK_BLOCKS >> PAGE_SHIFT);
-		index_release(&r.index, 1, 1);
+		struct index_chunk *chunk;
+		struct index_page *page;
+
+		rc = index_get_chunk(&r.index, VOLUME, at / CHUNK_BLOCKS, &chunk);
+		if (rc == 0)
+			rc = index_make_page(&r.index, chunk, at % CHUNK_BLOCKS >> PAGE_SHIFT, true,
+					     &page);
+		if (rc == 0)
+			page->pins++;
 	}
 	if (rc == 0)
 		measure("index look-up, random", index_batch, &r, 0);

@@ -149,6 +149,7 @@ void device_open(struct device_work *w)
 		       .identity = identity_of(w),
 		       .groups_in_flight = c->groups_in_flight,
 		       .checkpoint_bytes = c->checkpoint_bytes,
+		       .cache_bytes = c->cache_bytes,
 		       .scrub_period_s = c->scrub_period_s,
 		       .reserve_percent = c->reserve_percent},
 	};

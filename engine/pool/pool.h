@@ -48,6 +48,7 @@ struct pool_config {
 	struct store_identity identity; /* device and slot are the pool's to find */
 	uint32_t groups_in_flight;	/* as in store_config */
 	uint64_t checkpoint_bytes;
+	uint64_t cache_bytes; /* of each device's index */
 	uint32_t reserve_percent;
 	uint32_t segment_bytes; /* of devices that are formatted; 0: the default */
 	uint64_t scrub_period_s;

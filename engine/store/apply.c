@@ -20,29 +20,31 @@ static bool slot_takes(const struct format_slot *slot, const struct format_entry
 	       e->version == slot->version && format_slot_has_data(slot);
 }
 
-static void slot_set(struct store *store, struct format_slot *slot, const struct format_entry *e,
-		     uint32_t i, const struct apply_context *ctx)
+static void slot_set(struct store *store, struct index_page *page, uint32_t at,
+		     const struct format_slot *old, const struct format_entry *e, uint32_t i,
+		     const struct apply_context *ctx)
 {
-	struct format_slot old = *slot;
+	struct format_slot slot = {.version = e->version, .crc = CRC32C_ZERO_BLOCK};
 
-	slot->version = e->version;
 	switch (e->kind) {
 	case FORMAT_DATA:
-		slot->location = ctx->data_block + e->data_first + i;
-		slot->crc = ctx->crcs[e->data_first + i];
-		if (!ctx->recovering)
-			segments_ref(&store->segments, slot->location);
+		slot.location = ctx->data_block + e->data_first + i;
+		slot.crc = ctx->crcs[e->data_first + i];
+		segments_ref(&store->segments, slot.location);
 		break;
 	case FORMAT_ZERO:
+		slot.location = LOCATION_ZERO;
+		break;
 	case FORMAT_DISCARD:
-		slot->location = e->kind == FORMAT_ZERO ? LOCATION_ZERO : LOCATION_DISCARDED;
-		slot->crc = CRC32C_ZERO_BLOCK;
+		slot.location = LOCATION_DISCARDED;
 		break;
 	default:
 		INVARIANT(false);
 	}
-	if (format_slot_has_data(&old) && !ctx->recovering)
-		segments_unref(&store->segments, old.location);
+	index_dirty_page(&store->index, page);
+	index_set_slot(page, at, &slot);
+	if (format_slot_has_data(old))
+		segments_unref(&store->segments, old->location);
 }
 
 static void apply_blocks(struct store *store, const struct format_entry *e,
@@ -50,60 +52,58 @@ static void apply_blocks(struct store *store, const struct format_entry *e,
 {
 	bool move = (e->flags & FORMAT_FLAG_MOVE) != 0;
 	struct index *ix = &store->index;
-	struct index_chunk *chunk;
+	struct index_chunk *chunk = index_find_chunk(ix, e->volume, e->chunk);
+	struct index_page *page = NULL;
+	page_no_t no = UINT32_MAX;
 
-	/* A move changes only what is there; it must not bring an erased chunk back. */
-	chunk = move ? index_find_chunk(ix, e->volume, e->chunk)
-		     : index_get_chunk(ix, e->volume, e->chunk);
+	/* Its look-up made it; but a move changes only what is there. */
+	INVARIANT(chunk != NULL || move);
 	if (chunk == NULL)
 		return;
-	for (uint32_t i = 0; i < e->block_count;) {
-		page_no_t no = (e->block + i) >> PAGE_SHIFT;
-		struct index_page *page =
-		    move ? index_find_page(chunk, no) : index_get_page(ix, chunk, no);
-		bool changed = false;
-
-		for (; i < e->block_count && (e->block + i) >> PAGE_SHIFT == no; i++) {
-			struct format_slot *slot;
-
-			if (page == NULL)
-				continue;
-			slot = &page->slots[(e->block + i) % PAGE_BLOCKS];
-			if (!slot_takes(slot, e, i, ctx))
-				continue;
-			slot_set(store, slot, e, i, ctx);
-			changed = true;
-		}
-		if (changed)
-			index_dirty_page(ix, page);
-	}
 	if (!move && e->version > chunk->newest) {
-		chunk->newest = e->version;
 		index_dirty_chunk(ix, chunk);
+		chunk->newest = e->version;
+	}
+	for (uint32_t i = 0; i < e->block_count; i++) {
+		uint32_t at = (e->block + i) % PAGE_BLOCKS;
+		struct format_slot old;
+
+		if ((e->block + i) >> PAGE_SHIFT != no) {
+			no = (e->block + i) >> PAGE_SHIFT;
+			page = index_find_page(ix, chunk, no);
+			INVARIANT(page != NULL || move);
+		}
+		if (page == NULL)
+			continue;
+		old = index_slot(page, at);
+		if (slot_takes(&old, e, i, ctx))
+			slot_set(store, page, at, &old, e, i, ctx);
 	}
 }
 
 static void apply_watermark(struct store *store, const struct format_entry *e)
 {
-	struct index_chunk *chunk = index_get_chunk(&store->index, e->volume, e->chunk);
+	struct index_chunk *chunk = index_find_chunk(&store->index, e->volume, e->chunk);
 
+	INVARIANT(chunk != NULL);
 	if (e->watermark <= chunk->watermark)
 		return;
-	chunk->watermark = e->watermark;
 	index_dirty_chunk(&store->index, chunk);
+	chunk->watermark = e->watermark;
 }
 
 static void apply_fence(struct store *store, const struct format_entry *e)
 {
-	struct index_volume *volume = index_get_volume(&store->index, e->volume);
+	struct index_volume *volume = index_find_volume(&store->index, e->volume);
 	generation_t generation = (generation_t)e->version;
 
+	INVARIANT(volume != NULL);
 	if (generation <= volume->fence_durable)
 		return;
+	index_dirty_volume(&store->index, volume);
 	volume->fence_durable = generation;
 	if (generation > volume->fence)
 		volume->fence = generation;
-	index_dirty_volume(&store->index, volume);
 }
 
 static void apply_erase(struct store *store, const struct format_entry *e)
@@ -111,7 +111,6 @@ static void apply_erase(struct store *store, const struct format_entry *e)
 	struct index_volume *volume = index_find_volume(&store->index, e->volume);
 	struct index_chunk *chunk;
 
-	checkpoint_note_erase(store, e->volume, e->chunk);
 	if (volume == NULL)
 		return;
 	if (e->chunk != UINT32_MAX) {
@@ -122,9 +121,7 @@ static void apply_erase(struct store *store, const struct format_entry *e)
 		while ((chunk = index_next_chunk(volume, 0)) != NULL)
 			index_kill_chunk(&store->index, chunk);
 	}
-	if (!store->serving)
-		return;
-	upkeep_kick(store);
+	bury_kick(store);
 }
 
 void apply_entry(struct store *store, const struct format_entry *e, const struct apply_context *ctx)

@@ -12,10 +12,9 @@ struct apply_context {
 	uint32_t data_block;  /* the device's block of the group's first data block */
 	uint32_t moved_from;  /* FORMAT_FLAG_MOVE: the run's first block before, or LOCATION_NONE in
 				 recovery: whatever it was */
-	bool recovering;      /* segments are accounted for later, all at once */
 };
 
-/* Under a promise of the index (index.h) for the entry. */
+/* What the entry changes is held by a look-up (lookup.h); a fence's volume exists. */
 void apply_entry(struct store *store, const struct format_entry *entry,
 		 const struct apply_context *context);
 

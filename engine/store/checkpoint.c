@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/base/assert.h"
 #include "engine/store/core.h"
@@ -11,6 +10,10 @@
 static void step_fire(struct reactor_timer *timer);
 static void interval_fire(struct reactor_timer *timer);
 static void committed(struct kv_op *op, int status);
+
+static void put_page(struct index_collector *collector, struct index_page *page);
+static void put_chunk(struct index_collector *collector, struct index_chunk *chunk);
+static void put_volume(struct index_collector *collector, struct index_volume *volume);
 
 int checkpoint_init(struct store *store, uint64_t bytes)
 {
@@ -24,7 +27,8 @@ int checkpoint_init(struct store *store, uint64_t bytes)
 	c->step.fire = step_fire;
 	c->interval.fire = interval_fire;
 	c->op.done = committed;
-	return checkpoint_expect_erases(store, CHECKPOINT_ERASES_MAX);
+	c->collector = (struct index_collector){put_page, put_chunk, put_volume};
+	return checkpoint_promise_buried(store);
 }
 
 void checkpoint_deinit(struct store *store)
@@ -37,62 +41,61 @@ void checkpoint_deinit(struct store *store)
 	reactor_timer_cancel(store->reactor, &c->interval);
 	kv_batch_destroy(store->kv, c->batch);
 	c->batch = NULL;
-	free(c->erases);
-	c->erases = NULL;
+	free(c->buried);
+	c->buried = NULL;
 }
 
-/* -- erases ----------------------------------------------------------------------------------- */
+/* -- what was buried -------------------------------------------------------------------------- */
 
-static void batch_erase(struct store *store, volume_id_t volume, chunk_no_t chunk)
-{
-	static const uint32_t families[] = {STORE_KV_PAGES, STORE_KV_REPLICAS};
-	uint8_t from[FORMAT_KEY_MAX], to[FORMAT_KEY_MAX];
-	size_t from_size, to_size;
-
-	if (chunk == UINT32_MAX) {
-		from_size = format_key_chunk(store->prefix, volume, 0, from);
-		to_size = format_key_volume_end(store->prefix, volume, to);
-	} else {
-		from_size = format_key_chunk(store->prefix, volume, chunk, from);
-		to_size = format_key_chunk_end(store->prefix, volume, chunk, to);
-	}
-	for (uint32_t i = 0; i < ARRAY_SIZE(families); i++)
-		kv_batch_delete_range(store->kv, store->checkpoint.batch, families[i], from,
-				      from_size, to, to_size);
-}
-
-int checkpoint_expect_erases(struct store *store, uint32_t count)
+int checkpoint_promise_buried(struct store *store)
 {
 	struct checkpoint *c = &store->checkpoint;
-	uint32_t max = MAX(MAX(CHECKPOINT_ERASES_MAX, c->erase_count + count), c->erase_max);
+	uint32_t max = MAX(64u, 2 * c->buried_max);
 	void *p;
 
-	if (max == c->erase_max)
+	if (c->buried_count < c->buried_max)
 		return 0;
-	p = realloc(c->erases, max * sizeof *c->erases);
+	p = realloc(c->buried, max * sizeof *c->buried);
 	if (p == NULL)
 		return -ENOMEM;
-	c->erases = p;
-	c->erase_max = max;
+	c->buried = p;
+	c->buried_max = max;
 	return 0;
 }
 
-void checkpoint_note_erase(struct store *store, volume_id_t volume, chunk_no_t chunk)
+void checkpoint_note_buried(struct store *store, volume_id_t volume, chunk_no_t chunk)
 {
 	struct checkpoint *c = &store->checkpoint;
 
-	if (c->batch != NULL) {
-		batch_erase(store, volume, chunk);
-		return;
-	}
-	INVARIANT(c->erase_count < c->erase_max);
-	c->erases[c->erase_count++] = (struct checkpoint_erase){volume, chunk};
+	INVARIANT(c->buried_count < c->buried_max);
+	c->buried[c->buried_count++] = (struct checkpoint_key){volume, chunk};
 }
 
-bool checkpoint_erases_full(const struct store *store)
+/* The pages [0, end) of a chunk, from kv; end UINT32_MAX: all of them. */
+static void delete_pages(struct store *store, volume_id_t volume, chunk_no_t chunk, page_no_t end)
 {
-	return store->checkpoint.erase_count + store->wlog.erases_in_flight >=
-	       CHECKPOINT_ERASES_MAX;
+	uint8_t from[FORMAT_KEY_MAX], to[FORMAT_KEY_MAX];
+	size_t from_size = format_key_page(store->prefix, volume, chunk, 0, from);
+	size_t to_size = end == UINT32_MAX ? format_key_chunk_end(store->prefix, volume, chunk, to)
+					   : format_key_page(store->prefix, volume, chunk, end, to);
+
+	kv_batch_delete_range(store->kv, store->checkpoint.batch, STORE_KV_PAGES, from, from_size,
+			      to, to_size);
+}
+
+static void delete_buried(struct store *store)
+{
+	struct checkpoint *c = &store->checkpoint;
+
+	for (uint32_t i = 0; i < c->buried_count; i++) {
+		uint8_t key[FORMAT_KEY_MAX];
+		size_t key_size =
+		    format_key_chunk(store->prefix, c->buried[i].volume, c->buried[i].chunk, key);
+
+		delete_pages(store, c->buried[i].volume, c->buried[i].chunk, UINT32_MAX);
+		kv_batch_delete(store->kv, c->batch, STORE_KV_REPLICAS, key, key_size);
+	}
+	c->buried_count = 0;
 }
 
 /* -- the beginning ---------------------------------------------------------------------------- */
@@ -136,6 +139,7 @@ static struct format_segment segment_record(const struct store *store, uint32_t 
 	    .primed = s->primed,
 	    .epoch = s->epoch,
 	    .used_blocks = s->used,
+	    .live = s->live,
 	    .last_seq = s->last_seq,
 	};
 
@@ -164,26 +168,60 @@ static struct format_segment segment_record(const struct store *store, uint32_t 
 	return r;
 }
 
-static void put_segments(struct store *store)
+static bool records_equal(const struct format_segment *a, const struct format_segment *b)
+{
+	return a->state == b->state && a->stream == b->stream && a->primed == b->primed &&
+	       a->epoch == b->epoch && a->start_block == b->start_block &&
+	       a->used_blocks == b->used_blocks && a->live == b->live && a->last_seq == b->last_seq;
+}
+
+/* What the records say is of this moment; they are collected bit by bit. */
+static void note_segments(struct store *store)
 {
 	struct segments *t = &store->segments;
 
 	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
 		struct format_segment r = segment_record(store, no);
 		struct segment *s = &t->array[no];
-		uint8_t key[FORMAT_KEY_MAX], value[FORMAT_VALUE_MAX], old[FORMAT_VALUE_MAX];
-		size_t key_size, value_size;
 
-		value_size = format_segment_encode(&r, value);
-		format_segment_encode(&s->record, old);
-		if (s->has_record && memcmp(old, value, value_size) == 0)
+		if (s->has_record && records_equal(&r, &s->record))
 			continue;
 		s->record = r;
 		s->has_record = true;
-		key_size = format_key_segment(store->prefix, no, key);
-		kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_SEGMENTS, key, key_size,
-			     value, value_size);
+		s->put_record = true;
 	}
+	store->checkpoint.segment = t->shard;
+}
+
+static void put_segment(struct store *store, uint32_t no)
+{
+	struct segment *s = &store->segments.array[no];
+	uint8_t key[FORMAT_KEY_MAX], value[FORMAT_VALUE_MAX];
+	size_t key_size, value_size;
+
+	s->put_record = false;
+	key_size = format_key_segment(store->prefix, no, key);
+	value_size = format_segment_encode(&s->record, value);
+	kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_SEGMENTS, key, key_size, value,
+		     value_size);
+}
+
+/* False: there is none left. */
+static bool put_next_segment(struct store *store)
+{
+	struct checkpoint *c = &store->checkpoint;
+	const struct segments *t = &store->segments;
+
+	while (c->segment < t->count) {
+		uint32_t no = c->segment;
+
+		c->segment += t->shard_count;
+		if (!t->array[no].put_record)
+			continue;
+		put_segment(store, no);
+		return true;
+	}
+	return false;
 }
 
 static void put_position(struct store *store)
@@ -213,56 +251,76 @@ static void begin(struct store *store)
 	struct checkpoint *c = &store->checkpoint;
 
 	c->batch = kv_batch_create(store->kv);
-	for (uint32_t i = 0; i < c->erase_count; i++)
-		batch_erase(store, c->erases[i].volume, c->erases[i].chunk);
-	c->erase_count = 0;
-	wlog_release_erases(store);
+	if (c->batch == NULL)
+		return; /* no memory: with the next reason */
 	c->wanted = false;
 	c->dirty = false;
+	c->covered_bytes += c->log_bytes;
 	c->log_bytes = 0;
 	reactor_timer_cancel(store->reactor, &c->interval);
+	index_begin_epoch(&store->index);
 	plan_segments(store);
-	put_segments(store);
+	note_segments(store);
 	put_position(store);
-	c->pages_left = store->index.dirty_page_count;
-	c->chunks_left = store->index.dirty_chunk_count;
-	c->volumes_left = store->index.dirty_volume_count;
-	c->state = CHECKPOINT_PAGES;
+	delete_buried(store);
+	c->state = CHECKPOINT_SEGMENTS;
 	reactor_timer_arm(store->reactor, &c->step, reactor_now_ns(store->reactor));
 }
 
 /* -- collecting ------------------------------------------------------------------------------- */
 
-static void put_page(struct store *store, struct index_page *page)
+static struct store *store_of(struct index_collector *collector)
 {
+	return container_of(collector, struct store, checkpoint.collector);
+}
+
+static void put_page(struct index_collector *collector, struct index_page *page)
+{
+	struct store *store = store_of(collector);
 	uint8_t key[FORMAT_KEY_MAX], value[FORMAT_PAGE_VALUE_MAX];
+	struct format_slot slots[PAGE_BLOCKS];
 	size_t key_size, value_size;
 
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
+		slots[i] = index_slot(page, i);
 	index_clean_page(&store->index, page);
-	if (page->chunk->dead)
-		return;
 	key_size =
 	    format_key_page(store->prefix, page->chunk->volume->id, page->chunk->no, page->no, key);
-	value_size = format_page_encode(page->slots, value);
+	value_size = format_page_encode(slots, value);
 	kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_PAGES, key, key_size, value,
 		     value_size);
 }
 
-static void put_chunk(struct store *store, struct index_chunk *chunk)
+static void put_chunk(struct index_collector *collector, struct index_chunk *chunk)
 {
-	struct format_chunk r = {.watermark = chunk->watermark, .newest = chunk->newest};
-	uint8_t key[FORMAT_KEY_MAX], value[FORMAT_VALUE_MAX];
+	struct store *store = store_of(collector);
+	struct format_chunk r = {.watermark = chunk->watermark,
+				 .newest = chunk->newest,
+				 .dead = chunk->dead,
+				 .buried = chunk->buried};
+	uint8_t key[FORMAT_KEY_MAX], value[FORMAT_CHUNK_VALUE_MAX];
 	size_t key_size, value_size;
 
 	index_clean_chunk(&store->index, chunk);
+	for (uint32_t i = 0; i < FORMAT_CHUNK_LEAVES; i++) {
+		const struct format_leaf *leaf = chunk->leaves[i];
+
+		for (uint32_t k = 0; leaf != NULL && k < ARRAY_SIZE(leaf->exists); k++)
+			if (leaf->exists[k] != 0)
+				r.leaf_mask |= 1ull << i;
+	}
+	if (chunk->dead && chunk->buried > 0)
+		delete_pages(store, chunk->volume->id, chunk->no, chunk->buried);
 	key_size = format_key_chunk(store->prefix, chunk->volume->id, chunk->no, key);
-	value_size = format_chunk_encode(&r, value);
+	value_size =
+	    format_chunk_encode(&r, (const struct format_leaf *const *)chunk->leaves, value);
 	kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_REPLICAS, key, key_size, value,
 		     value_size);
 }
 
-static void put_volume(struct store *store, struct index_volume *volume)
+static void put_volume(struct index_collector *collector, struct index_volume *volume)
 {
+	struct store *store = store_of(collector);
 	uint8_t key[FORMAT_KEY_MAX], value[FORMAT_VALUE_MAX];
 	size_t key_size, value_size;
 
@@ -273,33 +331,61 @@ static void put_volume(struct store *store, struct index_volume *volume)
 		     value_size);
 }
 
+/* Of the kind that it is at, the next; or on to the next kind. False: all of it is in the batch. */
+static bool collect_one(struct store *store)
+{
+	struct checkpoint *c = &store->checkpoint;
+	struct index *ix = &store->index;
+	struct index_page *page = index_next_dirty_page(ix);
+	struct index_chunk *chunk = index_next_dirty_chunk(ix);
+	struct index_volume *volume = index_next_dirty_volume(ix);
+
+	switch (c->state) {
+	case CHECKPOINT_SEGMENTS:
+		if (!put_next_segment(store))
+			c->state = CHECKPOINT_PAGES;
+		return true;
+	case CHECKPOINT_PAGES:
+		if (page == NULL) {
+			c->state = CHECKPOINT_CHUNKS;
+			return true;
+		}
+		put_page(&c->collector, page);
+		if (page->pins == 0)
+			index_narrow_page(ix, page);
+		return true;
+	case CHECKPOINT_CHUNKS:
+		if (chunk != NULL)
+			put_chunk(&c->collector, chunk);
+		else
+			c->state = CHECKPOINT_VOLUMES;
+		return true;
+	case CHECKPOINT_VOLUMES:
+		if (volume != NULL)
+			put_volume(&c->collector, volume);
+		return volume != NULL;
+	case CHECKPOINT_IDLE:
+	case CHECKPOINT_COMMIT:
+		break;
+	}
+	INVARIANT(false);
+	return false;
+}
+
 static void step_fire(struct reactor_timer *timer)
 {
 	struct store *store = container_of(timer, struct store, checkpoint.step);
 	struct checkpoint *c = &store->checkpoint;
-	struct index *ix = &store->index;
 
 	for (uint32_t i = 0; i < CHECKPOINT_STEP; i++) {
-		if (c->state == CHECKPOINT_PAGES && c->pages_left-- > 0 && ix->dirty_pages != NULL)
-			put_page(store, ix->dirty_pages);
-		else if (c->state == CHECKPOINT_PAGES)
-			c->state = CHECKPOINT_CHUNKS;
-		else if (c->state == CHECKPOINT_CHUNKS && c->chunks_left-- > 0 &&
-			 ix->dirty_chunks != NULL)
-			put_chunk(store, ix->dirty_chunks);
-		else if (c->state == CHECKPOINT_CHUNKS)
-			c->state = CHECKPOINT_VOLUMES;
-		else if (c->state == CHECKPOINT_VOLUMES && c->volumes_left-- > 0 &&
-			 ix->dirty_volumes != NULL)
-			put_volume(store, ix->dirty_volumes);
-		else {
-			struct kv_batch *batch = c->batch;
+		struct kv_batch *batch = c->batch;
 
-			c->state = CHECKPOINT_COMMIT;
-			c->batch = NULL;
-			kv_commit(store->kv, batch, &c->op);
-			return;
-		}
+		if (collect_one(store))
+			continue;
+		c->state = CHECKPOINT_COMMIT;
+		c->batch = NULL;
+		kv_commit(store->kv, batch, &c->op);
+		return;
 	}
 	reactor_timer_arm(store->reactor, &c->step,
 			  reactor_now_ns(store->reactor) + CHECKPOINT_PAUSE_NS);
@@ -336,6 +422,9 @@ static void committed(struct kv_op *op, int status)
 		store_fail(store, status, "a checkpoint of the index");
 	} else {
 		store->stats.checkpoints++;
+		c->covered_bytes = 0;
+		index_end_epoch(&store->index);
+		lookup_retry(store);
 		carry_out_plan(store);
 		upkeep_kick(store);
 		cleaner_kick(store);
@@ -361,8 +450,9 @@ static bool has_reason(const struct store *store)
 	uint32_t reserved = t->state_counts[SEGMENT_RESERVED];
 	uint32_t gain = t->empty_count + t->state_counts[SEGMENT_FREE];
 
-	if (c->wanted || c->log_bytes >= c->bytes || checkpoint_erases_full(store) ||
-	    store->index.dirty_page_count >= CHECKPOINT_DIRTY_PAGES)
+	if (c->wanted || c->log_bytes >= c->bytes ||
+	    store->index.dirty_page_count >=
+		MIN(CHECKPOINT_DIRTY_PAGES, MAX(1u, store->index.dirty_max / 2)))
 		return true;
 	if (gain == 0)
 		return false;
@@ -373,6 +463,14 @@ static bool has_reason(const struct store *store)
 	/* Space is getting low, and some is only waiting for this. */
 	return (segments_available(t) < store->space.clean_below && t->empty_count >= 4) ||
 	       (segments_available(t) <= store->space.floor_segments && t->empty_count > 0);
+}
+
+bool checkpoint_is_far(const struct store *store)
+{
+	const struct checkpoint *c = &store->checkpoint;
+
+	return c->state != CHECKPOINT_IDLE &&
+	       c->covered_bytes + c->log_bytes >= CHECKPOINT_FAR_FACTOR * c->bytes;
 }
 
 void checkpoint_consider(struct store *store)

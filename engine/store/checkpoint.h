@@ -1,19 +1,23 @@
 /* Checkpoints: from time to time what changed in the index is written to kv in one atomic batch, on
- * a worker, never in the path of a write. It bounds recovery, and it alone makes segments free.
+ * a worker, never in the path of a write. It bounds recovery and what is dirty, and it alone makes
+ * segments free.
  *
- *   IDLE --wanted--> PAGES -> CHUNKS -> VOLUMES -> COMMIT -> IDLE
+ *   IDLE --wanted--> SEGMENTS -> PAGES -> CHUNKS -> VOLUMES -> COMMIT -> IDLE
  *                    (some at a time, with turns in between)
  *
- * It is fuzzy: it covers the log up to the groups applied when it began (its position), and while
- * it collects the index goes on changing, so some of what it holds is newer. Recovery replays all
- * groups after the position, and replaying what is there already changes nothing.
+ * It is the state of the moment at which it began, when the log was applied up to its position.
+ * While it collects the index goes on changing: what is about to change and belongs to it is
+ * collected before (index_dirty_...). So the live counts in the records of the segments are exactly
+ * those of the pages in kv, and recovery counts on from there with the groups after the position.
  *
  * Invariants:
- * 1. One at a time. What is dirty when it begins is in it.
- * 2. The states of the segments are those at its beginning; a segment that is empty then may be
- * given out again when it is durable, for nothing durable refers to it any more.
- * 3. An erase that is applied while it collects is put into the batch at that place, so that it
- *    removes what was collected before, and not what comes after.
+ * 1. One at a time. What is dirty when it begins is in it, as it was.
+ * 2. The states and live counts of the segments are those at its beginning; a segment that is empty
+ *    then may be given out again when it is durable, for nothing durable refers to it any more.
+ * 3. The pages of a dead chunk leave kv as they are buried: at the beginning of a checkpoint those
+ *    below its mark do, and with the last of them the chunk's record (bury.h).
+ * 4. The log after the last durable one is never longer than `far` and the groups in flight: the
+ *    streams wait (I8).
  *
  * Failure: a batch that cannot be committed ends all writing (store_fail): reads go on. */
 #ifndef STORE_CHECKPOINT_H
@@ -21,6 +25,7 @@
 
 #include "engine/kv/kv.h"
 #include "engine/store/format.h"
+#include "engine/store/index.h"
 
 #define CHECKPOINT_BYTES	(256 * MIB) /* of log, between two */
 #define CHECKPOINT_INTERVAL_NS	(30 * NS_PER_S)
@@ -29,17 +34,18 @@
 #define CHECKPOINT_PAUSE_NS	50000u
 #define CHECKPOINT_RESERVED_MIN 16u /* segments listed as those that may be opened next */
 #define CHECKPOINT_RESERVED_MAX 64u
-#define CHECKPOINT_ERASES_MAX	256u /* remembered until the next one; more only in recovery */
+#define CHECKPOINT_FAR_FACTOR	4u /* of the distance at which one begins */
 
 enum checkpoint_state {
 	CHECKPOINT_IDLE,
+	CHECKPOINT_SEGMENTS,
 	CHECKPOINT_PAGES,
 	CHECKPOINT_CHUNKS,
 	CHECKPOINT_VOLUMES,
 	CHECKPOINT_COMMIT,
 };
 
-struct checkpoint_erase {
+struct checkpoint_key {
 	volume_id_t volume;
 	chunk_no_t chunk;
 };
@@ -49,6 +55,7 @@ struct checkpoint {
 	uint64_t bytes;		/* the bound of log_bytes */
 	uint32_t reserved_goal; /* how many segments to list */
 	uint64_t log_bytes;	/* written since the last one began */
+	uint64_t covered_bytes; /* of the log, before that, after the last durable one */
 	bool dirty;		/* anything applied since then */
 	bool wanted;		/* begin as soon as possible */
 	uint64_t number;
@@ -56,9 +63,10 @@ struct checkpoint {
 	struct kv_op op;
 	struct reactor_timer step;     /* goes on collecting */
 	struct reactor_timer interval; /* the longest time that anything stays dirty */
-	uint32_t pages_left, chunks_left, volumes_left; /* to collect */
-	struct checkpoint_erase *erases;		/* not in a batch yet */
-	uint32_t erase_count, erase_max;
+	uint32_t segment;	       /* the next record to collect */
+	struct index_collector collector;
+	struct checkpoint_key *buried; /* chunks to be deleted in kv by the next one */
+	uint32_t buried_count, buried_max;
 };
 
 struct store;
@@ -72,13 +80,17 @@ void checkpoint_consider(struct store *store);
 /* Begins one as soon as possible, whether or not there is a reason. */
 void checkpoint_want(struct store *store);
 
+/* Room for one more: 0 or -ENOMEM. */
+int checkpoint_promise_buried(struct store *store);
+
+/* A dead chunk's last page was buried: nothing of it may be left in kv. */
+void checkpoint_note_buried(struct store *store, volume_id_t volume, chunk_no_t chunk);
+
 /* Something was applied. */
 void checkpoint_note_dirty(struct store *store);
-/* Room for so many more, in recovery: while the store serves it is bounded. 0 or -ENOMEM. */
-int checkpoint_expect_erases(struct store *store, uint32_t count);
-void checkpoint_note_erase(struct store *store, volume_id_t volume, chunk_no_t chunk);
 
-/* An erase must wait for the next checkpoint: too many since the last one. */
-bool checkpoint_erases_full(const struct store *store);
+/* The log after the last durable one is as long as it may be: nothing is written until the one
+ * under way is durable. */
+bool checkpoint_is_far(const struct store *store);
 
 #endif

@@ -34,7 +34,7 @@ int cleaner_init(struct store *store)
 	for (uint32_t i = 0; i < CLEANER_READS_MAX; i++)
 		c->reads[i].cleaner = c;
 	for (uint32_t i = 0; i < CLEANER_DEPTH_BLOCKS; i++) {
-		c->moves[i].next_free = c->moves_free;
+		c->moves[i].next = c->moves_free;
 		c->moves_free = &c->moves[i];
 	}
 	return c->buffer != NULL && c->blocks != NULL && c->crcs != NULL ? 0 : -ENOMEM;
@@ -219,7 +219,7 @@ static void note_live(struct store *store, const struct format_entry *e, uint32_
 	struct cleaner *c = &store->cleaner;
 
 	for (uint32_t i = 0; chunk != NULL && i < e->block_count; i++) {
-		const struct format_slot slot = index_find_slot(chunk, e->block + i);
+		const struct format_slot slot = index_find_slot(&store->index, chunk, e->block + i);
 		const uint8_t *data;
 
 		if (slot.location != location + i)
@@ -365,7 +365,6 @@ static struct cleaner_move move_of(const struct cleaner *c, uint32_t first, uint
 	const struct cleaner_block *b = &c->blocks[first];
 
 	return (struct cleaner_move){
-	    .item = {.kind = ITEM_MOVE},
 	    .volume = b->volume,
 	    .chunk = b->chunk,
 	    .block = b->block,
@@ -378,28 +377,102 @@ static struct cleaner_move move_of(const struct cleaner *c, uint32_t first, uint
 	};
 }
 
+/* In order, as they were sorted, which is that of their CRCs. */
+static void add_here(struct cleaner *c, struct cleaner_move *m)
+{
+	struct cleaner_move **p = &c->moves_here;
+
+	if (c->moves_here != NULL && c->moves_here_tail->crcs < m->crcs)
+		p = &c->moves_here_tail->next;
+	while (*p != NULL && (*p)->crcs < m->crcs)
+		p = &(*p)->next;
+	m->next = *p;
+	*p = m;
+	if (m->next == NULL)
+		c->moves_here_tail = m;
+}
+
+/* All at once, so that their groups are large: what is packed must be dense (space.h). */
+static void submit_moves(struct store *store)
+{
+	struct cleaner *c = &store->cleaner;
+
+	while (c->moves_looking == 0 && c->moves_here != NULL) {
+		struct cleaner_move *m = c->moves_here;
+
+		c->moves_here = m->next;
+		wlog_submit(store, &m->op.item, WLOG_COLD, true);
+	}
+}
+
+static void move_looked_up(struct lookup *lookup, int status)
+{
+	struct item_op *op = container_of(lookup, struct item_op, lookup);
+	struct cleaner_move *m = container_of(op, struct cleaner_move, op);
+	struct store *store = op->store;
+	bool own = m->done == own_moved;
+
+	if (own)
+		store->cleaner.moves_looking--;
+	op->item.held = status == 0;
+	/* Or an erase was quicker: there is nothing left to be moved. */
+	if (status < 0 || lookup->held == NULL)
+		item_complete_later(store, &op->item, status);
+	else if (own)
+		add_here(&store->cleaner, m);
+	else
+		wlog_submit(store, &op->item, WLOG_COLD, true);
+	if (own)
+		submit_moves(store);
+}
+
+void cleaner_begin_move(struct store *store, struct cleaner_move *m)
+{
+	int rc;
+
+	m->op = (struct item_op){.item = {.kind = ITEM_MOVE}, .store = store};
+	m->op.lookup = (struct lookup){.done = move_looked_up,
+				       .kind = LOOKUP_MOVE,
+				       .volume = m->volume,
+				       .chunk = m->chunk,
+				       .block = m->block,
+				       .block_count = m->count};
+	rc = lookup_begin(store, &m->op.lookup);
+	if (rc <= 0)
+		move_looked_up(&m->op.lookup, rc);
+}
+
 static void move_some(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
 	uint32_t depth = is_tight(store) ? CLEANER_DEPTH_BLOCKS : CLEANER_STEP_BLOCKS;
+	struct cleaner_move *begun = NULL, **tail = &begun;
 
 	while (c->blocks_in_flight < depth && c->next < c->block_count) {
 		struct cleaner_move *m = c->moves_free;
 
 		INVARIANT(m != NULL);
-		c->moves_free = m->next_free;
+		c->moves_free = m->next;
 		*m = move_of(c, c->next, run_length(c, c->next, depth - c->blocks_in_flight));
 		c->next += m->count;
 		c->blocks_in_flight += m->count;
 		c->moves_in_flight++;
-		wlog_submit(store, &m->item, WLOG_COLD, true);
+		c->moves_looking++;
+		*tail = m;
+		tail = &m->next;
+	}
+	while (begun != NULL) {
+		struct cleaner_move *m = begun;
+
+		begun = m->next;
+		cleaner_begin_move(store, m);
 	}
 }
 
 static const struct cleaner_move *move_owner(const struct item *item)
 {
 	return (const struct cleaner_move *)(const void *)((const char *)item -
-							   offsetof(struct cleaner_move, item));
+							   offsetof(struct cleaner_move, op.item));
 }
 
 void cleaner_describe(const struct item *item, struct format_entry *e, const uint8_t **ret_data,
@@ -429,7 +502,7 @@ uint32_t cleaner_moved_from(const struct item *item, block_no_t block)
 
 void cleaner_moved(struct store *store, struct item *item, int status)
 {
-	struct cleaner_move *m = container_of(item, struct cleaner_move, item);
+	struct cleaner_move *m = container_of(item, struct cleaner_move, op.item);
 
 	m->done(store, m, status);
 }
@@ -444,7 +517,7 @@ static void own_moved(struct store *store, struct cleaner_move *m, int status)
 		store->stats.moved_blocks += m->count;
 		earn(store, c->gain_moving * m->count / MAX(1u, c->block_count));
 	}
-	m->next_free = c->moves_free;
+	m->next = c->moves_free;
 	c->moves_free = m;
 	c->blocks_in_flight -= m->count;
 	if (--c->moves_in_flight == 0 ||

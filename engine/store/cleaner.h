@@ -61,8 +61,8 @@ struct cleaner_read {
 /* Blocks that lie together and go to another place under the version that they have: the cleaner's,
  * and the tidier's (tidy.h). */
 struct cleaner_move {
-	struct item item;
-	struct cleaner_move *next_free;
+	struct item_op op;
+	struct cleaner_move *next; /* free, or looked up and waiting for the others */
 	volume_id_t volume;
 	chunk_no_t chunk;
 	block_no_t block;
@@ -79,6 +79,8 @@ struct cleaner {
 	bool starving; /* space is low, but there is nothing to gain */
 	uint32_t reads_in_flight;
 	uint32_t moves_in_flight, blocks_in_flight;
+	uint32_t moves_looking; /* of these: their pages are being looked up */
+	struct cleaner_move *moves_here, *moves_here_tail; /* these wait for them, in order */
 	uint32_t victim;
 	uint32_t end;			   /* blocks of it that were written */
 	uint32_t read_next;		   /* blocks that were asked for */
@@ -121,6 +123,9 @@ bool cleaner_is_idle(const struct store *store);
 
 void cleaner_describe(const struct item *item, struct format_entry *ret_entry,
 		      const uint8_t **ret_data, const uint32_t **ret_crcs);
+
+/* A move begins: its pages are looked up, then it goes to the cold stream; done follows. */
+void cleaner_begin_move(struct store *store, struct cleaner_move *m);
 
 /* Where a block of a move was. */
 uint32_t cleaner_moved_from(const struct item *item, block_no_t block);

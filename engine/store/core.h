@@ -2,9 +2,11 @@
 #ifndef STORE_CORE_H
 #define STORE_CORE_H
 
+#include "engine/store/bury.h"
 #include "engine/store/checkpoint.h"
 #include "engine/store/cleaner.h"
 #include "engine/store/index.h"
+#include "engine/store/lookup.h"
 #include "engine/store/reader.h"
 #include "engine/store/scrub.h"
 #include "engine/store/segment.h"
@@ -25,6 +27,8 @@ struct store {
 	bool closing;
 
 	struct index index;
+	struct lookups lookups;
+	struct bury bury;
 	struct segments segments;
 	struct wlog wlog;
 	struct space space;

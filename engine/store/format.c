@@ -338,6 +338,7 @@ int format_key_page_decode(const void *key, size_t size, volume_id_t *ret_volume
 
 /* -- values ----------------------------------------------------------------------------------- */
 
+/* Version 1: the slots, one by one. */
 struct page_disk {
 	uint8_t version;
 	uint8_t reserved;
@@ -345,7 +346,77 @@ struct page_disk {
 };
 _Static_assert(sizeof(struct page_disk) == 4, "a format");
 
-size_t format_page_encode(const struct format_slot *slots, uint8_t *ret_value)
+/* Version 2: runs, in order; then a CRC for each block that has data. */
+struct runs_disk {
+	uint8_t version;
+	uint8_t run_count;
+	uint16_t reserved;
+};
+_Static_assert(sizeof(struct runs_disk) == 4, "a format");
+
+#define RUN_SIZE 14u /* first 1, count 1, location 4, version 8 */
+
+struct run {
+	uint8_t first, count;
+	uint32_t location;
+	version_t version;
+};
+
+static bool continues(const struct run *run, const struct format_slot *slot)
+{
+	uint32_t step = run->location >= FORMAT_SEGMENTS_BLOCK ? run->count : 0;
+
+	return slot->version == run->version && slot->location == run->location + step;
+}
+
+/* Returns how many. */
+static uint32_t find_runs(const struct format_slot *slots, struct run *runs)
+{
+	struct run *run = NULL;
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		if (slots[i].version == 0) {
+			run = NULL;
+			continue;
+		}
+		if (run != NULL && continues(run, &slots[i])) {
+			run->count++;
+			continue;
+		}
+		run = &runs[count++];
+		*run = (struct run){.first = (uint8_t)i,
+				    .count = 1,
+				    .location = slots[i].location,
+				    .version = slots[i].version};
+	}
+	return count;
+}
+
+static size_t encode_runs(const struct format_slot *slots, const struct run *runs, uint32_t count,
+			  uint8_t *ret_value)
+{
+	struct runs_disk d = {.version = FORMAT_INDEX_VERSION, .run_count = (uint8_t)count};
+	uint8_t *p = ret_value + sizeof d;
+
+	memcpy(ret_value, &d, sizeof d);
+	for (uint32_t i = 0; i < count; i++) {
+		p[0] = runs[i].first;
+		p[1] = runs[i].count;
+		memcpy(p + 2, &runs[i].location, 4);
+		memcpy(p + 6, &runs[i].version, 8);
+		p += RUN_SIZE;
+	}
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		if (!format_slot_has_data(&slots[i]))
+			continue;
+		memcpy(p, &slots[i].crc, 4);
+		p += 4;
+	}
+	return (size_t)(p - ret_value);
+}
+
+static size_t encode_slots(const struct format_slot *slots, uint8_t *ret_value)
 {
 	struct page_disk d = {.version = FORMAT_VERSION};
 	uint8_t *p = ret_value + sizeof d;
@@ -361,17 +432,34 @@ size_t format_page_encode(const struct format_slot *slots, uint8_t *ret_value)
 	return (size_t)(p - ret_value);
 }
 
-int format_page_decode(const void *value, size_t size, struct format_slot *ret_slots)
+size_t format_page_encode(const struct format_slot *slots, uint8_t *ret_value)
 {
-	struct format_slot slots[PAGE_BLOCKS] = {0};
-	const uint8_t *p = value;
+	struct run runs[PAGE_BLOCKS];
+	uint32_t count = find_runs(slots, runs);
+	uint32_t present = 0, with_data = 0;
+
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		present += slots[i].version != 0;
+		with_data += format_slot_has_data(&slots[i]);
+	}
+	if (count * RUN_SIZE + with_data * 4 < present * sizeof(struct format_slot))
+		return encode_runs(slots, runs, count, ret_value);
+	return encode_slots(slots, ret_value);
+}
+
+static bool slot_is_sane(const struct format_slot *slot)
+{
+	return slot->version != 0 && slot->location != LOCATION_NONE &&
+	       (slot->location <= LOCATION_DISCARDED || format_slot_has_data(slot));
+}
+
+static int decode_slots(const uint8_t *p, size_t size, struct format_slot *slots)
+{
 	struct page_disk d;
 
-	if (size < sizeof d)
-		return -E_CORRUPT;
 	memcpy(&d, p, sizeof d);
 	p += sizeof d;
-	if (d.version != FORMAT_VERSION || d.reserved != 0 ||
+	if (d.reserved != 0 ||
 	    size != sizeof d + (size_t)__builtin_popcount(d.present) * sizeof slots[0])
 		return -E_CORRUPT;
 	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
@@ -379,12 +467,75 @@ int format_page_decode(const void *value, size_t size, struct format_slot *ret_s
 			continue;
 		memcpy(&slots[i], p, sizeof slots[i]);
 		p += sizeof slots[i];
-		if (slots[i].version == 0 || slots[i].location == LOCATION_NONE ||
-		    (slots[i].location > LOCATION_DISCARDED && !format_slot_has_data(&slots[i])))
+		if (!slot_is_sane(&slots[i]))
 			return -E_CORRUPT;
 	}
-	memcpy(ret_slots, slots, sizeof slots);
 	return 0;
+}
+
+/* Returns how many blocks with data the runs have, or -E_CORRUPT. */
+static int decode_run_table(const uint8_t *p, uint32_t run_count, struct format_slot *slots)
+{
+	uint32_t next = 0;
+	int with_data = 0;
+
+	for (uint32_t r = 0; r < run_count; r++, p += RUN_SIZE) {
+		struct format_slot slot = {.crc = CRC32C_ZERO_BLOCK};
+		uint32_t first = p[0], count = p[1];
+
+		memcpy(&slot.location, p + 2, 4);
+		memcpy(&slot.version, p + 6, 8);
+		if (first < next || count == 0 || count > PAGE_BLOCKS - first ||
+		    !slot_is_sane(&slot) || slot.location > UINT32_MAX - count)
+			return -E_CORRUPT;
+		next = first + count;
+		for (uint32_t i = first; i < next; i++) {
+			slots[i] = slot;
+			if (!format_slot_has_data(&slot))
+				continue;
+			slot.location++;
+			with_data++;
+		}
+	}
+	return with_data;
+}
+
+static int decode_runs(const uint8_t *p, size_t size, struct format_slot *slots)
+{
+	size_t table;
+	struct runs_disk d;
+	int with_data;
+
+	memcpy(&d, p, sizeof d);
+	table = sizeof d + (size_t)d.run_count * RUN_SIZE;
+	if (d.reserved != 0 || d.run_count > PAGE_BLOCKS || size < table)
+		return -E_CORRUPT;
+	with_data = decode_run_table(p + sizeof d, d.run_count, slots);
+	if (with_data < 0 || size != table + (size_t)with_data * 4)
+		return -E_CORRUPT;
+	p += table;
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		if (!format_slot_has_data(&slots[i]))
+			continue;
+		memcpy(&slots[i].crc, p, 4);
+		p += 4;
+	}
+	return 0;
+}
+
+int format_page_decode(const void *value, size_t size, struct format_slot *ret_slots)
+{
+	struct format_slot slots[PAGE_BLOCKS] = {0};
+	const uint8_t *p = value;
+	int rc = -E_CORRUPT;
+
+	if (size >= sizeof(struct page_disk) && p[0] == FORMAT_VERSION)
+		rc = decode_slots(p, size, slots);
+	else if (size >= sizeof(struct runs_disk) && p[0] == FORMAT_INDEX_VERSION)
+		rc = decode_runs(p, size, slots);
+	if (rc == 0)
+		memcpy(ret_slots, slots, sizeof slots);
+	return rc;
 }
 
 struct segment_disk {
@@ -396,13 +547,17 @@ struct segment_disk {
 	uint32_t start_block;
 	uint32_t used_blocks;
 	uint64_t last_seq;
+	uint32_t live; /* from here on since version 2 */
+	uint32_t reserved;
 };
-_Static_assert(sizeof(struct segment_disk) == 24, "a format");
+_Static_assert(sizeof(struct segment_disk) == 32, "a format");
+#define SEGMENT_SIZE_1 24u
 
 size_t format_segment_encode(const struct format_segment *segment, uint8_t *ret_value)
 {
 	struct segment_disk d = {
-	    .version = FORMAT_VERSION,
+	    .version = FORMAT_INDEX_VERSION,
+	    .live = segment->live,
 	    .state = segment->state,
 	    .stream = segment->stream,
 	    .primed = segment->primed,
@@ -418,16 +573,20 @@ size_t format_segment_encode(const struct format_segment *segment, uint8_t *ret_
 
 int format_segment_decode(const void *value, size_t size, struct format_segment *ret_segment)
 {
-	struct segment_disk d;
+	struct segment_disk d = {0};
 
-	if (size != sizeof d)
+	if (size != sizeof d && size != SEGMENT_SIZE_1)
 		return -E_CORRUPT;
-	memcpy(&d, value, sizeof d);
-	if (d.version != FORMAT_VERSION || d.state >= FORMAT_SEGMENT_STATES || d.stream > 1 ||
-	    d.primed > 1 || d.start_block > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE ||
-	    d.used_blocks > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE)
+	memcpy(&d, value, size);
+	if (d.version != (size == sizeof d ? FORMAT_INDEX_VERSION : FORMAT_VERSION) ||
+	    d.state >= FORMAT_SEGMENT_STATES || d.stream > 1 || d.primed > 1 ||
+	    d.start_block > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE ||
+	    d.used_blocks > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE || d.live > d.used_blocks ||
+	    d.reserved != 0)
 		return -E_CORRUPT;
 	*ret_segment = (struct format_segment){
+	    .version = d.version,
+	    .live = d.live,
 	    .state = d.state,
 	    .stream = d.stream,
 	    .primed = d.primed,
@@ -457,7 +616,7 @@ _Static_assert(sizeof(struct checkpoint_disk) <= FORMAT_VALUE_MAX, "room for val
 size_t format_checkpoint_encode(const struct format_checkpoint *checkpoint, uint8_t *ret_value)
 {
 	struct checkpoint_disk d = {
-	    .version = FORMAT_VERSION,
+	    .version = FORMAT_INDEX_VERSION,
 	    .shard = checkpoint->shard,
 	    .device = checkpoint->device,
 	    .shard_count = checkpoint->shard_count,
@@ -480,10 +639,11 @@ int format_checkpoint_decode(const void *value, size_t size,
 	if (size != sizeof d)
 		return -E_CORRUPT;
 	memcpy(&d, value, sizeof d);
-	if (d.version != FORMAT_VERSION || d.next_seq == 0 || d.last_seq[0] >= d.next_seq ||
-	    d.last_seq[1] >= d.next_seq)
+	if ((d.version != FORMAT_VERSION && d.version != FORMAT_INDEX_VERSION) || d.next_seq == 0 ||
+	    d.last_seq[0] >= d.next_seq || d.last_seq[1] >= d.next_seq)
 		return -E_CORRUPT;
 	*ret_checkpoint = (struct format_checkpoint){
+	    .version = d.version,
 	    .device = d.device,
 	    .shard = d.shard,
 	    .shard_count = d.shard_count,
@@ -500,31 +660,72 @@ struct chunk_disk {
 	uint64_t version;
 	uint64_t watermark;
 	uint64_t newest;
+	uint8_t dead; /* from here on since version 2; the leaves of the mask follow */
+	uint8_t reserved[3];
+	uint32_t buried;
+	uint64_t leaf_mask;
 };
-_Static_assert(sizeof(struct chunk_disk) == 24, "a format");
+_Static_assert(sizeof(struct chunk_disk) == 40, "a format");
+_Static_assert(sizeof(struct format_leaf) == 32, "a format");
+#define CHUNK_SIZE_1 24u
 
-size_t format_chunk_encode(const struct format_chunk *chunk, uint8_t *ret_value)
+size_t format_chunk_encode(const struct format_chunk *chunk,
+			   const struct format_leaf *const *leaves, uint8_t *ret_value)
 {
 	struct chunk_disk d = {
-	    .version = FORMAT_VERSION,
+	    .version = FORMAT_INDEX_VERSION,
 	    .watermark = chunk->watermark,
 	    .newest = chunk->newest,
+	    .dead = chunk->dead,
+	    .buried = chunk->buried,
+	    .leaf_mask = chunk->leaf_mask,
 	};
+	uint8_t *p = ret_value + sizeof d;
 
 	memcpy(ret_value, &d, sizeof d);
-	return sizeof d;
+	for (uint32_t i = 0; i < FORMAT_CHUNK_LEAVES; i++) {
+		if ((chunk->leaf_mask >> i & 1) == 0)
+			continue;
+		memcpy(p, leaves[i], sizeof *leaves[i]);
+		p += sizeof *leaves[i];
+	}
+	return (size_t)(p - ret_value);
 }
 
-int format_chunk_decode(const void *value, size_t size, struct format_chunk *ret_chunk)
+int format_chunk_decode(const void *value, size_t size, struct format_chunk *ret_chunk,
+			struct format_leaf *ret_leaves)
 {
-	struct chunk_disk d;
+	const uint8_t *p = value;
+	struct chunk_disk d = {0};
 
-	if (size != sizeof d)
+	if (size < CHUNK_SIZE_1)
 		return -E_CORRUPT;
-	memcpy(&d, value, sizeof d);
-	if (d.version != FORMAT_VERSION)
+	memcpy(&d, value, MIN(size, sizeof d));
+	if (size == CHUNK_SIZE_1) {
+		if (d.version != FORMAT_VERSION)
+			return -E_CORRUPT;
+	} else if (d.version != FORMAT_INDEX_VERSION || d.dead > 1 || d.reserved[0] != 0 ||
+		   d.reserved[1] != 0 || d.reserved[2] != 0 ||
+		   d.buried > FORMAT_CHUNK_LEAVES * FORMAT_LEAF_PAGES ||
+		   size != sizeof d + (size_t)__builtin_popcountll(d.leaf_mask) *
+					  sizeof(struct format_leaf)) {
 		return -E_CORRUPT;
-	*ret_chunk = (struct format_chunk){.watermark = d.watermark, .newest = d.newest};
+	}
+	*ret_chunk = (struct format_chunk){
+	    .version = (uint8_t)d.version,
+	    .watermark = d.watermark,
+	    .newest = d.newest,
+	    .dead = d.dead != 0,
+	    .buried = d.buried,
+	    .leaf_mask = d.leaf_mask,
+	};
+	p += sizeof d;
+	for (uint32_t i = 0; i < FORMAT_CHUNK_LEAVES; i++) {
+		if ((d.leaf_mask >> i & 1) == 0)
+			continue;
+		memcpy(&ret_leaves[i], p, sizeof ret_leaves[i]);
+		p += sizeof ret_leaves[i];
+	}
 	return 0;
 }
 

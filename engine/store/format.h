@@ -10,7 +10,8 @@
 #include "engine/base/error.h"
 #include "engine/base/types.h"
 
-#define FORMAT_VERSION 1u
+#define FORMAT_VERSION	     1u
+#define FORMAT_INDEX_VERSION 2u /* of values in kv whose form has changed; 1 is read too */
 
 /* -- places on the device --------------------------------------------------------------------- */
 
@@ -156,17 +157,21 @@ enum format_segment_state {
 };
 
 struct format_segment {
+	uint8_t version; /* 1: without live. Encoders write the newest */
 	uint8_t state;
 	uint8_t stream;
 	uint8_t primed;
 	uint32_t epoch;
 	uint32_t start_block;
 	uint32_t used_blocks;
+	uint32_t live; /* slots of pages in kv that refer to it */
 	uint64_t last_seq;
 };
 
 /* What a checkpoint covers. */
 struct format_checkpoint {
+	uint32_t
+	    version; /* 1: segments have no live, chunks no leaves. Encoders write the newest */
 	struct uuid device;
 	uint32_t shard;
 	uint32_t shard_count;
@@ -177,10 +182,23 @@ struct format_checkpoint {
 	uint64_t last_seq[2]; /* of each stream: groups up to here are in the index */
 };
 
+/* Which pages of a chunk exist: a bit each. */
+#define FORMAT_LEAF_PAGES   256u
+#define FORMAT_CHUNK_LEAVES ((uint32_t)(CHUNK_SIZE_MAX / PAGE_SIZE_BYTES / FORMAT_LEAF_PAGES))
+
+struct format_leaf {
+	uint64_t exists[FORMAT_LEAF_PAGES / 64];
+};
+
 struct format_chunk {
+	uint8_t version; /* 1: without what follows newest. Encoders write the newest version */
 	version_t watermark;
 	version_t newest;
+	bool dead;	    /* erased: its pages are being accounted for */
+	page_no_t buried;   /* those below it are */
+	uint64_t leaf_mask; /* a bit for each leaf in which pages exist */
 };
+#define FORMAT_CHUNK_VALUE_MAX (40u + FORMAT_CHUNK_LEAVES * 32u)
 
 /* A block that does not check, or lies under a group header that does not. */
 struct format_damage {
@@ -235,7 +253,8 @@ int format_key_chunk_decode(const void *key, size_t size, volume_id_t *ret_volum
 int format_key_page_decode(const void *key, size_t size, volume_id_t *ret_volume,
 			   chunk_no_t *ret_chunk, page_no_t *ret_page);
 
-/* Values. Encoders return the size. */
+/* Values. Encoders return the size. A page has two forms, slot by slot and run by run; it is
+ * written in the shorter one. */
 size_t format_page_encode(const struct format_slot *slots, uint8_t *ret_value);
 int format_page_decode(const void *value, size_t size, struct format_slot *ret_slots);
 size_t format_segment_encode(const struct format_segment *segment, uint8_t *ret_value);
@@ -243,8 +262,12 @@ int format_segment_decode(const void *value, size_t size, struct format_segment 
 size_t format_checkpoint_encode(const struct format_checkpoint *checkpoint, uint8_t *ret_value);
 int format_checkpoint_decode(const void *value, size_t size,
 			     struct format_checkpoint *ret_checkpoint);
-size_t format_chunk_encode(const struct format_chunk *chunk, uint8_t *ret_value);
-int format_chunk_decode(const void *value, size_t size, struct format_chunk *ret_chunk);
+/* leaves: FORMAT_CHUNK_LEAVES places; those of the mask count. */
+size_t format_chunk_encode(const struct format_chunk *chunk,
+			   const struct format_leaf *const *leaves, uint8_t *ret_value);
+/* ret_leaves: FORMAT_CHUNK_LEAVES; those outside of the mask are left untouched. */
+int format_chunk_decode(const void *value, size_t size, struct format_chunk *ret_chunk,
+			struct format_leaf *ret_leaves);
 size_t format_fence_encode(generation_t generation, uint8_t *ret_value);
 int format_fence_decode(const void *value, size_t size, generation_t *ret_generation);
 /* Up to FORMAT_SCRUB_VALUE_MAX bytes. */

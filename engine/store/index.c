@@ -1,6 +1,6 @@
-/* index: see index.h. Look-ups go through two hash tables with chains; each volume's chunks are
- * also in a treap, so that they can be listed in order without sorting and inserted without
- * allocation. */
+/* index: see index.h. Here: volumes and chunks; the pages are in index_page.c. Look-ups go through
+ * two hash tables with chains; each volume's live chunks are also in a treap, so that they can be
+ * listed in order without sorting and inserted without allocation. */
 #include "engine/store/index.h"
 
 #include <errno.h>
@@ -8,9 +8,12 @@
 #include <utlist.h>
 
 #include "engine/base/assert.h"
+#include "engine/base/err.h"
 
 #define CHUNK_BUCKETS_FIRST  1024u
 #define VOLUME_BUCKETS_FIRST 256u
+#define PAGE_BUCKETS_MIN     64u
+#define CELLS_MIN	     (4 * INDEX_PAGE_CELLS)
 
 static uint64_t mix(uint64_t x)
 {
@@ -26,41 +29,73 @@ static uint64_t chunk_hash(volume_id_t volume, chunk_no_t no)
 	return mix(volume * 0x100000001b3ull ^ (uint64_t)no << 20);
 }
 
-int index_init(struct index *ix, uint32_t device_blocks)
+/* A bucket for two cells, out of the same memory; the rest is for the cells. */
+static void share_out(struct index *ix, uint64_t cache_bytes)
 {
-	uint32_t pages_max =
-	    (uint32_t)MIN((uint64_t)device_blocks + INDEX_PAGES_SPARE, (uint64_t)UINT32_MAX / 2);
+	uint64_t buckets = PAGE_BUCKETS_MIN;
+	uint64_t pages;
 
+	while (buckets * 2 <= cache_bytes / (2 * INDEX_CELL) && buckets < 1u << 30)
+		buckets *= 2;
+	ix->page_bucket_count = (uint32_t)buckets;
+	ix->cells_max = CELLS_MIN;
+	if (cache_bytes > buckets * sizeof(struct index_page *))
+		ix->cells_max =
+		    MAX(ix->cells_max,
+			(cache_bytes - buckets * sizeof(struct index_page *)) / INDEX_CELL);
+	pages = ix->cells_max / INDEX_PAGE_CELLS;
+	ix->dirty_max = (uint32_t)MIN(MAX(pages / 4, 1u), (uint64_t)INDEX_DIRTY_MAX);
+	/* One who holds pages may look up others: the tidier reads what it holds. */
+	ix->held_max = (uint32_t)MIN(MAX(pages / 8, (uint64_t)4 * INDEX_LOOKUP_PAGES),
+				     (uint64_t)INDEX_HELD_MAX);
+}
+
+int index_init(struct index *ix, uint32_t device_blocks, uint64_t cache_bytes,
+	       struct index_collector *collector)
+{
 	*ix = (struct index){
-	    .pages_max = pages_max,
+	    .collector = collector,
+	    .pages_max = (uint64_t)device_blocks + INDEX_PAGES_SPARE,
 	    .chunk_bucket_count = CHUNK_BUCKETS_FIRST,
 	    .volume_bucket_count = VOLUME_BUCKETS_FIRST,
 	};
-	slab_init(&ix->pages, sizeof(struct index_page), pages_max + INDEX_PAGES_FLIGHT);
-	slab_init(&ix->leaves, sizeof(struct index_leaf), pages_max);
+	share_out(ix, cache_bytes);
+	slab_init(&ix->cells, INDEX_CELL, UINT32_MAX / 2);
+	slab_init(&ix->leaves, sizeof(struct format_leaf), UINT32_MAX / 2);
 	slab_init(&ix->chunks, sizeof(struct index_chunk), INDEX_CHUNKS_MAX);
 	slab_init(&ix->volumes, sizeof(struct index_volume), INDEX_VOLUMES_MAX);
+	ix->page_buckets = calloc(ix->page_bucket_count, sizeof(struct index_page *));
 	ix->chunk_buckets = calloc(ix->chunk_bucket_count, sizeof(struct index_chunk *));
 	ix->volume_buckets = calloc(ix->volume_bucket_count, sizeof(struct index_volume *));
-	if (ix->chunk_buckets == NULL || ix->volume_buckets == NULL) {
+	if (ix->page_buckets == NULL || ix->chunk_buckets == NULL || ix->volume_buckets == NULL) {
 		index_deinit(ix);
 		return -ENOMEM;
 	}
 	return 0;
 }
 
+void index_limit(struct index *ix)
+{
+	/* What is held may go beyond the cache for a moment: see lookup.h. */
+	uint64_t cells = ix->cells_max + ix->cells_max / 8 +
+			 INDEX_PAGE_CELLS * (INDEX_MOVES_MAX + 16 * INDEX_LOOKUP_PAGES);
+
+	slab_limit(&ix->cells, (uint32_t)MIN(cells, (uint64_t)UINT32_MAX / 2));
+}
+
 void index_deinit(struct index *ix)
 {
-	slab_deinit(&ix->pages);
+	slab_deinit(&ix->cells);
 	slab_deinit(&ix->leaves);
 	slab_deinit(&ix->chunks);
 	slab_deinit(&ix->volumes);
+	free(ix->page_buckets);
 	free(ix->chunk_buckets);
 	free(ix->volume_buckets);
 	*ix = (struct index){0};
 }
 
-/* -- promises --------------------------------------------------------------------------------- */
+/* -- tables ----------------------------------------------------------------------------------- */
 
 /* The tables grow here, where failing is allowed, by doubling. */
 static int grow_chunk_buckets(struct index *ix)
@@ -111,63 +146,6 @@ static int grow_volume_buckets(struct index *ix)
 	ix->volume_buckets = buckets;
 	ix->volume_bucket_count = count;
 	return 0;
-}
-
-bool index_admits(struct index *ix, volume_id_t volume, chunk_no_t no, block_no_t block,
-		  uint32_t block_count)
-{
-	page_no_t first = block >> PAGE_SHIFT;
-	page_no_t last = (block + block_count - 1) >> PAGE_SHIFT;
-	uint32_t used = ix->pages.total - ix->pages.free_count + ix->pages.promised;
-	const struct index_chunk *chunk;
-
-	if (used + (last - first + 1) <= ix->pages_max)
-		return true;
-	chunk = index_find_chunk(ix, volume, no);
-	for (page_no_t p = first; p <= last; p++)
-		if (chunk == NULL || index_find_page(chunk, p) == NULL)
-			return false;
-	return true;
-}
-
-int index_promise(struct index *ix, uint32_t entries, uint32_t pages)
-{
-	int rc = 0;
-
-	if (ix->chunk_count + ix->chunks.promised >= ix->chunk_bucket_count)
-		rc = grow_chunk_buckets(ix);
-	if (rc == 0 && ix->volume_count + ix->volumes.promised >= ix->volume_bucket_count)
-		rc = grow_volume_buckets(ix);
-	if (rc < 0)
-		return rc;
-	rc = slab_promise(&ix->pages, pages);
-	if (rc < 0)
-		return rc;
-	rc = slab_promise(&ix->leaves, 2 * entries);
-	if (rc < 0)
-		goto out_pages;
-	rc = slab_promise(&ix->chunks, entries);
-	if (rc < 0)
-		goto out_leaves;
-	rc = slab_promise(&ix->volumes, entries);
-	if (rc < 0)
-		goto out_chunks;
-	return 0;
-out_chunks:
-	slab_release(&ix->chunks, entries);
-out_leaves:
-	slab_release(&ix->leaves, 2 * entries);
-out_pages:
-	slab_release(&ix->pages, pages);
-	return rc;
-}
-
-void index_release(struct index *ix, uint32_t entries, uint32_t pages)
-{
-	slab_release(&ix->pages, pages);
-	slab_release(&ix->leaves, 2 * entries);
-	slab_release(&ix->chunks, entries);
-	slab_release(&ix->volumes, entries);
 }
 
 /* -- the treap of a volume's chunks ----------------------------------------------------------- */
@@ -255,20 +233,38 @@ struct index_volume *index_find_volume(const struct index *ix, volume_id_t id)
 	return v;
 }
 
-struct index_volume *index_get_volume(struct index *ix, volume_id_t id)
+int index_get_volume(struct index *ix, volume_id_t id, struct index_volume **ret_volume)
 {
 	struct index_volume *v = index_find_volume(ix, id);
-	uint64_t b = mix(id) & (ix->volume_bucket_count - 1);
+	uint64_t b;
 
 	PRE(id != 0);
-	if (v != NULL)
-		return v;
-	v = slab_take(&ix->volumes);
-	v->id = id;
-	v->hash_next = ix->volume_buckets[b];
-	ix->volume_buckets[b] = v;
-	ix->volume_count++;
-	return v;
+	if (v == NULL && ix->volume_count >= ix->volume_bucket_count && grow_volume_buckets(ix) < 0)
+		return -ENOMEM;
+	if (v == NULL) {
+		int rc = slab_make(&ix->volumes, (void **)&v);
+
+		if (rc < 0)
+			return rc;
+		b = mix(id) & (ix->volume_bucket_count - 1);
+		v->id = id;
+		v->hash_next = ix->volume_buckets[b];
+		ix->volume_buckets[b] = v;
+		ix->volume_count++;
+	}
+	*ret_volume = v;
+	return 0;
+}
+
+/* Dead ones too. */
+static struct index_chunk *find_any_chunk(const struct index *ix, volume_id_t volume, chunk_no_t no)
+{
+	struct index_chunk *c =
+	    ix->chunk_buckets[chunk_hash(volume, no) & (ix->chunk_bucket_count - 1)];
+
+	while (c != NULL && (c->no != no || c->volume->id != volume))
+		c = c->hash_next;
+	return c;
 }
 
 struct index_chunk *index_find_chunk(struct index *ix, volume_id_t volume, chunk_no_t no)
@@ -277,88 +273,139 @@ struct index_chunk *index_find_chunk(struct index *ix, volume_id_t volume, chunk
 
 	if (c != NULL && c->no == no && c->volume->id == volume)
 		return c;
-	c = ix->chunk_buckets[chunk_hash(volume, no) & (ix->chunk_bucket_count - 1)];
-	while (c != NULL && (c->no != no || c->volume->id != volume))
-		c = c->hash_next;
-	if (c != NULL)
-		ix->last_chunk = c;
-	return c;
-}
-
-struct index_chunk *index_get_chunk(struct index *ix, volume_id_t volume, chunk_no_t no)
-{
-	struct index_chunk *c = index_find_chunk(ix, volume, no);
-	uint64_t hash = chunk_hash(volume, no);
-	struct index_chunk **bucket;
-
-	if (c != NULL)
-		return c;
-	c = slab_take(&ix->chunks);
-	c->volume = index_get_volume(ix, volume);
-	c->no = no;
-	c->priority = (uint32_t)(mix(hash) >> 32);
-	bucket = &ix->chunk_buckets[hash & (ix->chunk_bucket_count - 1)];
-	c->hash_next = *bucket;
-	*bucket = c;
-	c->volume->chunks = treap_insert(c->volume->chunks, c);
-	ix->chunk_count++;
+	c = find_any_chunk(ix, volume, no);
+	if (c == NULL || c->dead)
+		return NULL;
 	ix->last_chunk = c;
 	return c;
 }
 
-struct index_page *index_get_page(struct index *ix, struct index_chunk *chunk, page_no_t no)
+bool index_is_dead(const struct index *ix, volume_id_t volume, chunk_no_t no)
 {
-	struct index_leaf **leaf = &chunk->leaves[no / INDEX_LEAF_PAGES];
-	struct index_page **page;
+	const struct index_chunk *c = find_any_chunk(ix, volume, no);
 
-	PRE(no < INDEX_CHUNK_LEAVES * INDEX_LEAF_PAGES);
-	if (*leaf == NULL)
-		*leaf = slab_take(&ix->leaves);
-	page = &(*leaf)->pages[no % INDEX_LEAF_PAGES];
-	if (*page == NULL) {
-		*page = slab_take(&ix->pages);
-		(*page)->chunk = chunk;
-		(*page)->no = no;
+	return c != NULL && c->dead;
+}
+
+static uint32_t slab_used(const struct slab *slab)
+{
+	return slab->total - slab->free_count;
+}
+
+int index_get_chunk(struct index *ix, volume_id_t volume, chunk_no_t no,
+		    struct index_chunk **ret_chunk)
+{
+	struct index_chunk *c = index_find_chunk(ix, volume, no);
+	uint64_t hash = chunk_hash(volume, no);
+	struct index_chunk **bucket;
+	struct index_volume *v;
+	int rc;
+
+	if (c == NULL && find_any_chunk(ix, volume, no) != NULL)
+		return -EBUSY;
+	if (c != NULL) {
+		*ret_chunk = c;
+		return 0;
 	}
-	return *page;
+	if (slab_used(&ix->chunks) >= ix->chunk_bucket_count && grow_chunk_buckets(ix) < 0)
+		return -ENOMEM;
+	rc = index_get_volume(ix, volume, &v);
+	if (rc == 0)
+		rc = slab_make(&ix->chunks, (void **)&c);
+	if (rc < 0)
+		return rc;
+	c->volume = v;
+	c->no = no;
+	c->hash = hash;
+	c->priority = (uint32_t)(mix(hash) >> 32);
+	bucket = &ix->chunk_buckets[hash & (ix->chunk_bucket_count - 1)];
+	c->hash_next = *bucket;
+	*bucket = c;
+	v->chunks = treap_insert(v->chunks, c);
+	ix->chunk_count++;
+	ix->last_chunk = c;
+	*ret_chunk = c;
+	return 0;
+}
+
+/* -- what exists ------------------------------------------------------------------------------ */
+
+page_no_t index_next_page(const struct index_chunk *chunk, page_no_t from)
+{
+	while (from < FORMAT_CHUNK_LEAVES * FORMAT_LEAF_PAGES) {
+		const struct format_leaf *leaf = chunk->leaves[from / FORMAT_LEAF_PAGES];
+		uint32_t i = from % FORMAT_LEAF_PAGES;
+		uint64_t word;
+
+		if (leaf == NULL) {
+			from = (from / FORMAT_LEAF_PAGES + 1) * FORMAT_LEAF_PAGES;
+			continue;
+		}
+		word = leaf->exists[i / 64] >> i % 64;
+		if (word != 0)
+			return from + (page_no_t)__builtin_ctzll(word);
+		from += 64 - i % 64;
+	}
+	return UINT32_MAX;
+}
+
+int index_set_leaf(struct index *ix, struct index_chunk *chunk, uint32_t leaf,
+		   const struct format_leaf *exists)
+{
+	struct format_leaf **place = &chunk->leaves[leaf];
+	int rc = *place == NULL ? slab_make(&ix->leaves, (void **)place) : 0;
+
+	if (rc < 0)
+		return rc;
+	for (uint32_t i = 0; i < ARRAY_SIZE(exists->exists); i++) {
+		uint64_t added = exists->exists[i] & ~(*place)->exists[i];
+
+		ix->page_count += (uint64_t)__builtin_popcountll(added);
+		(*place)->exists[i] |= added;
+	}
+	return 0;
 }
 
 /* -- dirt ------------------------------------------------------------------------------------- */
 
-void index_dirty_page(struct index *ix, struct index_page *page)
-{
-	if (page->dirty)
-		return;
-	page->dirty = true;
-	DL_APPEND(ix->dirty_pages, page);
-	ix->dirty_page_count++;
-}
-
 void index_dirty_chunk(struct index *ix, struct index_chunk *chunk)
 {
-	if (chunk->dirty)
+	if (chunk->dirty && chunk->epoch == ix->epoch)
 		return;
+	if (chunk->dirty)
+		ix->collector->chunk(ix->collector, chunk);
+	INVARIANT(!chunk->dirty);
 	chunk->dirty = true;
+	chunk->epoch = ix->epoch;
 	DL_APPEND(ix->dirty_chunks, chunk);
 	ix->dirty_chunk_count++;
 }
 
 void index_dirty_volume(struct index *ix, struct index_volume *volume)
 {
-	if (volume->dirty)
+	if (volume->dirty && volume->epoch == ix->epoch)
 		return;
+	if (volume->dirty)
+		ix->collector->volume(ix->collector, volume);
+	INVARIANT(!volume->dirty);
 	volume->dirty = true;
+	volume->epoch = ix->epoch;
 	DL_APPEND(ix->dirty_volumes, volume);
 	ix->dirty_volume_count++;
 }
 
-void index_clean_page(struct index *ix, struct index_page *page)
+struct index_chunk *index_next_dirty_chunk(const struct index *ix)
 {
-	if (!page->dirty)
-		return;
-	page->dirty = false;
-	DL_DELETE(ix->dirty_pages, page);
-	ix->dirty_page_count--;
+	struct index_chunk *c = ix->dirty_chunks;
+
+	return c != NULL && c->epoch != ix->epoch ? c : NULL;
+}
+
+struct index_volume *index_next_dirty_volume(const struct index *ix)
+{
+	struct index_volume *v = ix->dirty_volumes;
+
+	return v != NULL && v->epoch != ix->epoch ? v : NULL;
 }
 
 void index_clean_chunk(struct index *ix, struct index_chunk *chunk)
@@ -379,96 +426,63 @@ void index_clean_volume(struct index *ix, struct index_volume *volume)
 	ix->dirty_volume_count--;
 }
 
+void index_begin_epoch(struct index *ix)
+{
+	PRE(!ix->committing);
+	ix->epoch++;
+	ix->committing = true;
+}
+
+void index_end_epoch(struct index *ix)
+{
+	PRE(ix->committing);
+	ix->committing = false;
+	ix->collected_count = 0;
+}
+
 /* -- erasing ---------------------------------------------------------------------------------- */
 
 void index_kill_chunk(struct index *ix, struct index_chunk *chunk)
 {
-	struct index_chunk **p;
-
-	PRE(!chunk->dead);
-	p = &ix->chunk_buckets[chunk_hash(chunk->volume->id, chunk->no) &
-			       (ix->chunk_bucket_count - 1)];
-	while (*p != chunk)
-		p = &(*p)->hash_next;
-	*p = chunk->hash_next;
+	PRE(!chunk->dead && chunk->writers == 0);
+	index_dirty_chunk(ix, chunk);
 	treap_remove(&chunk->volume->chunks, chunk);
-	index_clean_chunk(ix, chunk);
 	if (ix->last_chunk == chunk)
 		ix->last_chunk = NULL;
 	chunk->dead = true;
-	chunk->grave_next = ix->graves;
-	ix->graves = chunk;
+	chunk->grave_next = NULL;
+	LL_PREPEND2(ix->graves, chunk, grave_next);
 	ix->chunk_count--;
 }
 
-/* Buries pages of one leaf. Returns how many; *ret_done when the leaf is empty. */
-static uint32_t bury_leaf(struct index *ix, struct index_chunk *chunk, struct index_leaf *leaf,
-			  uint32_t max, void (*each)(struct index_page *page, void *arg), void *arg)
+void index_remove_chunk(struct index *ix, struct index_chunk *chunk)
 {
-	uint32_t count = 0;
+	struct index_chunk **p = &ix->chunk_buckets[chunk_hash(chunk->volume->id, chunk->no) &
+						    (ix->chunk_bucket_count - 1)];
 
-	while (chunk->bury_page < INDEX_LEAF_PAGES && count < max) {
-		struct index_page *page = leaf->pages[chunk->bury_page++];
-
-		if (page == NULL)
-			continue;
-		each(page, arg);
-		index_clean_page(ix, page);
-		slab_give(&ix->pages, page);
-		count++;
-	}
-	return count;
-}
-
-bool index_bury(struct index *ix, uint32_t max, void (*each)(struct index_page *page, void *arg),
-		void *arg)
-{
-	while (ix->graves != NULL && max > 0) {
-		struct index_chunk *chunk = ix->graves;
-		struct index_leaf *leaf;
-
-		if (chunk->holds > 0)
-			break;
-		if (chunk->bury_leaf == INDEX_CHUNK_LEAVES) {
-			ix->graves = chunk->grave_next;
-			slab_give(&ix->chunks, chunk);
-			max--;
-			continue;
-		}
-		leaf = chunk->leaves[chunk->bury_leaf];
-		if (leaf != NULL) {
-			max -= bury_leaf(ix, chunk, leaf, max, each, arg);
-			if (chunk->bury_page < INDEX_LEAF_PAGES)
-				break;
-			slab_give(&ix->leaves, leaf);
-		}
-		chunk->bury_leaf++;
-		chunk->bury_page = 0;
-	}
-	return ix->graves != NULL;
+	PRE(chunk->dead && chunk->holds == 0 && index_next_page(chunk, 0) == UINT32_MAX);
+	/* What a checkpoint under way still lacks of it, it gets. */
+	index_dirty_chunk(ix, chunk);
+	index_clean_chunk(ix, chunk);
+	while (*p != chunk)
+		p = &(*p)->hash_next;
+	*p = chunk->hash_next;
+	LL_DELETE2(ix->graves, chunk, grave_next);
+	for (uint32_t i = 0; i < FORMAT_CHUNK_LEAVES; i++)
+		if (chunk->leaves[i] != NULL)
+			slab_give(&ix->leaves, chunk->leaves[i]);
+	slab_give(&ix->chunks, chunk);
 }
 
 /* -- all of it -------------------------------------------------------------------------------- */
 
-static void each_page_of(const struct index_chunk *chunk,
-			 void (*each)(const struct index_page *page, void *arg), void *arg)
-{
-	for (uint32_t l = 0; l < INDEX_CHUNK_LEAVES; l++) {
-		const struct index_leaf *leaf = chunk->leaves[l];
-
-		for (uint32_t i = 0; leaf != NULL && i < INDEX_LEAF_PAGES; i++)
-			if (leaf->pages[i] != NULL)
-				each(leaf->pages[i], arg);
-	}
-}
-
-void index_each_page(const struct index *ix, void (*each)(const struct index_page *page, void *arg),
-		     void *arg)
+void index_each_chunk(const struct index *ix,
+		      void (*each)(const struct index_chunk *chunk, void *arg), void *arg)
 {
 	for (uint32_t b = 0; b < ix->chunk_bucket_count; b++)
 		for (const struct index_chunk *c = ix->chunk_buckets[b]; c != NULL;
 		     c = c->hash_next)
-			each_page_of(c, each, arg);
+			each(c, arg);
 }
 
 void index_each_volume(const struct index *ix,
@@ -482,7 +496,8 @@ void index_each_volume(const struct index *ix,
 
 uint64_t index_memory_bytes(const struct index *ix)
 {
-	return ix->pages.memory_bytes + ix->leaves.memory_bytes + ix->chunks.memory_bytes +
-	       ix->volumes.memory_bytes + ix->chunk_bucket_count * sizeof(struct index_chunk *) +
+	return ix->cells.memory_bytes + ix->leaves.memory_bytes + ix->chunks.memory_bytes +
+	       ix->volumes.memory_bytes + ix->page_bucket_count * sizeof(struct index_page *) +
+	       ix->chunk_bucket_count * sizeof(struct index_chunk *) +
 	       ix->volume_bucket_count * sizeof(struct index_volume *);
 }

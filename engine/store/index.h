@@ -1,44 +1,100 @@
-/* The index: which version of each block the store holds, and where. In memory, whole; a checkpoint
- * writes what is dirty to kv (checkpoint.h), recovery reads it back.
+/* The index: which version of each block the store holds, and where. Volumes and chunks are in
+ * memory, all of them; of the pages those that are dirty, those that somebody uses, and as many of
+ * the others as the cache takes (store_config.cache_bytes). The rest lies in kv, where checkpoints
+ * put it (checkpoint.h) and look-ups fetch it from (lookup.h): whoever wants to know where blocks
+ * are begins a look-up first.
  *
  *   volume (id) -> fence
- *   chunk (volume, number) -> watermark, newest version, 64 leaves -> 256 pages -> 16 slots
- *   slot = location on the device, CRC, version
+ *   chunk (volume, number) -> watermark, newest version, which pages exist (a bit a page)
+ *   page (chunk, number) -> 16 slots: location on the device, CRC, version
+ *
+ * A page is one cell of memory (INDEX_CELL bytes) while its slots are one run: blocks one after the
+ * other, of one version, in order on the device (or all zeroed, or all discarded). A page that is
+ * anything else, or may be changed, takes two more cells.
+ *
+ *   absent --look-up--> LOADING --read--> RUN or FULL, clean <--collected-- dirty (FULL)
+ *     ^                   \--error--> FAILED                 ---write----->
+ *     +-- evicted: clean, in no checkpoint that isn't durable yet, not pinned
  *
  * Invariants:
  * 1. A chunk's newest is at least the version of each of its slots.
  * 2. Every object that changed since the last checkpoint captured it is in its dirty list, once.
- * 3. Nothing on the path of a write allocates: pages, leaves, chunks and volumes come from slabs,
- *    under a promise made before the write's group was submitted.
- * 4. A dead chunk (erased) is found by no look-up; its pages are buried bit by bit.
+ *    Who changes it says so before (index_dirty_...): what belongs to a checkpoint under way and is
+ *    not collected yet is collected then, as it was; so a checkpoint is the state of one moment.
+ * 3. What exists and is not in memory is in kv, as it was when it left memory.
+ * 4. Nothing on the path of a write allocates but bulk: pages are made when they are looked up.
+ * 5. A dead chunk (erased) is found by no look-up; its pages are buried bit by bit (bury.h), and
+ *    until then no new chunk takes its place.
  *
  * The index knows nothing of segments: who changes a slot accounts for what it referred to. */
 #ifndef STORE_INDEX_H
 #define STORE_INDEX_H
 
+#include "engine/base/assert.h"
 #include "engine/store/format.h"
 #include "engine/store/slab.h"
 
-#define INDEX_LEAF_PAGES   256u
-#define INDEX_CHUNK_LEAVES ((uint32_t)(CHUNK_SIZE_MAX / PAGE_SIZE_BYTES / INDEX_LEAF_PAGES))
 #define INDEX_VOLUMES_MAX  65536u
 #define INDEX_CHUNKS_MAX   (1u << 22)
-#define INDEX_PAGES_SPARE  65536u /* on top of one a block of the device: for tombstones */
-#define INDEX_PAGES_FLIGHT                                                                         \
-	65536u /* on top of those: promised, for pages that are there already                      \
-		*/
+#define INDEX_PAGES_SPARE  65536u /* that may exist, on top of one a block: for tombstones */
+#define INDEX_CELL	   104u	  /* bytes */
+#define INDEX_PAGE_CELLS   3u
+#define INDEX_DIRTY_MAX	   262144u /* pages, dirty or not durable yet; less with a small cache */
+#define INDEX_HELD_MAX	   65536u  /* pages held by look-ups that only read; likewise */
+#define INDEX_MOVES_MAX	   1024u   /* pages held by moves, on top of what may be dirty */
+#define INDEX_LOOKUP_PAGES (IO_BLOCKS_MAX / PAGE_BLOCKS + 1) /* that one look-up may span */
+
+/* How far the clock goes for one page that must leave: among so many buckets it finds one that was
+ * not used lately, or takes one that was. */
+#define INDEX_CLOCK_BUCKETS 64u
+
+enum index_page_state { INDEX_LOADING, INDEX_FAILED, INDEX_RUN, INDEX_FULL };
+
+struct index_page;
+
+/* The two cells that a FULL page has besides its own. */
+struct index_cell_a {
+	version_t versions[12];
+	struct index_page *next; /* dirty list */
+};
+
+struct index_cell_b {
+	uint32_t locations[PAGE_BLOCKS];
+	version_t versions[PAGE_BLOCKS - 12];
+	struct index_page *prev; /* dirty list */
+};
 
 struct index_page {
-	struct format_slot slots[PAGE_BLOCKS];
+	struct index_page *hash_next;
 	struct index_chunk *chunk;
-	page_no_t no;
+	uint16_t no;
+	uint16_t pins;
+	uint8_t state;
+	uint8_t epoch; /* dirty: in which it became so; clean: in which it was collected */
 	bool dirty;
-	struct index_page *prev, *next; /* dirty list */
+	bool used; /* since the clock's hand passed */
+	union {
+		struct {
+			version_t version;
+			uint32_t location; /* of the first block */
+			uint8_t first, count;
+		} run;
+		struct {
+			struct index_cell_a *a;
+			struct index_cell_b *b;
+		} full;
+	};
+	union {
+		uint32_t crcs[PAGE_BLOCKS];
+		struct {
+			struct lookup *waiters;
+			struct index_page *next; /* waits to be read */
+		} loading;
+	};
 };
-
-struct index_leaf {
-	struct index_page *pages[INDEX_LEAF_PAGES];
-};
+_Static_assert(sizeof(struct index_page) == INDEX_CELL, "a cell");
+_Static_assert(sizeof(struct index_cell_a) == INDEX_CELL, "a cell");
+_Static_assert(sizeof(struct index_cell_b) == INDEX_CELL, "a cell");
 
 struct index_chunk {
 	struct index_chunk *hash_next;
@@ -46,16 +102,19 @@ struct index_chunk {
 	struct index_chunk *left, *right; /* the volume's treap, by number */
 	chunk_no_t no;
 	uint32_t priority;
+	uint64_t hash; /* of volume and number: what its pages are found by */
 	version_t watermark;
 	version_t newest;
 	bool dirty;
+	uint8_t epoch;
 	bool dead;
-	uint32_t holds; /* look-ups (lookup.h): while there are any it isn't buried */
+	uint32_t holds;			 /* look-ups that refer to it */
+	uint32_t writers;		 /* of these, the ones that may change it */
+	uint32_t erasures;		 /* of it, under way: no new writer begins */
+	page_no_t buried;		 /* of a dead one: pages below are gone */
 	struct index_chunk *prev, *next; /* dirty list */
 	struct index_chunk *grave_next;
-	uint32_t bury_leaf; /* where burying goes on */
-	uint32_t bury_page;
-	struct index_leaf *leaves[INDEX_CHUNK_LEAVES];
+	struct format_leaf *leaves[FORMAT_CHUNK_LEAVES]; /* which pages exist; NULL: none */
 };
 
 struct index_volume {
@@ -63,78 +122,73 @@ struct index_volume {
 	volume_id_t id;
 	generation_t fence;	    /* in force */
 	generation_t fence_durable; /* in the log, durably */
+	uint32_t writers, erasures; /* as of a chunk */
 	bool dirty;
+	uint8_t epoch;
 	struct index_volume *prev, *next; /* dirty list */
 	struct index_chunk *chunks;	  /* treap */
 };
 
+/* What belongs to the checkpoint under way is given to it before it changes. */
+struct index_collector {
+	void (*page)(struct index_collector *c, struct index_page *page);
+	void (*chunk)(struct index_collector *c, struct index_chunk *chunk);
+	void (*volume)(struct index_collector *c, struct index_volume *volume);
+};
+
 struct index {
-	struct slab pages, leaves, chunks, volumes;
-	uint32_t pages_max;
+	struct slab cells, leaves, chunks, volumes;
+	struct index_collector *collector;
+	uint64_t cells_max; /* the cache */
+	uint64_t cells_used;
+	uint32_t dirty_max, held_max; /* pages */
+	uint64_t pages_max;	      /* that may exist */
+	uint64_t page_count;	      /* that exist, in memory or not */
+	uint64_t loaded_count;	      /* in memory */
+	uint64_t evicted_count;	      /* so far */
+	struct index_page **page_buckets;
+	uint32_t page_bucket_count; /* a power of two */
+	uint32_t clock_hand;	    /* bucket */
 	struct index_chunk **chunk_buckets;
 	uint32_t chunk_bucket_count; /* a power of two */
 	struct index_volume **volume_buckets;
 	uint32_t volume_bucket_count;
-	struct index_chunk *last_chunk; /* the one looked up last, or NULL */
-	struct index_page *dirty_pages;
+	struct index_chunk *last_chunk; /* the live one looked up last, or NULL */
+	struct index_page *dirty_pages, *dirty_pages_tail;
 	struct index_chunk *dirty_chunks;
 	struct index_volume *dirty_volumes;
 	uint32_t dirty_page_count, dirty_chunk_count, dirty_volume_count;
-	uint32_t chunk_count; /* that look-ups find */
+	uint32_t collected_count; /* pages in a checkpoint that isn't durable yet */
+	uint8_t epoch;		  /* rises with every checkpoint */
+	bool committing;	  /* the one of this epoch is not durable yet */
+	uint32_t chunk_count;	  /* live ones */
 	uint32_t volume_count;
-	struct index_chunk *graves; /* dead chunks with pages left */
+	struct index_chunk *graves; /* dead chunks */
 };
 
-/* device_blocks bounds the pages. 0 or -ENOMEM. */
-int index_init(struct index *ix, uint32_t device_blocks);
+/* device_blocks bounds the pages; cache_bytes the memory of those that are not dirty or held. 0 or
+ * -ENOMEM. */
+int index_init(struct index *ix, uint32_t device_blocks, uint64_t cache_bytes,
+	       struct index_collector *collector);
 void index_deinit(struct index *ix);
 
-/* Whether these blocks may get places: not where pages_max pages are in use and some of theirs
- * would be new. */
-bool index_admits(struct index *ix, volume_id_t volume, chunk_no_t no, block_no_t block,
-		  uint32_t block_count);
+/* From now on the memory is bounded. Before, while the log is replayed, pages that had it one after
+ * the other need it at once: as much as the log after a checkpoint can make dirty. */
+void index_limit(struct index *ix);
 
-/* For `entries` entries which together touch up to `pages` pages. 0, -ENOMEM, -E_LIMIT. */
-int index_promise(struct index *ix, uint32_t entries, uint32_t pages);
-void index_release(struct index *ix, uint32_t entries, uint32_t pages);
+/* -- volumes and chunks ----------------------------------------------------------------------- */
 
-/* NULL when there is none. */
+/* NULL when there is none; a dead chunk is none. */
 struct index_volume *index_find_volume(const struct index *ix, volume_id_t id);
 struct index_chunk *index_find_chunk(struct index *ix, volume_id_t volume, chunk_no_t no);
 
-static inline struct index_page *index_find_page(const struct index_chunk *chunk, page_no_t no)
-{
-	const struct index_leaf *leaf = chunk->leaves[no / INDEX_LEAF_PAGES];
+/* A dead chunk has this place. */
+bool index_is_dead(const struct index *ix, volume_id_t volume, chunk_no_t no);
 
-	return leaf != NULL ? leaf->pages[no % INDEX_LEAF_PAGES] : NULL;
-}
-
-/* Of a page that is there. */
-static inline struct format_slot index_slot(const struct index_page *page, uint32_t i)
-{
-	return page->slots[i];
-}
-
-/* What is known of a block: version 0 for never written. Its page must be held by a look-up
- * (lookup.h). */
-static inline struct format_slot index_find_slot(const struct index_chunk *chunk, block_no_t block)
-{
-	const struct index_page *page = index_find_page(chunk, block >> PAGE_SHIFT);
-
-	return page != NULL ? index_slot(page, block % PAGE_BLOCKS) : (struct format_slot){0};
-}
-
-/* Found or made; under a promise: never NULL. */
-struct index_volume *index_get_volume(struct index *ix, volume_id_t id);
-struct index_chunk *index_get_chunk(struct index *ix, volume_id_t volume, chunk_no_t no);
-struct index_page *index_get_page(struct index *ix, struct index_chunk *chunk, page_no_t no);
-
-void index_dirty_page(struct index *ix, struct index_page *page);
-void index_dirty_chunk(struct index *ix, struct index_chunk *chunk);
-void index_dirty_volume(struct index *ix, struct index_volume *volume);
-void index_clean_page(struct index *ix, struct index_page *page);
-void index_clean_chunk(struct index *ix, struct index_chunk *chunk);
-void index_clean_volume(struct index *ix, struct index_volume *volume);
+/* Found or made. -ENOMEM, -E_LIMIT; a chunk: -EBUSY while a dead one has its place. */
+int index_get_volume(struct index *ix, volume_id_t id, struct index_volume **ret_volume);
+int index_get_chunk(struct index *ix, volume_id_t volume, chunk_no_t no,
+		    struct index_chunk **ret_chunk);
 
 /* The volume's first chunk with number >= from, or NULL. */
 struct index_chunk *index_next_chunk(const struct index_volume *volume, chunk_no_t from);
@@ -142,15 +196,127 @@ struct index_chunk *index_next_chunk(const struct index_volume *volume, chunk_no
 /* From now on look-ups don't find the chunk; its pages wait to be buried. */
 void index_kill_chunk(struct index *ix, struct index_chunk *chunk);
 
-/* Takes up to max pages of dead chunks to their graves, as long as nobody holds them: each is given
- * to `each` first, which accounts for what its slots refer to. Returns false when no dead chunk is
- * left. */
-bool index_bury(struct index *ix, uint32_t max, void (*each)(struct index_page *page, void *arg),
-		void *arg);
+/* Of a dead chunk without pages, which nobody holds: it is gone. */
+void index_remove_chunk(struct index *ix, struct index_chunk *chunk);
 
-/* Every live page, in no order; for recovery and checks. */
+/* -- what exists ------------------------------------------------------------------------------ */
+
+static inline bool index_page_exists(const struct index_chunk *chunk, page_no_t no)
+{
+	const struct format_leaf *leaf = chunk->leaves[no / FORMAT_LEAF_PAGES];
+
+	no %= FORMAT_LEAF_PAGES;
+	return leaf != NULL && (leaf->exists[no / 64] >> no % 64 & 1) != 0;
+}
+
+/* The first page >= from that exists, or UINT32_MAX. */
+page_no_t index_next_page(const struct index_chunk *chunk, page_no_t from);
+
+/* Recovery: a chunk's bits as they were stored. 0, -ENOMEM, -E_LIMIT. */
+int index_set_leaf(struct index *ix, struct index_chunk *chunk, uint32_t leaf,
+		   const struct format_leaf *exists);
+
+/* -- pages ------------------------------------------------------------------------------------ */
+
+/* In memory, in whatever state; or NULL. */
+struct index_page *index_find_page(const struct index *ix, const struct index_chunk *chunk,
+				   page_no_t no);
+
+/* A page that isn't in memory gets its place there, LOADING (write false) or empty and FULL. 0;
+ * -ENOMEM. */
+int index_make_page(struct index *ix, struct index_chunk *chunk, page_no_t no, bool write,
+		    struct index_page **ret_page);
+
+/* A LOADING page has been read: these are its slots. */
+void index_fill_page(struct index *ix, struct index_page *page, const struct format_slot *slots);
+
+/* Makes a page fit to be changed. 0 or -ENOMEM. */
+int index_widen_page(struct index *ix, struct index_page *page);
+
+/* Takes as little memory for a clean page as its slots need. Not while it is pinned. */
+void index_narrow_page(struct index *ix, struct index_page *page);
+
+/* Out of memory: clean ones, or such as were never written. */
+void index_drop_page(struct index *ix, struct index_page *page);
+
+/* Out of the index: of a dead chunk, accounted for. It exists no more. */
+void index_bury_page(struct index *ix, struct index_page *page);
+
+static inline struct format_slot index_slot(const struct index_page *page, uint32_t i)
+{
+	struct format_slot slot = {0};
+
+	if (page->state == INDEX_FULL) {
+		const struct index_cell_a *a = page->full.a;
+		const struct index_cell_b *b = page->full.b;
+
+		slot.version = i < 12 ? a->versions[i] : b->versions[i - 12];
+		slot.location = b->locations[i];
+		slot.crc = page->crcs[i];
+		return slot;
+	}
+	INVARIANT(page->state == INDEX_RUN);
+	i -= page->run.first;
+	if (i >= page->run.count)
+		return slot;
+	slot.version = page->run.version;
+	slot.location = page->run.location;
+	if (slot.location >= FORMAT_SEGMENTS_BLOCK)
+		slot.location += i;
+	slot.crc = page->crcs[i + page->run.first];
+	return slot;
+}
+
+/* Of a page that is FULL, and dirty already. */
+static inline void index_set_slot(struct index_page *page, uint32_t i,
+				  const struct format_slot *slot)
+{
+	INVARIANT(page->state == INDEX_FULL && page->dirty);
+	if (i < 12)
+		page->full.a->versions[i] = slot->version;
+	else
+		page->full.b->versions[i - 12] = slot->version;
+	page->full.b->locations[i] = slot->location;
+	page->crcs[i] = slot->crc;
+}
+
+/* What is known of a block: version 0 for never written. Its page must be held by a look-up
+ * (lookup.h). */
+struct format_slot index_find_slot(const struct index *ix, const struct index_chunk *chunk,
+				   block_no_t block);
+
+/* -- dirt ------------------------------------------------------------------------------------- */
+
+/* Before the change. A page must be FULL. */
+void index_dirty_page(struct index *ix, struct index_page *page);
+void index_dirty_chunk(struct index *ix, struct index_chunk *chunk);
+void index_dirty_volume(struct index *ix, struct index_volume *volume);
+
+/* A checkpoint begins: what is dirty belongs to it. */
+void index_begin_epoch(struct index *ix);
+
+/* The next one that belongs to the checkpoint under way and is not collected; NULL: none. */
+struct index_page *index_next_dirty_page(const struct index *ix);
+struct index_chunk *index_next_dirty_chunk(const struct index *ix);
+struct index_volume *index_next_dirty_volume(const struct index *ix);
+
+/* It has been collected. */
+void index_clean_page(struct index *ix, struct index_page *page);
+void index_clean_chunk(struct index *ix, struct index_chunk *chunk);
+void index_clean_volume(struct index *ix, struct index_volume *volume);
+
+/* The checkpoint is durable. */
+void index_end_epoch(struct index *ix);
+
+/* -- all of it -------------------------------------------------------------------------------- */
+
+/* Every page in memory that has slots, in no order; for checks. */
 void index_each_page(const struct index *ix, void (*each)(const struct index_page *page, void *arg),
 		     void *arg);
+
+/* Dead chunks too. */
+void index_each_chunk(const struct index *ix,
+		      void (*each)(const struct index_chunk *chunk, void *arg), void *arg);
 
 /* Every volume, in no order. */
 void index_each_volume(const struct index *ix,

@@ -6,6 +6,12 @@
 
 void item_complete(struct store *store, struct item *item, int status)
 {
+	if (item->held && item->kind == ITEM_ERASE) {
+		lookup_erased(store, item);
+	} else if (item->held) {
+		item->held = false;
+		lookup_end(store, &item_op_of(item)->lookup);
+	}
 	if (item->kind != ITEM_MOVE) {
 		INVARIANT(store->ops_in_flight > 0);
 		store->ops_in_flight--;

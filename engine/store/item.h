@@ -22,6 +22,7 @@ struct item {
 	struct item *next; /* in the one queue that it is in */
 	uint8_t kind;
 	bool gathered;	 /* all of it is in groups, or given up */
+	bool held;	 /* its look-up (lookup.h) is to be ended with it */
 	uint16_t parts;	 /* groups that hold a part of it and are not applied yet */
 	uint32_t cursor; /* blocks gathered */
 	uint32_t growth; /* blocks that it may add to what is live */
@@ -57,12 +58,8 @@ static inline struct item *item_pop(struct item_queue *q)
 	return item;
 }
 
-_Static_assert(sizeof(struct item) <= sizeof((struct store_write *)0)->impl,
+_Static_assert(sizeof(struct item) <= sizeof((struct store_fence_op *)0)->impl,
 	       "room in the operation");
-_Static_assert(sizeof(struct item) <= sizeof((struct store_fence_op *)0)->impl, "room");
-_Static_assert(sizeof(struct item) <= sizeof((struct store_watermark_op *)0)->impl, "room");
-_Static_assert(sizeof(struct item) <= sizeof((struct store_changes_op *)0)->impl, "room");
-_Static_assert(sizeof(struct item) <= sizeof((struct store_erase_op *)0)->impl, "room");
 
 /* From an item to its operation: ITEM_OWNER(item, struct store_write). */
 #define ITEM_OWNER(item, type) ((type *)(void *)((char *)(uintptr_t)(item)-offsetof(type, impl)))

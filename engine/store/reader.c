@@ -10,21 +10,9 @@
 #include "engine/base/log.h"
 #include "engine/store/core.h"
 
-/* In a read's impl. item.cursor is the next block to be read, item.parts the runs in flight;
- * item.gathered: it stands among the waiting. The pages are held until all runs are submitted. */
-struct reading {
-	struct item item;
-	struct lookup lookup;
-	struct store *store;
-	bool holds;
-};
-_Static_assert(sizeof(struct reading) <= sizeof((struct store_read *)0)->impl,
-	       "room in the operation");
-
-static struct reading *reading_of(struct store_read *op)
-{
-	return (struct reading *)(void *)op->impl;
-}
+/* In a read's impl is an item_op. item.cursor is the next block to be read, item.parts the runs in
+ * flight; item.gathered: it stands among the waiting. The pages are held until all runs are
+ * submitted. */
 
 int reader_init(struct store *store)
 {
@@ -111,9 +99,10 @@ static void run_done(struct disk_op *disk_op, int status)
 }
 
 /* Submits the run that begins at block `first` of the read, in slot. Returns how long it is. */
-static uint32_t run_submit(struct store *store, struct store_read *op,
-			   const struct index_chunk *chunk, uint32_t first, struct format_slot slot)
+static uint32_t run_submit(struct store *store, struct store_read *op, uint32_t first,
+			   struct format_slot slot)
 {
+	const struct lookup *l = &item_op_of(ITEM_OF(op))->lookup;
 	struct reader_run *run = store->reader.free;
 	uint32_t location = slot.location;
 	uint32_t count = 0;
@@ -124,7 +113,7 @@ static uint32_t run_submit(struct store *store, struct store_read *op,
 		count++;
 		if (first + count == op->block_count)
 			break;
-		slot = index_find_slot(chunk, op->block + first + count);
+		slot = lookup_slot(store, l, op->block + first + count);
 	} while (slot.location == location + count);
 	run->read = op;
 	run->first = first;
@@ -146,17 +135,14 @@ static uint32_t run_submit(struct store *store, struct store_read *op,
 /* From a completion or from the finish task: here the read may be completed at once. */
 static void read_advance(struct store *store, struct store_read *op)
 {
-	struct index_chunk *chunk = index_find_chunk(&store->index, op->volume, op->chunk);
-	struct reading *r = reading_of(op);
-	struct item *item = &r->item;
+	struct item *item = ITEM_OF(op);
+	struct lookup *l = &item_op_of(item)->lookup;
 
 	if (item->gathered)
 		return; /* it goes on when it has come to the head of the waiting */
 	while (item->cursor < op->block_count && item->status == 0) {
-		struct format_slot slot = {0};
+		struct format_slot slot = lookup_slot(store, l, op->block + item->cursor);
 
-		if (chunk != NULL)
-			slot = index_find_slot(chunk, op->block + item->cursor);
 		if (!format_slot_has_data(&slot)) {
 			memset(block_memory(op, item->cursor), 0, BLOCK_SIZE);
 			fill_slot(op, item->cursor, &slot);
@@ -170,44 +156,48 @@ static void read_advance(struct store *store, struct store_read *op)
 			item_push(&store->reader.waiting, item);
 			return;
 		}
-		item->cursor += run_submit(store, op, chunk, item->cursor, slot);
+		item->cursor += run_submit(store, op, item->cursor, slot);
 	}
-	if (r->holds)
-		lookup_end(store, &r->lookup);
-	r->holds = false;
+	if (item->held)
+		lookup_end(store, l);
+	item->held = false;
 	if (item->parts > 0)
 		return;
 	item_complete(store, item, item->status);
 }
 
-static void pages_are_here(struct lookup *lookup, int status)
+static void looked_up(struct lookup *lookup, int status)
 {
-	struct reading *r = container_of(lookup, struct reading, lookup);
-	struct store_read *op = ITEM_OWNER(&r->item, struct store_read);
+	struct item_op *item_op = container_of(lookup, struct item_op, lookup);
+	struct item *item = &item_op->item;
 
-	r->holds = status == 0;
-	r->item.status = status;
-	read_advance(r->store, op);
+	item->held = status == 0;
+	item->status = status;
+	read_advance(item_op->store, ITEM_OWNER(item, struct store_read));
 }
 
 void reader_submit(struct store *store, struct store_read *op)
 {
-	struct reading *r = reading_of(op);
+	struct item *item = ITEM_OF(op);
+	struct lookup *l = &item_op_of(item)->lookup;
+	int rc;
 
-	*r = (struct reading){.item = {.kind = ITEM_READ}, .store = store};
-	r->lookup = (struct lookup){.done = pages_are_here,
-				    .volume = op->volume,
-				    .chunk = op->chunk,
-				    .block = op->block,
-				    .block_count = op->block_count};
+	*item_op_of(item) = (struct item_op){.item = {.kind = ITEM_READ}, .store = store};
 	op->bad_block = 0;
-	if (lookup_begin(store, &r->lookup) > 0)
+	*l = (struct lookup){.done = looked_up,
+			     .volume = op->volume,
+			     .chunk = op->chunk,
+			     .block = op->block,
+			     .block_count = op->block_count};
+	rc = lookup_begin(store, l);
+	if (rc > 0)
 		return;
-	r->holds = true;
+	item->held = rc == 0;
+	item->status = rc;
 	/* Held by one part, so that it can not complete before submit returns. */
-	r->item.parts = 1;
+	item->parts = 1;
 	read_advance(store, op);
-	r->item.parts--;
-	if (r->item.parts == 0 && !r->item.gathered)
-		item_complete_later(store, &r->item, r->item.status);
+	item->parts--;
+	if (item->parts == 0 && !item->gathered)
+		item_complete_later(store, item, item->status);
 }

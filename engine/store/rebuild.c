@@ -45,9 +45,10 @@ struct chunk_key {
 struct chunk {
 	struct chunk_key key;
 	version_t newest, watermark;
-	generation_t fence;	 /* of a volume: the highest found */
-	generation_t generation; /* of a volume: the highest of any version */
-	uint64_t erased;	 /* seq of its last erase */
+	generation_t fence;	    /* of a volume: the highest found */
+	generation_t generation;    /* of a volume: the highest of any version */
+	uint64_t erased;	    /* seq of its last erase */
+	struct format_leaf *leaves; /* FORMAT_CHUNK_LEAVES: which pages exist; NULL: none */
 	UT_hash_handle hh;
 };
 
@@ -118,6 +119,7 @@ void rebuild_destroy(struct rebuild *r)
 	}
 	HASH_ITER (hh, r->chunks, c, next_chunk) {
 		HASH_DEL(r->chunks, c);
+		free(c->leaves);
 		free(c);
 	}
 	free(r->segments);
@@ -480,6 +482,21 @@ static void put(struct writer *w, uint32_t family, const uint8_t *key, size_t ke
 	w->puts = 0;
 }
 
+/* Notes in the page's chunk that it exists. 0 or -ENOMEM. */
+static int note_exists(struct rebuild *r, const struct page_key *key)
+{
+	struct chunk *c = find_chunk(r, key->shard, key->volume, key->chunk);
+	uint32_t i = key->page % FORMAT_LEAF_PAGES;
+
+	INVARIANT(c != NULL); /* pass 1 made it */
+	if (c->leaves == NULL)
+		c->leaves = calloc(FORMAT_CHUNK_LEAVES, sizeof *c->leaves);
+	if (c->leaves == NULL)
+		return -ENOMEM;
+	c->leaves[key->page / FORMAT_LEAF_PAGES].exists[i / 64] |= 1ull << i % 64;
+	return 0;
+}
+
 static void put_pages(struct writer *w)
 {
 	for (struct page *p = w->r->pages; p != NULL; p = p->hh.next) {
@@ -487,6 +504,8 @@ static void put_pages(struct writer *w)
 		struct format_slot slots[PAGE_BLOCKS];
 		size_t key_size;
 
+		if (w->rc == 0)
+			w->rc = note_exists(w->r, &p->key);
 		for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
 			slots[i] = p->slots[i].slot;
 		key_size = format_key_page(format_prefix(w->slot, p->key.shard), p->key.volume,
@@ -495,12 +514,25 @@ static void put_pages(struct writer *w)
 	}
 }
 
+static size_t encode_chunk(const struct chunk *c, struct format_chunk *record, uint8_t *ret_value)
+{
+	const struct format_leaf *leaves[FORMAT_CHUNK_LEAVES];
+
+	for (uint32_t i = 0; c->leaves != NULL && i < FORMAT_CHUNK_LEAVES; i++) {
+		leaves[i] = &c->leaves[i];
+		for (uint32_t k = 0; k < ARRAY_SIZE(leaves[i]->exists); k++)
+			if (leaves[i]->exists[k] != 0)
+				record->leaf_mask |= 1ull << i;
+	}
+	return format_chunk_encode(record, leaves, ret_value);
+}
+
 static void put_replicas(struct writer *w)
 {
 	for (struct chunk *c = w->r->chunks; c != NULL; c = c->hh.next) {
 		struct format_chunk record = {.newest = c->newest};
 		generation_t fence = c->fence;
-		uint8_t key[FORMAT_KEY_MAX], value[FORMAT_VALUE_MAX];
+		uint8_t key[FORMAT_KEY_MAX], value[FORMAT_CHUNK_VALUE_MAX];
 		size_t key_size = format_key_chunk(format_prefix(w->slot, c->key.shard),
 						   c->key.volume, c->key.chunk, key);
 
@@ -513,7 +545,7 @@ static void put_replicas(struct writer *w)
 			    format_fence_encode(fence, value));
 		else if (record.newest != 0 || record.watermark != 0)
 			put(w, STORE_KV_REPLICAS, key, key_size, value,
-			    format_chunk_encode(&record, value));
+			    encode_chunk(c, &record, value));
 	}
 }
 
@@ -535,6 +567,7 @@ static void put_segments(struct writer *w)
 		if (r->live[no] > 0) {
 			record.state = FORMAT_SEGMENT_SEALED;
 			record.used_blocks = s->used;
+			record.live = r->live[no];
 			record.last_seq = s->last_seq;
 		}
 		put(w, STORE_KV_SEGMENTS, key, key_size, value,

@@ -32,7 +32,8 @@ struct recovery {
 	int super_status[FORMAT_SUPER_COPIES];
 	struct format_checkpoint checkpoint;
 	bool has_checkpoint;
-	uint32_t probe; /* segment */
+	uint32_t probe;					/* segment */
+	struct format_leaf leaves[FORMAT_CHUNK_LEAVES]; /* of the chunk being loaded */
 	struct recovery_log log;
 	struct reactor_task finish;
 	struct error err;
@@ -79,8 +80,10 @@ static void finish_run(struct reactor_task *task)
 		return;
 	}
 	store->serving = true;
+	index_limit(&store->index);
 	checkpoint_want(store);
 	upkeep_kick(store);
+	bury_kick(store);
 	scrub_start(store);
 	op->impl = NULL;
 	op->done(op, 0, store, NULL);
@@ -200,7 +203,9 @@ static int load_segment(const void *key, size_t key_size, const void *value, siz
 		return -E_CORRUPT;
 	s = &t->array[no];
 	s->record = record;
-	s->has_record = true;
+	s->has_record = record.version == FORMAT_INDEX_VERSION;
+	s->live = record.live;
+	t->live_blocks += record.live;
 	s->epoch = record.epoch;
 	s->primed = record.primed != 0;
 	s->stream = record.stream;
@@ -222,67 +227,63 @@ static int load_segment(const void *key, size_t key_size, const void *value, siz
 	return 0;
 }
 
+static int load_fence(struct store *store, volume_id_t id, const void *value, size_t value_size)
+{
+	struct index_volume *volume;
+	generation_t generation;
+	int rc = format_fence_decode(value, value_size, &generation);
+
+	if (rc == 0)
+		rc = index_get_volume(&store->index, id, &volume);
+	if (rc < 0)
+		return rc;
+	volume->fence = generation;
+	volume->fence_durable = generation;
+	return 0;
+}
+
 static int load_replica(const void *key, size_t key_size, const void *value, size_t value_size,
 			void *arg)
 {
 	struct recovery *r = arg;
 	struct index *ix = &r->store->index;
-	struct index_volume *volume;
 	struct format_chunk record;
 	struct index_chunk *chunk;
-	generation_t generation;
-	volume_id_t volume_id;
+	volume_id_t volume;
 	chunk_no_t no;
 	int rc;
 
-	if (format_key_chunk_decode(key, key_size, &volume_id, &no) < 0)
+	if (format_key_chunk_decode(key, key_size, &volume, &no) < 0)
 		return -E_CORRUPT;
-	rc = index_promise(ix, 1, 0);
+	if (no == UINT32_MAX)
+		return load_fence(r->store, volume, value, value_size);
+	rc = format_chunk_decode(value, value_size, &record, r->leaves);
+	if (rc == 0)
+		rc = index_get_chunk(ix, volume, no, &chunk);
+	for (uint32_t i = 0; rc == 0 && i < FORMAT_CHUNK_LEAVES; i++)
+		if ((record.leaf_mask >> i & 1) != 0)
+			rc = index_set_leaf(ix, chunk, i, &r->leaves[i]);
 	if (rc < 0)
 		return rc;
-	if (no == UINT32_MAX) {
-		rc = format_fence_decode(value, value_size, &generation);
-		if (rc == 0) {
-			volume = index_get_volume(ix, volume_id);
-			volume->fence = generation;
-			volume->fence_durable = generation;
-		}
-	} else {
-		rc = format_chunk_decode(value, value_size, &record);
-		if (rc == 0) {
-			chunk = index_get_chunk(ix, volume_id, no);
-			chunk->watermark = record.watermark;
-			chunk->newest = record.newest;
-		}
+	chunk->watermark = record.watermark;
+	chunk->newest = record.newest;
+	chunk->buried = record.buried;
+	if (record.dead) {
+		index_kill_chunk(ix, chunk);
+		index_clean_chunk(ix, chunk);
 	}
-	index_release(ix, 1, 0);
-	return rc;
+	return 0;
 }
 
-/* Locations must lie in data blocks of our own segments that are in use. */
-static bool slots_are_sane(const struct store *store, const struct format_slot *slots)
-{
-	const struct segments *t = &store->segments;
-
-	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
-		uint32_t no;
-
-		if (!format_slot_has_data(&slots[i]))
-			continue;
-		no = segments_of(t, slots[i].location);
-		if (no >= t->count || t->array[no].state == SEGMENT_FOREIGN ||
-		    t->array[no].state == SEGMENT_FREE)
-			return false;
-	}
-	return true;
-}
-
-static int load_page(const void *key, size_t key_size, const void *value, size_t value_size,
-		     void *arg)
+/* Of an index of version 1, whose segments and chunks do not say what the pages are: counted once,
+ * from now on it is written. */
+static int count_page(const void *key, size_t key_size, const void *value, size_t value_size,
+		      void *arg)
 {
 	struct recovery *r = arg;
-	struct index *ix = &r->store->index;
+	struct segments *t = &r->store->segments;
 	struct format_slot slots[PAGE_BLOCKS];
+	struct format_leaf leaf = {0};
 	struct index_chunk *chunk;
 	volume_id_t volume;
 	chunk_no_t no;
@@ -290,16 +291,27 @@ static int load_page(const void *key, size_t key_size, const void *value, size_t
 	int rc;
 
 	if (format_key_page_decode(key, key_size, &volume, &no, &page) < 0 ||
-	    format_page_decode(value, value_size, slots) < 0 || !slots_are_sane(r->store, slots))
+	    format_page_decode(value, value_size, slots) < 0)
 		return -E_CORRUPT;
-	rc = index_promise(ix, 1, 1);
+	leaf.exists[page % FORMAT_LEAF_PAGES / 64] = 1ull << page % 64;
+	rc = index_get_chunk(&r->store->index, volume, no, &chunk);
+	if (rc == 0)
+		rc = index_set_leaf(&r->store->index, chunk, page / FORMAT_LEAF_PAGES, &leaf);
 	if (rc < 0)
 		return rc;
-	chunk = index_get_chunk(ix, volume, no);
-	memcpy(index_get_page(ix, chunk, page)->slots, slots, sizeof slots);
-	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
+	index_dirty_chunk(&r->store->index, chunk);
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		uint32_t segment;
+
 		chunk->newest = MAX(chunk->newest, slots[i].version);
-	index_release(ix, 1, 1);
+		if (!format_slot_has_data(&slots[i]))
+			continue;
+		segment = segments_of(t, slots[i].location);
+		if (segment >= t->count || t->array[segment].state == SEGMENT_FOREIGN ||
+		    t->array[segment].state == SEGMENT_FREE || t->array[segment].live == t->blocks)
+			return -E_CORRUPT;
+		segments_ref(t, slots[i].location);
+	}
 	return 0;
 }
 
@@ -333,14 +345,18 @@ static int load_index(struct recovery *r)
 	    {STORE_KV_NODE, load_checkpoint},
 	    {STORE_KV_SEGMENTS, load_segment},
 	    {STORE_KV_REPLICAS, load_replica},
-	    {STORE_KV_PAGES, load_page},
+	    {STORE_KV_PAGES, count_page}, /* version 1 only */
 	};
 	struct store *store = r->store;
 	uint8_t prefix[FORMAT_KEY_MAX];
 	size_t prefix_size = format_key_node(store->prefix, prefix);
 
 	for (uint32_t i = 0; i < ARRAY_SIZE(loads); i++) {
-		int rc = kv_scan(store->kv, loads[i].family, prefix, prefix_size, loads[i].each, r);
+		int rc = 0;
+
+		if (loads[i].family != STORE_KV_PAGES || r->checkpoint.version == 1)
+			rc = kv_scan(store->kv, loads[i].family, prefix, prefix_size, loads[i].each,
+				     r);
 
 		if (rc < 0)
 			return error_set(&r->err, rc, "the index (%s) cannot be read: %s",
@@ -367,8 +383,13 @@ static int init_parts(struct recovery *r)
 	rc = segments_init(&store->segments, &store->super, store->config.identity.shard);
 	if (rc == 0) {
 		blocks = (uint64_t)store->segments.own_count * store->segments.blocks;
-		rc = index_init(&store->index, (uint32_t)blocks);
+		rc = index_init(&store->index, (uint32_t)blocks,
+				store->config.cache_bytes > 0 ? store->config.cache_bytes
+							      : STORE_CACHE_BYTES,
+				&store->checkpoint.collector);
 	}
+	if (rc == 0)
+		rc = lookups_init(store);
 	if (rc == 0)
 		rc = wlog_init(store, store->config.groups_in_flight);
 	if (rc == 0)
@@ -387,31 +408,26 @@ static int init_parts(struct recovery *r)
 		rc = recovery_log_init(&r->log, store);
 	if (rc < 0)
 		return error_set(&r->err, rc, "there is not enough memory for the store");
+	bury_init(store);
 	space_init(store, store->config.reserve_percent);
 	return 0;
 }
 
-static void count_live(const struct index_page *page, void *arg)
-{
-	struct store *store = arg;
-
-	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
-		if (format_slot_has_data(&page->slots[i]))
-			segments_ref(&store->segments, page->slots[i].location);
-}
-
-/* After the replay: exact again, whatever the records say. */
 static void account(struct recovery *r)
 {
 	struct store *store = r->store;
+	struct store_stats *stats = &store->stats;
 
-	index_each_page(&store->index, count_live, store);
-	store->stats.recovered_groups = r->log.accepted;
-	store->stats.recovery_ms = (reactor_now_ns(store->reactor) - r->begun_ns) / NS_PER_MS;
-	log_info("store", "%s: %llu groups recovered in %llu ms, %llu live blocks",
-		 store->disk->name, (unsigned long long)store->stats.recovered_groups,
-		 (unsigned long long)store->stats.recovery_ms,
-		 (unsigned long long)store->segments.live_blocks);
+	stats->recovered_groups = r->log.accepted;
+	stats->recovered_bytes = r->log.accepted_bytes;
+	stats->recovery_ms = (reactor_now_ns(store->reactor) - r->begun_ns) / NS_PER_MS;
+	log_info("store",
+		 "%s: %llu groups, %llu bytes of log recovered in %llu ms; %llu live blocks, %llu "
+		 "pages of the index read",
+		 store->disk->name, (unsigned long long)stats->recovered_groups,
+		 (unsigned long long)stats->recovered_bytes, (unsigned long long)stats->recovery_ms,
+		 (unsigned long long)store->segments.live_blocks,
+		 (unsigned long long)stats->index_reads);
 }
 
 /* -- steps ------------------------------------------------------------------------------------ */

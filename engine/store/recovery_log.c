@@ -244,45 +244,85 @@ static void known_durable(const struct recovery_log *l, uint64_t *ret_seq)
 	}
 }
 
+/* What was erased before it was written anew is buried first, as it was then. */
+static int bury_before(struct store *store, const struct format_entry *e)
+{
+	struct index_chunk *chunk = store->index.graves;
+
+	while (chunk != NULL && (chunk->volume->id != e->volume || chunk->no != e->chunk))
+		chunk = chunk->grave_next;
+	return chunk != NULL ? bury_now(store, chunk) : 0;
+}
+
+static int replay_entry(struct store *store, const struct format_entry *e,
+			const struct apply_context *ctx)
+{
+	struct lookup l = {.volume = e->volume,
+			   .chunk = e->chunk,
+			   .block = e->block,
+			   .block_count = e->block_count,
+			   .kind = LOOKUP_WRITE};
+	struct index_volume *volume;
+	int rc = 0;
+
+	switch (e->kind) {
+	case FORMAT_FENCE:
+		rc = index_get_volume(&store->index, e->volume, &volume);
+		break;
+	case FORMAT_WATERMARK:
+		l.block_count = 0;
+		break;
+	default:
+		if ((e->flags & FORMAT_FLAG_MOVE) != 0)
+			l.kind = LOOKUP_MOVE;
+		break;
+	}
+	if (rc < 0)
+		return rc;
+	if (e->kind == FORMAT_FENCE || e->kind == FORMAT_ERASE) {
+		apply_entry(store, e, ctx);
+		return 0;
+	}
+	if (l.kind == LOOKUP_WRITE && index_is_dead(&store->index, e->volume, e->chunk))
+		rc = bury_before(store, e);
+	if (rc == 0)
+		rc = lookup_now(store, &l);
+	if (rc < 0)
+		return rc;
+	if (l.held != NULL)
+		apply_entry(store, e, ctx);
+	lookup_end(store, &l);
+	return 0;
+}
+
 static int replay_group(struct recovery_log *l, const struct recovery_group *rg)
 {
 	struct store *store = l->store;
 	const struct format_group *g = &rg->header;
 	struct segment *s = &store->segments.array[g->segment];
+	uint64_t size = (uint64_t)(g->header_blocks + g->data_blocks) * BLOCK_SIZE;
 	struct apply_context ctx = {
 	    .crcs = rg->crcs,
 	    .data_block = segments_first_block(&store->segments, g->segment) + g->first_block +
 			  g->header_blocks,
 	    .moved_from = LOCATION_NONE,
-	    .recovering = true,
 	};
 
 	for (uint32_t i = 0; i < g->entry_count; i++) {
-		const struct format_entry *e = &rg->entries[i];
-		uint32_t pages = e->block_count / PAGE_BLOCKS + 2;
-		int rc = checkpoint_expect_erases(store, e->kind == FORMAT_ERASE);
+		int rc = replay_entry(store, &rg->entries[i], &ctx);
 
-		if (rc == 0)
-			rc = index_promise(&store->index, 1, pages);
 		if (rc < 0)
 			return rc;
-		apply_entry(store, e, &ctx);
-		index_release(&store->index, 1, pages);
 	}
 	l->last_seq[g->stream] = g->seq;
 	l->accepted++;
+	l->accepted_bytes += size;
 	s->stream = g->stream;
 	s->used = MAX(s->used, g->first_block + g->header_blocks + g->data_blocks);
 	s->last_seq = g->seq;
 	checkpoint_note_dirty(store);
-	store->checkpoint.log_bytes += (uint64_t)(g->header_blocks + g->data_blocks) * BLOCK_SIZE;
+	store->checkpoint.log_bytes += size;
 	return 0;
-}
-
-static void nothing(struct index_page *page, void *arg)
-{
-	(void)page;
-	(void)arg;
 }
 
 /* By stream, then by the group before, then by sequence. */
@@ -359,10 +399,8 @@ int recovery_log_replay(struct recovery_log *l, struct error *err)
 	for (uint32_t i = 0; i < l->group_count; i++) {
 		rc = l->groups[i]->accepted ? replay_group(l, l->groups[i]) : 0;
 		if (rc < 0)
-			return error_set(err, rc, "there is no memory to recover the log");
+			return error_set(err, rc, "the log cannot be replayed: %s", err_text(rc));
 	}
-	while (index_bury(&store->index, UINT32_MAX, nothing, NULL))
-		;
 out:
 	for (uint32_t i = 0; i < WLOG_STREAMS; i++) {
 		store->wlog.streams[i].last_seq = l->last_seq[i];

@@ -35,7 +35,7 @@ struct recovery_log {
 	uint32_t group_count, group_max;
 	uint64_t last_seq[2]; /* accepted, of each stream */
 	uint64_t max_seq;
-	uint64_t accepted;
+	uint64_t accepted, accepted_bytes;
 };
 
 int recovery_log_init(struct recovery_log *l, struct store *store);

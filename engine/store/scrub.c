@@ -118,7 +118,8 @@ static bool is_referred_to(struct store *store, const struct format_damage *d)
 {
 	struct index_chunk *chunk = index_find_chunk(&store->index, d->volume, d->chunk);
 
-	return chunk != NULL && index_find_slot(chunk, d->block).location == d->location;
+	return chunk != NULL &&
+	       index_find_slot(&store->index, chunk, d->block).location == d->location;
 }
 
 /* Entry number `looked` of the list is looked up: takes it off if it was repaired, or is gone. */
@@ -422,7 +423,7 @@ static void check_entry(struct store *store, const struct format_entry *e)
 	uint32_t base = segments_first_block(&store->segments, s->kept.segment) + s->first + first;
 
 	for (uint32_t i = 0; chunk != NULL && i < e->block_count; i++) {
-		const struct format_slot slot = index_find_slot(chunk, e->block + i);
+		const struct format_slot slot = index_find_slot(&store->index, chunk, e->block + i);
 		const uint8_t *data = s->window + (size_t)(first + i) * BLOCK_SIZE;
 
 		if (slot.location != base + i || crc32c(0, data, BLOCK_SIZE) == slot.crc)
@@ -656,7 +657,7 @@ static void search_range(struct store *store)
 	struct index_chunk *chunk = index_find_chunk(&store->index, l->volume, l->chunk);
 
 	for (uint32_t i = 0; chunk != NULL && i < l->block_count; i++) {
-		const struct format_slot slot = index_find_slot(chunk, l->block + i);
+		const struct format_slot slot = index_find_slot(&store->index, chunk, l->block + i);
 
 		if (format_slot_has_data(&slot) && is_under_bad_header(store, slot.location))
 			scrub_note_damage(store, l->volume, l->chunk, l->block + i, slot.location);

@@ -38,14 +38,15 @@ struct segment {
 	bool busy;	 /* being discarded or primed */
 	bool stuck;	 /* the cleaner could not empty it: a damaged block or header */
 	bool empty;	 /* counted in empty_count */
-	bool has_record; /* record is in kv */
+	bool has_record; /* record is in kv, or in the checkpoint under way */
+	bool put_record; /* it is still to be put there */
 	uint32_t epoch;
 	uint32_t live;
 	uint32_t pins;
-	uint32_t unapplied;	      /* groups that are not in the index yet */
-	uint32_t used;		      /* blocks written */
-	uint64_t last_seq;	      /* of its last group: its age */
-	struct format_segment record; /* what kv holds */
+	uint32_t unapplied; /* groups that are not in the index yet */
+	uint32_t used;	    /* blocks written */
+	uint64_t last_seq;  /* of its last group: its age */
+	struct format_segment record;
 };
 
 struct segments {

@@ -67,6 +67,11 @@ static int slab_grow(struct slab *slab)
 	return 0;
 }
 
+void slab_limit(struct slab *slab, uint32_t objects_max)
+{
+	slab->objects_max = MAX(objects_max, slab->total);
+}
+
 int slab_promise(struct slab *slab, uint32_t count)
 {
 	while (slab->free_count < slab->promised + count) {
@@ -94,6 +99,17 @@ void *slab_take(struct slab *slab)
 	slab->free_count--;
 	memset(object, 0, slab->object_size);
 	return object;
+}
+
+int slab_make(struct slab *slab, void **ret_object)
+{
+	int rc = slab_promise(slab, 1);
+
+	if (rc < 0)
+		return rc;
+	*ret_object = slab_take(slab);
+	slab_release(slab, 1);
+	return 0;
 }
 
 void slab_give(struct slab *slab, void *object)

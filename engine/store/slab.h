@@ -24,11 +24,17 @@ struct slab {
 void slab_init(struct slab *slab, size_t object_size, uint32_t objects_max);
 void slab_deinit(struct slab *slab);
 
+/* Another bound; not below what it has already. */
+void slab_limit(struct slab *slab, uint32_t objects_max);
+
 /* Makes sure that `count` more objects can be taken. 0, -E_LIMIT (objects_max), -ENOMEM. */
 int slab_promise(struct slab *slab, uint32_t count);
 
 /* Gives a promise back, whether or not objects were taken under it. */
 void slab_release(struct slab *slab, uint32_t count);
+
+/* A zeroed object, where failing is allowed. 0, -E_LIMIT, -ENOMEM. */
+int slab_make(struct slab *slab, void **ret_object);
 
 /* A zeroed object. Only under a promise that is still held: never NULL. */
 void *slab_take(struct slab *slab);

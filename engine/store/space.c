@@ -69,7 +69,8 @@ static uint32_t count_growth(struct store *store, const struct store_write *op)
 	if (chunk == NULL)
 		return op->block_count;
 	for (uint32_t i = 0; i < op->block_count; i++) {
-		const struct format_slot slot = index_find_slot(chunk, op->block + i);
+		const struct format_slot slot =
+		    index_find_slot(&store->index, chunk, op->block + i);
 
 		if (!format_slot_has_data(&slot))
 			growth++;

@@ -72,12 +72,14 @@ void store_abandon(struct store *store)
 		return;
 	recovery_destroy(store->recovery);
 	scrub_deinit(store);
+	bury_deinit(store);
 	upkeep_deinit(store);
 	tidy_deinit(store);
 	cleaner_deinit(store);
 	checkpoint_deinit(store);
 	reader_deinit(store);
 	wlog_deinit(store);
+	lookups_deinit(store);
 	index_deinit(&store->index);
 	segments_deinit(&store->segments);
 	free(store);
@@ -90,7 +92,7 @@ static void close_run(struct reactor_task *task)
 	void *arg = store->closed_arg;
 
 	/* Tasks that are queued behind this one would run in memory that is gone. */
-	if (store->wlog.pump.queued || store->finish_task.queued) {
+	if (store->wlog.pump.queued || store->finish_task.queued || store->lookups.retry.queued) {
 		reactor_defer(store->reactor, task);
 		return;
 	}
@@ -101,9 +103,9 @@ static void close_run(struct reactor_task *task)
 void store_close_tick(struct store *store)
 {
 	if (!store->closing || !store->serving || store->ops_in_flight > 0 ||
-	    !wlog_is_idle(store) || !upkeep_is_idle(store) || !cleaner_is_idle(store) ||
-	    !tidy_is_idle(store) || !scrub_is_idle(store) ||
-	    store->checkpoint.state != CHECKPOINT_IDLE)
+	    !wlog_is_idle(store) || !lookups_are_idle(store) || !upkeep_is_idle(store) ||
+	    !cleaner_is_idle(store) || !tidy_is_idle(store) || !bury_is_idle(store) ||
+	    !scrub_is_idle(store) || store->checkpoint.state != CHECKPOINT_IDLE)
 		return;
 	if (store->failed == 0 && store->checkpoint.dirty) {
 		checkpoint_want(store);
@@ -133,6 +135,7 @@ void store_fail(struct store *store, int status, const char *what)
 	log_error("store", "%s: %s failed: %s; nothing more is written", store->disk->name, what,
 		  err_text(status));
 	wlog_kick(store);
+	lookup_retry(store);
 }
 
 /* -- operations ------------------------------------------------------------------------------- */
@@ -154,6 +157,8 @@ static bool accept(struct store *store, struct item *item, uint8_t kind)
 {
 	PRE(store->serving && !store->closing);
 	*item = (struct item){.kind = kind};
+	if (kind != ITEM_FENCE)
+		item_op_of(item)->store = store;
 	if (store->ops_in_flight++ < STORE_OPS_MAX)
 		return true;
 	item_complete_later(store, item, -E_LIMIT);
@@ -165,6 +170,58 @@ static bool is_in_chunk(block_no_t block, uint32_t block_count)
 	return block_count >= 1 && block_count <= IO_BLOCKS_MAX &&
 	       block < CHUNK_SIZE_MAX / BLOCK_SIZE &&
 	       block_count <= CHUNK_SIZE_MAX / BLOCK_SIZE - block;
+}
+
+/* What an operation will change is here: it goes to the log. */
+static void go_to_log(struct store *store, struct item *item)
+{
+	struct store_write *op = ITEM_OWNER(item, struct store_write);
+
+	/* An erase came before it: it said "you have everything up to here" of a copy that is no
+	 * more. What it makes anew may claim nothing. */
+	if (item_op_of(item)->lookup.was_gated)
+		op->watermark = 0;
+	item->held = true;
+	/* What has no data needs hardly any space, and may even give some back. */
+	if (item->kind != ITEM_WATERMARK && op->resync)
+		wlog_submit(store, item, WLOG_COLD, false);
+	else
+		wlog_submit(store, item, WLOG_HOT, item->kind != ITEM_DATA);
+}
+
+/* The index has no room for it: to a host that is as if the device had none. */
+static int no_room(int rc)
+{
+	return rc == -ENOMEM || rc == -E_LIMIT ? -ENOSPC : rc;
+}
+
+static void looked_up(struct lookup *lookup, int status)
+{
+	struct item_op *item_op = container_of(lookup, struct item_op, lookup);
+
+	if (status < 0)
+		item_complete(item_op->store, &item_op->item, no_room(status));
+	else
+		go_to_log(item_op->store, &item_op->item);
+}
+
+static void look_up(struct store *store, struct item *item, volume_id_t volume, chunk_no_t chunk,
+		    block_no_t block, uint32_t block_count)
+{
+	struct lookup *l = &item_op_of(item)->lookup;
+	int rc;
+
+	*l = (struct lookup){.done = looked_up,
+			     .kind = LOOKUP_WRITE,
+			     .volume = volume,
+			     .chunk = chunk,
+			     .block = block,
+			     .block_count = block_count};
+	rc = lookup_begin(store, l);
+	if (rc < 0)
+		item_complete_later(store, item, no_room(rc));
+	else if (rc == 0)
+		go_to_log(store, item);
 }
 
 void store_write(struct store *store, struct store_write *op)
@@ -194,11 +251,7 @@ void store_write(struct store *store, struct store_write *op)
 	store->stats.blocks_written += op->block_count;
 	if (op->trace)
 		wlog_trace(store, op->resync ? WLOG_COLD : WLOG_HOT);
-	/* What has no data needs hardly any space, and may even give some back. */
-	if (op->resync)
-		wlog_submit(store, item, WLOG_COLD, false);
-	else
-		wlog_submit(store, item, WLOG_HOT, op->kind != STORE_DATA);
+	look_up(store, item, op->volume, op->chunk, op->block, op->block_count);
 }
 
 uint64_t store_write_begun_ns(const struct store_write *op)
@@ -265,13 +318,11 @@ void store_fence(struct store *store, struct store_fence_op *op)
 		return;
 	rc = store->failed;
 	if (rc == 0)
-		rc = index_promise(&store->index, 1, 0);
+		rc = index_get_volume(&store->index, op->volume, &volume);
 	if (rc < 0) {
 		item_complete_later(store, item, rc);
 		return;
 	}
-	volume = index_get_volume(&store->index, op->volume);
-	index_release(&store->index, 1, 0);
 	if (op->generation < volume->fence) {
 		item_complete_later(store, item, -E_FENCED);
 		return;
@@ -302,7 +353,7 @@ void store_watermark(struct store *store, struct store_watermark_op *op)
 		item_complete_later(store, item, 0);
 		return;
 	}
-	wlog_submit(store, item, WLOG_HOT, true);
+	look_up(store, item, op->volume, op->chunk, 0, 0);
 }
 
 void store_erase(struct store *store, struct store_erase_op *op)
@@ -315,7 +366,7 @@ void store_erase(struct store *store, struct store_erase_op *op)
 	if (store->failed != 0)
 		item_complete_later(store, item, store->failed);
 	else
-		wlog_submit_erase(store, item);
+		lookup_submit_erase(store, item);
 }
 
 /* -- questions -------------------------------------------------------------------------------- */
@@ -364,46 +415,85 @@ static bool add_change(struct store_changes_op *op, block_no_t block,
 	return true;
 }
 
-static void find_changes(const struct index_chunk *chunk, struct store_changes_op *op)
+/* Of the pages that are held. False: the answer is full. */
+static bool find_changes(struct store *store, const struct lookup *l, struct store_changes_op *op)
 {
-	block_no_t block = op->from;
+	const struct index_chunk *chunk = index_find_chunk(&store->index, op->volume, op->chunk);
 
-	while (block < CHUNK_SIZE_MAX / BLOCK_SIZE) {
-		page_no_t no = block >> PAGE_SHIFT;
-		const struct index_page *page;
+	for (uint32_t i = 0; chunk != NULL && i < l->block_count; i++) {
+		const struct format_slot slot = index_find_slot(&store->index, chunk, l->block + i);
 
-		if (chunk->leaves[no / INDEX_LEAF_PAGES] == NULL) {
-			block = (no / INDEX_LEAF_PAGES + 1) * INDEX_LEAF_PAGES * PAGE_BLOCKS;
-			continue;
+		if (slot.version > op->above && !add_change(op, l->block + i, &slot)) {
+			op->next = l->block + i;
+			return false;
 		}
-		page = index_find_page(chunk, no);
-		for (; page != NULL && block >> PAGE_SHIFT == no; block++) {
-			const struct format_slot slot = index_slot(page, block % PAGE_BLOCKS);
-
-			if (slot.version > op->above && !add_change(op, block, &slot)) {
-				op->next = block;
-				return;
-			}
-		}
-		if (page == NULL)
-			block = (no + 1) * PAGE_BLOCKS;
 	}
+	return true;
+}
+
+/* Goes on after what the look-up held, as long as nothing has to be waited for. True: the answer is
+ * complete, or *ret_status says why there is none. */
+static bool go_through(struct store *store, struct store_changes_op *op, struct lookup *l,
+		       int *ret_status)
+{
+	for (;;) {
+		block_no_t from = MAX(op->from, l->block + l->block_count);
+		const struct index_chunk *chunk =
+		    index_find_chunk(&store->index, op->volume, op->chunk);
+		page_no_t page = UINT32_MAX;
+		int rc;
+
+		*ret_status = 0;
+		if (chunk != NULL && chunk->newest > op->above)
+			page = index_next_page(chunk, from >> PAGE_SHIFT);
+		if (page == UINT32_MAX)
+			return true;
+		from = MAX(from, page * PAGE_BLOCKS);
+		l->block = from;
+		l->block_count = MIN(IO_BLOCKS_MAX, (uint32_t)(CHUNK_SIZE_MAX / BLOCK_SIZE) - from);
+		rc = lookup_begin(store, l);
+		if (rc > 0)
+			return false;
+		*ret_status = rc;
+		if (rc < 0)
+			return true;
+		if (!find_changes(store, l, op)) {
+			lookup_end(store, l);
+			return true;
+		}
+		lookup_end(store, l);
+	}
+}
+
+static void changes_looked_up(struct lookup *l, int status)
+{
+	struct item_op *item_op = container_of(l, struct item_op, lookup);
+	struct store_changes_op *op = ITEM_OWNER(&item_op->item, struct store_changes_op);
+	struct store *store = item_op->store;
+	bool complete = status < 0;
+
+	if (status == 0) {
+		complete = !find_changes(store, l, op);
+		lookup_end(store, l);
+	}
+	if (complete || go_through(store, op, l, &status))
+		item_complete(store, &item_op->item, status);
 }
 
 void store_changes(struct store *store, struct store_changes_op *op)
 {
-	struct index_chunk *chunk;
 	struct item *item = ITEM_OF(op);
+	struct lookup *l = &item_op_of(item)->lookup;
+	int status;
 
 	PRE(op->volume != 0 && op->changes != NULL && op->max > 0);
 	op->count = 0;
 	op->next = UINT32_MAX;
 	if (!accept(store, item, ITEM_CHANGES))
 		return;
-	chunk = index_find_chunk(&store->index, op->volume, op->chunk);
-	if (chunk != NULL && chunk->newest > op->above)
-		find_changes(chunk, op);
-	item_complete_later(store, item, 0);
+	*l = (struct lookup){.done = changes_looked_up, .volume = op->volume, .chunk = op->chunk};
+	if (go_through(store, op, l, &status))
+		item_complete_later(store, item, status);
 }
 
 void store_get_stats(const struct store *store, struct store_stats *ret_stats)
@@ -418,4 +508,7 @@ void store_get_stats(const struct store *store, struct store_stats *ret_stats)
 	ret_stats->reserve_bytes = (space->live_max_reserve - space->live_max) * BLOCK_SIZE;
 	ret_stats->memory_bytes = index_memory_bytes(&store->index);
 	scrub_get_stats(store, &ret_stats->scrub);
+	ret_stats->index_pages = store->index.page_count;
+	ret_stats->index_pages_loaded = store->index.loaded_count;
+	ret_stats->index_evictions = store->index.evicted_count;
 }

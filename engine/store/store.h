@@ -10,6 +10,7 @@
  *   -EIO        the disk failed
  *   -E_BAD_CRC  what was read does not check (read), or what was given does not (write)
  *   -E_FENCED   the write's generation is older than the volume's
+ *   -E_STALE_REPLICA  a watermark of a copy that was erased meanwhile
  *   -E_LIMIT    too many operations in flight (STORE_OPS_MAX)
  *
  * Order: for each block the newest version wins, whatever the order of arrival: a write that is not
@@ -31,6 +32,7 @@
 #define STORE_COPY_MAX                                                                             \
 	65536u /* a payload up to this is copied into the log's own buffer, so it needs            \
 		 no alignment; a larger one goes to the disk from where it is */
+#define STORE_CACHE_BYTES GIB	/* the default */
 #define STORE_CHANGES_MAX 1024u /* runs in one answer of store_changes */
 
 /* The families of the index in kv, in this order. */
@@ -62,6 +64,7 @@ struct store_config {
 	uint32_t groups_in_flight; /* 0: the default */
 	uint64_t checkpoint_bytes; /* log between two checkpoints, the bound of recovery; 0: the
 				      default */
+	uint64_t cache_bytes;	   /* memory for pages of the index; 0: the default */
 	uint32_t reserve_percent; /* of the segments, for cleaning and evacuation; 0: the default */
 	uint64_t scrub_period_s;  /* everything live is read again within it; 0: only when asked */
 };
@@ -292,9 +295,12 @@ struct store_stats {
 	uint64_t reads, blocks_read;
 	uint64_t cleaned_segments, moved_blocks;
 	uint64_t tidied_blocks; /* put in order (tidy.h) */
-	uint64_t checkpoints, recovered_groups, recovery_ms;
+	uint64_t checkpoints, recovered_groups, recovered_bytes, recovery_ms;
 	uint64_t bad_blocks;
-	uint64_t memory_bytes; /* of the index */
+	uint64_t memory_bytes;			  /* of the index */
+	uint64_t index_pages, index_pages_loaded; /* that exist; of these in memory */
+	uint64_t index_reads, index_errors;	  /* pages read from kv; that could not be */
+	uint64_t index_evictions;		  /* pages that had to leave memory */
 };
 void store_get_stats(const struct store *store, struct store_stats *ret_stats);
 

@@ -129,11 +129,10 @@ static bool settle_on_window(struct store *store)
 static bool is_scattered(struct store *store, uint32_t *ret_blocks)
 {
 	struct tidy *t = &store->tidy;
-	const struct index_chunk *chunk = index_find_chunk(&store->index, t->volume, t->chunk);
 	uint32_t blocks = 0, runs = 0, next = LOCATION_NONE;
 
-	for (uint32_t i = 0; chunk != NULL && i < TIDY_WINDOW; i++) {
-		const struct format_slot slot = index_find_slot(chunk, t->block + i);
+	for (uint32_t i = 0; i < TIDY_WINDOW; i++) {
+		const struct format_slot slot = lookup_slot(store, &t->lookup, t->block + i);
 
 		if (!format_slot_has_data(&slot))
 			continue;
@@ -238,16 +237,14 @@ static void looked_up(struct lookup *lookup, int status)
 static void begin_moves(struct store *store)
 {
 	struct tidy *t = &store->tidy;
-	const struct index_chunk *chunk = index_find_chunk(&store->index, t->volume, t->chunk);
 
-	for (uint32_t i = 0; chunk != NULL && i < TIDY_WINDOW; i++) {
-		const struct format_slot slot = index_find_slot(chunk, t->block + i);
+	for (uint32_t i = 0; i < TIDY_WINDOW; i++) {
+		const struct format_slot slot = lookup_slot(store, &t->lookup, t->block + i);
 		struct cleaner_move *m = &t->moves[t->moves_in_flight];
 
 		if (!format_slot_has_data(&slot) || slot.version != t->versions[i])
 			continue;
 		*m = (struct cleaner_move){
-		    .item = {.kind = ITEM_MOVE},
 		    .volume = t->volume,
 		    .chunk = t->chunk,
 		    .block = t->block + i,
@@ -259,7 +256,7 @@ static void begin_moves(struct store *store)
 		    .done = moved,
 		};
 		t->moves_in_flight++;
-		wlog_submit(store, &m->item, WLOG_COLD, true);
+		cleaner_begin_move(store, m);
 	}
 }
 

@@ -177,25 +177,10 @@ static void op_done(struct disk_op *op, int status)
 	store_close_tick(store);
 }
 
-/* -- burying ---------------------------------------------------------------------------------- */
-
-static void bury_page(struct index_page *page, void *arg)
-{
-	struct store *store = arg;
-
-	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
-		if (format_slot_has_data(&page->slots[i]))
-			segments_unref(&store->segments, page->slots[i].location);
-}
-
 static void timer_fire(struct reactor_timer *timer)
 {
 	struct store *store = container_of(timer, struct store, upkeep.timer);
 
-	if (index_bury(&store->index, UPKEEP_BURY_PAGES, bury_page, store))
-		upkeep_kick(store);
-	else
-		cleaner_kick(store);
 	if (store->upkeep.busy)
 		return;
 	if (store->upkeep.priming && !store->closing)

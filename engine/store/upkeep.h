@@ -1,6 +1,5 @@
 /* Small work in the background, a little at a time:
  *
- * - burying the pages of erased chunks (index.h);
  * - discarding segments that were given back, where the device makes use of it;
  * - priming: on a device where space written for the first time is slow to make durable (a file
  * with unwritten extents) the segment that is to be opened next is first written whole with zeroes.
@@ -11,7 +10,6 @@
 
 #include "engine/disk/disk.h"
 
-#define UPKEEP_BURY_PAGES     256u /* in one turn */
 #define UPKEEP_PAUSE_NS	      50000u
 #define UPKEEP_PRIME_PAUSE_NS (5 * NS_PER_MS) /* when writes wait */
 #define UPKEEP_PRIME_BYTES    (512 * KIB)     /* one write */

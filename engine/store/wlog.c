@@ -13,7 +13,6 @@
 #define COPY_BLOCKS (STORE_COPY_MAX / BLOCK_SIZE)
 
 static void pump_run(struct reactor_task *task);
-static void erase_ended(struct store *store);
 
 /* -- start and end ---------------------------------------------------------------------------- */
 
@@ -200,35 +199,13 @@ static void group_add_data(struct wlog_group *g, const struct payload *p, uint32
 	g->data_blocks += count;
 }
 
-static uint32_t pages_spanned(const struct format_entry *e)
-{
-	if (e->block_count == 0)
-		return 0;
-	return ((e->block + e->block_count - 1) >> PAGE_SHIFT) - (e->block >> PAGE_SHIFT) + 1;
-}
-
-/* An erase overtakes the writes that wait with their data. One of those says "you have everything
- * up to here" of a copy that is then no more: what it makes anew may claim nothing. */
-static void disclaim(struct store *store, const struct store_erase_op *erase)
-{
-	for (struct item *i = store->wlog.streams[WLOG_HOT].data.head; i != NULL; i = i->next) {
-		struct store_write *w = ITEM_OWNER(i, struct store_write);
-
-		if (w->volume == erase->volume &&
-		    (erase->chunk == UINT32_MAX || w->chunk == erase->chunk))
-			w->watermark = 0;
-	}
-}
-
-/* Adds as much of the item as fits. 1: all of it is in now; 0: the group is full; or why it fails.
- */
-static int group_add(struct store *store, struct wlog_group *g, struct item *item)
+/* Adds as much of the item as fits. True: all of it is in now; false: the group is full. */
+static bool group_add(struct store *store, struct wlog_group *g, struct item *item)
 {
 	struct format_entry e;
 	struct payload p;
 	uint32_t want, fits;
 	bool has_data;
-	int rc;
 
 	describe(item, &e, &p);
 	has_data = e.kind == FORMAT_DATA;
@@ -236,21 +213,12 @@ static int group_add(struct store *store, struct wlog_group *g, struct item *ite
 	fits = group_fits(g, want, has_data);
 	/* A large payload that would fit a group of its own isn't cut to fill up this one. */
 	if (fits == 0 || (fits < want && want > COPY_BLOCKS && g->entry_count > 0))
-		return 0;
+		return false;
 	if (has_data) {
 		e.block += item->cursor;
 		e.block_count = (uint16_t)fits;
 		e.data_first = g->data_blocks;
 	}
-	if (e.block_count > 0 &&
-	    !index_admits(&store->index, e.volume, e.chunk, e.block, e.block_count))
-		return -ENOSPC;
-	rc = index_promise(&store->index, 1, pages_spanned(&e));
-	if (rc < 0)
-		return -ENOSPC;
-	g->pages += pages_spanned(&e);
-	if (e.kind == FORMAT_ERASE)
-		disclaim(store, ITEM_OWNER(item, struct store_erase_op));
 	if (has_data)
 		group_add_data(g, &p, item->cursor, fits);
 	if (item->cursor == 0) {
@@ -261,18 +229,15 @@ static int group_add(struct store *store, struct wlog_group *g, struct item *ite
 	g->items[g->entry_count++] = item;
 	item->parts++;
 	item->cursor += fits;
-	return fits == want ? 1 : 0;
+	return fits == want;
 }
 
 static void item_give_up(struct store *store, struct item *item, int status)
 {
 	item->gathered = true;
 	item->status = status;
-	if (item->parts > 0)
-		return;
-	if (item->kind == ITEM_ERASE)
-		erase_ended(store);
-	item_complete_later(store, item, status);
+	if (item->parts == 0)
+		item_complete_later(store, item, status);
 }
 
 /* Returns false when the group is full or the queue must wait. */
@@ -286,9 +251,7 @@ static bool gather_queue(struct wlog_stream *s, struct wlog_group *g, struct ite
 
 		if (rc == -EAGAIN)
 			return false;
-		if (rc == 0)
-			rc = group_add(store, g, item);
-		if (rc == 0)
+		if (rc == 0 && !group_add(store, g, item))
 			return false;
 		item_pop(q);
 		if (rc < 0)
@@ -375,7 +338,6 @@ static struct wlog_group *group_take(struct wlog_stream *s, uint32_t room)
 	g->share = group_share(s);
 	g->data_blocks = 0;
 	g->entry_count = 0;
-	g->pages = 0;
 	g->growth = 0;
 	g->iov_count = 1;
 	return g;
@@ -482,12 +444,11 @@ static void stream_pump(struct wlog_stream *s)
 	struct store *store = s->store;
 
 	if (store->failed != 0) {
-		wlog_release_erases(store);
 		fail_queue(store, &s->urgent, store->failed);
 		fail_queue(store, &s->data, store->failed);
 	}
 	s->stalled = false;
-	while (s->hold == 0 && s->in_flight < s->in_flight_max &&
+	while (s->in_flight < s->in_flight_max && !checkpoint_is_far(store) &&
 	       (s->urgent.head != NULL || s->data.head != NULL)) {
 		bool data_may = false;
 		uint32_t room = stream_room(s, &data_may);
@@ -554,40 +515,13 @@ bool wlog_is_idle(const struct store *store)
 		if (wlog->streams[i].in_flight > 0 || wlog->streams[i].urgent.head != NULL ||
 		    wlog->streams[i].data.head != NULL)
 			return false;
-	return wlog->erases.head == NULL;
+	return true;
 }
 
 bool wlog_has_waiting(const struct store *store)
 {
 	return store->wlog.streams[WLOG_HOT].data.head != NULL ||
 	       store->wlog.streams[WLOG_COLD].data.head != NULL;
-}
-
-/* -- erases ----------------------------------------------------------------------------------- */
-
-void wlog_release_erases(struct store *store)
-{
-	struct wlog *wlog = &store->wlog;
-
-	while (wlog->erases.head != NULL && wlog->streams[WLOG_COLD].in_flight == 0 &&
-	       (!checkpoint_erases_full(store) || store->failed != 0)) {
-		wlog->erases_in_flight++;
-		wlog_submit(store, item_pop(&wlog->erases), WLOG_HOT, true);
-	}
-}
-
-static void erase_ended(struct store *store)
-{
-	store->wlog.erases_in_flight--;
-	store->wlog.streams[WLOG_COLD].hold--;
-	wlog_release_erases(store);
-}
-
-void wlog_submit_erase(struct store *store, struct item *item)
-{
-	store->wlog.streams[WLOG_COLD].hold++;
-	item_push(&store->wlog.erases, item);
-	wlog_release_erases(store);
 }
 
 /* -- completion ------------------------------------------------------------------------------- */
@@ -622,7 +556,6 @@ static void group_finish(struct store *store, struct wlog_group *g)
 		store_fail(store, g->status, "a write to the log");
 	if (store->failed == 0)
 		group_apply(store, g);
-	index_release(&store->index, g->entry_count, g->pages);
 	t->array[g->segment].unapplied--;
 	segments_update(t, g->segment);
 	for (uint32_t i = 0; i < g->entry_count; i++) {
@@ -632,11 +565,8 @@ static void group_finish(struct store *store, struct wlog_group *g)
 		item->begun_ns = g->begun_ns;
 		if (store->failed != 0 && item->status == 0)
 			item->status = store->failed;
-		if (!item->gathered || item->parts > 0)
-			continue;
-		if (item->kind == ITEM_ERASE)
-			erase_ended(store);
-		item_complete(store, item, item->status);
+		if (item->gathered && item->parts == 0)
+			item_complete(store, item, item->status);
 	}
 }
 
@@ -656,9 +586,7 @@ static void group_written(struct disk_op *op, int status)
 		group_finish(store, g);
 		group_give(g);
 	}
-	if (s->kind == WLOG_COLD)
-		wlog_release_erases(store);
-	else
+	if (s->kind == WLOG_HOT)
 		tidy_kick(store);
 	checkpoint_note_dirty(store);
 	wlog_kick(store);

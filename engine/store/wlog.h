@@ -12,7 +12,9 @@
  *    sequence in the stream, each after the one before it is durable. Only then do reads see them.
  * 2. Every group names the one before it in its stream, so recovery follows one chain.
  * 3. A group's place is in a segment that a durable checkpoint lists as reserved or open.
- * 4. The first failed write ends all writing (store->failed): the chain must not go on past it.
+ * 4. What a group changes in the index is held by the look-ups of its operations, from before they
+ *    were queued until they are done: applying a group waits for nothing and cannot fail.
+ * 5. The first failed write ends all writing (store->failed): the chain must not go on past it.
  *
  * A group:  FREE --pump--> GATHERING --submit--> WRITING --done--> WRITTEN --its turn--> applied,
  * FREE
@@ -47,7 +49,6 @@ struct wlog_group {
 	uint32_t header_blocks;
 	uint32_t data_blocks;
 	uint32_t entry_count;
-	uint32_t pages; /* promised */
 	uint32_t growth;
 	uint32_t iov_count;
 	struct iovec iovs[DISK_IOV_MAX]; /* [0] is the header's */
@@ -64,7 +65,6 @@ struct wlog_stream {
 	bool traced;		  /* somebody wants to know when the next group is written */
 	bool stalled;		  /* there is work, but no space for it */
 	bool segment_is_clients;  /* the open segment was opened without going into the reserve */
-	uint32_t hold;		  /* an erase waits for the cold stream to be quiet */
 	struct item_queue urgent; /* hot: all without data; cold: the cleaner's */
 	struct item_queue data;
 	struct wlog_group *groups_free;
@@ -83,10 +83,8 @@ struct wlog {
 	uint32_t group_count;
 	struct reactor_task pump;
 	uint64_t next_seq;
-	uint64_t pending_growth;  /* of what is gathered and not applied */
-	uint32_t unapplied;	  /* groups in flight */
-	struct item_queue erases; /* wait for the cold stream, or for a checkpoint */
-	uint32_t erases_in_flight;
+	uint64_t pending_growth; /* of what is gathered and not applied */
+	uint32_t unapplied;	 /* groups in flight */
 };
 
 int wlog_init(struct store *store, uint32_t groups_in_flight);
@@ -95,15 +93,8 @@ void wlog_deinit(struct store *store);
 /* The time at which the next group begins is to be exact, for item.begun_ns. */
 void wlog_trace(struct store *store, enum wlog_kind kind);
 
-/* Queues an operation. */
+/* Queues an operation, whose look-up (lookup.h) is done. */
 void wlog_submit(struct store *store, struct item *item, enum wlog_kind kind, bool urgent);
-
-/* Erases wait until nothing of the cold stream is in flight, so that no move of an erased block can
- * come after the erase. */
-void wlog_submit_erase(struct store *store, struct item *item);
-
-/* Submits the erases that wait, if they need not wait any longer. */
-void wlog_release_erases(struct store *store);
 
 /* Has the pump run at the end of this turn. After anything that may have made space. */
 void wlog_kick(struct store *store);

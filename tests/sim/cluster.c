@@ -160,6 +160,14 @@ static void pool_opened(struct pool_open_op *op, int status, struct pool *pool,
 	give_up(m, "cannot start", status, err);
 }
 
+/* In no world does a node's index fit into memory: a few pages, some dozens, a few hundred. */
+static uint64_t cache_bytes(const struct machine *m)
+{
+	static const uint64_t sizes[] = {8 * KIB, 16 * KIB, 64 * KIB};
+
+	return sizes[m->cluster->world->seed % ARRAY_SIZE(sizes)];
+}
+
 static void boot_node(struct machine *m)
 {
 	struct pool_open_op *op = &m->node.open;
@@ -170,6 +178,7 @@ static void boot_node(struct machine *m)
 	op->config = (struct pool_config){.reactor = sim_reactor(m->process),
 					  .kv = sim_kv_open(m->kv),
 					  .checkpoint_bytes = 4u << 20,
+					  .cache_bytes = cache_bytes(m),
 					  .scrub_period_s = 120,
 					  .segment_bytes = CLUSTER_SEGMENT_SIZE};
 	fill_store_identity(m, &op->config.identity);

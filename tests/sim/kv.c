@@ -55,6 +55,7 @@ struct sim_kv {
 	struct kv_batch *commits, **commits_tail;
 	uint64_t last_commit_ns; /* virtual time at which the last one in flight is done */
 	uint64_t gets;		 /* in flight */
+	uint64_t failing_gets;	 /* so many more fail */
 	uint64_t commit_count, fault_at;
 	enum sim_io_action fault;
 };
@@ -281,6 +282,11 @@ static void get_done(void *arg)
 	size_t n;
 
 	k->gets--;
+	if (k->failing_gets > 0) {
+		k->failing_gets--;
+		op->done(op, -EIO);
+		return;
+	}
 	if (!is_at(f, at, op->key, op->key_size)) {
 		op->done(op, -ENOENT);
 		return;
@@ -372,6 +378,7 @@ static void media_crash(struct sim_media *m, enum sim_crash how)
 	k->commits_tail = &k->commits;
 	k->last_commit_ns = 0;
 	k->gets = 0;
+	k->failing_gets = 0;
 	k->open = false;
 	k->fault = SIM_IO_NORMAL;
 }
@@ -432,6 +439,11 @@ void sim_kv_each(struct sim_kv *k, uint32_t family,
 
 		each(e->bytes, e->key_size, e->bytes + e->key_size, e->value_size, arg);
 	}
+}
+
+void sim_kv_fail_gets(struct sim_kv *k, uint64_t count)
+{
+	k->failing_gets = count;
 }
 
 uint64_t sim_kv_commit_count(const struct sim_kv *k)

@@ -26,6 +26,9 @@ void sim_kv_each(struct sim_kv *k, uint32_t family,
 			      size_t value_size, void *arg),
 		 void *arg);
 
+/* The next `count` gets fail with -EIO. */
+void sim_kv_fail_gets(struct sim_kv *k, uint64_t count);
+
 uint64_t sim_kv_commit_count(const struct sim_kv *k);
 uint64_t sim_kv_key_count(const struct sim_kv *k, uint32_t family);
 

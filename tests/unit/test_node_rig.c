@@ -87,7 +87,11 @@ static void node_open_store(struct rig_node *n)
 	n->opened = false;
 	n->open = (struct pool_open_op){
 	    .done = node_opened,
-	    .config = {.reactor = r, .kv = n->kv, .identity = identity, .segment_bytes = 4u << 20},
+	    .config = {.reactor = r,
+		       .kv = n->kv,
+		       .identity = identity,
+		       .segment_bytes = 4u << 20,
+		       .cache_bytes = MIB},
 	    .disks = {{.disk = n->disk, .path = "disk"}},
 	    .disk_count = 1,
 	};

@@ -27,11 +27,13 @@ START_TEST(what_was_written_is_read)
 END_TEST
 
 /* Random work of every kind, now and then crashed, killed, closed, checkpointed. */
-static void random_life(uint64_t seed, uint32_t disk_mib, uint32_t rounds, bool primes)
+static void random_life(uint64_t seed, uint32_t disk_mib, uint32_t rounds, bool primes,
+			uint64_t cache_bytes)
 {
 	struct rig rig;
 
 	rig_init(&rig, seed, disk_mib);
+	rig.config.cache_bytes = cache_bytes;
 	rig.primes = primes;
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	for (uint32_t round = 0; round < rounds; round++) {
@@ -64,8 +66,9 @@ START_TEST(random_work_matches_the_model)
 {
 	/* The small ones fill up, and are cleaned all the time. */
 	static const uint32_t disks[] = {16, 19, 24, 64};
+	static const uint64_t caches[] = {MIB, RIG_TINY_CACHE, 8 * KIB};
 
-	random_life((uint64_t)_i + 1, disks[_i % 4], 16, _i % 8 >= 4);
+	random_life((uint64_t)_i + 1, disks[_i % 4], 16, _i % 8 >= 4, caches[_i % 3]);
 }
 END_TEST
 
@@ -242,12 +245,13 @@ END_TEST
 
 /* A device of which `used_mib` of live data are overwritten at random, many times its size. */
 static void overwrite(uint64_t seed, uint32_t disk_mib, uint32_t writes, uint32_t max_blocks,
-		      bool primes)
+		      bool primes, uint64_t cache_bytes)
 {
 	struct store_stats stats;
 	struct rig rig;
 
 	rig_init(&rig, seed, disk_mib);
+	rig.config.cache_bytes = cache_bytes;
 	rig.primes = primes;
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	rig_must_open(&rig);
@@ -292,7 +296,8 @@ START_TEST(overwriting_goes_on_for_ever)
 	/* 12 MiB live. Bound of what may be live: 12.2, 13.1, 15, 28 MiB. */
 	static const uint32_t disks[] = {22, 23, 25, 40};
 
-	overwrite((uint64_t)_i + 1, disks[_i % 4], 3000, _i < 4 ? 24 : 2, _i == 2);
+	overwrite((uint64_t)_i + 1, disks[_i % 4], 3000, _i < 4 ? 24 : 2, _i == 2,
+		  _i < 8 ? MIB : RIG_TINY_CACHE);
 }
 END_TEST
 
@@ -419,13 +424,11 @@ END_TEST
 
 /* -- erasing in the midst of things ----------------------------------------------------------- */
 
-/* A checkpoint that collects for a while, an erase and new writes somewhere in it, another
- * checkpoint. */
 /* The copy is erased while a write to it waits: that says what the copy had, not what it has. */
-START_TEST(a_write_that_an_erase_overtakes_claims_nothing)
+START_TEST(a_write_that_waits_for_an_erase_claims_nothing)
 {
 	struct store_chunk_state state = {0};
-	struct rig_op *write;
+	struct rig_op *write, *watermark;
 	version_t version;
 	struct rig rig;
 
@@ -433,10 +436,12 @@ START_TEST(a_write_that_an_erase_overtakes_claims_nothing)
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	rig_must_open(&rig);
 	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 0, 16)), 0);
+	rig_erase(&rig, 0, 0);
 	write = rig_write(&rig, STORE_DATA, 0, 0, 64, 1);
 	version = write->write.version;
 	write->write.watermark = version - 1;
-	rig_erase(&rig, 0, 0);
+	watermark = rig_watermark(&rig, 0, 0, version);
+	ck_assert_int_eq(rig_wait(&rig, watermark), -E_STALE_REPLICA);
 	ck_assert(rig_drain(&rig));
 	ck_assert_uint_eq(store_chunks(rig.store, rig_volume_id(0), 0, &state, 1), 1);
 	ck_assert_uint_eq(state.newest, version);
@@ -514,7 +519,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 100);
 	tcase_add_test(tc, what_was_written_is_read);
-	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 16);
+	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 24);
 	tcase_add_test(tc, a_full_device_refuses_and_reads_go_on);
 	tcase_add_test(tc, the_reserve_is_for_what_settles);
 	tcase_add_test(tc, writes_of_one_turn_share_groups);
@@ -523,10 +528,10 @@ int main(void)
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
 	tcase_add_test(tc, tombstones_are_bounded);
 	tcase_add_test(tc, shards_share_a_device);
-	tcase_add_test(tc, a_write_that_an_erase_overtakes_claims_nothing);
+	tcase_add_test(tc, a_write_that_waits_for_an_erase_claims_nothing);
 	tcase_add_test(tc, an_erase_meets_a_checkpoint);
 	tcase_add_test(tc, an_erase_meets_resync);
-	tcase_add_loop_test(tc, overwriting_goes_on_for_ever, 0, 8);
+	tcase_add_loop_test(tc, overwriting_goes_on_for_ever, 0, 12);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

@@ -162,7 +162,7 @@ static void cleaning(struct rig *rig)
 	struct store_stats before, after;
 
 	store_get_stats(rig->store, &before);
-	for (uint32_t i = 0; i < 24 && rig->process->alive; i++) {
+	for (uint32_t i = 0; i < 60 && rig->process->alive; i++) {
 		rig_write(rig, STORE_DATA, 0, i % 3, (i * 61) % 480, 1 + (i * 5) % 30);
 		rig_drain_to(rig, 3);
 	}
@@ -192,6 +192,13 @@ static const struct {
 START_TEST(a_crash_at_any_io_loses_nothing)
 {
 	rig_crash_everywhere(scenarios[_i].prepare, scenarios[_i].scenario, DISK_MIB);
+}
+END_TEST
+
+/* The same where hardly anything of the index is in memory. */
+START_TEST(a_crash_with_a_tiny_cache_loses_nothing)
+{
+	rig_crash_everywhere_tiny(scenarios[_i].prepare, scenarios[_i].scenario, DISK_MIB);
 }
 END_TEST
 
@@ -236,6 +243,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 250);
 	tcase_add_loop_test(tc, a_crash_at_any_io_loses_nothing, 0, ARRAY_SIZE(scenarios));
+	tcase_add_loop_test(tc, a_crash_with_a_tiny_cache_loses_nothing, 0, ARRAY_SIZE(scenarios));
 	tcase_add_test(tc, a_crash_while_opening_loses_nothing);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);

@@ -653,6 +653,7 @@ START_TEST(any_io_may_fail)
 		int rc;
 
 		rig_init(&rig, n, 22);
+		rig.ios_fail = true;
 		ck_assert_int_eq(rig_format(&rig, false), 0);
 		sim_process_on_io(rig.process, n, SIM_IO_FAIL);
 		rc = rig_open(&rig);

@@ -24,6 +24,10 @@
 #define RIG_BOOTS_MAX 16u /* with the fault layer */
 #define RIG_DISKS_MAX 4u
 
+/* Room for a few pages of the index: everything has to be looked up, and each change waits for a
+ * checkpoint. */
+#define RIG_TINY_CACHE 1u
+
 struct rig_try {
 	enum store_write_kind kind;
 	version_t version;
@@ -67,6 +71,7 @@ struct rig {
 	struct rig_model model;
 	struct rig_op *ops;
 	uint32_t in_flight;
+	bool ios_fail;	  /* reads may get -EIO */
 	uint64_t refused; /* writes that got -ENOSPC */
 };
 
@@ -171,7 +176,19 @@ void rig_random_op(struct rig *rig, bool with_erase);
 
 /* Runs `scenario` with a crash at its n-th I/O for every n, in every way, each time from a fresh
  * world prepared by `prepare`, then opens, verifies, writes on, reopens and verifies again. */
-void rig_crash_everywhere(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
-			  uint32_t disk_mib);
+void rig_crash_everywhere_with(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
+			       uint32_t disk_mib, uint64_t cache_bytes);
+
+static inline void rig_crash_everywhere(void (*prepare)(struct rig *rig),
+					void (*scenario)(struct rig *rig), uint32_t disk_mib)
+{
+	rig_crash_everywhere_with(prepare, scenario, disk_mib, MIB);
+}
+
+static inline void rig_crash_everywhere_tiny(void (*prepare)(struct rig *rig),
+					     void (*scenario)(struct rig *rig), uint32_t disk_mib)
+{
+	rig_crash_everywhere_with(prepare, scenario, disk_mib, RIG_TINY_CACHE);
+}
 
 #endif

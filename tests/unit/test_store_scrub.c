@@ -44,7 +44,7 @@ static uint64_t place_of(struct rig *rig, uint32_t volume, uint32_t chunk, block
 	struct format_slot slot = {0};
 
 	if (c != NULL)
-		slot = index_find_slot(c, block);
+		slot = index_find_slot(&rig->store->index, c, block);
 	ck_assert(format_slot_has_data(&slot));
 	return (uint64_t)slot.location * BLOCK_SIZE;
 }

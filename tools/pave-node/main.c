@@ -32,6 +32,11 @@
 
 #define DRAIN_NS (20 * NS_PER_MS)
 
+/* Neither evidence nor a page of the index must wait behind a checkpoint. */
+#define WORKERS 4
+
+#define CACHE_BYTES_MIN (8 * MIB)
+
 enum phase { OPENING, SERVING, ENDING };
 
 struct node {
@@ -42,6 +47,7 @@ struct node {
 	uint32_t device_count;
 	uint64_t device_size, resync_rate;
 	uint64_t scrub_period_s;
+	uint64_t cache_bytes; /* of the index's pages */
 	bool insecure;
 	char index_path[4200];
 
@@ -77,6 +83,7 @@ static const char usage[] =
     "  --listen HOST:PORT  default 127.0.0.1:0, any free port\n"
     "  --advertise ADDRESS the HOST:PORT where others reach it, if a forwarder is in between\n"
     "  --certificate FILE  the site's certificate; default: the driver sends it\n"
+    "  --cache SIZE        memory for the index's pages (default 1GiB; at least 8MiB)\n"
     "  --scrub-period TIME everything live is read again within it, as 14d (default); 0: only when "
     "asked\n"
     "  --identity PREFIX   PREFIX.key, .crt, .ca: key and certificates that receipts are signed "
@@ -362,7 +369,7 @@ static int run(struct node *n, struct error *err)
 {
 	const struct reactor_config config = {
 	    .name = "node",
-	    .worker_count = 2, /* evidence must not wait behind a checkpoint */
+	    .worker_count = WORKERS,
 	    .memory_bytes = NODE_SHARD_MEMORY_MAX + STORE_MEMORY_MAX,
 	};
 	struct pool_open_op *op = &n->opening;
@@ -387,6 +394,7 @@ static int run(struct node *n, struct error *err)
 	    .config = {.reactor = n->reactor,
 		       .kv = n->kv,
 		       .scrub_period_s = n->scrub_period_s,
+		       .cache_bytes = MAX(CACHE_BYTES_MIN, n->cache_bytes / n->device_count),
 		       .identity = {.cluster = n->identity.cluster, .shard_count = 1}},
 	};
 	snprintf(op->config.identity.node, sizeof op->config.identity.node, "%s", n->name);
@@ -432,6 +440,15 @@ static int parse_scrub_period(struct node *n, const char *text)
 	    "pave-node: --scrub-period %.40s: a time of at least 1m is needed, as 14d, or 0 for "
 	    "never\n",
 	    text);
+	return 2;
+}
+
+static int parse_cache(struct node *n, const char *text)
+{
+	if (text_parse_size(text, &n->cache_bytes) == 0 && n->cache_bytes >= CACHE_BYTES_MIN)
+		return 0;
+	fprintf(stderr, "pave-node: --cache %.100s: a size of at least 8MiB is needed, as 1GiB\n",
+		text);
 	return 2;
 }
 
@@ -499,6 +516,8 @@ static int take_option(struct node *n, int c)
 		return parse_advertise(n, optarg);
 	case 'R':
 		return parse_resync_rate(n, optarg);
+	case 'K':
+		return parse_cache(n, optarg);
 	case 'c':
 		n->certificate = optarg;
 		return 0;
@@ -542,6 +561,7 @@ static int parse(struct node *n, int argc, char **argv)
 	    {"listen", required_argument, NULL, 'L'},
 	    {"advertise", required_argument, NULL, 'a'},
 	    {"certificate", required_argument, NULL, 'c'},
+	    {"cache", required_argument, NULL, 'K'},
 	    {"scrub-period", required_argument, NULL, 'P'},
 	    {"resync-rate", required_argument, NULL, 'R'},
 	    {"identity", required_argument, NULL, 'i'},
@@ -558,6 +578,7 @@ static int parse(struct node *n, int argc, char **argv)
 	n->listen = "127.0.0.1:0";
 	n->scrub_period_s = SCRUB_PERIOD_S;
 	n->resync_rate = NODE_RESYNC_RATE;
+	n->cache_bytes = STORE_CACHE_BYTES;
 	while (rc == 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
 		rc = take_option(n, c);
 	if (rc != 0)

@@ -22,6 +22,7 @@
 #include "tools/pave/process.h"
 #include "tools/pave/snapshot.h"
 
+#define DEV_CACHE "256MiB" /* of each node's index */
 #define PATH_SIZE 4400
 #define START_MS  30000u
 /* Below the range that the kernel gives to connections (net.ipv4.ip_local_port_range), so that a
@@ -443,6 +444,8 @@ int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err)
 			size,
 			(char *)(uintptr_t) "--identity",
 			identity,
+			(char *)(uintptr_t) "--cache",
+			(char *)(uintptr_t)DEV_CACHE,
 			(char *)(uintptr_t) "--listen",
 			NULL,
 			NULL};
@@ -456,5 +459,5 @@ int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err)
 	snprintf(root, sizeof root, "%s/evidence/root.dsse.json", d->dir);
 	snprintf(size, sizeof size, "%llu", (unsigned long long)d->device_size);
 	rc = make_dir(dir, 0755, err);
-	return rc == 0 ? start(d->dir, n->name, "pave-node", argv, 18, n->address, err) : rc;
+	return rc == 0 ? start(d->dir, n->name, "pave-node", argv, 20, n->address, err) : rc;
 }

@@ -1,0 +1,474 @@
+/* Unit tests of the store's index where it does not fit into memory: its two forms on disk, what a
+ * look-up costs and what it does when kv fails, burying, old versions, and the bounds of memory and
+ * of recovery. Random work and crashes with a tiny cache: test_store.c, test_store_crash.c. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/crc32c.h"
+#include "engine/store/core.h"
+#include "test_store_rig.h"
+
+/* -- pages in kv ------------------------------------------------------------------------------ */
+
+static void random_slots(struct sim_world *w, struct format_slot *slots)
+{
+	static const uint32_t places[] = {LOCATION_ZERO, LOCATION_DISCARDED, 5000, 70000};
+	struct format_slot slot = {0};
+
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		if (sim_chance(w, 1, 3))
+			slot.version = sim_random_below(w, 3);
+		if (sim_chance(w, 1, 3))
+			slot.location = places[sim_random_below(w, ARRAY_SIZE(places))];
+		slot.crc = (uint32_t)sim_random(w);
+		slots[i] = slot.version != 0 && slot.location != LOCATION_NONE
+			       ? slot
+			       : (struct format_slot){0};
+		if (slot.location > LOCATION_DISCARDED)
+			slot.location++;
+		else
+			slots[i].crc = slots[i].version != 0 ? CRC32C_ZERO_BLOCK : 0;
+	}
+}
+
+static size_t round_trip(const struct format_slot *slots)
+{
+	uint8_t value[FORMAT_PAGE_VALUE_MAX];
+	struct format_slot back[PAGE_BLOCKS];
+	size_t size = format_page_encode(slots, value);
+
+	ck_assert_uint_le(size, sizeof value);
+	ck_assert_int_eq(format_page_decode(value, size, back), 0);
+	ck_assert(memcmp(slots, back, sizeof back) == 0);
+	for (size_t cut = 0; cut < size; cut++)
+		ck_assert_int_eq(format_page_decode(value, cut, back), -E_CORRUPT);
+	return size;
+}
+
+START_TEST(a_page_is_written_in_the_shorter_form)
+{
+	struct sim_world *w = sim_world_create(1);
+	struct format_slot slots[PAGE_BLOCKS];
+
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
+		slots[i] = (struct format_slot){.location = 9000 + i, .crc = i, .version = 77};
+	ck_assert_uint_eq(round_trip(slots), 4 + 14 + 64);
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
+		slots[i] =
+		    (struct format_slot){.location = 9000 + 2 * i, .crc = i, .version = 77 + i};
+	ck_assert_uint_eq(round_trip(slots), 4 + 16 * 16);
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
+		slots[i] = (struct format_slot){
+		    .location = LOCATION_ZERO, .crc = CRC32C_ZERO_BLOCK, .version = 5};
+	ck_assert_uint_eq(round_trip(slots), 4 + 14);
+	for (uint32_t i = 0; i < 5000; i++) {
+		random_slots(w, slots);
+		round_trip(slots);
+	}
+	sim_world_destroy(w);
+}
+END_TEST
+
+/* -- what costs a look-up --------------------------------------------------------------------- */
+
+static void begin(struct rig *rig, uint64_t seed, uint32_t disk_mib, uint64_t cache_bytes)
+{
+	rig_init(rig, seed, disk_mib);
+	rig->config.cache_bytes = cache_bytes;
+	ck_assert_int_eq(rig_format(rig, false), 0);
+	rig_must_open(rig);
+}
+
+static struct store_stats stats_of(struct rig *rig)
+{
+	struct store_stats stats;
+
+	store_get_stats(rig->store, &stats);
+	return stats;
+}
+
+static void fill(struct rig *rig, uint32_t step)
+{
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
+			for (block_no_t block = 0; block < RIG_BLOCKS; block += step) {
+				rig_write(rig, STORE_DATA, volume, chunk, block, step);
+				rig_drain_to(rig, 8);
+			}
+	ck_assert(rig_drain(rig));
+}
+
+START_TEST(what_is_in_memory_or_never_existed_is_not_looked_up)
+{
+	struct rig rig;
+
+	begin(&rig, 1, 48, MIB);
+	fill(&rig, 32);
+	fill(&rig, 4);
+	ck_assert(rig_checkpoint(&rig));
+	rig_verify(&rig);
+	ck_assert_uint_eq(stats_of(&rig).index_reads, 0);
+	rig_deinit(&rig);
+	/* A thin volume is filled without one, however small the cache. */
+	begin(&rig, 1, 48, RIG_TINY_CACHE);
+	fill(&rig, 32);
+	ck_assert_uint_eq(stats_of(&rig).index_reads, 0);
+	ck_assert_uint_gt(stats_of(&rig).index_evictions, 0);
+	fill(&rig, 32);
+	ck_assert_uint_gt(stats_of(&rig).index_reads, 0);
+	rig_deinit(&rig);
+}
+END_TEST
+
+START_TEST(opening_does_not_read_the_pages)
+{
+	struct rig rig;
+
+	begin(&rig, 1, 48, MIB);
+	fill(&rig, 32);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	ck_assert_uint_eq(stats_of(&rig).index_pages, RIG_VOLUMES * RIG_CHUNKS * RIG_BLOCKS / 16);
+	ck_assert_uint_eq(stats_of(&rig).index_pages_loaded, 0);
+	ck_assert_uint_eq(stats_of(&rig).live_bytes,
+			  RIG_VOLUMES * RIG_CHUNKS * RIG_BLOCKS * BLOCK_SIZE);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* -- when kv fails ---------------------------------------------------------------------------- */
+
+START_TEST(a_page_that_cannot_be_read_fails_who_asked)
+{
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	uint32_t crcs[IO_BLOCKS_MAX];
+	struct rig rig;
+
+	begin(&rig, 1, 48, RIG_TINY_CACHE);
+	fill(&rig, 32);
+	ck_assert(rig_checkpoint(&rig));
+	/* A read, a write, a read of many pages of which one fails. */
+	sim_kv_fail_gets(rig.sim_kv, 1);
+	ck_assert_int_eq(rig_read(&rig, 0, 0, 5, 1, data, crcs, NULL, NULL), -EIO);
+	ck_assert_int_eq(rig_read(&rig, 0, 0, 5, 1, data, crcs, NULL, NULL), 0);
+	sim_kv_fail_gets(rig.sim_kv, 1);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 1, 77, 3)), -EIO);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 1, 78, 3)), 0);
+	sim_kv_fail_gets(rig.sim_kv, 1);
+	ck_assert_int_eq(rig_read(&rig, 1, 2, 0, 256, data, crcs, NULL, NULL), -EIO);
+	ck_assert_uint_eq(stats_of(&rig).index_errors, 3);
+	rig_verify(&rig);
+	/* Two at once for the same page, and none of them hangs. */
+	sim_kv_fail_gets(rig.sim_kv, 3);
+	rig_write(&rig, STORE_DATA, 0, 1, 200, 1);
+	rig_write(&rig, STORE_DATA, 0, 1, 201, 1);
+	rig_write(&rig, STORE_ZERO, 0, 1, 150, 100);
+	ck_assert(rig_drain(&rig));
+	sim_kv_fail_gets(rig.sim_kv, 0);
+	rig_verify(&rig);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(data);
+}
+END_TEST
+
+/* The cleaner and burying go on later: nothing is lost, and all space comes back. */
+START_TEST(cleaning_and_burying_survive_failing_gets)
+{
+	struct rig rig;
+
+	begin(&rig, 1, 22, RIG_TINY_CACHE);
+	fill(&rig, 32);
+	for (uint32_t i = 0; i < 400; i++) {
+		if (i % 20 == 0)
+			sim_kv_fail_gets(rig.sim_kv, 1 + i % 3);
+		rig_write(&rig, STORE_DATA, i % 2, i % 3, (i * 61) % 480, 1 + (i * 5) % 30);
+		rig_drain_to(&rig, 4);
+	}
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_gt(stats_of(&rig).cleaned_segments, 0);
+	ck_assert_uint_gt(stats_of(&rig).index_errors, 5);
+	rig_verify(&rig);
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
+			sim_kv_fail_gets(rig.sim_kv, 2);
+			ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, volume, chunk)), 0);
+		}
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	ck_assert_uint_eq(stats_of(&rig).live_bytes, 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* -- burying ---------------------------------------------------------------------------------- */
+
+/* Crashed somewhere in it, again and again, with a checkpoint now and then: in the end everything
+ * was given back, once. */
+START_TEST(burying_goes_on_after_a_crash)
+{
+	for (uint32_t delay = 0; delay < 24; delay++) {
+		struct rig rig;
+
+		begin(&rig, delay + 1, 24, _i == 0 ? RIG_TINY_CACHE : MIB);
+		fill(&rig, 64);
+		if (delay % 2 == 0)
+			ck_assert(rig_checkpoint(&rig));
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
+			ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, chunk)), 0);
+		sim_run_for(rig.world, delay * 40000);
+		if (delay % 3 == 0)
+			ck_assert(rig_checkpoint(&rig));
+		sim_run_for(rig.world, delay * 20000);
+		/* Its place is taken again, as soon as it is free. */
+		if (delay % 4 == 1)
+			ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 1, 7, 30)),
+					 0);
+		rig_crash(&rig, SIM_POWER_LOSS);
+		rig_must_open(&rig);
+		rig_verify(&rig);
+		sim_run_for(rig.world, delay * 30000);
+		rig_crash(&rig, SIM_POWER_LOSS);
+		rig_must_open(&rig);
+		rig_verify(&rig);
+		sim_run_for(rig.world, 100 * NS_PER_S);
+		ck_assert_uint_eq(stats_of(&rig).live_bytes,
+				  (RIG_CHUNKS * RIG_BLOCKS + (delay % 4 == 1 ? 30 : 0)) *
+				      (uint64_t)BLOCK_SIZE);
+		rig_verify(&rig);
+		rig_deinit(&rig);
+	}
+}
+END_TEST
+
+/* -- an index of version 1 -------------------------------------------------------------------- */
+
+struct rewriting {
+	struct kv *kv;
+	struct kv_batch *batch;
+	uint32_t family;
+	struct kv_op op;
+	bool done;
+};
+
+static size_t page_of_version_1(const void *value, size_t value_size, uint8_t *ret)
+{
+	struct format_slot slots[PAGE_BLOCKS];
+	uint16_t present = 0;
+	size_t size = 4;
+
+	ck_assert_int_eq(format_page_decode(value, value_size, slots), 0);
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		if (slots[i].version == 0)
+			continue;
+		present = (uint16_t)(present | 1u << i);
+		memcpy(ret + size, &slots[i], sizeof slots[i]);
+		size += sizeof slots[i];
+	}
+	ret[0] = 1;
+	ret[1] = 0;
+	memcpy(ret + 2, &present, 2);
+	return size;
+}
+
+static int rewrite(const void *key, size_t key_size, const void *value, size_t value_size,
+		   void *arg)
+{
+	uint8_t old[FORMAT_CHUNK_VALUE_MAX];
+	struct rewriting *r = arg;
+	size_t size = value_size;
+
+	memcpy(old, value, value_size);
+	if (r->family == STORE_KV_PAGES)
+		size = page_of_version_1(value, value_size, old);
+	else
+		old[0] = 1;
+	if (r->family == STORE_KV_REPLICAS && value_size >= 40)
+		size = 24;
+	if (r->family == STORE_KV_SEGMENTS && value_size == 32)
+		size = 24;
+	kv_batch_put(r->kv, r->batch, r->family, key, key_size, old, size);
+	return 0;
+}
+
+static void rewritten(struct kv_op *op, int status)
+{
+	ck_assert_int_eq(status, 0);
+	container_of(op, struct rewriting, op)->done = true;
+}
+
+/* As a program of version 1 would have left it. */
+static void make_version_1(struct rig *rig)
+{
+	struct rewriting r = {.op = {.done = rewritten}};
+
+	sim_process_start(rig->process);
+	r.kv = sim_kv_open(rig->sim_kv);
+	r.batch = kv_batch_create(r.kv);
+	for (r.family = 0; r.family < STORE_KV_FAMILIES; r.family++)
+		ck_assert_int_eq(kv_scan(r.kv, r.family, NULL, 0, rewrite, &r), 0);
+	kv_commit(r.kv, r.batch, &r.op);
+	ck_assert(sim_run_flag(rig->world, &r.done));
+	sim_process_crash(rig->process, SIM_KILL);
+}
+
+START_TEST(an_index_of_version_1_is_read_and_rewritten)
+{
+	struct store_stats before;
+	struct rig rig;
+
+	begin(&rig, 1, 24, MIB);
+	fill(&rig, 64);
+	for (uint32_t i = 0; i < 60; i++) {
+		rig_write(&rig, i % 5 == 0 ? STORE_DISCARD : STORE_DATA, i % 2, i % 3, i * 7,
+			  1 + i % 9);
+		rig_drain_to(&rig, 4);
+	}
+	ck_assert(rig_drain(&rig));
+	before = stats_of(&rig);
+	/* With some log after the checkpoint. */
+	ck_assert(rig_checkpoint(&rig));
+	rig_write(&rig, STORE_DATA, 0, 0, 3, 20);
+	rig_write(&rig, STORE_DATA, 1, 2, 100, 20);
+	ck_assert(rig_drain(&rig));
+	rig_crash(&rig, SIM_POWER_LOSS);
+	make_version_1(&rig);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	ck_assert_uint_eq(stats_of(&rig).index_pages, before.index_pages);
+	ck_assert(rig_checkpoint(&rig));
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	ck_assert_uint_lt(stats_of(&rig).index_pages_loaded, 64);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* -- bounds ----------------------------------------------------------------------------------- */
+
+START_TEST(memory_is_bounded)
+{
+	const uint64_t cache = 64 * KIB;
+	struct rig rig;
+
+	begin(&rig, 1, 48, cache);
+	for (uint32_t i = 0; i < 3000; i++) {
+		rig_discard_far(&rig, i / 1000, i % 1000 * 256, 256);
+		if (i % 3 == 0)
+			rig_random_op(&rig, false);
+		rig_drain_to(&rig, 48);
+	}
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_gt(stats_of(&rig).index_pages, 45000);
+	/* An eighth more, what moves and a few look-ups hold, and extents of 64 KiB or more. */
+	ck_assert_uint_le(rig.store->index.cells.memory_bytes,
+			  cache + cache / 8 +
+			      INDEX_CELL * INDEX_PAGE_CELLS *
+				  (INDEX_MOVES_MAX + 16 * INDEX_LOOKUP_PAGES) +
+			      2 * 64 * KIB);
+	ck_assert_uint_le(rig.store->index.cells_used,
+			  rig.store->index.cells_max +
+			      INDEX_PAGE_CELLS * (INDEX_MOVES_MAX + 4 * INDEX_LOOKUP_PAGES));
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* However long a checkpoint takes to become durable, recovery has no more to read than it may. */
+START_TEST(the_log_after_a_checkpoint_is_bounded)
+{
+	const uint64_t bytes = 256 * KIB;
+	const uint64_t group = FORMAT_GROUP_BLOCKS_MAX * BLOCK_SIZE;
+	uint64_t most = 0;
+
+	for (uint32_t i = 0; i < 20; i++) {
+		struct rig rig;
+
+		rig_init(&rig, i + 1, 64);
+		rig.config.checkpoint_bytes = bytes;
+		ck_assert_int_eq(rig_format(&rig, false), 0);
+		rig_must_open(&rig);
+		for (uint32_t k = 0; k < 200; k++) {
+			rig_write(&rig, STORE_DATA, k % 2, k % 3, k % 250, 256);
+			rig_drain_to(&rig, 60);
+		}
+		sim_run_for(rig.world, i * 100000);
+		rig_crash(&rig, SIM_POWER_LOSS);
+		rig_must_open(&rig);
+		most = MAX(most, stats_of(&rig).recovered_bytes);
+		ck_assert_uint_le(stats_of(&rig).recovered_bytes,
+				  CHECKPOINT_FAR_FACTOR * bytes +
+				      (WLOG_GROUPS_IN_FLIGHT + WLOG_COLD_GROUPS_IN_FLIGHT) * group);
+		rig_verify(&rig);
+		rig_deinit(&rig);
+	}
+	ck_assert_uint_ge(most, CHECKPOINT_FAR_FACTOR * bytes);
+}
+END_TEST
+
+struct far_erase {
+	struct store_erase_op op;
+	bool done;
+};
+
+static void erased(struct store_erase_op *op, int status)
+{
+	ck_assert_int_eq(status, 0);
+	container_of(op, struct far_erase, op)->done = true;
+}
+
+/* What was written, erased and buried took its turn in memory; what replays all that has it at
+ * once. */
+START_TEST(opening_takes_the_memory_that_the_log_needs)
+{
+	struct rig rig;
+
+	begin(&rig, 1, 48, 256 * KIB);
+	for (chunk_no_t chunk = 0; chunk < 120; chunk++) {
+		struct far_erase erase = {{.done = erased, .volume = 77, .chunk = chunk}, false};
+
+		for (uint32_t i = 0; i < 4; i++)
+			rig_discard_far(&rig, chunk, i * 256, 256);
+		ck_assert(rig_drain(&rig));
+		store_erase(rig.store, &erase.op);
+		ck_assert(sim_run_flag(rig.world, &erase.done));
+		sim_run_for(rig.world, 2 * NS_PER_MS);
+	}
+	ck_assert_uint_le(stats_of(&rig).checkpoints, 1);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	sim_run_for(rig.world, 100 * NS_PER_S);
+	ck_assert_uint_eq(stats_of(&rig).index_pages, 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("store_index");
+	Suite *s = suite_create("store_index");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(tc, 100);
+	tcase_add_test(tc, a_page_is_written_in_the_shorter_form);
+	tcase_add_test(tc, what_is_in_memory_or_never_existed_is_not_looked_up);
+	tcase_add_test(tc, opening_does_not_read_the_pages);
+	tcase_add_test(tc, a_page_that_cannot_be_read_fails_who_asked);
+	tcase_add_test(tc, cleaning_and_burying_survive_failing_gets);
+	tcase_add_loop_test(tc, burying_goes_on_after_a_crash, 0, 2);
+	tcase_add_test(tc, an_index_of_version_1_is_read_and_rewritten);
+	tcase_add_test(tc, memory_is_bounded);
+	tcase_add_test(tc, opening_takes_the_memory_that_the_log_needs);
+	tcase_add_test(tc, the_log_after_a_checkpoint_is_bounded);
+	suite_add_tcase(s, tc);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
