@@ -142,7 +142,7 @@ static json_t *keys_json(const struct demo *d)
 	for (size_t i = 0; i < DEMO_KEY_COUNT && failed == 0; i++) {
 		char *pem = signing_key_public_pem(d->keys[i]);
 
-		failed = pem == NULL || json_object_set_new(keys, demo_key_names[i],
+		failed = pem == NULL || json_object_set_new(keys, signing_key_id(d->keys[i]),
 							    json_pack("{s:s, s:s}", "alg",
 								      "ed25519", "public", pem));
 		free(pem);
@@ -153,25 +153,36 @@ static json_t *keys_json(const struct demo *d)
 	return NULL;
 }
 
-static json_t *role_json(const char *keyid)
+static json_t *role_json(const struct demo *d, size_t key)
 {
-	return json_pack("{s:[s], s:i}", "keys", keyid, "threshold", 1);
+	return json_pack("{s:[s], s:i}", "keys", signing_key_id(d->keys[key]), "threshold", 1);
 }
 
 int demo_root(const struct demo *d, uint64_t version, int64_t issued_at, int64_t not_after,
 	      char **ret_envelope, struct error *err)
 {
-	json_t *roles =
-	    json_pack("{s:{s:[s, s], s:i}, s:o, s:o, s:o, s:o}", "root", "keys", DEMO_AUTHORITY,
-		      DEMO_AUDITOR, "threshold", 2, "authority", role_json(DEMO_AUTHORITY),
-		      "auditor", role_json(DEMO_AUDITOR), "placement", role_json(DEMO_PLACEMENT),
-		      "tenant", role_json(DEMO_TENANT));
+	return demo_root_after(d, d, version, issued_at, not_after, ret_envelope, err);
+}
+
+int demo_root_after(const struct demo *before, const struct demo *d, uint64_t version,
+		    int64_t issued_at, int64_t not_after, char **ret_envelope, struct error *err)
+{
+	struct signing_key *keys[4] = {d->keys[AUTHORITY], d->keys[AUDITOR]};
+	size_t count = 2;
+	json_t *roles = json_pack(
+	    "{s:{s:[s, s], s:i}, s:o, s:o, s:o, s:o}", "root", "keys",
+	    signing_key_id(d->keys[AUTHORITY]), signing_key_id(d->keys[AUDITOR]), "threshold", 2,
+	    "authority", role_json(d, AUTHORITY), "auditor", role_json(d, AUDITOR), "placement",
+	    role_json(d, PLACEMENT), "tenant", role_json(d, TENANT));
 	json_t *json = json_pack(
 	    "{s:s, s:o, s:I, s:o, s:o, s:[], s:o, s:o}", "type", "root", "cluster", cluster_json(d),
 	    "version", (json_int_t)version, "issued_at", time_json(issued_at), "not_after",
 	    time_json(not_after), "critical", "keys", keys_json(d), "roles", roles);
 
-	return sign_json(json, TYPE_ROOT, &d->keys[AUTHORITY], 2, ret_envelope, err);
+	for (size_t i = AUTHORITY; i <= AUDITOR; i++)
+		if (before->keys[i] != d->keys[i])
+			keys[count++] = before->keys[i];
+	return sign_json(json, TYPE_ROOT, keys, count, ret_envelope, err);
 }
 
 /* -- sites ------------------------------------------------------------------------------------ */

@@ -16,7 +16,8 @@
 #define DEMO_TENANT    "tenant-a"
 #define DEMO_KEY_COUNT 4u
 
-/* The caller may also fill it itself, with keys read from files (demo_key_names tells which). */
+/* The caller may also fill it itself, with keys read from files (demo_key_names tells which), or
+ * with others in their places, of other names. */
 struct demo {
 	struct uuid cluster;
 	struct signing_key *keys[DEMO_KEY_COUNT];
@@ -36,6 +37,10 @@ struct signing_key *demo_key(const struct demo *d, const char *keyid);
  * written in whole seconds, rounded down. */
 int demo_root(const struct demo *d, uint64_t version, int64_t issued_at, int64_t not_after,
 	      char **ret_envelope, struct error *err);
+
+/* The root of d as the successor of before's: signed by the keys of both. */
+int demo_root_after(const struct demo *before, const struct demo *d, uint64_t version,
+		    int64_t issued_at, int64_t not_after, char **ret_envelope, struct error *err);
 
 /* par is in Saint-Denis, lyo in Lyon, rbx in Roubaix; mrs, sxb, bod, tls, nte, rns are in other
  * French cities; run is on La Reunion and nou in Noumea; fra (Frankfurt) is European without a

@@ -48,6 +48,9 @@ int64_t root_not_after(const struct root_document *d);
 /* SHA-256 of the payload that it was parsed from. */
 const uint8_t *root_digest(const struct root_document *d);
 
+/* Names of the keys of a role, one by one; NULL: there are no more, or there is no such role. */
+const char *root_role_key(const struct root_document *d, const char *role, uint32_t i);
+
 const struct uuid *site_cluster(const struct site_document *d);
 const char *site_name(const struct site_document *d);
 uint64_t site_version(const struct site_document *d);

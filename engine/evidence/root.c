@@ -122,6 +122,13 @@ const struct root_role *root_find_role(const struct root_document *d, const char
 	return NULL;
 }
 
+const char *root_role_key(const struct root_document *d, const char *role, uint32_t i)
+{
+	const struct root_role *r = root_find_role(d, role);
+
+	return r != NULL && i < r->keys.count ? *LIST_AT(&r->keys, const char *, i) : NULL;
+}
+
 bool root_role_has_key(const struct root_role *role, const char *keyid)
 {
 	for (uint32_t i = 0; i < role->keys.count; i++)

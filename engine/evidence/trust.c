@@ -320,6 +320,46 @@ static bool root_was_seen(const struct trust *t, const struct root_document *roo
 	return false;
 }
 
+/* None of the keys that could sign for the role can any more. */
+static bool role_is_replaced(const struct root_document *old, const struct root_document *new,
+			     const char *name)
+{
+	const struct root_role *was = root_find_role(old, name);
+	const struct root_role *is = root_find_role(new, name);
+
+	if (was == NULL || is == NULL)
+		return false;
+	for (uint32_t i = 0; i < was->keys.count; i++)
+		for (uint32_t k = 0; k < is->keys.count; k++)
+			if (memcmp(root_find_key(old, *LIST_AT(&was->keys, const char *, i))
+				       ->public_key,
+				   root_find_key(new, *LIST_AT(&is->keys, const char *, k))
+				       ->public_key,
+				   ED25519_KEY_SIZE) == 0)
+				return false;
+	return true;
+}
+
+/* Whoever had a key that is replaced may have signed a version that nobody can go beyond. Where no
+ * document of before can be verified any more none can be replayed either, so what was seen of that
+ * kind is forgotten (as in TUF, 5.3.11). */
+static void forget_replaced(struct trust *t, const struct root_document *old,
+			    const struct root_document *new)
+{
+	const bool authority = role_is_replaced(old, new, "authority");
+	const bool forget[KIND_COUNT] = {
+	    [KIND_SITE] = authority || role_is_replaced(old, new, "auditor"),
+	    [KIND_REVOCATIONS] = authority,
+	    [KIND_POLICY] = role_is_replaced(old, new, "tenant"),
+	};
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < t->document_count; i++)
+		if (!forget[t->documents[i].kind])
+			t->documents[kept++] = t->documents[i];
+	t->document_count = kept;
+}
+
 /* Puts root in force once it is durable; takes it on success. */
 static int install_root(struct trust *t, struct root_document *root, const void *envelope,
 			size_t size, struct error *err)
@@ -328,17 +368,27 @@ static int install_root(struct trust *t, struct root_document *root, const void 
 	int rc;
 
 	next.root_envelope = NULL;
-	rc = set_root_envelope(&next, envelope, size);
-	if (rc != 0)
+	next.documents = calloc(t->document_count + DOCUMENTS_STEP, sizeof *next.documents);
+	next.document_room = t->document_count + DOCUMENTS_STEP;
+	rc = next.documents == NULL ? -ENOMEM : set_root_envelope(&next, envelope, size);
+	if (rc != 0) {
+		free(next.documents);
 		return error_set(err, rc, "trust root: no memory");
+	}
+	if (t->document_count > 0)
+		memcpy(next.documents, t->documents, t->document_count * sizeof *next.documents);
+	if (t->root != NULL)
+		forget_replaced(&next, t->root, root);
 	remember_root(&next, root);
 	rc = save(&next, err);
 	if (rc != 0) {
 		free(next.root_envelope);
+		free(next.documents);
 		return rc;
 	}
 	root_free(t->root);
 	free(t->root_envelope);
+	free(t->documents);
 	*t = next;
 	t->root = root;
 	return 0;

@@ -27,7 +27,9 @@ const struct root_document *trust_root(const struct trust *t);
 const void *trust_root_envelope(const struct trust *t, size_t *ret_size);
 void trust_close(struct trust *t); /* NULL is allowed */
 
-/* A new root: signed by the thresholds of both. */
+/* A new root: signed by the thresholds of both. Where it replaces all keys of a role, what was seen
+ * of the documents that the role signs is forgotten: whoever had those keys may have signed a
+ * version that nobody can go beyond, and none of them verifies any more. */
 int trust_accept_root(struct trust *t, const void *envelope, size_t size, struct error *err);
 
 /* Opens (verifies, parses) the document and records its version. -E_ROLLBACK: an older version than

@@ -79,8 +79,8 @@ struct history_volume *history_find_volume(const struct history *h, const char *
 	return found;
 }
 
-const struct site_document *history_site_version(const struct history *h, const char *site,
-						 uint64_t version)
+static const struct history_certificate *find_certificate(const struct history *h, const char *site,
+							  uint64_t version)
 {
 	struct history_site *s;
 
@@ -88,11 +88,28 @@ const struct site_document *history_site_version(const struct history *h, const 
 	if (s == NULL || s->version_count == 0)
 		return NULL;
 	if (version == 0)
-		return s->versions[s->version_count - 1];
-	for (uint32_t i = 0; i < s->version_count; i++)
-		if (site_version(s->versions[i]) == version)
-			return s->versions[i];
+		return &s->versions[s->version_count - 1];
+	/* The last one: a version may be used again after its signer was replaced. */
+	for (uint32_t i = s->version_count; i-- > 0;)
+		if (site_version(s->versions[i].document) == version)
+			return &s->versions[i];
 	return NULL;
+}
+
+const struct site_document *history_site_version(const struct history *h, const char *site,
+						 uint64_t version)
+{
+	const struct history_certificate *c = find_certificate(h, site, version);
+
+	return c != NULL ? c->document : NULL;
+}
+
+const struct site_document *history_site_in_force(const struct history *h, const char *site,
+						  uint64_t version)
+{
+	const struct history_certificate *c = find_certificate(h, site, version);
+
+	return c != NULL && !c->is_void ? c->document : NULL;
 }
 
 const struct policy_document *history_policy(const struct history *h, const char *name)
@@ -109,6 +126,65 @@ static void check_link(struct history *h)
 {
 	if (memcmp(root_digest(h->root), root_digest(h->trusted), 32) == 0)
 		h->linked = true;
+}
+
+static bool keep_envelope(struct history_envelope *e, const void *data, size_t size)
+{
+	void *copy = malloc(MAX(size, (size_t)1));
+
+	if (copy == NULL)
+		return false;
+	memcpy(copy, data, size);
+	free(e->data);
+	*e = (struct history_envelope){copy, size};
+	return true;
+}
+
+static bool policy_holds(const struct history *h, const struct history_policy *p)
+{
+	struct policy_document *d = NULL;
+	struct error why;
+	bool holds = p->envelope.data == NULL;
+
+	if (!holds)
+		holds = (p->by_operator ? policy_open_by_operator : policy_open)(
+			    p->envelope.data, p->envelope.size, h->root, &d, &why) == 0;
+	policy_free(d);
+	d = NULL;
+	if (holds && p->base.data != NULL)
+		holds = policy_open(p->base.data, p->base.size, h->root, &d, &why) == 0;
+	policy_free(d);
+	return holds;
+}
+
+/* The root has changed: what does not verify under it is void from here on, as the driver had to
+ * take it. */
+static void verify_again(struct history *h)
+{
+	struct revocations_document *r = NULL;
+	struct error why;
+
+	for (struct history_site *s = h->sites; s != NULL; s = s->hh.next)
+		for (uint32_t i = 0; i < s->version_count; i++) {
+			struct history_certificate *c = &s->versions[i];
+			struct site_document *d = NULL;
+
+			c->is_void = c->is_void || site_open(c->envelope.data, c->envelope.size,
+							     h->root, &d, &why) != 0;
+			site_free(d);
+		}
+	for (struct history_policy *p = h->policies; p != NULL; p = p->hh.next)
+		if (p->document != NULL && !policy_holds(h, p)) {
+			policy_free(p->document);
+			p->document = NULL;
+		}
+	if (h->revocations != NULL &&
+	    revocations_open(h->revocations_envelope.data, h->revocations_envelope.size, h->root,
+			     &r, &why) != 0) {
+		revocations_free(h->revocations);
+		h->revocations = NULL;
+	}
+	revocations_free(r);
 }
 
 static int take_root(struct history *h, uint64_t seq, const ProtobufCBinaryData *e,
@@ -140,13 +216,14 @@ static int take_root(struct history *h, uint64_t seq, const ProtobufCBinaryData 
 	root_free(h->root);
 	h->root = root;
 	check_link(h);
+	verify_again(h);
 	return 0;
 }
 
-static void add_site(struct history *h, struct site_document *d)
+static void add_site(struct history *h, struct site_document *d, const void *e, size_t size)
 {
+	struct history_certificate *larger, *c;
 	struct history_site *s;
-	struct site_document **larger;
 
 	HASH_FIND_STR(h->sites, site_name(d), s);
 	if (s == NULL) {
@@ -156,32 +233,59 @@ static void add_site(struct history *h, struct site_document *d)
 		take_name(s->name, site_name(d));
 		HASH_ADD_STR(h->sites, name, s);
 	}
-	larger = realloc(s->versions, (s->version_count + 1) * sizeof(struct site_document *));
+	larger = realloc(s->versions, (s->version_count + 1) * sizeof *larger);
 	if (larger == NULL)
 		goto no_memory;
 	s->versions = larger;
-	s->versions[s->version_count++] = d;
+	c = &s->versions[s->version_count];
+	*c = (struct history_certificate){.document = d};
+	if (!keep_envelope(&c->envelope, e, size))
+		goto no_memory;
+	s->version_count++;
 	return;
 no_memory:
 	h->failed = true;
 	site_free(d);
 }
 
-static void add_policy(struct history *h, struct policy_document *d)
+/* The entry of that name, made when there is none. NULL: no memory. */
+static struct history_policy *policy_entry(struct history *h, const char *name)
 {
 	struct history_policy *p;
 
-	HASH_FIND_STR(h->policies, policy_name(d), p);
+	HASH_FIND_STR(h->policies, name, p);
+	if (p != NULL)
+		return p;
+	p = calloc(1, sizeof *p);
+	if (p == NULL)
+		return NULL;
+	take_name(p->name, name);
+	HASH_ADD_STR(h->policies, name, p);
+	return p;
+}
+
+/* Takes d. e NULL: a preset. */
+static void add_policy(struct history *h, struct policy_document *d, const void *e, size_t size,
+		       bool by_operator)
+{
+	struct history_policy *p = policy_entry(h, policy_name(d));
+
 	if (p == NULL) {
-		p = calloc(1, sizeof *p);
-		if (p == NULL) {
-			h->failed = true;
-			policy_free(d);
-			return;
-		}
-		take_name(p->name, policy_name(d));
-		HASH_ADD_STR(h->policies, name, p);
+		h->failed = true;
+		policy_free(d);
+		return;
 	}
+	if (by_operator && !p->by_operator) {
+		free(p->base.data);
+		p->base = p->envelope;
+		p->envelope = (struct history_envelope){0};
+	} else if (!by_operator) {
+		free(p->base.data);
+		p->base = (struct history_envelope){0};
+	}
+	p->by_operator = by_operator;
+	if (e != NULL && !keep_envelope(&p->envelope, e, size))
+		h->failed = true;
 	policy_free(p->document);
 	p->document = d;
 }
@@ -191,18 +295,32 @@ static void take_policy(struct history *h, const void *e, size_t size, struct er
 {
 	struct policy_document *d = NULL;
 	struct error other;
+	bool by_operator = false;
 
 	if (policy_open(e, size, h->root, &d, why) != 0) {
 		if (why->code != -E_BAD_SIGNATURE ||
 		    policy_open_by_operator(e, size, h->root, &d, &other) != 0)
 			return;
 		why->code = 0;
+		by_operator = true;
 		if (policy_check_tightening(history_policy(h, policy_name(d)), d, why) != 0) {
 			policy_free(d);
 			return;
 		}
 	}
-	add_policy(h, d);
+	add_policy(h, d, e, size, by_operator);
+}
+
+static void take_revocations(struct history *h, const void *e, size_t size, struct error *why)
+{
+	struct revocations_document *d = NULL;
+
+	if (revocations_open(e, size, h->root, &d, why) != 0)
+		return;
+	if (!keep_envelope(&h->revocations_envelope, e, size))
+		h->failed = true;
+	revocations_free(h->revocations);
+	h->revocations = d;
 }
 
 static int take_document(struct history *h, uint64_t seq, const Pave__V1__LedgerDocument *d,
@@ -210,30 +328,29 @@ static int take_document(struct history *h, uint64_t seq, const Pave__V1__Ledger
 {
 	const void *e = d->envelope.data;
 	size_t size = d->envelope.len;
-	struct site_document *site;
 	struct policy_document *policy;
-	struct revocations_document *revocations;
+	struct site_document *site;
 	struct error why = {0};
 
 	if (strcmp(d->kind, "root") == 0)
 		return take_root(h, seq, &d->envelope, err);
 	if (strcmp(d->kind, "preset") == 0) {
+		struct history_policy *p;
+
 		/* Nobody signs those that ship with the product; a policy of the same name that
-		 * was signed stays in force. */
-		if (history_policy(h, d->name) == NULL && policy_parse(e, size, &policy, &why) == 0)
-			add_policy(h, policy);
+		 * was signed stays in force, or void. */
+		HASH_FIND_STR(h->policies, d->name, p);
+		if (p == NULL && policy_parse(e, size, &policy, &why) == 0)
+			add_policy(h, policy, NULL, 0, false);
 		return 0;
 	}
 	if (strcmp(d->kind, "site") == 0) {
 		if (site_open(e, size, h->root, &site, &why) == 0)
-			add_site(h, site);
+			add_site(h, site, e, size);
 	} else if (strcmp(d->kind, "policy") == 0) {
 		take_policy(h, e, size, &why);
 	} else if (strcmp(d->kind, "revocations") == 0) {
-		if (revocations_open(e, size, h->root, &revocations, &why) == 0) {
-			revocations_free(h->revocations);
-			h->revocations = revocations;
-		}
+		take_revocations(h, e, size, &why);
 	} else {
 		error_set(&why, -E_BAD_DOCUMENT, "no such kind of document");
 	}
@@ -695,14 +812,18 @@ void history_free(struct history *h)
 		return;
 	HASH_ITER (hh, h->sites, s, next_s) {
 		HASH_DEL(h->sites, s);
-		for (uint32_t i = 0; i < s->version_count; i++)
-			site_free(s->versions[i]);
+		for (uint32_t i = 0; i < s->version_count; i++) {
+			site_free(s->versions[i].document);
+			free(s->versions[i].envelope.data);
+		}
 		free(s->versions);
 		free(s);
 	}
 	HASH_ITER (hh, h->policies, p, next_p) {
 		HASH_DEL(h->policies, p);
 		policy_free(p->document);
+		free(p->envelope.data);
+		free(p->base.data);
 		free(p);
 	}
 	HASH_ITER (hh, h->nodes, n, next_n) {
@@ -721,6 +842,7 @@ void history_free(struct history *h)
 	free(h->findings);
 	free(h->hashes);
 	revocations_free(h->revocations);
+	free(h->revocations_envelope.data);
 	root_free(h->root);
 	free(h);
 }

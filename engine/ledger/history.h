@@ -28,16 +28,31 @@ struct history_finding {
 	char text[400];
 };
 
+/* A document's envelope, to be verified again under another root; malloc'd, may be NULL. */
+struct history_envelope {
+	void *data;
+	size_t size;
+};
+
+struct history_certificate {
+	struct site_document *document;
+	struct history_envelope envelope;
+	bool is_void; /* under a root that came later */
+};
+
 struct history_site {
 	char name[NAME_SIZE_MAX];
-	struct site_document **versions; /* in the order in which they were taken in */
+	struct history_certificate *versions; /* in the order in which they were taken in */
 	uint32_t version_count;
 	UT_hash_handle hh;
 };
 
 struct history_policy {
 	char name[NAME_SIZE_MAX];
-	struct policy_document *document; /* in force */
+	struct policy_document *document; /* in force; NULL: void under a root that came later */
+	struct history_envelope envelope; /* none: a preset as it ships */
+	bool by_operator;		  /* then what the tenant signed, unless it is a preset: */
+	struct history_envelope base;
 	UT_hash_handle hh;
 };
 
@@ -111,6 +126,7 @@ struct history {
 	struct history_site *sites;
 	struct history_policy *policies;
 	struct revocations_document *revocations; /* in force */
+	struct history_envelope revocations_envelope;
 	struct history_node *nodes;
 	struct history_volume *volumes; /* ended ones too */
 	struct history_receipt *receipts;
@@ -147,6 +163,9 @@ struct history_node *history_find_node(const struct history *h, const char *name
 /* The certificate of that version; version 0: the last one. NULL: not in the ledger. */
 const struct site_document *history_site_version(const struct history *h, const char *site,
 						 uint64_t version);
+/* The same, if it is not void under the root in force at this point of the replay. */
+const struct site_document *history_site_in_force(const struct history *h, const char *site,
+						  uint64_t version);
 const struct policy_document *history_policy(const struct history *h, const char *name);
 
 /* -- for judge.c ------------------------------------------------------------------------------ */

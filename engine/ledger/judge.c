@@ -25,7 +25,7 @@ static void judge_node(struct history *h, uint64_t seq, const struct history_vol
 		       const Pave__V1__Permit *p, const Pave__V1__PermitNode *pn)
 {
 	const struct policy_document *policy = history_policy(h, v->policy);
-	const struct site_document *site = history_site_version(h, pn->site, pn->site_version);
+	const struct site_document *site = history_site_in_force(h, pn->site, pn->site_version);
 	const struct history_node *n = history_find_node(h, pn->node);
 	struct verdict verdict;
 
@@ -67,7 +67,7 @@ static void judge_holder(struct history *h, uint64_t seq, const struct history_v
 	}
 	if (!policy_host_must_be_eligible(policy))
 		return;
-	evaluate(history_site_version(h, p->holder_site, 0), h->revocations, policy, p->issued_at,
+	evaluate(history_site_in_force(h, p->holder_site, 0), h->revocations, policy, p->issued_at,
 		 &verdict);
 	if (!verdict.eligible)
 		history_finding(h, seq, false,
@@ -194,7 +194,7 @@ void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed
 		return;
 	}
 	n = history_find_node(h, l->node);
-	evaluate_site(history_site_version(h, l->site, l->site_version), h->revocations,
+	evaluate_site(history_site_in_force(h, l->site, l->site_version), h->revocations,
 		      l->issued_at, &verdict);
 	if (n == NULL || strcmp(n->site, l->site) != 0) {
 		history_finding(h, seq, false,

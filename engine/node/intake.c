@@ -172,6 +172,42 @@ static void intake_work(struct reactor_work *work)
 	k->intake_status = rc;
 }
 
+/* Takes *data. */
+static void hold_envelope(struct held_envelope *e, uint8_t **data, size_t size)
+{
+	free(e->data);
+	*e = (struct held_envelope){*data, size};
+	*data = NULL;
+}
+
+/* The root has changed since they were verified. */
+static void verify_again(struct node_lease *k)
+{
+	const struct root_document *root = trust_root(k->config.trust);
+	struct revocations_document *revocations = NULL;
+	struct site_document *site = NULL;
+	struct error err;
+
+	if (k->site != NULL &&
+	    site_open(k->site_envelope.data, k->site_envelope.size, root, &site, &err) != 0) {
+		log_warn("lease", "this site's certificate is void under the new trust root: %s",
+			 err.text);
+		site_free(k->site);
+		k->site = NULL;
+	}
+	if (k->revocations != NULL &&
+	    revocations_open(k->revocations_envelope.data, k->revocations_envelope.size, root,
+			     &revocations, &err) != 0) {
+		log_warn("lease", "the revocation snapshot is void under the new trust root: %s",
+			 err.text);
+		revocations_free(k->revocations);
+		k->revocations = NULL;
+	}
+	site_free(site);
+	revocations_free(revocations);
+	node_lease_evaluate(k);
+}
+
 /* The documents that the worker accepted are held from now on. */
 static void hold_documents(struct node_lease *k)
 {
@@ -181,6 +217,8 @@ static void hold_documents(struct node_lease *k)
 		revocations_free(k->revocations);
 		k->revocations = k->new_revocations;
 		k->new_revocations = NULL;
+		hold_envelope(&k->revocations_envelope, &k->intake.revocations,
+			      k->intake.revocations_size);
 	}
 	if (k->new_site != NULL && strcmp(site_name(k->new_site), own) != 0) {
 		k->intake_status = error_set(&k->intake_err, -E_WRONG_NODE,
@@ -194,6 +232,7 @@ static void hold_documents(struct node_lease *k)
 		site_free(k->site);
 		k->site = k->new_site;
 		k->new_site = NULL;
+		hold_envelope(&k->site_envelope, &k->intake.site, k->intake.site_size);
 	}
 	if (trust_quarantined(k->config.trust, own)) {
 		site_free(k->site);
@@ -232,6 +271,7 @@ static void intake_done(struct reactor_work *work)
 
 static void intake_start(struct node_lease *k)
 {
+	const uint64_t before = root_version(trust_root(k->config.trust));
 	struct intake *in = &k->intake;
 	struct error err;
 
@@ -239,6 +279,8 @@ static void intake_start(struct node_lease *k)
 	if (in->root != NULL &&
 	    trust_accept_root(k->config.trust, in->root, in->root_size, &err) != 0)
 		log_warn("lease", "refused a trust root: %s", err.text);
+	if (root_version(trust_root(k->config.trust)) != before)
+		verify_again(k);
 	k->working = true;
 	k->intake_status = 0;
 	k->work.work = intake_work;

@@ -298,11 +298,13 @@ static void handle_notice(struct node_lease *k, const Pave__V1__EvidenceNotice *
 	struct intake in = {0};
 
 	k->stats.notices++;
-	if (copy_bytes(&notice->revocations, &in.revocations, &in.revocations_size) != 0) {
+	if (copy_bytes(&notice->revocations, &in.revocations, &in.revocations_size) != 0 ||
+	    copy_bytes(&notice->root, &in.root, &in.root_size) != 0) {
 		/* What was not understood may be our end: nothing is served until it is asked for.
 		 */
+		node_intake_clear(&in);
 		node_lease_close(k, -E_STALE_EVIDENCE);
-	} else if (in.revocations != NULL) {
+	} else if (in.revocations != NULL || in.root != NULL) {
 		node_intake_begin(k, &in);
 	}
 	node_lease_ask_soon(k);
@@ -534,6 +536,8 @@ static void lease_free(struct node_lease *k)
 	site_free(k->new_site);
 	revocations_free(k->revocations);
 	revocations_free(k->new_revocations);
+	free(k->site_envelope.data);
+	free(k->revocations_envelope.data);
 	free(k);
 }
 
@@ -546,8 +550,19 @@ static int take_own_certificate(struct node_lease *k, struct error *err)
 		return 0;
 	rc = trust_accept_site(c->trust, c->site_certificate, c->site_certificate_size, &k->site,
 			       err);
+	/* An old file, after a newer certificate or another root: the driver sends the one that
+	 * counts. */
+	if (rc == -E_ROLLBACK || rc == -E_BAD_SIGNATURE) {
+		log_warn("lease", "the site certificate that was given is not used: %s", err->text);
+		return 0;
+	}
 	if (rc != 0)
 		return error_wrap(err, "the site certificate");
+	k->site_envelope.data = malloc(c->site_certificate_size);
+	if (k->site_envelope.data == NULL)
+		return error_set(err, -ENOMEM, "no memory for the site certificate");
+	memcpy(k->site_envelope.data, c->site_certificate, c->site_certificate_size);
+	k->site_envelope.size = c->site_certificate_size;
 	if (strcmp(site_name(k->site), c->identity.site) != 0)
 		return error_set(err, -E_WRONG_NODE,
 				 "the site certificate is of site %s, this node is in site %s",

@@ -5,7 +5,9 @@
  *  1. A lease is in force only while: the documents that it was given under are verified and
  *     durable here, this node's own verdict about its site is good, and the earlier end of both has
  *     not come. `state` says so, and `changed` was told of every change of it.
- *  2. The trust is written by one worker at a time, for `intake`; while that runs this thread reads
+ *  2. What is held verifies under the root in force: under a new one it is verified again, and
+ *     dropped if it doesn't; then there is no lease until the driver has sent what does.
+ *  3. The trust is written by one worker at a time, for `intake`; while that runs this thread reads
  *     nothing of it but the root. The root is replaced on this thread, between two intakes. */
 #ifndef NODE_LEASE_H
 #define NODE_LEASE_H
@@ -83,6 +85,11 @@ struct node_lease {
 	uint64_t lease_limit_ns;
 	struct site_document *site;
 	struct revocations_document *revocations;
+	/* As they came, to be verified again under another root; malloc'd. */
+	struct held_envelope {
+		uint8_t *data;
+		size_t size;
+	} site_envelope, revocations_envelope;
 
 	struct reactor_work work;
 	bool working;

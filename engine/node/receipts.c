@@ -88,7 +88,8 @@ static void delivered(struct rpc_call *call, int status, const Pave__V1__Control
 	} else {
 		r->sending = 0; /* the same again, once there is a connection */
 	}
-	if (status != -E_DISCONNECTED)
+	/* What is refused for now waits for the next lease. */
+	if (status != -E_DISCONNECTED && status != -E_STALE_EVIDENCE)
 		node_receipts_send(k);
 	node_lease_drained(k);
 }

@@ -150,25 +150,37 @@ static void document_key(char *buf, size_t size, const char *kind, const char *n
 	POST(n > 0 && (size_t)n < size);
 }
 
-void admin_site_add(struct pd_request *q, const Pave__V1__Control *m)
+static int take_site(struct pd *pd, const ProtobufCBinaryData *e, struct error *err)
 {
-	struct pd *pd = q->pd;
-	const ProtobufCBinaryData *e = &m->site_add->envelope;
 	char key[NAME_SIZE_MAX + 16];
-	struct error err = {0};
 	const char *name;
+	int rc = verdicts_add_site(&pd->verdicts, e->data, e->len, &name, err);
 
-	if (verdicts_add_site(&pd->verdicts, e->data, e->len, &name, &err) != 0) {
-		refuse(q, &err);
-		return;
-	}
+	if (rc != 0)
+		return rc;
 	log_info("pd", "site %s: certificate version %llu", name,
 		 (unsigned long long)site_version(verdicts_site(&pd->verdicts, name)->doc));
 	document_key(key, sizeof key, "site", name);
 	reg_save_document(&pd->reg, key, e->data, e->len);
 	pd_ledger_document(&pd->ledger, "site", name,
 			   site_version(verdicts_site(&pd->verdicts, name)->doc), e->data, e->len);
-	request_commit(q, evidence_committed);
+	return 0;
+}
+
+/* The answer to whoever brought a document. */
+static void taken(struct pd_request *q, int rc, const struct error *err)
+{
+	if (rc != 0)
+		refuse(q, err);
+	else
+		request_commit(q, evidence_committed);
+}
+
+void admin_site_add(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct error err = {0};
+
+	taken(q, take_site(q->pd, &m->site_add->envelope, &err), &err);
 }
 
 void admin_revocations_get(struct pd_request *q, const Pave__V1__Control *m)
@@ -208,23 +220,26 @@ static void note_late(struct pd *pd)
 	}
 }
 
-void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m)
+static int take_revocations(struct pd *pd, const ProtobufCBinaryData *e, struct error *err)
 {
-	struct pd *pd = q->pd;
-	const ProtobufCBinaryData *e = &m->revocations_put->envelope;
-	struct error err = {0};
+	int rc = verdicts_add_revocations(&pd->verdicts, e->data, e->len, err);
 
-	if (verdicts_add_revocations(&pd->verdicts, e->data, e->len, &err) != 0) {
-		refuse(q, &err);
-		return;
-	}
+	if (rc != 0)
+		return rc;
 	log_info("pd", "revocation snapshot version %llu",
 		 (unsigned long long)revocations_version(pd->verdicts.revocations));
 	reg_save_document(&pd->reg, "revocations", e->data, e->len);
 	pd_ledger_document(&pd->ledger, "revocations", "",
 			   revocations_version(pd->verdicts.revocations), e->data, e->len);
 	note_late(pd);
-	request_commit(q, evidence_committed);
+	return 0;
+}
+
+void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct error err = {0};
+
+	taken(q, take_revocations(q->pd, &m->revocations_put->envelope, &err), &err);
 }
 
 /* How many copies there are is decided when a volume is made: a policy that asks for others is one
@@ -278,28 +293,55 @@ static void save_policy(struct pd *pd, const char *name, const ProtobufCBinaryDa
 	reg_save_document(&pd->reg, key, e->data, e->len);
 }
 
-void admin_policy_put(struct pd_request *q, const Pave__V1__Control *m)
+static int take_policy(struct pd *pd, const ProtobufCBinaryData *e, struct error *err)
 {
-	struct pd *pd = q->pd;
-	const ProtobufCBinaryData *e = &m->policy_put->envelope;
-	struct error err = {0};
 	const char *name;
 	bool by_operator;
+	int rc = check_copies(pd, e, err);
 
-	if (check_copies(pd, e, &err) != 0 ||
-	    verdicts_add_policy(&pd->verdicts, e->data, e->len, &name, &by_operator, &err) != 0) {
-		if (err.code == -E_DENIED) {
-			pd_ledger_denial(&pd->ledger, "evidence", "policy", &err);
-			pd_background_flush(pd);
-		}
-		refuse(q, &err);
-		return;
+	if (rc == 0)
+		rc = verdicts_add_policy(&pd->verdicts, e->data, e->len, &name, &by_operator, err);
+	if (rc == -E_DENIED) {
+		pd_ledger_denial(&pd->ledger, "evidence", "policy", err);
+		pd_background_flush(pd);
 	}
+	if (rc != 0)
+		return rc;
 	log_info("pd", "policy %s: version %llu%s", name,
 		 (unsigned long long)policy_version(verdicts_policy(&pd->verdicts, name)),
 		 by_operator ? ", tightened by the operator" : "");
 	save_policy(pd, name, e, by_operator);
 	pd_ledger_document(&pd->ledger, "policy", name,
 			   policy_version(verdicts_policy(&pd->verdicts, name)), e->data, e->len);
-	request_commit(q, evidence_committed);
+	return 0;
+}
+
+void admin_policy_put(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct error err = {0};
+
+	taken(q, take_policy(q->pd, &m->policy_put->envelope, &err), &err);
+}
+
+int admin_take_document(struct pd *pd, const ProtobufCBinaryData *e, struct error *err)
+{
+	static const struct {
+		const char *type;
+		int (*take)(struct pd *pd, const ProtobufCBinaryData *e, struct error *err);
+	} kinds[] = {{TYPE_SITE, take_site},
+		     {TYPE_REVOCATIONS, take_revocations},
+		     {TYPE_POLICY, take_policy}};
+	struct dsse_envelope *envelope = NULL;
+	int rc = dsse_parse(e->data, e->len, &envelope, err);
+
+	if (rc != 0)
+		return rc;
+	rc = error_set(err, -E_BAD_DOCUMENT,
+		       "a document of type %.80s: a site, a snapshot or a policy is wanted",
+		       dsse_type(envelope));
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (strcmp(kinds[i].type, dsse_type(envelope)) == 0)
+			rc = kinds[i].take(pd, e, err);
+	dsse_free(envelope);
+	return rc;
 }

@@ -49,6 +49,7 @@ struct pd_session {
 	enum pd_role role;
 	char name[NAME_SIZE_MAX];
 	uint32_t requests;     /* unanswered */
+	uint64_t root_told;    /* version of the trust root that this peer was sent */
 	struct reg_node *node; /* that speaks over it */
 	struct reactor_timer hello_timer;
 	struct pd_session *next, *prev;
@@ -280,6 +281,15 @@ void admin_site_list(struct pd_request *q, const Pave__V1__Control *m);
 void admin_revocations_get(struct pd_request *q, const Pave__V1__Control *m);
 void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m);
 void admin_policy_put(struct pd_request *q, const Pave__V1__Control *m);
+/* A site, a snapshot or a policy, taken in, not flushed. */
+int admin_take_document(struct pd *pd, const ProtobufCBinaryData *e, struct error *err);
+
+/* -- admin_root.c ----------------------------------------------------------------------------- */
+
+/* Among the register's documents; the first of them, since the others rest on it. */
+#define PD_ROOT_KEY "anchor"
+void admin_root_get(struct pd_request *q, const Pave__V1__Control *m);
+void admin_root_put(struct pd_request *q, const Pave__V1__Control *m);
 
 Pave__V1__SiteInfo *admin_site_info(struct pd *pd, struct arena *a, const struct verdict_site *s,
 				    bool whole);

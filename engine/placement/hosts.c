@@ -99,6 +99,15 @@ static void note_refusal(struct pd *pd, const struct reg_volume *v, const struct
 	pd_background_flush(pd);
 }
 
+/* What the permits are signed under, if this host was not told yet; in force before the permit. */
+static void tell_root(struct pd *pd, struct pd_session *s, ProtobufCBinaryData *ret)
+{
+	if (s->root_told >= root_version(trust_root(pd->trust)))
+		return;
+	ret->data = (uint8_t *)(uintptr_t)trust_root_envelope(pd->trust, &ret->len);
+	s->root_told = root_version(trust_root(pd->trust));
+}
+
 /* A permit that waits until the ledger tells of it. */
 struct pd_push {
 	struct reg_commit commit;
@@ -172,8 +181,10 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
 	m.permit_notice = &notice;
 	/* Without memory the next renewal tells. */
-	if (!arena_failed(&arena))
+	if (!arena_failed(&arena)) {
+		tell_root(pd, v->holder, &notice.root);
 		rpc_notify(&v->holder->rpc, &m);
+	}
 	pave__v1__signed__free_unpacked(notice.permit, NULL);
 	arena_deinit(&arena);
 }
@@ -288,7 +299,8 @@ static void attach_send(struct pd_request *q, struct reg_volume *v, Pave__V1__Si
 	r.permit = permit;
 	r.wall = reactor_wall_ns(pd->reactor);
 	r.renew_ms = pd->renew_ms;
-	r.root.data = (uint8_t *)(uintptr_t)trust_root_envelope(pd->trust, &r.root.len);
+	q->session->root_told = 0; /* to an attachment it is always told */
+	tell_root(pd, q->session, &r.root);
 	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH_REPLY;
 	m.attach_reply = &r;
 	if (arena_failed(&arena)) {
@@ -454,6 +466,7 @@ static void renew_committed(struct pd_request *q)
 		error_set(&err, -ENOMEM, "no memory for the nodes of %s", v->name);
 		request_fail(q, &err);
 	} else {
+		tell_root(pd, q->session, &r.root);
 		request_reply(q, &m);
 	}
 	pave__v1__signed__free_unpacked(r.permit, NULL);

@@ -46,6 +46,11 @@ void node_send_evidence(struct pd *pd, struct pd_session *s)
 		notice.revocations.data = pd->verdicts.revocations_envelope;
 		notice.revocations.len = pd->verdicts.revocations_size;
 	}
+	if (s->root_told < root_version(trust_root(pd->trust))) {
+		notice.root.data =
+		    (uint8_t *)(uintptr_t)trust_root_envelope(pd->trust, &notice.root.len);
+		s->root_told = root_version(trust_root(pd->trust));
+	}
 	m.body_case = PAVE__V1__CONTROL__BODY_EVIDENCE_NOTICE;
 	m.evidence_notice = &notice;
 	rpc_notify(&s->rpc, &m);
@@ -431,9 +436,11 @@ static void refuse(struct pd_request *q, struct reg_node *n, const struct error 
 	} else {
 		log_warn("pd", "%s: %s", s->conn != NULL ? s->conn->peer.address : "?", err->text);
 	}
-	/* It may hold an older snapshot than the one that refuses it. */
-	if (s->conn != NULL && q->pd->verdicts.revocations != NULL &&
-	    q->revocations_version < revocations_version(q->pd->verdicts.revocations))
+	/* It may hold older evidence than what refuses it. */
+	if (s->conn != NULL &&
+	    (q->root_version < root_version(trust_root(q->pd->trust)) ||
+	     (q->pd->verdicts.revocations != NULL &&
+	      q->revocations_version < revocations_version(q->pd->verdicts.revocations))))
 		node_send_evidence(q->pd, s);
 	request_fail(q, err);
 }
@@ -535,6 +542,7 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 	q->revocations_version = l->revocations_version;
 	q->site_version = l->site_version;
 	q->root_version = l->root_version;
+	q->session->root_told = l->root_version;
 	if (check_form(l, &err) != 0)
 		goto refused;
 	memcpy(q->nonce, l->nonce.data, l->nonce.len);
@@ -585,6 +593,11 @@ static int check_receipts(const struct pd_session *s, const Pave__V1__Receipts *
 {
 	if (s->node == NULL)
 		return error_set(err, -EINVAL, "receipts come after a first lease request");
+	/* Under a new root, until its certificate is signed again: they are not lost. */
+	if (verdicts_site(&s->pd->verdicts, s->node->site) == NULL)
+		return error_set(err, -E_STALE_EVIDENCE,
+				 "node %s: receipts are taken once its site has a certificate",
+				 s->node->name);
 	if (r->n_receipts > RECEIPTS_MAX)
 		return error_set(err, -E_LIMIT, "%zu receipts at once, of at most %u",
 				 r->n_receipts, RECEIPTS_MAX);

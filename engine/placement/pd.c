@@ -130,6 +130,8 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_GET, ROLE_ADMIN, admin_revocations_get},
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_PUT, ROLE_ADMIN, admin_revocations_put},
     {PAVE__V1__CONTROL__BODY_POLICY_PUT, ROLE_ADMIN, admin_policy_put},
+    {PAVE__V1__CONTROL__BODY_ROOT_GET, ROLE_ADMIN, admin_root_get},
+    {PAVE__V1__CONTROL__BODY_ROOT_PUT, ROLE_ADMIN, admin_root_put},
     {PAVE__V1__CONTROL__BODY_NODE_DRAIN, ROLE_ADMIN, admin_node_drain},
     {PAVE__V1__CONTROL__BODY_NODE_REMOVE, ROLE_ADMIN, admin_node_remove},
     {PAVE__V1__CONTROL__BODY_REBALANCE_PLAN, ROLE_ADMIN, admin_rebalance_plan},
@@ -421,7 +423,11 @@ static int load_document(const char *key, const void *data, size_t size, void *a
 	const char *name;
 	int rc;
 
-	if (strncmp(key, "site/", 5) == 0)
+	if (strcmp(key, PD_ROOT_KEY) == 0) {
+		rc = trust_accept_root(pd->trust, data, size, &err);
+		if (rc == -E_ROLLBACK)
+			return 0; /* this driver has been given a newer one */
+	} else if (strncmp(key, "site/", 5) == 0)
 		rc = verdicts_add_site(&pd->verdicts, data, size, &name, &err);
 	else if (strncmp(key, "policy/", 7) == 0)
 		rc = verdicts_add_policy(&pd->verdicts, data, size, &name, NULL, &err);

@@ -11,9 +11,9 @@
  * ahead of the disk, and every later flush fails with the first cause; the driver answers no more
  * (I2).
  *
- * Families and keys: META "meta"; DOCUMENTS "site/NAME", "policy/NAME", "policy/NAME/operator"
- * (what tightens it), "revocations" (DSSE envelopes as they came); VOLUMES and MAPS the id,
- * big-endian; NODES the name. Values: register.proto.
+ * Families and keys: META "meta"; DOCUMENTS "anchor" (the trust root), "site/NAME", "policy/NAME",
+ * "policy/NAME/operator" (what tightens it), "revocations" (DSSE envelopes as they came); VOLUMES
+ * and MAPS the id, big-endian; NODES the name. Values: register.proto.
  *
  * Thread: the driver's reactor. */
 #ifndef PLACEMENT_REGISTER_H

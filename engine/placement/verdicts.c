@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "engine/base/log.h"
 
 #define REFUSAL_KEPT_NS ((int64_t)NS_PER_S)
 
@@ -42,6 +43,14 @@ int verdicts_init(struct verdicts *v, struct trust *trust, struct error *err)
 	return 0;
 }
 
+static void policy_deinit(struct verdict_policy *p)
+{
+	policy_free(p->doc);
+	free(p->envelope);
+	free(p->base);
+	memset(p, 0, sizeof *p);
+}
+
 void verdicts_deinit(struct verdicts *v)
 {
 	struct verdict_site *s, *next;
@@ -53,7 +62,7 @@ void verdicts_deinit(struct verdicts *v)
 		free(s);
 	}
 	for (uint32_t i = 0; i < v->policy_count; i++)
-		policy_free(v->policies[i].doc);
+		policy_deinit(&v->policies[i]);
 	revocations_free(v->revocations);
 	free(v->revocations_envelope);
 	memset(v, 0, sizeof *v);
@@ -156,30 +165,137 @@ static const struct policy_document *in_force(const char *name, void *arg)
 	return verdicts_policy(arg, name);
 }
 
+/* Takes kept. */
+static void keep_policy(struct verdict_policy *p, void *kept, size_t size, bool by_operator)
+{
+	if (by_operator && !p->by_operator) {
+		free(p->base);
+		p->base = p->envelope;
+		p->base_size = p->envelope_size;
+		p->envelope = NULL;
+	} else if (!by_operator) {
+		free(p->base);
+		p->base = NULL;
+	}
+	free(p->envelope);
+	p->envelope = kept;
+	p->envelope_size = size;
+	p->by_operator = by_operator;
+}
+
 int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
 			const char **ret_name, bool *ret_by_operator, struct error *err)
 {
 	const struct trust_policies now = {in_force, v};
-	struct policy_document *doc;
-	int rc = trust_accept_policy(v->trust, envelope, size, &now, &doc, ret_by_operator, err);
+	struct policy_document *doc = NULL;
+	void *kept = copy(envelope, size, err);
+	bool by_operator;
+	int rc = -ENOMEM;
 	int i;
 
-	if (rc != 0)
-		return rc;
-	i = find_policy(v, policy_name(doc));
-	if (i < 0 && v->policy_count == VERDICT_POLICIES_MAX) {
+	if (kept != NULL)
+		rc = trust_accept_policy(v->trust, envelope, size, &now, &doc, &by_operator, err);
+	i = rc == 0 ? find_policy(v, policy_name(doc)) : -1;
+	if (rc == 0 && i < 0 && v->policy_count == VERDICT_POLICIES_MAX)
+		rc = error_set(err, -E_LIMIT, "there are %u policies already, the most",
+			       VERDICT_POLICIES_MAX);
+	if (rc != 0) {
 		policy_free(doc);
-		return error_set(err, -E_LIMIT, "there are %u policies already, the most",
-				 VERDICT_POLICIES_MAX);
+		free(kept);
+		return rc;
 	}
 	if (i < 0)
 		i = (int)v->policy_count++;
 	snprintf(v->policies[i].name, sizeof v->policies[i].name, "%s", policy_name(doc));
 	policy_free(v->policies[i].doc);
 	v->policies[i].doc = doc;
+	keep_policy(&v->policies[i], kept, size, by_operator);
 	new_epoch(v);
 	*ret_name = v->policies[i].name;
+	if (ret_by_operator != NULL)
+		*ret_by_operator = by_operator;
 	return 0;
+}
+
+/* -- another root ----------------------------------------------------------------------------- */
+
+static bool policy_holds(const struct verdict_policy *p, const struct root_document *root)
+{
+	struct policy_document *d = NULL;
+	struct error err;
+	bool holds = p->envelope == NULL;
+
+	if (p->envelope != NULL)
+		holds = p->by_operator
+			    ? policy_open_by_operator(p->envelope, p->envelope_size, root, &d,
+						      &err) == 0
+			    : policy_open(p->envelope, p->envelope_size, root, &d, &err) == 0;
+	policy_free(d);
+	d = NULL;
+	if (holds && p->base != NULL)
+		holds = policy_open(p->base, p->base_size, root, &d, &err) == 0;
+	policy_free(d);
+	return holds;
+}
+
+static uint32_t drop_policies(struct verdicts *v, const struct root_document *root)
+{
+	uint32_t kept = 0, dropped = 0;
+
+	for (uint32_t i = 0; i < v->policy_count; i++) {
+		struct verdict_policy *p = &v->policies[i];
+
+		if (policy_holds(p, root)) {
+			v->policies[kept++] = *p;
+			continue;
+		}
+		log_warn("pd", "policy %s is void under the new trust root: have it signed again",
+			 p->name);
+		policy_deinit(p);
+		dropped++;
+	}
+	memset(&v->policies[kept], 0, (v->policy_count - kept) * sizeof v->policies[0]);
+	v->policy_count = kept;
+	return dropped;
+}
+
+uint32_t verdicts_root_changed(struct verdicts *v)
+{
+	const struct root_document *root = trust_root(v->trust);
+	struct revocations_document *revocations = NULL;
+	struct verdict_site *s, *next;
+	uint32_t dropped = drop_policies(v, root);
+	struct error err;
+
+	HASH_ITER (hh, v->sites, s, next) {
+		struct site_document *d = NULL;
+
+		if (site_open(s->envelope, s->envelope_size, root, &d, &err) == 0) {
+			site_free(d);
+			continue;
+		}
+		log_warn("pd", "the certificate of site %s is void under the new trust root: %s",
+			 s->name, err.text);
+		HASH_DELETE(hh, v->sites, s);
+		site_free(s->doc);
+		free(s->envelope);
+		free(s);
+		dropped++;
+	}
+	if (v->revocations != NULL && revocations_open(v->revocations_envelope, v->revocations_size,
+						       root, &revocations, &err) != 0) {
+		log_warn("pd", "the revocation snapshot is void under the new trust root: %s",
+			 err.text);
+		revocations_free(v->revocations);
+		free(v->revocations_envelope);
+		v->revocations = NULL;
+		v->revocations_envelope = NULL;
+		v->revocations_size = 0;
+		dropped++;
+	}
+	revocations_free(revocations);
+	new_epoch(v);
+	return dropped;
 }
 
 /* -- asking ----------------------------------------------------------------------------------- */

@@ -41,6 +41,11 @@ struct verdict_site {
 struct verdict_policy {
 	char name[NAME_SIZE_MAX];
 	struct policy_document *doc;
+	void *envelope; /* NULL: a preset as it ships */
+	size_t envelope_size;
+	bool by_operator; /* then what the tenant signed, which it tightens; NULL: a preset: */
+	void *base;
+	size_t base_size;
 };
 
 struct verdicts {
@@ -70,6 +75,10 @@ int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t si
  * NULL. */
 int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
 			const char **ret_name, bool *ret_by_operator, struct error *err);
+
+/* The trust root has changed: what does not verify under it is not in force any more. How many
+ * documents that were. */
+uint32_t verdicts_root_changed(struct verdicts *v);
 
 const struct verdict_site *verdicts_site(const struct verdicts *v, const char *site);
 /* NULL: no such policy. */

@@ -164,6 +164,15 @@ static void take_news(struct vattach *a, const Pave__V1__Signed *signed_permit, 
 
 /* -- Attach ------------------------------------------------------------------------------------ */
 
+/* A newer trust root, under which the next permit is verified. */
+static void take_root(struct volume *v, const ProtobufCBinaryData *root)
+{
+	struct error err = {0};
+
+	if (root->len > 0 && trust_accept_root(v->config.trust, root->data, root->len, &err) != 0)
+		log_warn("volume", "the driver's trust root is not accepted: %s", err.text);
+}
+
 static void attach_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
 			const char *text)
 {
@@ -187,9 +196,7 @@ static void attach_done(struct rpc_call *call, int status, const Pave__V1__Contr
 		return;
 	}
 	r = reply->attach_reply;
-	if (r->root.len > 0 &&
-	    trust_accept_root(v->config.trust, r->root.data, r->root.len, &err) != 0)
-		log_warn("volume", "the driver's trust root is not accepted: %s", err.text);
+	take_root(v, &r->root);
 	if (r->permit == NULL)
 		error_set(&err, -E_NO_PERMIT, "the driver gave no permit");
 	else if (take_permit(a, r->permit, &err) == 0)
@@ -256,6 +263,7 @@ static void renew_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		return;
 	}
 	volume_take_addresses(a->volume, reply->renew_reply->nodes, reply->renew_reply->n_nodes);
+	take_root(a->volume, &reply->renew_reply->root);
 	take_news(a, reply->renew_reply->permit, -E_NO_PERMIT, "the driver gave no permit");
 	vmove_take_list(a->volume, reply->renew_reply->moves, reply->renew_reply->n_moves);
 }
@@ -417,6 +425,7 @@ static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg
 		if (n->volume != a->volume->id)
 			return;
 		volume_take_addresses(a->volume, n->nodes, n->n_nodes);
+		take_root(a->volume, &n->root);
 		take_news(a, n->permit, status != 0 ? -(int)status : -E_NO_PERMIT, n->status_text);
 		if (n->permit != NULL)
 			vmove_take_list(a->volume, n->moves, n->n_moves);

@@ -345,6 +345,55 @@ START_TEST(keys_are_replaced_by_both_thresholds)
 }
 END_TEST
 
+/* Whoever has stolen the authority's key signs a version that nobody can go beyond. The root that
+ * replaces the key makes it forgotten; what other keys signed is not. */
+START_TEST(what_a_stolen_key_signed_is_forgotten)
+{
+	struct trust *t = reopen();
+	struct demo old = rig.demo, next = rig.demo;
+	char *root, *same_keys;
+	struct error err = {0};
+
+	ck_assert_int_eq(signing_key_generate("authority-2", &next.keys[0], NULL), 0);
+	ck_assert_int_eq(accept_site(t, 999, "stolen"), 0);
+	ck_assert_int_eq(accept_snapshot(t, 999, "stolen"), 0);
+	ck_assert_int_eq(
+	    demo_root_after(&old, &old, 2, RIG_NOW, RIG_NOW + RIG_DAY, &same_keys, &err), 0);
+	ck_assert_int_eq(trust_accept_root(t, same_keys, strlen(same_keys), &err), 0);
+	ck_assert_int_eq(accept_site(t, 4, "new"), -E_ROLLBACK);
+	ck_assert_int_eq(demo_root_after(&old, &next, 3, RIG_NOW, RIG_NOW + RIG_DAY, &root, &err),
+			 0);
+	ck_assert_msg(trust_accept_root(t, root, strlen(root), &err) == 0, "%s", err.text);
+	ck_assert_int_eq(accept_site(t, 1000, "stolen"), -E_BAD_SIGNATURE);
+	trust_close(t);
+	t = reopen();
+	ck_assert_uint_eq(root_version(trust_root(t)), 3);
+	{
+		char *site = NULL, *snapshot = NULL;
+		const struct demo_entry entry = {"par", 4, 0};
+		struct site_document *d = NULL;
+		struct revocations_document *r = NULL;
+
+		ck_assert_int_eq(
+		    demo_site(&next, "par", 4, RIG_NOW, RIG_NOW + RIG_DAY, &site, &err), 0);
+		ck_assert_int_eq(trust_accept_site(t, site, strlen(site), &d, &err), 0);
+		ck_assert_int_eq(demo_revocations(&next, 42, RIG_NOW, RIG_NOW + RIG_DAY, &entry, 1,
+						  &snapshot, &err),
+				 0);
+		ck_assert_int_eq(trust_accept_revocations(t, snapshot, strlen(snapshot), &r, &err),
+				 0);
+		site_free(d);
+		revocations_free(r);
+		free(site);
+		free(snapshot);
+	}
+	trust_close(t);
+	signing_key_free(next.keys[0]);
+	free(root);
+	free(same_keys);
+}
+END_TEST
+
 START_TEST(without_any_root_there_is_no_trust)
 {
 	struct trust *t = NULL;
@@ -793,6 +842,7 @@ static void add_trust(Suite *s)
 	tcase_add_test(tc, policies_have_versions_of_their_own);
 	tcase_add_test(tc, a_new_root_needs_the_old_one);
 	tcase_add_test(tc, keys_are_replaced_by_both_thresholds);
+	tcase_add_test(tc, what_a_stolen_key_signed_is_forgotten);
 	tcase_add_test(tc, without_any_root_there_is_no_trust);
 	tcase_add_test(tc, a_damaged_state_is_never_a_fresh_one);
 	tcase_add_test(tc, a_lowered_version_is_noticed);

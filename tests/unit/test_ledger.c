@@ -618,6 +618,29 @@ static void taint(struct book *b)
 	PUT(b, TAINT, taint, &m);
 }
 
+/* The authority's key is replaced; what it signed is reissued, or not. */
+static void put_root(struct book *b, bool reissue)
+{
+	struct demo old = b->rig.demo, next = b->rig.demo;
+	char *root;
+
+	put_permit_end(b, 2, "changed", b->now + 10 * (int64_t)NS_PER_S);
+	ck_assert_int_eq(signing_key_generate("authority-2", &next.keys[0], NULL), 0);
+	ck_assert_int_eq(
+	    demo_root_after(&old, &next, 2, RIG_NOW - RIG_DAY, RIG_NOW + RIG_DAY, &root, NULL), 0);
+	put_document(b, "root", "", root);
+	b->rig.demo = next;
+	if (reissue) {
+		put_site(b, "par", 3);
+		put_site(b, "lyo", 1);
+	}
+	put_evidence(b, 2, 0);
+	put_permit(b, &(struct permit_case){.generation = 2, .serial = 2});
+	b->rig.demo = old;
+	signing_key_free(next.keys[0]);
+	free(root);
+}
+
 static void unsigned_site(struct book *b)
 {
 	char *text;
@@ -634,6 +657,26 @@ static void false_identity(struct book *b)
 {
 	put_node(b, "par-2", "par", &b->node);
 }
+
+/* Certificates that were signed again under the new root count; those of before don't. */
+START_TEST(a_root_may_follow_another)
+{
+	struct book b;
+	struct history *h;
+
+	for (int reissue = 0; reissue < 2; reissue++) {
+		book_init(&b);
+		put_ordinary_life(&b);
+		put_root(&b, reissue == 1);
+		sign_head(&b);
+		h = replay_whole(&b);
+		/* Of par and of lyo. */
+		ck_assert_uint_eq(h->finding_count, reissue == 1 ? 0 : 2);
+		history_free(h);
+		book_deinit(&b);
+	}
+}
+END_TEST
 
 START_TEST(what_contradicts_the_evidence_is_found)
 {
@@ -753,6 +796,7 @@ int main(void)
 	tcase_add_test(tcase, another_root_is_refused);
 	tcase_add_loop_test(tcase, what_contradicts_the_evidence_is_found, 0, CASE_COUNT);
 	tcase_add_test(tcase, a_copy_is_there_until_it_is_erased);
+	tcase_add_test(tcase, a_root_may_follow_another);
 	tcase_add_test(tcase, identities_are_read_and_written);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -319,6 +319,68 @@ START_TEST(test_snapshot_runs_out)
 }
 END_TEST
 
+/* The authority's key was lost: under the new root what it signed is void at once, and nothing is
+ * served until what the new key signed has come. A forged root changes nothing; a restart neither.
+ */
+START_TEST(test_another_root)
+{
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
+	const struct demo_entry entry = {"par", 1, 0};
+	struct demo next = rig->demo;
+	char *root, *forged, *site, *revocations;
+	const uint64_t before = rig->world->now_ns;
+	struct error err;
+
+	ck_assert_int_eq(signing_key_generate("authority-2", &next.keys[0], &err), 0);
+	ck_assert_int_eq(
+	    demo_root_after(&rig->demo, &next, 2, wall() - day, wall() + day, &root, &err), 0);
+	ck_assert_int_eq(demo_root(&next, 2, wall() - day, wall() + day, &forged, &err), 0);
+	ck_assert_int_eq(demo_site(&next, "par", 1, wall() - day, wall() + day, &site, &err), 0);
+	ck_assert_int_eq(demo_revocations(&next, 2, wall() - (int64_t)NS_PER_S, wall() + day,
+					  &entry, 1, &revocations, &err),
+			 0);
+	peer_pd_notice_root(&rig->pd, forged, NULL);
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	peer_pd_notice_root(&rig->pd, root, NULL);
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_STALE_EVIDENCE);
+	ck_assert_uint_lt(rig->world->now_ns - before, 3200 * NS_PER_MS);
+	expect_no_more_leases();
+	rig_node_crash(n, SIM_POWER_LOSS);
+	rig_node_start(n);
+	rig->pd.site = site;
+	rig->pd.revocations = revocations;
+	rig->pd.revocations_version = 2;
+	rig_wait_lease(n, true);
+	rig->pd.site = NULL;
+	rig->pd.revocations = rig->revocations;
+	signing_key_free(next.keys[0]);
+	free(root);
+	free(forged);
+	free(site);
+	free(revocations);
+}
+END_TEST
+
+/* One that was prepared well: what is held holds under it too, and nothing is interrupted. */
+START_TEST(test_a_root_that_knows_both_keys)
+{
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
+	const uint64_t changes = stats().refused;
+	struct error err;
+	char *root;
+
+	ck_assert_int_eq(demo_root(&rig->demo, 2, wall() - day, wall() + day, &root, &err), 0);
+	peer_pd_notice_root(&rig->pd, root, NULL);
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_eq(root_version(trust_root(n->trust)), 2);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	ck_assert_uint_eq(stats().refused, changes);
+	free(root);
+}
+END_TEST
+
 /* Notices that are no documents, are forged, or older than what was seen, change nothing. */
 START_TEST(test_bad_notices)
 {
@@ -403,6 +465,8 @@ static Suite *suite(void)
 	tcase_add_test(t, test_withdrawal_races_with_a_lease);
 	tcase_add_test(t, test_withdrawal_to_come);
 	tcase_add_test(t, test_snapshot_runs_out);
+	tcase_add_test(t, test_another_root);
+	tcase_add_test(t, test_a_root_that_knows_both_keys);
 	tcase_add_test(t, test_bad_notices);
 	tcase_add_test(t, test_erase_is_answered);
 	tcase_add_test(t, test_stops_at_any_moment);

@@ -140,11 +140,19 @@ void peer_pd_start(struct peer_pd *pd, struct reactor *r, struct transport *t, c
 
 void peer_pd_notice(struct peer_pd *pd, const char *revocations)
 {
+	peer_pd_notice_root(pd, NULL, revocations);
+}
+
+void peer_pd_notice_root(struct peer_pd *pd, const char *root, const char *revocations)
+{
 	Pave__V1__EvidenceNotice notice = PAVE__V1__EVIDENCE_NOTICE__INIT;
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 
-	notice.revocations =
-	    (ProtobufCBinaryData){strlen(revocations), (uint8_t *)(uintptr_t)revocations};
+	if (revocations != NULL)
+		notice.revocations =
+		    (ProtobufCBinaryData){strlen(revocations), (uint8_t *)(uintptr_t)revocations};
+	if (root != NULL)
+		notice.root = (ProtobufCBinaryData){strlen(root), (uint8_t *)(uintptr_t)root};
 	message.body_case = PAVE__V1__CONTROL__BODY_EVIDENCE_NOTICE;
 	message.evidence_notice = &notice;
 	for (uint32_t i = 0; i < PEERS_PD_CONNS; i++)

@@ -56,6 +56,8 @@ struct peer_pd {
 void peer_pd_start(struct peer_pd *pd, struct reactor *r, struct transport *t, const char *listen,
 		   const struct demo *demo);
 void peer_pd_notice(struct peer_pd *pd, const char *revocations);
+/* Either may be NULL. */
+void peer_pd_notice_root(struct peer_pd *pd, const char *root, const char *revocations);
 /* Asks the node on the first connection to erase; returns its answer. */
 int peer_pd_erase(struct peer_pd *pd, struct peers_wait wait, volume_id_t volume, bool whole,
 		  chunk_no_t chunk);

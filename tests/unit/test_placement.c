@@ -450,6 +450,151 @@ START_TEST(the_operator_may_only_tighten)
 }
 END_TEST
 
+/* -- another root ----------------------------------------------------------------------------- */
+
+static int put_root(const char *root, char *const *documents, size_t count)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RootPut put = PAVE__V1__ROOT_PUT__INIT;
+	ProtobufCBinaryData list[RIG_SITES + 1];
+
+	for (size_t i = 0; i < count; i++)
+		list[i] = (ProtobufCBinaryData){strlen(documents[i]), (uint8_t *)documents[i]};
+	put.envelope = (ProtobufCBinaryData){strlen(root), (uint8_t *)(uintptr_t)root};
+	put.documents = list;
+	put.n_documents = count;
+	m.body_case = PAVE__V1__CONTROL__BODY_ROOT_PUT;
+	m.root_put = &put;
+	return peer_ask(admin, &m);
+}
+
+/* The authority's key is lost: a root without it, and what it had signed, signed by the new one. */
+struct successor {
+	struct demo demo;
+	char *root;
+	char *documents[RIG_SITES + 1]; /* sites, snapshot */
+};
+
+static void make_successor(struct successor *x, const struct demo *before, uint64_t version)
+{
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
+	struct demo_entry entries[RIG_SITES];
+	struct error err;
+
+	x->demo = *before;
+	ck_assert_int_eq(signing_key_generate("authority-2", &x->demo.keys[0], &err), 0);
+	ck_assert_int_eq(demo_root_after(before, &x->demo, version, rig_wall(rig) - day,
+					 rig_wall(rig) + 300 * day, &x->root, &err),
+			 0);
+	for (uint32_t i = 0; i < RIG_SITES; i++) {
+		entries[i] = (struct demo_entry){.site = rig_sites[i], .version = 1};
+		ck_assert_int_eq(demo_site(&x->demo, rig_sites[i], 1, rig_wall(rig) - day,
+					   rig_wall(rig) + 300 * day, &x->documents[i], &err),
+				 0);
+	}
+	ck_assert_int_eq(demo_revocations(&x->demo, 1, rig_wall(rig), rig_wall(rig) + day, entries,
+					  RIG_SITES, &x->documents[RIG_SITES], &err),
+			 0);
+}
+
+static void free_successor(struct successor *x)
+{
+	signing_key_free(x->demo.keys[0]);
+	free(x->root);
+	for (uint32_t i = 0; i <= RIG_SITES; i++)
+		free(x->documents[i]);
+}
+
+/* What the lost key signed is void at once, for nodes and hosts, over a restart too; certificates
+ * of the same versions, signed again, count. */
+START_TEST(a_lost_key_makes_certificates_void)
+{
+	struct successor x;
+	struct peer *h;
+	char *again;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	make_successor(&x, &rig->demo, 2);
+	ck_assert_msg(put_root(x.root, NULL, 0) == 0, "%s", admin->text);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(h->notice_status, -E_DENIED);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_ne(ask_lease(nodes[i],
+					   i == 0   ? "n1"
+					   : i == 1 ? "n2"
+						    : "n3",
+					   rig_sites[i], (uint8_t)(i + 1), 0),
+				 0);
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[0]), -E_BAD_SIGNATURE);
+	again = rig_snapshot(rig, NULL, 0, 86400);
+	ck_assert_int_eq(ask_revocations(admin, again), -E_BAD_SIGNATURE);
+	restart(false);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	for (size_t i = 0; i < admin->reply->volume_get_reply->n_verdicts; i++)
+		ck_assert(!admin->reply->volume_get_reply->verdicts[i]->eligible);
+	for (uint32_t i = 0; i < RIG_SITES; i++)
+		ck_assert_msg(ask_site_add(admin, x.documents[i]) == 0, "%s", admin->text);
+	/* It was version 2 and higher before: that is forgotten with the key. */
+	ck_assert_msg(ask_revocations(admin, x.documents[RIG_SITES]) == 0, "%s", admin->text);
+	ck_assert_int_eq(peer_connect(nodes[0], "node", "n1"), 0);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
+	ck_assert_uint_gt(nodes[0]->reply->lease_reply->site_certificate.len +
+			      nodes[0]->reply->lease_reply->root.len,
+			  0);
+	ck_assert_int_eq(peer_connect(h, "host", "h"), 0);
+	ck_assert_msg(ask_renew(h, 1, 1) == 0, "%s", h->text);
+	ck_assert_uint_gt(h->reply->renew_reply->root.len, 0);
+	ck_assert_int_eq(ask_renew(h, 1, 1), 0);
+	ck_assert_uint_eq(h->reply->renew_reply->root.len, 0); /* once */
+	free(again);
+	free_successor(&x);
+}
+END_TEST
+
+/* With what was signed again beside it nothing is without evidence for a moment. */
+START_TEST(a_root_comes_with_what_is_reissued)
+{
+	struct successor x;
+	struct peer *h;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	make_successor(&x, &rig->demo, 2);
+	ck_assert_msg(put_root(x.root, x.documents, RIG_SITES + 1) == 0, "%s", admin->text);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(h->notice_status, 0);
+	ck_assert_uint_eq(h->notice.node_count, 3);
+	ck_assert_int_eq(put_root(x.root, NULL, 0), 0); /* the same again */
+	ck_assert_int_ne(put_root(rig->root, NULL, 0), 0);
+	free_successor(&x);
+}
+END_TEST
+
+/* A root that does not know this driver's key would silence it. */
+START_TEST(a_root_without_the_drivers_key_is_refused)
+{
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
+	struct demo next = rig->demo;
+	struct error err;
+	char *root;
+
+	ck_assert_int_eq(signing_key_generate("placement-2", &next.keys[2], &err), 0);
+	ck_assert_int_eq(demo_root_after(&rig->demo, &next, 2, rig_wall(rig) - day,
+					 rig_wall(rig) + day, &root, &err),
+			 0);
+	ck_assert_int_eq(put_root(root, NULL, 0), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(admin->text, "placement-1"));
+	ck_assert_uint_eq(root_version(trust_root(rig->trust)), 1);
+	signing_key_free(next.keys[2]);
+	free(root);
+}
+END_TEST
+
 /* -- volumes ---------------------------------------------------------------------------------- */
 
 START_TEST(create)
@@ -711,6 +856,9 @@ int main(void)
 	tcase_add_test(t, newer_certificate);
 	tcase_add_test(t, policy_is_put);
 	tcase_add_test(t, the_operator_may_only_tighten);
+	tcase_add_test(t, a_lost_key_makes_certificates_void);
+	tcase_add_test(t, a_root_comes_with_what_is_reissued);
+	tcase_add_test(t, a_root_without_the_drivers_key_is_refused);
 	tcase_add_test(t, create);
 	tcase_add_test(t, create_needs_sites);
 	tcase_add_test(t, lists);

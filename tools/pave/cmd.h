@@ -108,6 +108,8 @@ int cmd_status(int argc, char **argv);
 int cmd_evidence(int argc, char **argv);
 int cmd_policy(int argc, char **argv);
 int cmd_policy_put(int argc, char **argv);
+int cmd_root_show(int argc, char **argv);
+int cmd_root_rotate(int argc, char **argv);
 int cmd_dev_up(int argc, char **argv);
 int cmd_dev_down(int argc, char **argv);
 int cmd_dev_status(int argc, char **argv);

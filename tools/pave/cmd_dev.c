@@ -251,8 +251,8 @@ static int submit_sites(struct client *c, const struct dev_cluster *d, struct er
 		free(data);
 		if (rc == 0)
 			pave__v1__control__free_unpacked(reply, NULL);
-		else if (rc == -E_ROLLBACK)
-			rc = 0; /* a newer certificate of the site was added by somebody */
+		else if (rc == -E_ROLLBACK || rc == -E_BAD_SIGNATURE)
+			rc = 0; /* somebody has added a newer one, or replaced the root */
 	}
 	return rc;
 }

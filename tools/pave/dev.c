@@ -220,10 +220,21 @@ static int load_keys(const char *dir, const struct root_document *root, struct d
 	char path[PATH_SIZE];
 	int rc = 0;
 
+	static const char *const roles[DEMO_KEY_COUNT] = {"authority", "auditor", "placement",
+							  "tenant"};
+
+	/* The root may have been replaced since: of each role's keys the last that is here. */
 	demo->cluster = *root_cluster(root);
 	for (size_t i = 0; rc == 0 && i < DEMO_KEY_COUNT; i++) {
-		key_path(path, dir, demo_key_names[i]);
-		rc = signing_key_read(path, demo_key_names[i], &demo->keys[i], err);
+		const char *name = demo_key_names[i], *keyid;
+
+		for (uint32_t k = 0; (keyid = root_role_key(root, roles[i], k)) != NULL; k++) {
+			key_path(path, dir, keyid);
+			if (access(path, R_OK) == 0)
+				name = keyid;
+		}
+		key_path(path, dir, name);
+		rc = signing_key_read(path, name, &demo->keys[i], err);
 	}
 	return rc;
 }

@@ -69,6 +69,15 @@ const struct command commands[] = {
      cmd_site_refresh, false},
     {"site evacuate", "move everything away from all nodes of a site", "SITE [--undo]\n",
      cmd_site_evacuate, false},
+    {"root show", "the trust root in force: its keys by role", "\n", cmd_root_show, false},
+    {"root rotate", "put a new trust root in force, everywhere",
+     "FILE [DOCUMENT...]\n"
+     "  FILE is signed by the threshold of the root in force and by its own (pave evidence sign "
+     "--type root).\n"
+     "  What does not verify under it is void at once; DOCUMENT: certificates, snapshot and "
+     "policies that\n"
+     "  were signed again, taken in with it.\n",
+     cmd_root_rotate, false},
     {"policy put", "submit a signed placement policy", "FILE\n", cmd_policy_put, false},
     {"policy", "check SITE files under a policy, offline; list, show presets", "", cmd_policy,
      true},

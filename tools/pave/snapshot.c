@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine/evidence/demo.h"
 #include "engine/evidence/file.h"
@@ -54,7 +55,8 @@ int snapshot_signers_complete(struct snapshot_signers *s, const struct cluster_r
 			      struct error *err)
 {
 	const char *root_path = s->root_path[0] != '\0' ? s->root_path : cluster->root;
-	char key[4400];
+	char path[4300], key[4400] = DEMO_AUTHORITY;
+	const char *keyid;
 	char *data;
 	size_t size;
 	int rc;
@@ -76,8 +78,12 @@ int snapshot_signers_complete(struct snapshot_signers *s, const struct cluster_r
 		return error_set(err, -EINVAL,
 				 "--key KEYID=FILE is missing: the authority's key signs the "
 				 "snapshot");
-	snprintf(key, sizeof key, "%s=%s/authority/%s.pem", DEMO_AUTHORITY, cluster->dir,
-		 DEMO_AUTHORITY);
+	/* The newest name that the root has for it, and that there is a file of. */
+	for (uint32_t i = 0; (keyid = root_role_key(s->root, "authority", i)) != NULL; i++) {
+		snprintf(path, sizeof path, "%.4000s/authority/%.63s.pem", cluster->dir, keyid);
+		if (access(path, R_OK) == 0)
+			snprintf(key, sizeof key, "%.63s=%.4200s", keyid, path);
+	}
 	rc = snapshot_signers_add(s, key, err);
 	return rc == 0 ? 0 : error_wrap(err, "the development cluster's authority");
 }
