@@ -67,7 +67,7 @@ struct vchunk {
 	struct vchunk *above; /* of the layer above, which takes the guest's operations; or NULL */
 	struct vchunk *below; /* of the layer that is being sealed; or NULL */
 	bool retired;	      /* sealed: nothing is begun any more */
-	bool settled;	      /* being sealed: a majority has its last word */
+	bool settled;	      /* being sealed: a majority has its last word, or none is needed */
 	bool good_known;      /* good is valid */
 	vmask_t good;	      /* slots that hold all that the sealed layers have of the chunk */
 	vmask_t sealing, sealed; /* slots that the seal was sent to, that answered it */

@@ -337,23 +337,36 @@ static void seal_answered(struct vmark *m, int status)
 	volume_event(c->volume);
 }
 
-/* A majority is there, and no replica that is holds, or was ever sent, anything of it. */
+/* A majority is there, and no replica that is holds, or was ever sent, anything of it; and nothing
+ * will be sent to one. */
 static bool is_untouched(const struct vchunk *c)
 {
 	uint32_t present = 0;
 
-	if (c->window.last_seq != 0 || c->writes_begun > 0 || c->reconcile != NULL)
+	if (c->window.last_seq != 0 || c->writes_begun > 0 || c->marks_begun > 0 ||
+	    c->reconcile != NULL || c->reconcile_queued != 0)
 		return false;
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vslot *s = &c->slots[i];
 
 		if ((c->members & vmask_bit(i)) == 0)
 			continue;
-		if (s->reported_watermark != 0 || s->reported_newest != 0 || s->told != 0)
+		if (s->reported_watermark != 0 || s->reported_newest != 0 || s->told != 0 ||
+		    s->resync != NULL)
 			return false;
 		present += vreplica_ready(s->replica) && s->fresh;
 	}
 	return present >= c->volume->majority;
+}
+
+bool vlayers_touch(struct vchunk *c)
+{
+	if (!c->settled || c->sealed != 0)
+		return true;
+	if (c->volume->layers.settled != 0)
+		return false;
+	c->settled = false;
+	return true;
 }
 
 /* Moves the chunk towards its end. True: nothing of it is open any more. */

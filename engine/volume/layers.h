@@ -24,6 +24,9 @@
  *     sealed with; so when a majority is known and none is WHOLE there is nothing.
  *  2. A layer is told to be settled when every chunk is: none of its writes is undecided, and none
  *     that failed is on its way to a node any more.
+ *  3. A chunk that was settled without a last word, as nobody ever wrote to it, is written to by
+ *     nobody, be it a watermark: copies that hold something, none of them WHOLE, are good for
+ * nothing.
  *
  * Failure modes: a replica that is away when its layer is sealed is restored when it comes back. */
 #ifndef VOLUME_LAYERS_H
@@ -96,6 +99,12 @@ bool vlayers_single(const struct volume *v);
 vmask_t vlayers_good(struct vchunk *c);
 /* Slots that have all that lies below c's layer. */
 vmask_t vlayers_whole(struct vchunk *c);
+
+/* The chunk, of a layer that is being sealed, is about to be reconciled, which writes to it. When
+ * it was settled because nothing was ever written to it, it is not settled any more. False: that is
+ * too late, for the driver may have been told; nothing may be written, and the chunk need not be
+ * opened, as the permit in which its layer is sealed comes with the next answer. */
+bool vlayers_touch(struct vchunk *c);
 
 /* -- scanning a replica (replica.c) ------------------------------------------------------------ */
 

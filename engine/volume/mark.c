@@ -141,6 +141,8 @@ static bool settle_chunk(struct vchunk *c)
 	const version_t last = version_make(c->volume->generation, c->window.last_seq);
 	bool settled = true;
 
+	if (c->settled)
+		return true; /* it has its last word, or must get none (layers.h) */
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		struct vslot *s = &c->slots[i];
 		version_t watermark;

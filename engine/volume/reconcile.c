@@ -192,6 +192,8 @@ void vreconcile_want(struct vchunk *c, bool urgent)
 	}
 	if (!urgent && !known_to_differ(c))
 		return;
+	if (!vlayers_touch(c))
+		return;
 	unqueue(c);
 	if (urgent)
 		DL_APPEND2(e->urgent, c, reconcile_prev, reconcile_next);

@@ -379,10 +379,12 @@ static void leave_one(struct endpoint *e)
 	e->net->stats.bytes += wire_size(&s->frame);
 	e->head.stats.tx_frames++;
 	e->head.stats.tx_bytes += wire_size(&s->frame);
-	sim_trace(e->net->world, e->process, "-> %s %s%s id %lu chunk %u block %u +%u v %lx %s",
+	sim_trace(e->net->world, e->process,
+		  "-> %s %s%s id %lu layer %u chunk %u block %u +%u v %lx w %lx %s",
 		  e->peer->process->name, frame_op_name(s->frame.op),
 		  s->frame.flags & FRAME_F_REPLY ? " reply" : "", s->frame.request_id,
-		  s->frame.chunk, s->frame.block, s->frame.block_count, s->frame.version,
+		  s->frame.layer, s->frame.chunk, s->frame.block, s->frame.block_count,
+		  s->frame.version, s->frame.watermark,
 		  s->frame.flags & FRAME_F_REPLY ? err_name(s->frame.status) : "");
 	/* What is sent to somebody who is gone is sent all the same. */
 	if (e->peer->state == OPEN || e->peer->state == CONNECTING)
