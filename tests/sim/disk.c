@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "tests/sim/pages.h"
 
 #define SECTOR_SIZE   512u
 #define EXTENT_PAGES  256u
@@ -27,8 +28,8 @@
 #define SLOW_MAX_NS   (20 * NS_PER_MS)
 
 struct extent {
-	uint8_t *data[EXTENT_PAGES];   /* NULL: zeroes */
-	uint8_t *stable[EXTENT_PAGES]; /* where dirty; NULL: zeroes */
+	struct sim_page *data[EXTENT_PAGES];
+	struct sim_page *stable[EXTENT_PAGES]; /* where dirty */
 	bool dirty[EXTENT_PAGES];
 };
 
@@ -60,7 +61,8 @@ struct sim_disk {
 	uint64_t extent_count;
 	struct disk_op *flights;
 	struct unsynced *unsynced, **unsynced_tail;
-	uint64_t dirty_count; /* pages */
+	uint64_t *dirty; /* pages, by number, in the order in which they became so */
+	size_t dirty_count, dirty_max;
 	uint64_t completion_count;
 	uint64_t slowness;
 	uint64_t io_count, fault_at;
@@ -91,34 +93,31 @@ static struct extent *extent_at(struct sim_disk *d, uint64_t offset, bool make)
 	return *e;
 }
 
-static uint8_t *page_make(uint8_t **page, bool whole)
-{
-	if (*page == NULL) {
-		*page = whole ? malloc(BLOCK_SIZE) : calloc(1, BLOCK_SIZE);
-		INVARIANT(*page != NULL);
-	}
-	return *page;
-}
-
 static uint32_t page_in_extent(uint64_t offset)
 {
 	return (uint32_t)(offset % EXTENT_SIZE / BLOCK_SIZE);
 }
 
-static void keep_stable(struct sim_disk *d, struct extent *e, uint32_t page)
+/* The page at the offset is about to change. gone: all of it, so that its contents may move. */
+static void keep_stable(struct sim_disk *d, struct extent *e, uint64_t offset, bool gone)
 {
+	uint32_t page = page_in_extent(offset);
+
 	if (e->dirty[page])
 		return;
 	e->dirty[page] = true;
-	d->dirty_count++;
-	if (e->data[page] != NULL)
-		memcpy(page_make(&e->stable[page], true), e->data[page], BLOCK_SIZE);
-}
-
-/* Writes within one page. */
-static void put(uint8_t **page, uint64_t offset, const uint8_t *from, size_t size)
-{
-	memcpy(page_make(page, size == BLOCK_SIZE) + offset % BLOCK_SIZE, from, size);
+	if (d->dirty_count == d->dirty_max) {
+		d->dirty_max = d->dirty_max == 0 ? 256 : d->dirty_max * 2;
+		d->dirty = reallocarray(d->dirty, d->dirty_max, sizeof(*d->dirty));
+		INVARIANT(d->dirty != NULL);
+	}
+	d->dirty[d->dirty_count++] = offset / BLOCK_SIZE;
+	if (gone) {
+		e->stable[page] = e->data[page];
+		e->data[page] = NULL;
+	} else {
+		sim_page_copy(&e->stable[page], e->data[page]);
+	}
 }
 
 /* Puts bytes into the present contents; unsynced: the stable ones stay beside it. */
@@ -131,10 +130,10 @@ static void store_bytes(struct sim_disk *d, uint64_t offset, const uint8_t *from
 		size_t n = MIN(size, BLOCK_SIZE - offset % BLOCK_SIZE);
 
 		if (unsynced)
-			keep_stable(d, e, page);
-		put(&e->data[page], offset, from, n);
+			keep_stable(d, e, offset, n == BLOCK_SIZE);
+		sim_page_write(&e->data[page], offset % BLOCK_SIZE, from, n);
 		if (!unsynced && e->dirty[page])
-			put(&e->stable[page], offset, from, n);
+			sim_page_write(&e->stable[page], offset % BLOCK_SIZE, from, n);
 		offset += n;
 		from += n;
 		size -= n;
@@ -150,7 +149,7 @@ static void stabilise_bytes(struct sim_disk *d, uint64_t offset, const uint8_t *
 		size_t n = MIN(size, BLOCK_SIZE - offset % BLOCK_SIZE);
 
 		INVARIANT(e->dirty[page]);
-		put(&e->stable[page], offset, from, n);
+		sim_page_write(&e->stable[page], offset % BLOCK_SIZE, from, n);
 		offset += n;
 		from += n;
 		size -= n;
@@ -161,23 +160,14 @@ static void load_bytes(struct sim_disk *d, uint64_t offset, uint8_t *to, size_t 
 {
 	while (size > 0) {
 		struct extent *e = extent_at(d, offset, false);
-		const uint8_t *page = e != NULL ? e->data[page_in_extent(offset)] : NULL;
 		size_t n = MIN(size, BLOCK_SIZE - offset % BLOCK_SIZE);
 
-		if (page != NULL)
-			memcpy(to, page + offset % BLOCK_SIZE, n);
-		else
-			memset(to, 0, n);
+		sim_page_read(e != NULL ? e->data[page_in_extent(offset)] : NULL,
+			      offset % BLOCK_SIZE, to, n);
 		offset += n;
 		to += n;
 		size -= n;
 	}
-}
-
-static void drop_page(uint8_t **page)
-{
-	free(*page);
-	*page = NULL;
 }
 
 static void discard_pages(struct sim_disk *d, uint64_t offset, uint64_t size, bool unsynced)
@@ -193,10 +183,10 @@ static void discard_pages(struct sim_disk *d, uint64_t offset, uint64_t size, bo
 		if (e->data[page] == NULL || sim_chance(d->process->world, 1, 4))
 			continue;
 		if (unsynced)
-			keep_stable(d, e, page);
-		drop_page(&e->data[page]);
+			keep_stable(d, e, at, true);
+		sim_page_drop(&e->data[page]);
 		if (!unsynced && e->dirty[page])
-			drop_page(&e->stable[page]);
+			sim_page_drop(&e->stable[page]);
 	}
 }
 
@@ -206,17 +196,14 @@ static void all_stable(struct sim_disk *d)
 {
 	INVARIANT(d->unsynced == NULL);
 	d->unsynced_tail = &d->unsynced;
-	for (uint64_t i = 0; i < d->extent_count && d->dirty_count > 0; i++) {
-		struct extent *e = d->extents[i];
+	for (size_t i = 0; i < d->dirty_count; i++) {
+		struct extent *e = extent_at(d, d->dirty[i] * BLOCK_SIZE, false);
+		uint32_t page = page_in_extent(d->dirty[i] * BLOCK_SIZE);
 
-		if (e == NULL)
-			continue;
-		for (uint32_t page = 0; page < EXTENT_PAGES; page++) {
-			d->dirty_count -= e->dirty[page];
-			drop_page(&e->stable[page]);
-			e->dirty[page] = false;
-		}
+		sim_page_drop(&e->stable[page]);
+		e->dirty[page] = false;
 	}
+	d->dirty_count = 0;
 }
 
 static void add_unsynced(struct sim_disk *d, const struct disk_op *op)
@@ -246,7 +233,7 @@ static void stabilise_discard(struct sim_disk *d, const struct unsynced *u)
 		uint32_t page = page_in_extent(at);
 
 		if (e != NULL && e->dirty[page] && e->data[page] == NULL)
-			drop_page(&e->stable[page]);
+			sim_page_drop(&e->stable[page]);
 	}
 }
 
@@ -301,19 +288,16 @@ static void survive(struct sim_disk *d, enum sim_fate fate, uint64_t offset, con
 /* Back to the stable contents. */
 static void lose_cache(struct sim_disk *d)
 {
-	for (uint64_t i = 0; i < d->extent_count; i++) {
-		struct extent *e = d->extents[i];
+	for (size_t i = 0; i < d->dirty_count; i++) {
+		struct extent *e = extent_at(d, d->dirty[i] * BLOCK_SIZE, false);
+		uint32_t page = page_in_extent(d->dirty[i] * BLOCK_SIZE);
 
-		for (uint32_t page = 0; e != NULL && page < EXTENT_PAGES; page++) {
-			if (!e->dirty[page])
-				continue;
-			free(e->data[page]);
-			e->data[page] = e->stable[page];
-			e->stable[page] = NULL;
-			e->dirty[page] = false;
-			d->dirty_count--;
-		}
+		sim_page_drop(&e->data[page]);
+		e->data[page] = e->stable[page];
+		e->stable[page] = NULL;
+		e->dirty[page] = false;
 	}
+	d->dirty_count = 0;
 }
 
 static void lose_power(struct sim_disk *d)
@@ -409,6 +393,33 @@ static void end_badly(struct sim_disk *d, struct disk_op *op)
 	}
 }
 
+/* Of the disk's name the first letters. */
+static void note(const struct sim_disk *d, sim_trace_words *words, const struct disk_op *op,
+		 int status)
+{
+	uint64_t values[7] = {op->kind, op->durable, op->offset, op->size, (uint64_t)status};
+
+	memcpy(&values[5], d->head.name,
+	       MIN(strlen(d->head.name), sizeof(values) - 5 * sizeof(*values) - 1));
+	sim_trace_note(d->process->world, d->process, words, values, ARRAY_SIZE(values));
+}
+
+static void done_words(const struct sim_world *w, const uint64_t *v, char *buf, size_t size)
+{
+	(void)w;
+	snprintf(buf, size, "%s done %d at %lu size %lu", (const char *)&v[5], (int)v[4], v[2],
+		 v[3]);
+}
+
+static void begun_words(const struct sim_world *w, const uint64_t *v, char *buf, size_t size)
+{
+	static const char *const names[] = {"read", "write", "flush", "discard"};
+
+	(void)w;
+	snprintf(buf, size, "%s %s%s at %lu size %lu", (const char *)&v[5], names[v[0]],
+		 v[0] == DISK_WRITE && v[1] != 0 ? " durable" : "", v[2], v[3]);
+}
+
 static void complete(void *arg)
 {
 	struct disk_op *op = arg;
@@ -421,8 +432,7 @@ static void complete(void *arg)
 		perform(d, op);
 	else
 		end_badly(d, op);
-	sim_trace(d->process->world, d->process, "%s done %d at %lu size %lu", d->head.name, status,
-		  op->offset, op->size);
+	note(d, done_words, op, status);
 	op->done(op, status);
 }
 
@@ -469,7 +479,6 @@ static void count(struct sim_disk *d, const struct disk_op *op)
 
 static void sim_submit(struct disk *disk, struct disk_op *op)
 {
-	static const char *const names[] = {"read", "write", "flush", "discard"};
 	struct sim_disk *d = disk_of(disk);
 	struct sim_process *p = d->process;
 	struct flight *f = flight_of(op);
@@ -491,8 +500,7 @@ static void sim_submit(struct disk *disk, struct disk_op *op)
 	if (f->next != NULL)
 		flight_of(f->next)->prev = op;
 	d->flights = op;
-	sim_trace(p->world, p, "%s %s%s at %lu size %lu", disk->name, names[op->kind],
-		  op->kind == DISK_WRITE && op->durable ? " durable" : "", op->offset, op->size);
+	note(d, begun_words, op, 0);
 	sim_schedule(p->world, p, sim_process_delay(p, delay_of(d, op)), complete, op);
 }
 
@@ -539,12 +547,13 @@ static void media_destroy(struct sim_media *m)
 	}
 	for (uint64_t i = 0; i < d->extent_count; i++) {
 		for (uint32_t page = 0; d->extents[i] != NULL && page < EXTENT_PAGES; page++) {
-			free(d->extents[i]->data[page]);
-			free(d->extents[i]->stable[page]);
+			sim_page_drop(&d->extents[i]->data[page]);
+			sim_page_drop(&d->extents[i]->stable[page]);
 		}
 		free(d->extents[i]);
 	}
 	free(d->extents);
+	free(d->dirty);
 	free(d);
 }
 

@@ -338,12 +338,11 @@ static struct message *message_create(struct transport_send *s)
 {
 	const struct frame *f = &s->frame;
 	size_t crc_bytes = f->crc_count * sizeof(uint32_t);
-	struct message *m = calloc(1, sizeof(*m) + crc_bytes + f->payload_size + 1);
+	struct message *m = malloc(sizeof(*m) + crc_bytes + f->payload_size + 1);
 	uint8_t *to;
 
 	INVARIANT(m != NULL);
-	m->crc_count = f->crc_count;
-	m->payload_size = f->payload_size;
+	*m = (struct message){.crc_count = f->crc_count, .payload_size = f->payload_size};
 	frame_encode_header(f, m->header);
 	memcpy(s->header, m->header, sizeof(m->header));
 	m->crcs = m->memory;
@@ -370,6 +369,41 @@ static void schedule_leave(struct endpoint *e)
 		     e);
 }
 
+static void frame_words(const struct sim_world *w, const uint64_t *v, char *buf, size_t size)
+{
+	const bool reply = (v[2] & FRAME_F_REPLY) != 0;
+
+	snprintf(buf, size, "-> %s %s%s id %lu layer %lu chunk %lu block %lu +%lu v %lx w %lx %s",
+		 w->processes[v[0]]->name, frame_op_name((uint8_t)v[1]), reply ? " reply" : "",
+		 v[3], v[4], v[5], v[6], v[7], v[8], v[9], reply ? err_name((int)v[10]) : "");
+}
+
+static void arrival_words(const struct sim_world *w, const uint64_t *v, char *buf, size_t size)
+{
+	snprintf(buf, size, "<- %s %s%s id %lu", w->processes[v[0]]->name,
+		 frame_op_name((uint8_t)v[1]), (v[2] & FRAME_F_REPLY) != 0 ? " reply" : "", v[3]);
+}
+
+static void note(const struct endpoint *e, sim_trace_words *words, const struct frame *f,
+		 uint32_t count)
+{
+	const uint64_t values[] = {
+	    e->peer->process->index,
+	    f->op,
+	    f->flags,
+	    f->request_id,
+	    f->layer,
+	    f->chunk,
+	    f->block,
+	    f->block_count,
+	    f->version,
+	    f->watermark,
+	    (uint64_t)f->status,
+	};
+
+	sim_trace_note(e->net->world, e->process, words, values, count);
+}
+
 static void leave_one(struct endpoint *e)
 {
 	struct transport_send *s = take_send(e);
@@ -379,13 +413,7 @@ static void leave_one(struct endpoint *e)
 	e->net->stats.bytes += wire_size(&s->frame);
 	e->head.stats.tx_frames++;
 	e->head.stats.tx_bytes += wire_size(&s->frame);
-	sim_trace(e->net->world, e->process,
-		  "-> %s %s%s id %lu layer %u chunk %u block %u +%u v %lx w %lx %s",
-		  e->peer->process->name, frame_op_name(s->frame.op),
-		  s->frame.flags & FRAME_F_REPLY ? " reply" : "", s->frame.request_id,
-		  s->frame.layer, s->frame.chunk, s->frame.block, s->frame.block_count,
-		  s->frame.version, s->frame.watermark,
-		  s->frame.flags & FRAME_F_REPLY ? err_name(s->frame.status) : "");
+	note(e, frame_words, &s->frame, 11);
 	/* What is sent to somebody who is gone is sent all the same. */
 	if (e->peer->state == OPEN || e->peer->state == CONNECTING)
 		push(e->peer, m);
@@ -488,8 +516,7 @@ static void take_in(struct endpoint *e, struct frame *f)
 		memcpy(m->buffer, m->payload, m->payload_size);
 	f->crcs = m->crc_count > 0 ? m->crcs : NULL;
 	f->payload = m->buffer != NULL ? m->buffer : m->payload_size > 0 ? m->payload : NULL;
-	sim_trace(e->net->world, e->process, "<- %s %s%s id %lu", e->peer->process->name,
-		  frame_op_name(f->op), f->flags & FRAME_F_REPLY ? " reply" : "", f->request_id);
+	note(e, arrival_words, f, 4);
 	e->head.stats.rx_frames++;
 	e->head.stats.rx_bytes += wire_size(f);
 	e->head.handler->rx(&e->head, f, e->head.arg);

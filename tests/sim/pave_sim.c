@@ -8,6 +8,7 @@
  * Exit codes: 0 every seed passed, 1 one failed, 2 usage. */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,11 @@
 #ifndef SIM_COMMIT
 #define SIM_COMMIT "unknown"
 #endif
+
+/* Memory that is given back is soon asked for again; the pools of a process that starts are fresh
+ * pages, which cost nothing until they are touched. */
+#define MEMORY_KEPT_BYTES (256 << 20)
+#define MEMORY_POOL_BYTES (1 << 20)
 
 #define SETTLE_NS	 (240 * NS_PER_S)
 #define TRACE_ON_FAILURE 60u
@@ -494,6 +500,8 @@ int main(int argc, char **argv)
 	}
 	if (rc > 0)
 		return 0;
+	mallopt(M_MMAP_THRESHOLD, MEMORY_POOL_BYTES);
+	mallopt(M_TRIM_THRESHOLD, MEMORY_KEPT_BYTES);
 	if (o.minimise && o.one)
 		ok = !find_least(&o);
 	else if (o.mutants)

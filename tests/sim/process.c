@@ -1,8 +1,9 @@
 /* process: see process.h.
  *
  * Invariants: events of an incarnation carry its number, so a crash needs to remove nothing from
- * the world's queue; wake_ns is the earliest wake-up in the queue for timers, so that arming a
- * timer costs an event only when it becomes the first. */
+ * the world's queue; wake_ns is the earliest wake-up in the queue for timers, a little after the
+ * deadline wake_for_ns that it is there for, so that arming a timer costs an event only when it
+ * becomes the first. */
 #include "tests/sim/process.h"
 
 #include <stdio.h>
@@ -90,8 +91,9 @@ static void schedule_wake(struct sim_process *p)
 	/* Times before the machine booted can be asked for: they are due at once. */
 	at_ns = next_ns > p->boot_offset_ns ? next_ns - p->boot_offset_ns : 0;
 	at_ns = MAX(at_ns, p->world->now_ns);
-	if (at_ns >= p->wake_ns)
+	if (at_ns >= p->wake_for_ns)
 		return;
+	p->wake_for_ns = at_ns;
 	p->wake_ns = at_ns + sim_random_below(p->world, TIMER_LATE_MAX_NS);
 	sim_schedule(p->world, p, p->wake_ns - p->world->now_ns, nothing, NULL);
 }
@@ -134,7 +136,7 @@ void sim_process_turn(struct sim_process *p, const struct sim_event *first)
 	w->now = p;
 	set_now(p);
 	if (w->now_ns >= p->wake_ns)
-		p->wake_ns = UINT64_MAX;
+		p->wake_ns = p->wake_for_ns = UINT64_MAX;
 	while (!p->doomed) {
 		e.fn(e.arg);
 		if (!sim_world_take_due(w, p, &e))
@@ -324,7 +326,7 @@ struct sim_process *sim_process_create(struct sim_world *w, const char *name)
 	p->index = w->process_count;
 	p->reactor.ops = &sim_ops;
 	p->tasks_tail = &p->tasks;
-	p->wake_ns = UINT64_MAX;
+	p->wake_ns = p->wake_for_ns = UINT64_MAX;
 	/* No two machines booted at the same moment: a deadline that travels shows. */
 	p->boot_offset_ns = NS_PER_S + sim_random_below(w, 100000 * NS_PER_S);
 	INVARIANT(timers_init(&p->timers) == 0);
@@ -393,7 +395,7 @@ void sim_process_crash(struct sim_process *p, enum sim_crash how)
 	p->stalled_until_ns = 0;
 	/* Of a stop in mid-turn it had seen the end, which it did not live to. */
 	p->reactor.now_ns = 0;
-	p->wake_ns = UINT64_MAX;
+	p->wake_ns = p->wake_for_ns = UINT64_MAX;
 	p->io_fault = SIM_IO_NORMAL;
 	forget(p);
 	for (struct sim_media *m = p->media; m != NULL; m = m->next)

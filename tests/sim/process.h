@@ -67,7 +67,8 @@ struct sim_process {
 	void *app; /* the user's; its reach counts as abandoned by a crash */
 
 	struct timers timers;
-	uint64_t wake_ns; /* virtual time of the wake-up that is scheduled */
+	uint64_t wake_ns;     /* virtual time of the wake-up that is scheduled */
+	uint64_t wake_for_ns; /* of the deadline that it is for */
 	struct reactor_task *tasks, **tasks_tail;
 	bool turn_scheduled;
 	uint64_t stalled_until_ns; /* stopped in mid-turn: virtual time at which it goes on */

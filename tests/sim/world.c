@@ -258,25 +258,43 @@ void sim_run_for(struct sim_world *w, uint64_t delay_ns)
 
 /* -- the trace ------------------------------------------------------------------------------- */
 
+static void hash_word(struct sim_world *w, uint64_t word)
+{
+	const uint64_t h = (w->trace_hash ^ word) * 0x9e3779b97f4a7c15ull;
+
+	w->trace_hash = h ^ (h >> 32);
+}
+
 static void hash_bytes(struct sim_world *w, const void *data, size_t size)
 {
 	const uint8_t *p = data;
+	uint64_t word;
 
-	for (size_t i = 0; i < size; i++)
-		w->trace_hash = (w->trace_hash ^ p[i]) * 0x100000001b3ull; /* FNV-1a */
+	for (; size >= sizeof(word); size -= sizeof(word), p += sizeof(word)) {
+		memcpy(&word, p, sizeof(word));
+		hash_word(w, word);
+	}
+	word = size;
+	memcpy((uint8_t *)&word + 1, p, size);
+	hash_word(w, word);
 }
 
 static void print_line(const struct sim_world *w, const struct sim_trace_line *l, FILE *to)
 {
+	char buf[SIM_TRACE_TEXT];
+
+	if (l->words != NULL)
+		l->words(w, l->values, buf, sizeof(buf));
 	fprintf(to, "%6llu.%09llu  %-8s  %s\n", l->time_ns / NS_PER_S, l->time_ns % NS_PER_S,
-		l->process == 0 ? "*" : w->processes[l->process - 1]->name, l->text);
+		l->process == 0 ? "*" : w->processes[l->process - 1]->name,
+		l->words != NULL ? buf : l->text);
 }
 
-static void trace_text(struct sim_world *w, const struct sim_process *p, const char *fmt,
-		       va_list ap)
+/* The next line, without its content. scratch: where it goes when none is kept. */
+static struct sim_trace_line *next_line(struct sim_world *w, const struct sim_process *p,
+					struct sim_trace_line *scratch)
 {
-	struct sim_trace_line scratch;
-	struct sim_trace_line *l = &scratch;
+	struct sim_trace_line *l = scratch;
 
 	if (!w->trace_off) {
 		if (w->trace == NULL) {
@@ -288,10 +306,35 @@ static void trace_text(struct sim_world *w, const struct sim_process *p, const c
 	w->trace_count++;
 	l->time_ns = w->now_ns;
 	l->process = p != NULL ? p->index + 1 : 0;
+	hash_word(w, l->time_ns);
+	hash_word(w, l->process);
+	return l;
+}
+
+static void trace_text(struct sim_world *w, const struct sim_process *p, const char *fmt,
+		       va_list ap)
+{
+	struct sim_trace_line scratch;
+	struct sim_trace_line *l = next_line(w, p, &scratch);
+
+	l->words = NULL;
 	vsnprintf(l->text, sizeof(l->text), fmt, ap);
-	hash_bytes(w, &l->time_ns, sizeof(l->time_ns));
-	hash_bytes(w, &l->process, sizeof(l->process));
 	hash_bytes(w, l->text, strlen(l->text));
+	if (w->trace_to != NULL)
+		print_line(w, l, w->trace_to);
+}
+
+void sim_trace_note(struct sim_world *w, const struct sim_process *p, sim_trace_words *words,
+		    const uint64_t *values, uint32_t count)
+{
+	struct sim_trace_line scratch;
+	struct sim_trace_line *l = next_line(w, p, &scratch);
+
+	PRE(count <= SIM_TRACE_VALUES);
+	l->words = words;
+	memcpy(l->values, values, count * sizeof(*values));
+	for (uint32_t i = 0; i < count; i++)
+		hash_word(w, values[i]);
 	if (w->trace_to != NULL)
 		print_line(w, l, w->trace_to);
 }

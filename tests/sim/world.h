@@ -19,12 +19,14 @@
 #define SIM_PROCESSES_MAX 32u
 #define SIM_TRACE_LINES	  8192u
 #define SIM_TRACE_TEXT	  160u
+#define SIM_TRACE_VALUES  12u
 
 /* Wall clock at virtual time 0: 2026-11-23T10:00:00Z. */
 #define SIM_EPOCH_NS 1795428000000000000ll
 
 struct sim_process;
 struct sim_net;
+struct sim_world;
 
 struct sim_event {
 	uint64_t time_ns;
@@ -35,10 +37,18 @@ struct sim_event {
 	void *arg;
 };
 
+/* Puts the values of a note into words. */
+typedef void sim_trace_words(const struct sim_world *w, const uint64_t *values, char *buf,
+			     size_t size);
+
 struct sim_trace_line {
 	uint64_t time_ns;
-	uint32_t process; /* index + 1; 0: the world */
-	char text[SIM_TRACE_TEXT];
+	uint32_t process;	/* index + 1; 0: the world */
+	sim_trace_words *words; /* NULL: text is there */
+	union {
+		char text[SIM_TRACE_TEXT];
+		uint64_t values[SIM_TRACE_VALUES];
+	};
 };
 
 /* Read the fields freely; change them by the functions. */
@@ -95,6 +105,11 @@ void sim_run_for(struct sim_world *w, uint64_t delay_ns);
 /* One line of the timeline. p may be NULL. */
 void sim_trace(struct sim_world *w, const struct sim_process *p, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The same for what happens often: a line is put into words when somebody reads it. values: at most
+ * SIM_TRACE_VALUES, numbers only (a pointer is another in each run). */
+void sim_trace_note(struct sim_world *w, const struct sim_process *p, sim_trace_words *words,
+		    const uint64_t *values, uint32_t count);
 
 /* The last lines, up to max (and SIM_TRACE_LINES), oldest first. */
 void sim_trace_print(const struct sim_world *w, FILE *to, uint64_t max);

@@ -9,6 +9,7 @@
 #include "tests/sim/disk.h"
 #include "tests/sim/kv.h"
 #include "tests/sim/net.h"
+#include "tests/sim/pages.h"
 
 #define DISK_SIZE (8u << 20)
 
@@ -115,6 +116,47 @@ START_TEST(the_disk_reads_what_was_written)
 	free(io.memory);
 	ck_assert_uint_eq(sim_disk_io_count(m.disk), 2);
 	sim_world_destroy(m.world);
+}
+END_TEST
+
+/* Against plain memory: what is kept in few bytes and what is not, written whole and in parts. */
+START_TEST(a_page_holds_any_content)
+{
+	struct sim_page *page = NULL, *copy = NULL;
+	uint64_t plain[BLOCK_SIZE / sizeof(uint64_t)] = {0}, seen[BLOCK_SIZE / sizeof(uint64_t)];
+	struct sim_world *w = sim_world_create(7);
+
+	for (uint32_t round = 0; round < 2000; round++) {
+		const uint64_t first = sim_random_below(w, 3) == 0 ? 0 : sim_random(w);
+		const bool stamped = sim_chance(w, 2, 3), whole = sim_chance(w, 1, 2);
+		const size_t offset = whole ? 0 : sim_random_below(w, BLOCK_SIZE);
+		const size_t size = whole ? BLOCK_SIZE : BLOCK_SIZE - offset;
+		uint8_t unaligned[BLOCK_SIZE + 1];
+
+		memcpy(seen, plain, sizeof(seen));
+		for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+			seen[i] = i < 3 || !stamped ? first : first + i;
+		if (sim_chance(w, 1, 3)) /* all but one word of it */
+			seen[sim_random_below(w, ARRAY_SIZE(seen))]++;
+		memcpy(unaligned + 1, seen, sizeof(seen));
+		sim_page_write(&page, offset, unaligned + 1, size);
+		memcpy((uint8_t *)plain + offset, seen, size);
+		memset(seen, 0xee, sizeof(seen));
+		sim_page_read(page, 0, seen, BLOCK_SIZE);
+		ck_assert_mem_eq(seen, plain, sizeof(plain));
+		sim_page_read(page, offset, seen, size);
+		ck_assert_mem_eq(seen, (uint8_t *)plain + offset, size);
+		sim_page_copy(&copy, page);
+		sim_page_read(copy, 0, seen, BLOCK_SIZE);
+		ck_assert_mem_eq(seen, plain, sizeof(plain));
+		sim_page_drop(&copy);
+		if (sim_chance(w, 1, 10)) {
+			sim_page_drop(&page);
+			memset(plain, 0, sizeof(plain));
+		}
+	}
+	sim_page_drop(&page);
+	sim_world_destroy(w);
 }
 END_TEST
 
@@ -879,6 +921,7 @@ static Suite *suite(void)
 	TCase *t = tcase_create("machine");
 
 	tcase_add_test(t, the_disk_reads_what_was_written);
+	tcase_add_test(t, a_page_holds_any_content);
 	tcase_add_test(t, power_loss_keeps_what_was_durable);
 	tcase_add_test(t, a_durable_write_covers_what_completed_before_it);
 	tcase_add_test(t, a_kill_keeps_what_completed_and_any_part_of_what_did_not);
