@@ -184,6 +184,8 @@ void ops_free_fans(struct pool *pool); /* pool_abandon */
 /* Submits, or fails with status < 0, what waited for the mover. */
 void ops_release_held(struct pool *pool, int status);
 void ops_release_erases(struct pool *pool);
+/* An erase of the chunk is under way: what is copied meanwhile could come back after it. */
+bool ops_erasing(const struct pool *pool, volume_id_t volume, chunk_no_t chunk);
 
 /* -- change.c --------------------------------------------------------------------------------- */
 

@@ -192,7 +192,8 @@ static bool may_move(const struct pool *pool, const struct route *r)
 {
 	const struct pool_device *d = &pool->devices[r->place];
 
-	if (d->state != POOL_DEVICE_RETIRING || d->store == NULL || d->leaving)
+	if (d->state != POOL_DEVICE_RETIRING || d->store == NULL || d->leaving ||
+	    ops_erasing(pool, r->volume, r->chunk))
 		return false;
 	for (uint32_t i = 0; i < pool->kept_count; i++)
 		if (pool->kept[i].volume == r->volume && pool->kept[i].chunk == r->chunk)

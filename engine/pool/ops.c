@@ -496,7 +496,25 @@ static void erase_done(struct store_erase_op *op, int status)
 			pool_settle_route(pool, r);
 	}
 	fan_free(fan);
+	/* It may have kept the mover from a chunk. */
+	mover_search(pool);
 	hook_end(h, status);
+}
+
+bool ops_erasing(const struct pool *pool, volume_id_t volume, chunk_no_t chunk)
+{
+	const struct fan *fan;
+
+	DL_FOREACH (pool->fans, fan) {
+		const struct store_erase_op *op;
+
+		if (fan->h->kind != HOOK_ERASE)
+			continue;
+		op = OP_OF(fan->h, store_erase_op);
+		if (op->volume == volume && (op->chunk == UINT32_MAX || op->chunk == chunk))
+			return true;
+	}
+	return false;
 }
 
 /* An absent device may hold something of it: that is not erased. */

@@ -187,27 +187,33 @@ static void on_ready(struct transport_conn *conn, void *arg)
 	p->ready = true;
 }
 
+/* Of a connection that was lost when the driver crashed a peer may hear after it has the next. */
+static bool is_old(const struct peer *p, const struct transport_conn *conn)
+{
+	return conn != p->conn;
+}
+
 static void on_rx(struct transport_conn *conn, const struct frame *f, void *arg)
 {
 	struct peer *p = arg;
 
-	(void)conn;
-	rpc_rx(&p->rpc, f);
+	if (!is_old(p, conn))
+		rpc_rx(&p->rpc, f);
 }
 
 static void *on_rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
 {
 	struct peer *p = arg;
 
-	(void)conn;
-	return rpc_rx_buffer(&p->rpc, f);
+	return is_old(p, conn) ? NULL : rpc_rx_buffer(&p->rpc, f);
 }
 
 static void on_closed(struct transport_conn *conn, int reason, void *arg)
 {
 	struct peer *p = arg;
 
-	(void)conn;
+	if (is_old(p, conn))
+		return;
 	p->conn = NULL;
 	p->closed = true;
 	p->ready = true; /* nobody need wait for it */

@@ -393,7 +393,7 @@ int main(void)
 	tcase_add_loop_test(tc, random_work_is_what_a_store_owes, 0, 6);
 	tcase_add_test(tc, a_fence_holds_on_all_devices);
 	tcase_add_test(tc, an_added_device_joins_in);
-	tcase_add_loop_test(tc, a_retired_device_is_emptied, 0, 8);
+	tcase_add_loop_test(tc, a_retired_device_is_emptied, 0, 32);
 	tcase_add_test(tc, what_does_not_fit_is_not_retired);
 	tcase_add_test(tc, a_failed_device_does_not_stop_the_others);
 	tcase_add_test(tc, a_failed_device_can_be_retired);
