@@ -357,11 +357,25 @@ static void attach_committed(struct pd_request *q)
 	pd_arm_evidence_timer(pd);
 }
 
+/* A node that maintains a volume knows its number alone. */
+static struct reg_volume *find_volume(struct pd *pd, const Pave__V1__Attach *a)
+{
+	struct reg_volume *v = reg_volume_find(&pd->reg, a->volume);
+	char *end;
+	uint64_t id;
+
+	if (v != NULL || !a->maintenance || a->volume[0] != '#')
+		return v;
+	id = strtoull(a->volume + 1, &end, 10);
+	v = *end == '\0' ? reg_volume_by_id(&pd->reg, id) : NULL;
+	return v == NULL || v->deleted ? NULL : v;
+}
+
 void host_attach(struct pd_request *q, const Pave__V1__Control *m)
 {
 	const Pave__V1__Attach *a = m->attach;
 	struct pd *pd = q->pd;
-	struct reg_volume *v = reg_volume_find(&pd->reg, a->volume);
+	struct reg_volume *v = find_volume(pd, a);
 	struct reg_attachment *now_held;
 	struct error err;
 

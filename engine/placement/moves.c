@@ -399,13 +399,16 @@ static void ask_maintenance(struct pd *pd, struct reg_volume *v, struct reg_node
 	const uint64_t now_ns = reactor_now_ns(pd->reactor);
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Maintain maintain = PAVE__V1__MAINTAIN__INIT;
+	char number[24];
 
 	if (now_ns < v->maintain_after_ns || n->session == NULL ||
 	    reg_attachment_end(&pd->reg, v, now) != 0 ||
 	    reg_volume_older_end(&pd->reg, v, now) != 0)
 		return;
 	v->maintain_after_ns = now_ns + PD_MAINTAIN_AGAIN_S * NS_PER_S;
-	maintain.volume = v->name;
+	/* Nodes are told no names of volumes. */
+	snprintf(number, sizeof number, "#%llu", (unsigned long long)v->id);
+	maintain.volume = number;
 	m.body_case = PAVE__V1__CONTROL__BODY_MAINTAIN;
 	m.maintain = &maintain;
 	rpc_notify(&n->session->rpc, &m);

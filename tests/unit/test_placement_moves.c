@@ -300,7 +300,7 @@ static int ask_maintenance(struct peer *p, const char *holder)
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
 
-	a.volume = (char *)(uintptr_t) "v";
+	a.volume = (char *)(uintptr_t) "#1"; /* nodes know numbers */
 	a.holder = (char *)(uintptr_t)holder;
 	a.holder_site = (char *)(uintptr_t) "par";
 	a.endpoint = (char *)(uintptr_t) "maintenance";

@@ -14,7 +14,7 @@
 
 #include "engine/base/err.h"
 #include "engine/base/log.h"
-#include "engine/base/text.h"
+#include "engine/base/types.h"
 
 extern char **environ;
 
@@ -81,11 +81,18 @@ static int spawn(struct maintain *m, const char *volume)
 	return -rc;
 }
 
+/* "#7": it becomes an argument. */
+static bool is_number(const char *volume)
+{
+	return volume[0] == '#' && volume[1] != '\0' && strlen(volume) < NAME_SIZE_MAX &&
+	       strspn(volume + 1, "0123456789") == strlen(volume + 1);
+}
+
 void maintain_volume(struct maintain *m, const char *volume)
 {
 	int rc;
 
-	if (is_running(m) || !text_is_name(volume))
+	if (is_running(m) || !is_number(volume))
 		return;
 	snprintf(m->seen_dir, sizeof m->seen_dir, "%s/maintain", m->dir);
 	snprintf(m->holder, sizeof m->holder, "%.63s", m->name);
