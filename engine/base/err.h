@@ -31,7 +31,8 @@
 	X(E_IN_USE, 1024, "it is in use")                                                          \
 	X(E_UNREACHABLE, 1025, "the peer cannot be reached")                                       \
 	X(E_LIMIT, 1026, "a named limit was reached")                                              \
-	X(E_DEVICE, 1027, "the device that holds this, or may hold it, has failed or is missing")
+	X(E_DEVICE, 1027, "the device that holds this, or may hold it, has failed or is missing")  \
+	X(E_NOT_LEADER, 1028, "this placement driver does not lead at this moment")
 
 enum err_code {
 #define X(name, number, text) name = number,

@@ -18,8 +18,8 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "engine/base/base64.h"
 #include "engine/base/text.h"
-#include "engine/evidence/base64.h"
 #include "engine/evidence/keys.h"
 #include "engine/evidence/model.h"
 

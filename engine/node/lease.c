@@ -12,7 +12,9 @@
  *
  * Failure modes: an unreachable driver, or one that answers late, changes nothing until the lease
  * ends; a refusal that is a verdict (revoked, denied, clocks, evidence) closes the gates at once.
- * The connection is tried again after a back-off that doubles up to LEASE_BACKOFF_MAX_MS. */
+ * The connection is tried again after a back-off that doubles up to LEASE_BACKOFF_MAX_MS. Of
+ * several drivers one leads: the others are tried at once, and there is a back-off when all were.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,6 +169,13 @@ static void lease_called(struct rpc_call *call, int status, const Pave__V1__Cont
 		return; /* closed follows */
 	if (status == 0 && reply->body_case == PAVE__V1__CONTROL__BODY_LEASE_REPLY) {
 		lease_answered(k, reply->lease_reply);
+		return;
+	}
+	if (status == -E_NOT_LEADER) {
+		log_info("lease", "the driver at %s does not lead any more",
+			 drivers_current(&k->drivers));
+		if (k->conn != NULL)
+			transport_close(k->conn);
 		return;
 	}
 	/* Asked for again and again: said once, until the answer is another. */
@@ -413,7 +422,14 @@ static void hello_called(struct rpc_call *call, int status, const Pave__V1__Cont
 		transport_close(k->conn);
 		return;
 	}
+	if (reply->hello_reply->standby) {
+		snprintf(k->leader, sizeof k->leader, "%.*s", (int)sizeof k->leader - 1,
+			 reply->hello_reply->leader);
+		transport_close(k->conn);
+		return;
+	}
 	k->backoff_ms = LEASE_BACKOFF_MIN_MS;
+	drivers_found(&k->drivers);
 	k->call.done = lease_called;
 	lease_ask(k);
 }
@@ -445,12 +461,19 @@ static void lease_ready(struct transport_conn *conn, void *arg)
 /* Doubles up to the bound, a quarter of it by chance, so that nodes do not come all at once. */
 static void lease_back_off(struct node_lease *k)
 {
+	const bool pause = drivers_next(&k->drivers, k->leader);
 	uint32_t chance;
 
-	reactor_random(k->config.reactor, &chance, sizeof(chance));
+	k->leader[0] = '\0';
 	k->step = LEASE_WAITING;
+	if (!pause) {
+		wait_ms(k, 0);
+		return;
+	}
+	reactor_random(k->config.reactor, &chance, sizeof(chance));
 	wait_ms(k, k->backoff_ms - chance % (k->backoff_ms / 4));
-	k->backoff_ms = MIN(2 * k->backoff_ms, LEASE_BACKOFF_MAX_MS);
+	k->backoff_ms = MIN(2 * k->backoff_ms, k->drivers.count > 1 ? LEASE_BACKOFF_SEVERAL_MAX_MS
+								    : LEASE_BACKOFF_MAX_MS);
 }
 
 static void lease_closed(struct transport_conn *conn, int reason, void *arg)
@@ -465,7 +488,8 @@ static void lease_closed(struct transport_conn *conn, int reason, void *arg)
 		return;
 	}
 	if (k->step > LEASE_GREETING)
-		log_warn("lease", "lost the placement driver at %s: %s", k->pd_address,
+		log_warn("lease", "lost the placement driver at %s: %s",
+			 drivers_current(&k->drivers),
 			 reason != 0 ? err_text(reason) : "it does not answer");
 	lease_back_off(k);
 }
@@ -497,10 +521,12 @@ static const struct transport_handler lease_handler = {
 
 static void lease_connect(struct node_lease *k)
 {
-	int rc = transport_connect(k->config.transport, k->pd_address, &lease_handler, k, &k->conn);
+	int rc = transport_connect(k->config.transport, drivers_current(&k->drivers),
+				   &lease_handler, k, &k->conn);
 
 	if (rc != 0) {
-		log_warn("lease", "cannot connect to %s: %s", k->pd_address, err_text(rc));
+		log_warn("lease", "cannot connect to %s: %s", drivers_current(&k->drivers),
+			 err_text(rc));
 		k->conn = NULL;
 		lease_back_off(k);
 		return;
@@ -593,11 +619,10 @@ int node_lease_start(const struct node_lease_config *config, struct node_lease *
 	if (k == NULL)
 		return error_set(err, -ENOMEM, "no memory for the lease");
 	k->config = *config;
-	if (strlen(config->pd_address) >= sizeof(k->pd_address)) {
-		rc = error_set(err, -EINVAL, "the placement driver's address is too long");
+	rc = drivers_parse(config->pd_address, &k->drivers, err);
+	if (rc != 0)
 		goto fail;
-	}
-	snprintf(k->pd_address, sizeof(k->pd_address), "%s", config->pd_address);
+	rc = -ENOMEM;
 	if (copy_addresses(k) != 0) {
 		error_set(err, rc, "no memory for the lease");
 		goto fail;

@@ -12,16 +12,19 @@
 #ifndef NODE_LEASE_H
 #define NODE_LEASE_H
 
+#include "engine/base/drivers.h"
 #include "engine/ledger/chain.h"
 #include "engine/node/node.h"
 #include "net/rpc/rpc.h"
 
-#define LEASE_NONCE_SIZE       16u
-#define LEASE_BACKOFF_MIN_MS   100u
-#define LEASE_BACKOFF_MAX_MS   2000u
-#define LEASE_ASK_AGAIN_MS     250u /* after a refusal, or a measure that tells nothing */
-#define LEASE_REPLY_TIMEOUT_MS 4000u
-#define LEASE_ERASES_MAX       64u /* of the driver, not yet answered */
+#define LEASE_NONCE_SIZE     16u
+#define LEASE_BACKOFF_MIN_MS 100u
+#define LEASE_BACKOFF_MAX_MS 2000u
+/* Between rounds over several drivers: while they choose a leader, the lease runs out. */
+#define LEASE_BACKOFF_SEVERAL_MAX_MS 500u
+#define LEASE_ASK_AGAIN_MS	     250u /* after a refusal, or a measure that tells nothing */
+#define LEASE_REPLY_TIMEOUT_MS	     4000u
+#define LEASE_ERASES_MAX	     64u /* of the driver, not yet answered */
 
 enum lease_step {
 	LEASE_WAITING,	  /* for the time to connect */
@@ -63,8 +66,9 @@ struct node_lease {
 	struct node_lease_config config;
 	struct node_receipts receipts;
 	bool draining; /* stops when the receipts are delivered */
-	char pd_address[ADDR_SIZE_MAX];
-	char **addresses; /* copies */
+	struct drivers drivers;
+	char leader[ADDR_SIZE_MAX]; /* whom a driver that does not lead named; "" */
+	char **addresses;	    /* copies */
 	enum lease_step step;
 	struct node_lease_state state; /* as `changed` was told */
 	struct node_lease_stats stats;

@@ -161,7 +161,7 @@ struct node_lease_config {
 	struct trust *trust; /* lent; a worker thread writes it while documents are taken in */
 	struct node_identity identity;
 	struct uuid device;
-	const char *pd_address;
+	const char *pd_address; /* or several, which base/drivers.h reads */
 	const char *const *shard_addresses;
 	uint32_t shard_count;
 	const void *site_certificate; /* DSSE envelope given by the operator, or NULL: the driver

@@ -21,7 +21,9 @@
 
 #define BACKOFF_MIN_MS 100u
 #define BACKOFF_MAX_MS 2000u
-#define RENEW_MIN_MS   100u
+/* Between rounds over several drivers: while they choose a leader, permits run out. */
+#define BACKOFF_SEVERAL_MAX_MS 500u
+#define RENEW_MIN_MS	       100u
 
 static void connect_now(struct vattach *a);
 static void renew(struct vattach *a);
@@ -31,6 +33,17 @@ static void remember(struct vattach *a, int why, const char *text)
 {
 	a->why = why;
 	snprintf(a->why_text, sizeof(a->why_text), "%.200s", text);
+}
+
+/* The driver hangs, or does not lead: the connection is given up, and another may do. */
+static bool is_elsewhere(int status)
+{
+	return status == -E_DISCONNECTED || status == -ETIMEDOUT || status == -E_NOT_LEADER;
+}
+
+static uint32_t call_timeout_ms(const struct vattach *a)
+{
+	return a->drivers.count > 1 ? VATTACH_ELSEWHERE_MS : 0;
 }
 
 static void arm(struct vattach *a, uint64_t ms)
@@ -182,7 +195,7 @@ static void attach_done(struct rpc_call *call, int status, const Pave__V1__Contr
 	struct error err = {0};
 
 	a->calling = false;
-	if (status == -E_DISCONNECTED || status == -ETIMEDOUT) {
+	if (is_elsewhere(status)) {
 		remember(a, status, text);
 		disconnect(a);
 		return;
@@ -252,7 +265,7 @@ static void renew_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		return;
 	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_RENEW_REPLY)
 		status = -E_BAD_FRAME;
-	if (status == -E_DISCONNECTED || status == -ETIMEDOUT || status == -E_BAD_FRAME) {
+	if (is_elsewhere(status) || status == -E_BAD_FRAME) {
 		remember(a, status, text);
 		disconnect(a);
 		return;
@@ -293,7 +306,7 @@ static void renew(struct vattach *a)
 	message.renew = &renew_message;
 	a->call.done = renew_done;
 	a->calling = true;
-	rpc_call_start(&a->rpc, &a->call, &message, 0);
+	rpc_call_start(&a->rpc, &a->call, &message, call_timeout_ms(a));
 	free(items);
 	free(list);
 }
@@ -357,7 +370,7 @@ static void hello_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	struct vattach *a = container_of(call, struct vattach, call);
 
 	a->calling = false;
-	if (status == -E_DISCONNECTED || status == -ETIMEDOUT) {
+	if (is_elsewhere(status)) {
 		remember(a, status, text);
 		disconnect(a);
 		return;
@@ -375,8 +388,16 @@ static void hello_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		disconnect(a);
 		return;
 	}
+	if (reply->hello_reply->standby) {
+		remember(a, -E_NOT_LEADER, err_text(-E_NOT_LEADER));
+		snprintf(a->leader, sizeof a->leader, "%.*s", (int)sizeof a->leader - 1,
+			 reply->hello_reply->leader);
+		disconnect(a);
+		return;
+	}
 	a->greeted = true;
 	a->backoff_ms = BACKOFF_MIN_MS;
+	drivers_found(&a->drivers);
 	if (a->state < VATTACH_ATTACHED)
 		send_attach(a);
 	else if (a->state == VATTACH_ATTACHED)
@@ -409,7 +430,7 @@ static void conn_ready(struct transport_conn *conn, void *arg)
 	message.hello = &hello;
 	a->call.done = hello_done;
 	a->calling = true;
-	rpc_call_start(&a->rpc, &a->call, &message, 0);
+	rpc_call_start(&a->rpc, &a->call, &message, call_timeout_ms(a));
 }
 
 static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
@@ -436,6 +457,18 @@ static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg
 		rpc_fail(&a->rpc, request->request_id, -EOPNOTSUPP,
 			 "a host does not answer this kind of message");
 	}
+}
+
+/* Another driver at once, or, when all were tried, after a pause. */
+static void try_again(struct vattach *a)
+{
+	const bool pause = drivers_next(&a->drivers, a->leader);
+
+	a->leader[0] = '\0';
+	arm(a, pause ? a->backoff_ms : 0);
+	if (pause)
+		a->backoff_ms = MIN(a->backoff_ms * 2,
+				    a->drivers.count > 1 ? BACKOFF_SEVERAL_MAX_MS : BACKOFF_MAX_MS);
 }
 
 static void conn_closed(struct transport_conn *conn, int reason, void *arg)
@@ -465,8 +498,7 @@ static void conn_closed(struct transport_conn *conn, int reason, void *arg)
 	}
 	if (a->volume->ended != 0)
 		return;
-	arm(a, a->backoff_ms);
-	a->backoff_ms = MIN(a->backoff_ms * 2, BACKOFF_MAX_MS);
+	try_again(a);
 }
 
 static void *conn_rx_buffer(struct transport_conn *conn, const struct frame *f, void *arg)
@@ -509,8 +541,8 @@ static void give_up_opening(struct vattach *a)
 static void connect_now(struct vattach *a)
 {
 	struct volume *v = a->volume;
-	int rc = transport_connect(v->config.transport, v->config.pd_address, &conn_handler, a,
-				   &a->conn);
+	int rc = transport_connect(v->config.transport, drivers_current(&a->drivers), &conn_handler,
+				   a, &a->conn);
 
 	if (rc == 0) {
 		rpc_init(&a->rpc, a->conn, handle, a);
@@ -522,8 +554,7 @@ static void connect_now(struct vattach *a)
 		give_up_opening(a);
 		return;
 	}
-	arm(a, a->backoff_ms);
-	a->backoff_ms = MIN(a->backoff_ms * 2, BACKOFF_MAX_MS);
+	try_again(a);
 }
 
 static void timer_fire(struct reactor_timer *timer)
@@ -551,6 +582,8 @@ void vattach_tick(struct vattach *a)
 
 void vattach_start(struct vattach *a, struct volume *v)
 {
+	struct error err;
+
 	*a = (struct vattach){
 	    .volume = v,
 	    .timer = {.fire = timer_fire},
@@ -559,6 +592,11 @@ void vattach_start(struct vattach *a, struct volume *v)
 	    .opened_ns = volume_now(v),
 	    .gate = {.why = -E_NO_PERMIT},
 	};
+	if (drivers_parse(v->config.pd_address, &a->drivers, &err) != 0) {
+		remember(a, err.code, err.text);
+		give_up_opening(a);
+		return;
+	}
 	connect_now(a);
 }
 

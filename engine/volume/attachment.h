@@ -6,16 +6,22 @@
  *                                 v            v
  *                              refused      DETACHING -> DETACHED
  *
+ * There may be several drivers, of which one leads: whoever is not reachable, or does not lead,
+ * makes room for the next (base/drivers.h).
+ *
  * The gate closes by time when no newer permit comes, and at once when the driver says that there
  * is none. A lost connection alone closes nothing. */
 #ifndef VOLUME_ATTACHMENT_H
 #define VOLUME_ATTACHMENT_H
 
+#include "engine/base/drivers.h"
 #include "engine/volume/volume.h"
 #include "net/rpc/rpc.h"
 
 #define VATTACH_OPEN_TIMEOUT_MS	  10000u /* until the first permit */
 #define VATTACH_DETACH_TIMEOUT_MS 3000u
+/* With several drivers one that hangs must leave time to find another. */
+#define VATTACH_ELSEWHERE_MS 3000u
 
 enum vattach_state {
 	VATTACH_CONNECTING,
@@ -28,6 +34,8 @@ enum vattach_state {
 
 struct vattach {
 	struct volume *volume;
+	struct drivers drivers;
+	char leader[ADDR_SIZE_MAX]; /* whom a driver that does not lead named; "" */
 	enum vattach_state state;
 	bool greeted; /* the connection may be used */
 	bool calling; /* call is in flight */

@@ -99,11 +99,11 @@ struct volume_config {
 	struct reactor *reactor;
 	struct transport *transport; /* to nodes and to the driver */
 	struct trust *trust;	     /* lent */
-	const char *pd_address;
-	const char *name;	 /* of the volume */
-	const char *holder;	 /* name of this host's attachment, for people */
-	const char *holder_site; /* where this host is; "" when not known */
-	const char *endpoint;	 /* for people */
+	const char *pd_address;	     /* or several, which base/drivers.h reads */
+	const char *name;	     /* of the volume */
+	const char *holder;	     /* name of this host's attachment, for people */
+	const char *holder_site;     /* where this host is; "" when not known */
+	const char *endpoint;	     /* for people */
 	bool read_only;
 	bool if_free;	  /* -E_IN_USE while another attachment is alive; else that one is fenced */
 	bool maintenance; /* only so that copies move; -E_IN_USE while somebody else has it */

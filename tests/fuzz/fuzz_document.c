@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "engine/base/base64.h"
 #include "engine/base/text.h"
-#include "engine/evidence/base64.h"
 #include "engine/evidence/demo.h"
 #include "engine/evidence/evaluate.h"
 #include "tests/fuzz/fuzz.h"

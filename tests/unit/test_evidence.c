@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/evidence/base64.h"
+#include "engine/base/base64.h"
 #include "engine/evidence/evaluate.h"
 #include "engine/evidence/file.h"
 #include "test_evidence_rig.h"

@@ -44,25 +44,39 @@ static int read_dir(const char *dir, struct cluster_ref *ref, struct error *err)
 	return rc;
 }
 
+static bool are_addresses(const char *text)
+{
+	struct drivers d;
+
+	if (strchr(text, '/') != NULL || strlen(text) >= DRIVERS_TEXT_MAX ||
+	    drivers_parse(text, &d, NULL) != 0)
+		return false;
+	for (uint32_t i = 0; i < d.count; i++) {
+		const char *colon = strrchr(d.list[i], ':');
+
+		if (colon == NULL || colon[1] == '\0' ||
+		    strspn(colon + 1, "0123456789") != strlen(colon + 1))
+			return false;
+	}
+	return true;
+}
+
 int cluster_resolve(const char *text, struct cluster_ref *ret_ref, struct error *err)
 {
 	struct cluster_ref ref = {0};
-	const char *colon = strrchr(text, ':');
 	struct stat st;
 	int rc = 0;
 
 	if (stat(text, &st) == 0 && S_ISDIR(st.st_mode)) {
 		rc = read_dir(text, &ref, err);
-	} else if (colon != NULL && strchr(text, '/') == NULL && colon[1] != '\0' &&
-		   strspn(colon + 1, "0123456789") == strlen(colon + 1) &&
-		   strlen(text) < sizeof ref.pd) {
+	} else if (are_addresses(text)) {
 		snprintf(ref.pd, sizeof ref.pd, "%s", text);
 	} else {
-		rc =
-		    error_set(err, -ENOENT,
-			      "cluster %.200s: there is no such directory, and it is no HOST:PORT; "
-			      "give --cluster or PAVE_CLUSTER one of the two",
-			      text);
+		rc = error_set(err, -ENOENT,
+			       "cluster %.200s: there is no such directory, and it is no HOST:PORT "
+			       "(nor several, with commas between); give --cluster or PAVE_CLUSTER "
+			       "one of the two",
+			       text);
 	}
 	if (rc == 0)
 		*ret_ref = ref;

@@ -43,7 +43,7 @@ static const char usage[] =
     "Usage: pave-attach VOLUME --pd HOST:PORT --root FILE --dir DIR --nbd unix:PATH|HOST:PORT\n"
     "Attaches a volume and serves it over NBD until SIGTERM or `pave detach VOLUME`.\n"
     "\n"
-    "  --pd HOST:PORT      the placement driver\n"
+    "  --pd HOST:PORT      the placement driver; several with commas between\n"
     "  --root FILE         the trust root (DSSE envelope) that this host believes\n"
     "  --dir DIR           where this host remembers the evidence it has seen\n"
     "  --nbd ADDRESS       unix:PATH, or HOST:PORT (port 0: any)\n"

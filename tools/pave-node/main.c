@@ -74,7 +74,7 @@ static const char usage[] =
     "\n"
     "  --name NAME         of this node, unique in the cluster\n"
     "  --site SITE         the site that it stands in\n"
-    "  --pd HOST:PORT      the placement driver\n"
+    "  --pd HOST:PORT      the placement driver; several with commas between\n"
     "  --root FILE         the trust root (DSSE envelope)\n"
     "  --dir DIR           for the index and the evidence seen\n"
     "  --device PATH       block device or file; an empty one is formatted; up to 16 of them.\n"

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/base/assert.h"
 #include "net/rpc/rpc.h"
@@ -11,13 +12,19 @@
 #include "tools/pave/cmd.h"
 
 #define CLIENT_MEMORY_BYTES (16u << 20)
+#define CLIENT_SEVERAL_MS   2000u  /* for one of several drivers to greet */
+#define CLIENT_ELECTION_MS  15000u /* for one of them to lead */
+#define CLIENT_PAUSE_NS	    200000000L
 
 struct client {
 	struct reactor *reactor;
 	struct transport *transport;
 	struct transport_conn *conn; /* NULL once closed */
 	struct rpc rpc;
-	char address[ADDR_SIZE_MAX];
+	struct drivers drivers;
+	char address[ADDR_SIZE_MAX]; /* of the one that was asked last */
+	bool standby;		     /* which does not lead; leader: whom it named */
+	char leader[ADDR_SIZE_MAX];
 	bool ready, closed;
 	bool flag; /* what reactor_run_until waits for */
 	int reason;
@@ -159,9 +166,20 @@ static int greet(struct client *c, struct error *err)
 	hello.software = (char *)(uintptr_t)("pave " PAVE_VERSION);
 	m.body_case = PAVE__V1__CONTROL__BODY_HELLO;
 	m.hello = &hello;
-	rc = client_call(c, &m, PAVE__V1__CONTROL__BODY_HELLO_REPLY, 0, &reply, err);
-	if (rc == 0)
-		pave__v1__control__free_unpacked(reply, NULL);
+	rc = client_call(c, &m, PAVE__V1__CONTROL__BODY_HELLO_REPLY,
+			 c->drivers.count > 1 ? CLIENT_SEVERAL_MS : 0, &reply, err);
+	if (rc != 0)
+		return rc;
+	if (reply->hello_reply->standby) {
+		c->standby = true;
+		snprintf(c->leader, sizeof c->leader, "%.*s", (int)sizeof c->leader - 1,
+			 reply->hello_reply->leader);
+		rc = error_set(
+		    err, -E_NOT_LEADER,
+		    "the placement driver at %s does not lead, and knows of %s%s", c->address,
+		    c->leader[0] != '\0' ? "another that does: " : "none that does", c->leader);
+	}
+	pave__v1__control__free_unpacked(reply, NULL);
 	return rc;
 }
 
@@ -187,6 +205,55 @@ static int connect_to(struct client *c, const struct cluster_ref *cluster, struc
 			 cluster->dir, cluster->dir[0] != '\0' ? " starts it" : "");
 }
 
+/* The connection is closed, and nothing of it is left. False: it does not end. */
+static bool disconnect(struct client *c)
+{
+	if (!c->closed)
+		transport_close(c->conn);
+	/* closed follows; until then the connection uses our memory. */
+	while (!c->closed) {
+		c->flag = false;
+		reactor_refresh(c->reactor);
+		if (run(c, CLIENT_CONNECT_MS) != 0 && !c->closed)
+			return false;
+	}
+	return true;
+}
+
+/* One try at one driver. */
+static int open_one(struct client *c, const struct cluster_ref *cluster, struct error *err)
+{
+	int rc;
+
+	snprintf(c->address, sizeof c->address, "%s", drivers_current(&c->drivers));
+	c->ready = c->closed = c->flag = c->standby = false;
+	c->leader[0] = '\0';
+	reactor_refresh(c->reactor);
+	rc = connect_to(c, cluster, err);
+	return rc == 0 ? greet(c, err) : rc;
+}
+
+/* Until one leads. A single driver that cannot be reached is not waited for. */
+static int open_leader(struct client *c, const struct cluster_ref *cluster, struct error *err)
+{
+	const struct timespec pause = {.tv_nsec = CLIENT_PAUSE_NS};
+	const uint64_t end = reactor_now_ns(c->reactor) + CLIENT_ELECTION_MS * NS_PER_MS;
+	int rc;
+
+	for (;;) {
+		rc = open_one(c, cluster, err);
+		if (rc != -E_UNREACHABLE && rc != -E_NOT_LEADER)
+			return rc;
+		if ((c->drivers.count == 1 && !c->standby) || !disconnect(c))
+			return rc;
+		reactor_refresh(c->reactor);
+		if (reactor_now_ns(c->reactor) >= end)
+			return rc;
+		if (drivers_next(&c->drivers, c->leader))
+			nanosleep(&pause, NULL);
+	}
+}
+
 int client_open(const struct cluster_ref *cluster, struct client **ret, struct error *err)
 {
 	const struct reactor_config config = {.name = "pave", .memory_bytes = CLIENT_MEMORY_BYTES};
@@ -196,7 +263,9 @@ int client_open(const struct cluster_ref *cluster, struct client **ret, struct e
 	if (c == NULL)
 		return error_set(err, -ENOMEM, "no memory");
 	c->closed = true; /* until there is a connection */
-	snprintf(c->address, sizeof c->address, "%s", cluster->pd);
+	rc = drivers_parse(cluster->pd, &c->drivers, err);
+	if (rc != 0)
+		goto fail;
 	rc = reactor_create(&config, &c->reactor);
 	if (rc != 0) {
 		error_set(err, rc, "io_uring: %s", err_text(rc));
@@ -207,10 +276,7 @@ int client_open(const struct cluster_ref *cluster, struct client **ret, struct e
 		error_set(err, rc, "transport: %s", err_text(rc));
 		goto fail;
 	}
-	c->closed = false;
-	rc = connect_to(c, cluster, err);
-	if (rc == 0)
-		rc = greet(c, err);
+	rc = open_leader(c, cluster, err);
 	if (rc != 0)
 		goto fail;
 	*ret = c;
@@ -224,16 +290,8 @@ void client_close(struct client *c)
 {
 	if (c == NULL)
 		return;
-	if (!c->closed) {
-		transport_close(c->conn);
-		/* closed follows; until then the connection uses our memory. */
-		while (!c->closed) {
-			c->flag = false;
-			reactor_refresh(c->reactor);
-			if (run(c, CLIENT_CONNECT_MS) != 0 && !c->closed)
-				return; /* the process ends anyway */
-		}
-	}
+	if (!disconnect(c))
+		return; /* the process ends anyway */
 	transport_destroy(c->transport);
 	reactor_destroy(c->reactor);
 	free(c);

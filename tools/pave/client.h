@@ -10,7 +10,8 @@ struct client;
 #define CLIENT_CONNECT_MS 5000u
 #define CLIENT_CALL_MS	  15000u
 
-/* Connects to the driver of the cluster and greets it. -E_UNREACHABLE, -E_WIRE_VERSION, ... */
+/* Connects to the driver of the cluster that leads, and greets it. -E_UNREACHABLE, -E_NOT_LEADER,
+ * -E_WIRE_VERSION, ... */
 int client_open(const struct cluster_ref *cluster, struct client **ret, struct error *err);
 /* Asks, and waits for a reply with this body; *ret is the caller's
  * (pave__v1__control__free_unpacked). The driver's error with its text, -E_UNREACHABLE when it is

@@ -1,8 +1,8 @@
 /* Base64 (RFC 4648): the standard alphabet and the URL-safe one are read, with or without padding,
  * the standard one is written. Strict: no other byte, one alphabet in one text, no bits left over.
  */
-#ifndef EVIDENCE_BASE64_H
-#define EVIDENCE_BASE64_H
+#ifndef BASE_BASE64_H
+#define BASE_BASE64_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* base64: see base64.h. By hand because OpenSSL's decoder skips what it doesn't know and knows one
  * alphabet. */
-#include "engine/evidence/base64.h"
+#include "engine/base/base64.h"
 
 #include <errno.h>
 #include <stdlib.h>
