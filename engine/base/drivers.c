@@ -43,6 +43,11 @@ const char *drivers_current(const struct drivers *d)
 	return d->leader[0] != '\0' ? d->leader : d->list[d->at];
 }
 
+bool drivers_several(const struct drivers *d)
+{
+	return d->count > 1 || d->leader[0] != '\0';
+}
+
 bool drivers_next(struct drivers *d, const char *leader)
 {
 	const bool named = leader != NULL && leader[0] != '\0' && strlen(leader) < ADDR_SIZE_MAX &&

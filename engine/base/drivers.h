@@ -27,6 +27,9 @@ int drivers_parse(const char *text, struct drivers *ret_drivers, struct error *e
 /* Whom to ask now. */
 const char *drivers_current(const struct drivers *d);
 
+/* There may be another one to ask: so none is worth a long wait. */
+bool drivers_several(const struct drivers *d);
+
 /* The current one is unreachable, or does not lead. leader: whom it named instead; "" or NULL:
  * nobody. True: all were tried since the last drivers_found, so there should be a pause. */
 bool drivers_next(struct drivers *d, const char *leader);

@@ -472,8 +472,9 @@ static void lease_back_off(struct node_lease *k)
 	}
 	reactor_random(k->config.reactor, &chance, sizeof(chance));
 	wait_ms(k, k->backoff_ms - chance % (k->backoff_ms / 4));
-	k->backoff_ms = MIN(2 * k->backoff_ms, k->drivers.count > 1 ? LEASE_BACKOFF_SEVERAL_MAX_MS
-								    : LEASE_BACKOFF_MAX_MS);
+	k->backoff_ms =
+	    MIN(2 * k->backoff_ms,
+		drivers_several(&k->drivers) ? LEASE_BACKOFF_SEVERAL_MAX_MS : LEASE_BACKOFF_MAX_MS);
 }
 
 static void lease_closed(struct transport_conn *conn, int reason, void *arg)

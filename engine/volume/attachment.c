@@ -43,7 +43,7 @@ static bool is_elsewhere(int status)
 
 static uint32_t call_timeout_ms(const struct vattach *a)
 {
-	return a->drivers.count > 1 ? VATTACH_ELSEWHERE_MS : 0;
+	return drivers_several(&a->drivers) ? VATTACH_ELSEWHERE_MS : 0;
 }
 
 static void arm(struct vattach *a, uint64_t ms)
@@ -467,8 +467,9 @@ static void try_again(struct vattach *a)
 	a->leader[0] = '\0';
 	arm(a, pause ? a->backoff_ms : 0);
 	if (pause)
-		a->backoff_ms = MIN(a->backoff_ms * 2,
-				    a->drivers.count > 1 ? BACKOFF_SEVERAL_MAX_MS : BACKOFF_MAX_MS);
+		a->backoff_ms =
+		    MIN(a->backoff_ms * 2,
+			drivers_several(&a->drivers) ? BACKOFF_SEVERAL_MAX_MS : BACKOFF_MAX_MS);
 }
 
 static void conn_closed(struct transport_conn *conn, int reason, void *arg)

@@ -14,7 +14,8 @@ FILE_LINES_MAX = 1000
 FUNCTION_LINES_MAX = 70
 COLUMNS_MAX = 100
 TAB = 8
-OWNERS = {"liburing.h": "engine/reactor", "infiniband/verbs.h": "net/rdma", "rocksdb/c.h": "engine/kv"}
+OWNERS = {"liburing.h": "engine/reactor", "infiniband/verbs.h": "net/rdma", "rocksdb/c.h": "engine/kv",
+          "curl/curl.h": "engine/kv"}
 # module -> modules that it may include headers of, besides itself
 LAYERS = {
     "engine/base": [],

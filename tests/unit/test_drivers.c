@@ -55,6 +55,7 @@ START_TEST(a_single_one_is_asked_again_after_a_pause)
 {
 	struct drivers d = drivers("a:1");
 
+	ck_assert(!drivers_several(&d));
 	for (int i = 0; i < 3; i++) {
 		ck_assert(drivers_next(&d, NULL));
 		ck_assert_str_eq(drivers_current(&d), "a:1");
@@ -84,6 +85,7 @@ START_TEST(a_leader_that_was_named_comes_next)
 {
 	struct drivers d = drivers("a:1,b:2");
 
+	ck_assert(drivers_several(&d));
 	ck_assert(!drivers_next(&d, "x:9"));
 	ck_assert_str_eq(drivers_current(&d), "x:9");
 	drivers_found(&d);

@@ -167,7 +167,7 @@ static int greet(struct client *c, struct error *err)
 	m.body_case = PAVE__V1__CONTROL__BODY_HELLO;
 	m.hello = &hello;
 	rc = client_call(c, &m, PAVE__V1__CONTROL__BODY_HELLO_REPLY,
-			 c->drivers.count > 1 ? CLIENT_SEVERAL_MS : 0, &reply, err);
+			 drivers_several(&c->drivers) ? CLIENT_SEVERAL_MS : 0, &reply, err);
 	if (rc != 0)
 		return rc;
 	if (reply->hello_reply->standby) {
@@ -244,7 +244,7 @@ static int open_leader(struct client *c, const struct cluster_ref *cluster, stru
 		rc = open_one(c, cluster, err);
 		if (rc != -E_UNREACHABLE && rc != -E_NOT_LEADER)
 			return rc;
-		if ((c->drivers.count == 1 && !c->standby) || !disconnect(c))
+		if ((!drivers_several(&c->drivers) && !c->standby) || !disconnect(c))
 			return rc;
 		reactor_refresh(c->reactor);
 		if (reactor_now_ns(c->reactor) >= end)
