@@ -614,6 +614,27 @@ void admin_scrub_start(struct pd_request *q, const Pave__V1__Control *m)
 	answer(q, &reply, &a);
 }
 
+static Pave__V1__DriverInfo **all_drivers(struct pd *pd, struct arena *a, size_t *ret_count)
+{
+	struct pd_driver list[PD_DRIVERS_MAX];
+	const size_t count = pd->shared != NULL ? pd->shared->drivers(list, pd->shared->arg) : 0;
+	Pave__V1__DriverInfo **ret = arena_get(a, (count + 1) * sizeof *ret);
+
+	*ret_count = 0;
+	for (size_t i = 0; ret != NULL && i < count; i++) {
+		Pave__V1__DriverInfo *d = arena_get(a, sizeof *d);
+
+		if (d == NULL)
+			return NULL;
+		pave__v1__driver_info__init(d);
+		d->name = arena_text(a, list[i].name);
+		d->address = arena_text(a, list[i].address);
+		d->leads = list[i].leads;
+		ret[(*ret_count)++] = d;
+	}
+	return ret;
+}
+
 void admin_status(struct pd_request *q, const Pave__V1__Control *m)
 {
 	struct pd *pd = q->pd;
@@ -640,6 +661,7 @@ void admin_status(struct pd_request *q, const Pave__V1__Control *m)
 		r.sites[r.n_sites++] = admin_site_info(pd, &a, s, false);
 	r.volumes = some_volumes(pd, &a, "", PD_STATUS_VOLUMES_MAX, now, &r.n_volumes, &more);
 	r.volumes_more = more;
+	r.drivers = all_drivers(pd, &a, &r.n_drivers);
 	r.permits_issued = pd->permits.issued;
 	r.permits_refused = pd->permits.refused;
 	r.default_policy = pd->default_policy;

@@ -115,6 +115,7 @@ struct pd {
 	struct reg reg;
 	struct verdicts verdicts;
 	struct permits permits;
+	const struct pd_shared *shared; /* NULL: it is the only driver */
 	struct pd_ledger ledger;
 	struct pd_push *pushes; /* permits that wait for the ledger */
 	struct pd_ledger_read *ledger_reads;

@@ -93,6 +93,9 @@ static void note_refusal(struct pd *pd, const struct reg_volume *v, const struct
 {
 	char subject[24];
 
+	/* Another driver may lead: what is refused here is no verdict, and nothing is written. */
+	if (why->code == -E_NOT_LEADER)
+		return;
 	snprintf(subject, sizeof subject, "#%llu", (unsigned long long)v->id);
 	pd_ledger_permit_end(&pd->ledger, v->id, v->attachment.bound, "denied");
 	pd_ledger_denial(&pd->ledger, "permit", subject, why);
@@ -166,7 +169,8 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 	if (permits_make(&pd->permits, v, &notice.permit, &err) != 0) {
 		log_warn("pd", "no permit: %s", err.text);
 		note_refusal(pd, v, &err);
-		notify_refusal(v->holder, v, &err);
+		if (err.code != -E_NOT_LEADER) /* that is heard by whoever asks */
+			notify_refusal(v->holder, v, &err);
 		return;
 	}
 	if (!pd_ledger_permit(&pd->ledger, notice.permit)) {

@@ -424,7 +424,7 @@ static void refuse(struct pd_request *q, struct reg_node *n, const struct error 
 {
 	struct pd_session *s = q->session;
 
-	if (n != NULL) {
+	if (n != NULL && err->code != -E_NOT_LEADER) { /* which is no verdict */
 		if (!n->refused || strcmp(n->reason, err->text) != 0)
 			log_warn("pd", "%s", err->text);
 		pd_ledger_lease_end(&q->pd->ledger, n->name, "refused");

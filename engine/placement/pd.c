@@ -59,6 +59,14 @@ void request_fail(struct pd_request *q, const struct error *err)
 	request_free(q);
 }
 
+/* One of several is not asked for good: another will lead. */
+static void cannot_write(const struct pd *pd, int status, struct error *err)
+{
+	error_set(err, pd->shared != NULL ? -E_NOT_LEADER : status,
+		  "the placement driver cannot write its register%s: %s; see its log",
+		  pd->shared != NULL ? " any more, and leads no more" : "", err_text(status));
+}
+
 static void request_committed(struct reg_commit *c, int status)
 {
 	struct pd_request *q = container_of(c, struct pd_request, commit);
@@ -68,8 +76,7 @@ static void request_committed(struct reg_commit *c, int status)
 		q->resume(q);
 		return;
 	}
-	error_set(&err, status, "the placement driver cannot write its register: %s; see its log",
-		  err_text(status));
+	cannot_write(q->pd, status, &err);
 	request_fail(q, &err);
 }
 
@@ -203,6 +210,12 @@ static void handle_hello(struct pd_session *s, const struct rpc_request *r)
 	rpc_reply(&s->rpc, r->request_id, &m);
 }
 
+static void is_stopping(const struct pd *pd, struct error *err)
+{
+	error_set(err, pd->shared != NULL ? -E_NOT_LEADER : -E_UNREACHABLE,
+		  "the placement driver is stopping");
+}
+
 static struct pd_request *request_create(struct pd_session *s, uint64_t id)
 {
 	struct pd_request *q = NULL;
@@ -238,9 +251,10 @@ static void handle(struct rpc *rpc, const struct rpc_request *r, void *arg)
 	if (q == NULL)
 		return;
 	if (s->pd->stopping || s->pd->reg.broken != 0) {
-		error_set(&err, s->pd->stopping ? -E_UNREACHABLE : s->pd->reg.broken, "%s",
-			  s->pd->stopping ? "the placement driver is stopping"
-					  : "the placement driver cannot write its register");
+		if (s->pd->stopping)
+			is_stopping(s->pd, &err);
+		else
+			cannot_write(s->pd, s->pd->reg.broken, &err);
 		request_fail(q, &err);
 		return;
 	}
@@ -342,9 +356,8 @@ static void hello_missing(struct reactor_timer *t)
 		transport_close(s->conn);
 }
 
-static void accepted(struct transport_conn *conn, void *arg)
+void pd_accept(struct pd *pd, struct transport_conn *conn)
 {
-	struct pd *pd = arg;
 	struct pd_session *s = NULL;
 
 	if (pd->session_count < PD_SESSIONS_MAX && !pd->stopping)
@@ -367,6 +380,11 @@ static void accepted(struct transport_conn *conn, void *arg)
 	pd->session_count++;
 	conn->handler = &session_handler;
 	conn->arg = s;
+}
+
+static void accepted(struct transport_conn *conn, void *arg)
+{
+	pd_accept(arg, conn);
 }
 
 /* -- evidence --------------------------------------------------------------------------------- */
@@ -461,8 +479,11 @@ static void pd_free(struct pd *pd)
 
 static int listen_on(struct pd *pd, const char *address, struct error *err)
 {
-	int rc = transport_listen(pd->transport, address, accepted, pd, &pd->listener, err);
+	int rc;
 
+	if (address == NULL)
+		return 0;
+	rc = transport_listen(pd->transport, address, accepted, pd, &pd->listener, err);
 	if (rc != 0)
 		error_wrap(err, "listening on %s", address);
 	return rc;
@@ -513,7 +534,11 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 		goto fail;
 	}
 	snprintf(pd->default_policy, sizeof pd->default_policy, "%s", policy);
+	pd->shared = config->shared;
+	if (pd->shared != NULL)
+		reg_taken_over(&pd->reg, pd->lifetime_ms * NS_PER_MS);
 	pd->permits = (struct permits){.reg = &pd->reg,
+				       .shared = config->shared,
 				       .verdicts = &pd->verdicts,
 				       .key = config->placement_key,
 				       .lifetime_ns = (int64_t)(pd->lifetime_ms * NS_PER_MS)};
@@ -544,6 +569,7 @@ fail:
 
 const char *pd_address(const struct pd *pd)
 {
+	PRE(pd->listener != NULL);
 	return pd->listener->address;
 }
 
@@ -588,7 +614,7 @@ void pd_stop(struct pd *pd, void (*done)(void *arg), void *arg)
 	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
 	reactor_timer_cancel(pd->reactor, &pd->moves_timer);
 	reactor_timer_cancel(pd->reactor, &pd->settling_timer);
-	error_set(&err, -E_UNREACHABLE, "the placement driver is stopping");
+	is_stopping(pd, &err);
 	DL_FOREACH_SAFE (pd->parked, q, next_q) {
 		DL_DELETE(pd->parked, q);
 		DL_APPEND(pd->requests, q);

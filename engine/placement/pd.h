@@ -37,14 +37,31 @@ extern const char *const pd_kv_family_names[PD_KV_FAMILIES];
 
 struct pd;
 
+struct pd_driver { /* one of several */
+	char name[NAME_SIZE_MAX];
+	char address[ADDR_SIZE_MAX];
+	bool leads;
+};
+#define PD_DRIVERS_MAX 16u
+
+/* Of a driver that is one of several on a register: whoever holds this leads. */
+struct pd_shared {
+	/* Asked before each permit and lease is signed: false when another may lead already. */
+	bool (*may_issue)(void *arg);
+	/* Fills list, for people; returns how many there are. */
+	size_t (*drivers)(struct pd_driver list[PD_DRIVERS_MAX], void *arg);
+	void *arg;
+};
+
 struct pd_config {
 	struct reactor *reactor;
 	struct transport *transport;
 	struct kv *kv;			   /* lent, opened with pd_kv_family_names */
 	struct trust *trust;		   /* lent */
 	struct signing_key *placement_key; /* lent */
-	const char *listen_address;
-	uint32_t permit_lifetime_ms; /* 0: PERMIT_LIFETIME_MS; renewal at 3/10 of it */
+	const char *listen_address;	   /* NULL: connections come by pd_accept */
+	const struct pd_shared *shared;	   /* lent; NULL: the register is its own */
+	uint32_t permit_lifetime_ms;	   /* 0: PERMIT_LIFETIME_MS; renewal at 3/10 of it */
 	/* A node that is away for so long is replaced; 0: PD_REPLACE_AFTER_S. What an admin sets
 	 * later is kept in the register, and goes before it. */
 	uint32_t replace_after_s;
@@ -54,9 +71,13 @@ struct pd_config {
 	void *arg;
 };
 
-/* Loads the register (blocks), listens. */
+/* Loads the register (blocks), listens. A driver that shares the register takes it over from
+ * another: permits that were given before this moment count as valid for a lifetime from now,
+ * whatever the clocks say. */
 int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *err);
-const char *pd_address(const struct pd *pd);
+const char *pd_address(const struct pd *pd); /* PRE: it listens itself */
+/* A connection that somebody else's listener has accepted; from its `accepted`. */
+void pd_accept(struct pd *pd, struct transport_conn *conn);
 void pd_stop(struct pd *pd, void (*done)(void *arg), void *arg);
 void pd_abandon(struct pd *pd); /* the simulator's crash */
 

@@ -27,6 +27,17 @@ int permits_now(struct permits *p, int64_t *ret_now, struct error *err)
 	return 0;
 }
 
+/* The last thing that is asked before something is signed: time may have passed since anything else
+ * was. */
+static int check_leads(const struct permits *p, struct error *err)
+{
+	if (p->shared == NULL || p->shared->may_issue(p->shared->arg))
+		return 0;
+	return error_set(err, -E_NOT_LEADER,
+			 "this placement driver cannot be sure to lead at this moment, and issues "
+			 "nothing: another one may, or etcd has no majority");
+}
+
 /* How long the evidence of all eligible nodes but those that end at once lasts; 0: none is
  * eligible. */
 static int64_t nodes_until(struct permits *p, const struct reg_volume *v, int64_t now,
@@ -222,7 +233,8 @@ static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 	m.issued_at = now;
 	m.serve_after = reg_volume_older_end(p->reg, v, now);
 	m.read_only = a->read_only;
-	return permit_make(&m, p->key, ret, err);
+	rc = check_leads(p, err);
+	return rc == 0 ? permit_make(&m, p->key, ret, err) : rc;
 }
 
 int permits_make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret, struct error *err)
@@ -274,7 +286,9 @@ int permits_lease(struct permits *p, const struct reg_node *n, const void *nonce
 	m.expires_at = MIN(now + p->lifetime_ns, b->until);
 	m.nonce.data = (uint8_t *)(uintptr_t)nonce;
 	m.nonce.len = nonce_size;
-	rc = lease_make(&m, p->key, ret, err);
+	rc = check_leads(p, err);
+	if (rc == 0)
+		rc = lease_make(&m, p->key, ret, err);
 	if (rc == 0)
 		*ret_until = m.expires_at;
 	return rc;

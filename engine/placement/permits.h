@@ -24,6 +24,7 @@ struct permits {
 	struct verdicts *verdicts;
 	struct signing_key *key;
 	int64_t lifetime_ns;
+	const struct pd_shared *shared; /* NULL: nobody else issues any */
 	uint64_t lease_serial;
 	uint64_t issued, refused;
 };
@@ -43,11 +44,12 @@ int permits_reserve(struct permits *p, struct reg_volume *v, int64_t *ret_bound,
 void permits_durable(struct reg_volume *v, int64_t bound);
 
 /* Signs a permit for the attachment as it is now, up to its durable bound. The errors of
- * permits_check; -E_FENCED: the attachment is not live; -E_STALE_EVIDENCE: the bound is past. */
+ * permits_check; -E_NOT_LEADER: another driver may lead by now; -E_FENCED: the attachment is not
+ * live; -E_STALE_EVIDENCE: the bound is past. */
 int permits_make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 		 struct error *err);
 
-/* A lease for the node. -E_REVOKED, -E_STALE_EVIDENCE, -E_DENIED, -E_CLOCK_SKEW. */
+/* A lease for the node. -E_REVOKED, -E_STALE_EVIDENCE, -E_DENIED, -E_CLOCK_SKEW, -E_NOT_LEADER. */
 int permits_lease(struct permits *p, const struct reg_node *n, const void *nonce, size_t nonce_size,
 		  Pave__V1__Signed **ret, int64_t *ret_until, struct error *err);
 

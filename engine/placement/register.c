@@ -405,6 +405,18 @@ void reg_volume_drop_older(struct reg_volume *v, generation_t generation)
 	v->older_count = kept;
 }
 
+void reg_taken_over(struct reg *reg, uint64_t lifetime_ns)
+{
+	const uint64_t end = reactor_now_ns(reg->reactor) + lifetime_ns;
+
+	for (struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next) {
+		if (v->attachment.live)
+			v->attachment.boot_ns = MAX(v->attachment.boot_ns, end);
+		for (uint32_t i = 0; i < v->older_count; i++)
+			v->older[i].boot_ns = MAX(v->older[i].boot_ns, end);
+	}
+}
+
 int64_t reg_volume_older_end(const struct reg *reg, struct reg_volume *v, int64_t now)
 {
 	int64_t latest = 0;

@@ -285,6 +285,9 @@ void reg_volume_forget(struct reg *reg, struct reg_volume *v);
 int64_t reg_attachment_end(const struct reg *reg, const struct reg_volume *v, int64_t now);
 /* The attachment is taken over, and may hold a permit for a while yet. */
 void reg_volume_add_older(struct reg_volume *v);
+/* Another driver gave what permits there are: its clock is not this one's, so each counts as valid
+ * for a lifetime from now. */
+void reg_taken_over(struct reg *reg, uint64_t lifetime_ns);
 void reg_volume_drop_older(struct reg_volume *v, generation_t generation);
 /* The same of all older ones. Forgets those that ran out. */
 int64_t reg_volume_older_end(const struct reg *reg, struct reg_volume *v, int64_t now);

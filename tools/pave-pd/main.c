@@ -5,7 +5,9 @@
  * Prints "ready ADDRESS" on stdout when it listens. Exit codes: 0 ended by SIGTERM, 1 failed, 2
  * usage.
  *
- * Under --dir: register (RocksDB), trust.json (the evidence seen). */
+ * With --register it is one of several, and leads or follows: several.c.
+ *
+ * Under --dir: register (RocksDB, unless it lies elsewhere), trust.json (the evidence seen). */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -19,12 +21,14 @@
 #include "engine/reactor/io.h"
 #include "tools/common/daemon.h"
 #include "tools/common/duration.h"
+#include "tools/pave-pd/several.h"
 
 #define REGISTER_CACHE_BYTES (32u << 20)
 
 struct driver {
 	const char *dir, *root, *key, *key_id, *listen, *policy;
-	uint32_t lifetime_ms, replace_after_s;
+	const char *register_url, *name, *advertise;
+	uint32_t lifetime_ms, replace_after_s, leader_ttl_s;
 	bool insecure, ending;
 	int exit_code;
 	struct reactor *reactor;
@@ -33,6 +37,7 @@ struct driver {
 	struct kv *kv;
 	struct signing_key *placement_key;
 	struct pd *pd;
+	struct several *several;
 };
 
 static const char usage[] =
@@ -44,6 +49,12 @@ static const char usage[] =
     "  --placement-key FILE    private key (PEM) that permits and leases are signed with\n"
     "  --key-id NAME           its name in the root (default placement-1)\n"
     "  --listen HOST:PORT      default 127.0.0.1:0, any free port\n"
+    "  --register etcd://HOST:PORT[,HOST:PORT...]  the register lies on etcd; several drivers may\n"
+    "                          share it, of which one leads\n"
+    "  --name NAME             of this driver, of several (default HOSTNAME-PORT)\n"
+    "  --advertise HOST:PORT   where hosts, nodes and the CLI reach it (default: where it "
+    "listens)\n"
+    "  --leader-lease TIME     others take over so long after the leader fell silent (default 3s)\n"
     "  --permit-lifetime TIME  of permits and leases, as 10s or 2500ms (default 10s, most 60s)\n"
     "  --replace-after TIME    a node that is away for longer is replaced (default 15m)\n"
     "  --default-policy NAME   for volumes that name none (default secnumcloud-fr)\n"
@@ -78,7 +89,10 @@ static void on_signal(int signal_number, void *arg)
 		return;
 	d->ending = true;
 	log_info("pd", "%s: ending", strsignal(signal_number));
-	pd_stop(d->pd, stopped, d);
+	if (d->several != NULL)
+		several_stop(d->several, stopped, d);
+	else
+		pd_stop(d->pd, stopped, d);
 }
 
 /* A key that is not the root's would make permits that nobody believes: better to say so now. */
@@ -110,16 +124,55 @@ static int open_files(struct driver *d, struct error *err)
 		rc = check_key(d, err);
 	if (rc != 0)
 		return rc;
+	if (d->register_url != NULL)
+		return 0;
 	if (snprintf(path, sizeof path, "%s/register", d->dir) >= (int)sizeof path)
 		return error_set(err, -ENAMETOOLONG, "directory %s: the name is too long", d->dir);
 	return kv_rocks_open(d->reactor, path, pd_kv_family_names, PD_KV_FAMILIES,
 			     REGISTER_CACHE_BYTES, &d->kv, err);
 }
 
+static int start_alone(struct driver *d, struct error *err)
+{
+	const struct pd_config config = {.reactor = d->reactor,
+					 .transport = d->transport,
+					 .kv = d->kv,
+					 .trust = d->trust,
+					 .placement_key = d->placement_key,
+					 .listen_address = d->listen,
+					 .permit_lifetime_ms = d->lifetime_ms,
+					 .replace_after_s = d->replace_after_s,
+					 .default_policy = d->policy,
+					 .failed = register_failed,
+					 .arg = d};
+
+	return pd_start(&config, &d->pd, err);
+}
+
+static int start_shared(struct driver *d, struct error *err)
+{
+	const struct several_config config = {.pd = {.reactor = d->reactor,
+						     .transport = d->transport,
+						     .trust = d->trust,
+						     .placement_key = d->placement_key,
+						     .permit_lifetime_ms = d->lifetime_ms,
+						     .replace_after_s = d->replace_after_s,
+						     .default_policy = d->policy},
+					      .register_url = d->register_url,
+					      .listen_address = d->listen,
+					      .name = d->name,
+					      .advertise = d->advertise,
+					      .leader_ttl_s = d->leader_ttl_s,
+					      .insecure = d->insecure};
+
+	return several_start(&config, &d->several, err);
+}
+
 static int run(struct driver *d, struct error *err)
 {
-	const struct reactor_config config = {.name = "pd"};
-	struct pd_config pd_config;
+	const struct reactor_config config = {
+	    .name = "pd", .worker_count = d->register_url != NULL ? SEVERAL_WORKERS : 0};
+	const char *address;
 	int rc = reactor_create(&config, &d->reactor);
 
 	if (rc != 0)
@@ -128,27 +181,16 @@ static int run(struct driver *d, struct error *err)
 	if (rc != 0)
 		return error_set(err, rc, "transport: %s", err_text(rc));
 	rc = open_files(d, err);
-	if (rc != 0)
-		return rc;
-	pd_config = (struct pd_config){.reactor = d->reactor,
-				       .transport = d->transport,
-				       .kv = d->kv,
-				       .trust = d->trust,
-				       .placement_key = d->placement_key,
-				       .listen_address = d->listen,
-				       .permit_lifetime_ms = d->lifetime_ms,
-				       .replace_after_s = d->replace_after_s,
-				       .default_policy = d->policy,
-				       .failed = register_failed,
-				       .arg = d};
-	rc = pd_start(&pd_config, &d->pd, err);
+	if (rc == 0)
+		rc = d->register_url != NULL ? start_shared(d, err) : start_alone(d, err);
 	if (rc != 0)
 		return rc;
 	rc = reactor_on_terminate(d->reactor, on_signal, d);
 	if (rc != 0)
 		return error_set(err, rc, "signals: %s", err_text(rc));
-	log_info("pd", "serves at %s", pd_address(d->pd));
-	daemon_ready(pd_address(d->pd));
+	address = d->several != NULL ? several_address(d->several) : pd_address(d->pd);
+	log_info("pd", "serves at %s", address);
+	daemon_ready(address);
 	rc = reactor_run(d->reactor);
 	return rc == 0 ? 0 : error_set(err, rc, "reactor: %s", err_text(rc));
 }
@@ -163,6 +205,20 @@ static int parse_lifetime(struct driver *d, const char *text)
 		return 2;
 	}
 	d->lifetime_ms = (uint32_t)ms;
+	return 0;
+}
+
+static int parse_leader_lease(struct driver *d, const char *text)
+{
+	uint64_t ms;
+
+	if (duration_parse_ms(text, &ms) != 0 || ms % 1000 != 0 || ms / 1000 < SEVERAL_TTL_MIN_S ||
+	    ms / 1000 > SEVERAL_TTL_MAX_S) {
+		fprintf(stderr, "pave-pd: --leader-lease %s: %us to %us, in whole seconds\n", text,
+			SEVERAL_TTL_MIN_S, SEVERAL_TTL_MAX_S);
+		return 2;
+	}
+	d->leader_ttl_s = (uint32_t)(ms / 1000);
 	return 0;
 }
 
@@ -197,6 +253,17 @@ static int take_option(struct driver *d, int c)
 	case 'L':
 		d->listen = optarg;
 		return 0;
+	case 'G':
+		d->register_url = optarg;
+		return 0;
+	case 'N':
+		d->name = optarg;
+		return 0;
+	case 'A':
+		d->advertise = optarg;
+		return 0;
+	case 'T':
+		return parse_leader_lease(d, optarg);
 	case 't':
 		return parse_lifetime(d, optarg);
 	case 'R':
@@ -231,6 +298,10 @@ static int parse(struct driver *d, int argc, char **argv)
 	    {"placement-key", required_argument, NULL, 'k'},
 	    {"key-id", required_argument, NULL, 'K'},
 	    {"listen", required_argument, NULL, 'L'},
+	    {"register", required_argument, NULL, 'G'},
+	    {"name", required_argument, NULL, 'N'},
+	    {"advertise", required_argument, NULL, 'A'},
+	    {"leader-lease", required_argument, NULL, 'T'},
 	    {"permit-lifetime", required_argument, NULL, 't'},
 	    {"replace-after", required_argument, NULL, 'R'},
 	    {"default-policy", required_argument, NULL, 'P'},

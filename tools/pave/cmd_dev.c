@@ -28,7 +28,19 @@ struct options {
 	const char *dir, *sites;
 	uint64_t device_size;
 	uint64_t lifetime_ms;
+	bool etcd;
+	unsigned pds, etcds; /* 0: not given */
 };
+
+_Static_assert(DEV_PDS_MAX == DEV_ETCDS_MAX && DEV_PDS_MAX < 10, "one bound, of one digit");
+
+static int parse_count(const char *text, unsigned *ret)
+{
+	if (text[0] < '1' || (unsigned)(text[0] - '0') > DEV_PDS_MAX || text[1] != '\0')
+		return -EINVAL;
+	*ret = (unsigned)(text[0] - '0');
+	return 0;
+}
 
 static int parse(int argc, char **argv, bool up, struct options *o)
 {
@@ -36,6 +48,9 @@ static int parse(int argc, char **argv, bool up, struct options *o)
 					    {"sites", required_argument, NULL, 's'},
 					    {"device-size", required_argument, NULL, 'S'},
 					    {"permit-lifetime", required_argument, NULL, 'p'},
+					    {"register", required_argument, NULL, 'r'},
+					    {"pds", required_argument, NULL, 'n'},
+					    {"etcds", required_argument, NULL, 'e'},
 					    {0}};
 	static const struct option only_dir[] = {{"dir", required_argument, NULL, 'd'}, {0}};
 	int c;
@@ -60,10 +75,24 @@ static int parse(int argc, char **argv, bool up, struct options *o)
 				return cmd_usage_error("--permit-lifetime %s: 1s to %us", optarg,
 						       PERMIT_LIFETIME_MAX_MS / 1000);
 			break;
+		case 'r':
+			if (strcmp(optarg, "etcd") != 0 && strcmp(optarg, "rocksdb") != 0)
+				return cmd_usage_error("--register %s: rocksdb or etcd", optarg);
+			o->etcd = strcmp(optarg, "etcd") == 0;
+			break;
+		case 'n':
+		case 'e':
+			if (parse_count(optarg, c == 'n' ? &o->pds : &o->etcds) != 0)
+				return cmd_usage_error("--%s %s: 1 to %u",
+						       c == 'n' ? "pds" : "etcds", optarg,
+						       DEV_PDS_MAX);
+			break;
 		default:
 			return cmd_usage_error("an option is not understood");
 		}
 	}
+	if (!o->etcd && (o->pds > 1 || o->etcds > 0))
+		return cmd_usage_error("several drivers want --register etcd");
 	return optind == argc ? 0 : cmd_usage_error("it takes no operand");
 }
 
@@ -153,7 +182,10 @@ static int print_processes(const struct dev_cluster *d, const Pave__V1__NodeList
 
 	table_init(&r.table, ARRAY_SIZE(titles), titles);
 	r.table.right[3] = true;
-	add_daemon(&r, "pd", "pave-pd", "", d->pd);
+	for (unsigned i = 0; i < d->etcd_count; i++)
+		add_daemon(&r, d->etcds[i].name, "etcd", "", d->etcds[i].address);
+	for (unsigned i = 0; i < d->pd_count; i++)
+		add_daemon(&r, d->pds[i].name, "pave-pd", "", d->pds[i].address);
 	for (unsigned i = 0; i < d->node_count; i++)
 		add_daemon(&r, d->nodes[i].name, "pave-node", d->nodes[i].site,
 			   d->nodes[i].address);
@@ -161,9 +193,9 @@ static int print_processes(const struct dev_cluster *d, const Pave__V1__NodeList
 	process_scan(d->dir, "pave-attach", add_attachment, &r, &err);
 	if (cli.json) {
 		table_discard(&r.table);
-		return cmd_print_json(json_pack("{s:s,s:s,s:b,s:o}", "dir", d->dir, "pd", d->pd,
-						"running", daemons == d->node_count + 1,
-						"processes", r.json));
+		return cmd_print_json(json_pack(
+		    "{s:s,s:s,s:b,s:o}", "dir", d->dir, "pd", d->pd, "running",
+		    daemons == d->node_count + d->pd_count + d->etcd_count, "processes", r.json));
 	}
 	json_decref(r.json);
 	table_print(&r.table);
@@ -218,6 +250,14 @@ static int describe(const char *dir, const struct options *o, struct dev_cluster
 		*d = (struct dev_cluster){.device_size = DEVICE_SIZE_DEFAULT,
 					  .permit_lifetime_ms = PERMIT_LIFETIME_MS};
 		snprintf(d->dir, sizeof d->dir, "%s", dir);
+		dev_name_drivers(d, o->pds != 0 ? o->pds : (o->etcd ? 2 : 1),
+				 o->etcd ? (o->etcds != 0 ? o->etcds : 1) : 0);
+	} else if ((o->etcd && d->etcd_count == 0) || (o->pds != 0 && o->pds != d->pd_count) ||
+		   (o->etcds != 0 && o->etcds != d->etcd_count)) {
+		return error_set(err, -EEXIST,
+				 "the cluster in %s was made with %u drivers and %u members of "
+				 "etcd, which it keeps: make another one in another --dir",
+				 dir, d->pd_count, d->etcd_count);
 	}
 	if (o->device_size != 0)
 		d->device_size = o->device_size;
@@ -404,12 +444,12 @@ static int wait_leases(const struct cluster_ref *ref, const struct dev_cluster *
 
 static int start_all(struct dev_cluster *d, struct error *err)
 {
-	char before[ADDR_SIZE_MAX];
+	char before[DRIVERS_TEXT_MAX];
 	struct cluster_ref ref;
 	int rc;
 
 	memcpy(before, d->pd, sizeof before);
-	rc = dev_start_pd(d, err);
+	rc = dev_start_pds(d, err);
 	if (rc == 0)
 		rc = dev_save(d, err);
 	/* Nodes that were told another address can't find the driver any more. */
@@ -504,17 +544,23 @@ static void stop_daemon(const char *name, void *arg)
 
 static void stop_node(const char *name, void *arg)
 {
-	if (strcmp(name, "pd") != 0)
+	const struct stops *s = arg;
+
+	if (!dev_is_pd(s->d, name) && !dev_is_etcd(s->d, name))
 		stop_daemon(name, arg);
 }
 
-/* Attachments first, while there is somebody to detach from; the driver last. */
+/* Attachments first, while there is somebody to detach from; the drivers last, and then what they
+ * stand on. */
 static int stop_all(struct stops *s)
 {
 	if (process_scan(s->d->dir, "pave-attach", stop_attachment, s, &s->err) != 0 ||
 	    process_each(s->d->dir, stop_node, s, &s->err) != 0)
 		return s->err.code;
-	stop_daemon("pd", s);
+	for (unsigned i = 0; i < s->d->pd_count; i++)
+		stop_daemon(s->d->pds[i].name, s);
+	for (unsigned i = 0; i < s->d->etcd_count; i++)
+		stop_daemon(s->d->etcds[i].name, s);
 	return s->rc;
 }
 
@@ -546,6 +592,14 @@ int cmd_dev_down(int argc, char **argv)
 	return 0;
 }
 
+static bool some_pd_runs(const struct dev_cluster *d)
+{
+	for (unsigned i = 0; i < d->pd_count; i++)
+		if (process_find(d->dir, d->pds[i].name, NULL))
+			return true;
+	return false;
+}
+
 int cmd_dev_status(int argc, char **argv)
 {
 	static struct dev_cluster d;
@@ -567,8 +621,7 @@ int cmd_dev_status(int argc, char **argv)
 	if (rc != 0)
 		return cmd_fail(&err);
 	/* Without the driver there is still a table. */
-	if (process_find(dir, "pd", NULL) && client_open(&ref, &c, &err) == 0 &&
-	    ask_nodes(c, &nodes, &err) != 0)
+	if (some_pd_runs(&d) && client_open(&ref, &c, &err) == 0 && ask_nodes(c, &nodes, &err) != 0)
 		nodes = NULL;
 	client_close(c);
 	rc = print_processes(&d, nodes != NULL ? nodes->node_list_reply : NULL);

@@ -58,6 +58,7 @@ static json_t *status_json(const Pave__V1__StatusReply *r)
 	json_t *o = json_object();
 	json_t *sites = json_array();
 	json_t *volumes = json_array();
+	json_t *drivers = json_array();
 	struct uuid cluster = {{0}};
 	char buf[40];
 
@@ -67,6 +68,10 @@ static json_t *status_json(const Pave__V1__StatusReply *r)
 		json_array_append_new(sites, view_site(r->sites[i]));
 	for (size_t i = 0; i < r->n_volumes; i++)
 		json_array_append_new(volumes, view_volume(r->volumes[i]));
+	for (size_t i = 0; i < r->n_drivers; i++)
+		json_array_append_new(
+		    drivers, json_pack("{s:s,s:s,s:b}", "name", r->drivers[i]->name, "address",
+				       r->drivers[i]->address, "leads", (int)r->drivers[i]->leads));
 	json_object_set_new(o, "cluster", json_string(text_uuid(&cluster, buf, sizeof buf)));
 	json_object_set_new(o, "software", json_string(r->software));
 	json_object_set_new(o, "started_at", view_time(r->started_at));
@@ -78,6 +83,7 @@ static json_t *status_json(const Pave__V1__StatusReply *r)
 	json_object_set_new(o, "permit_lifetime_ms", json_integer(r->permit_lifetime_ms));
 	json_object_set_new(o, "permits_issued", json_integer((json_int_t)r->permits_issued));
 	json_object_set_new(o, "permits_refused", json_integer((json_int_t)r->permits_refused));
+	json_object_set_new(o, "drivers", drivers);
 	json_object_set_new(o, "nodes", nodes_json(r->nodes, r->n_nodes));
 	json_object_set_new(o, "sites", sites);
 	json_object_set_new(o, "volumes", volumes);
@@ -127,6 +133,11 @@ static void print_status(const Pave__V1__StatusReply *r)
 		memcpy(cluster.bytes, r->cluster.data, sizeof cluster.bytes);
 	printf("cluster %s, driver %s up since %s\n", text_uuid(&cluster, id, sizeof id),
 	       r->software, view_time_text(r->started_at, a, sizeof a));
+	for (size_t i = 0; i < r->n_drivers; i++)
+		printf("%s%s at %s%s", i > 0 ? ", " : "drivers: ", r->drivers[i]->name,
+		       r->drivers[i]->address, r->drivers[i]->leads ? " (leads)" : "");
+	if (r->n_drivers > 0)
+		putchar('\n');
 	if (r->revocations_version != 0)
 		printf("revocation snapshot: version %" PRIu64 ", until %s\n",
 		       r->revocations_version, view_time_text(r->revocations_until, b, sizeof b));

@@ -133,8 +133,9 @@ int dev_load(const char *dir, struct dev_cluster *ret, struct error *err)
 	d.permit_lifetime_ms =
 	    (uint64_t)json_integer_value(json_object_get(o, "permit_lifetime_ms"));
 	ok = json_integer_value(json_object_get(o, "format")) == CLUSTER_FORMAT &&
-	     copy_text(d.pd, sizeof d.pd, o, "pd") && json_is_array(nodes) &&
-	     json_array_size(nodes) > 0 && json_array_size(nodes) <= DEV_SITES_MAX;
+	     copy_text(d.pd, sizeof d.pd, o, "pd") && dev_load_drivers(&d, o) &&
+	     json_is_array(nodes) && json_array_size(nodes) > 0 &&
+	     json_array_size(nodes) <= DEV_SITES_MAX;
 	json_array_foreach (nodes, i, n) {
 		struct dev_node *node = &d.nodes[d.node_count];
 
@@ -172,6 +173,8 @@ int dev_save(const struct dev_cluster *d, struct error *err)
 		      "root", "evidence/root.dsse.json", "host_site", d->nodes[0].site,
 		      "device_size_bytes", (json_int_t)d->device_size, "permit_lifetime_ms",
 		      (json_int_t)d->permit_lifetime_ms, "nodes", nodes);
+	if (o != NULL)
+		dev_save_drivers(d, o);
 	text = o != NULL ? json_dumps(o, JSON_INDENT(2)) : NULL;
 	json_decref(o);
 	if (text == NULL)
@@ -369,8 +372,7 @@ static bool port_is_free(unsigned port)
 	return free_now;
 }
 
-/* The address that it had, if that is free; else another one. */
-static void choose_address(char address[ADDR_SIZE_MAX])
+void dev_choose_address(char address[ADDR_SIZE_MAX])
 {
 	const char *colon = strrchr(address, ':');
 	unsigned port = colon != NULL ? (unsigned)strtoul(colon + 1, NULL, 10) : 0;
@@ -386,14 +388,14 @@ static void choose_address(char address[ADDR_SIZE_MAX])
 }
 
 /* Another process may take the port between our look and its start: then once more, elsewhere. */
-static int start(const char *dir, const char *name, const char *program, char **argv,
-		 size_t listen_at, char address[ADDR_SIZE_MAX], struct error *err)
+int dev_start(const char *dir, const char *name, const char *program, char **argv, size_t listen_at,
+	      char address[ADDR_SIZE_MAX], struct error *err)
 {
 	char ready[PROCESS_READY_SIZE];
 	int rc = -1;
 
 	for (int i = 0; i < 3; i++) {
-		choose_address(address);
+		dev_choose_address(address);
 		argv[listen_at] = address;
 		rc = process_start(dir, name, program, argv, START_MS, ready, NULL, err);
 		if (rc != 0 && strstr(err->text, "EADDRINUSE") == NULL &&
@@ -406,32 +408,6 @@ static int start(const char *dir, const char *name, const char *program, char **
 		address[0] = '\0';
 	}
 	return rc;
-}
-
-int dev_start_pd(struct dev_cluster *d, struct error *err)
-{
-	char dir[PATH_SIZE], root[PATH_SIZE], key[PATH_SIZE], lifetime[32];
-	char *argv[] = {(char *)(uintptr_t) "pave-pd",
-			(char *)(uintptr_t) "--dir",
-			dir,
-			(char *)(uintptr_t) "--root",
-			root,
-			(char *)(uintptr_t) "--placement-key",
-			key,
-			(char *)(uintptr_t) "--permit-lifetime",
-			lifetime,
-			(char *)(uintptr_t) "--listen",
-			NULL,
-			NULL};
-
-	/* It listens where it was told to, whatever cluster.json has come to know of it. */
-	if (process_argument(d->dir, "pd", "--listen", d->pd, sizeof d->pd))
-		return 0;
-	snprintf(dir, sizeof dir, "%s/pd", d->dir);
-	snprintf(root, sizeof root, "%s/evidence/root.dsse.json", d->dir);
-	key_path(key, d->dir, DEMO_PLACEMENT);
-	snprintf(lifetime, sizeof lifetime, "%llums", (unsigned long long)d->permit_lifetime_ms);
-	return start(d->dir, "pd", "pave-pd", argv, 10, d->pd, err);
 }
 
 int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err)
@@ -470,5 +446,5 @@ int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err)
 	snprintf(root, sizeof root, "%s/evidence/root.dsse.json", d->dir);
 	snprintf(size, sizeof size, "%llu", (unsigned long long)d->device_size);
 	rc = make_dir(dir, 0755, err);
-	return rc == 0 ? start(d->dir, n->name, "pave-node", argv, 20, n->address, err) : rc;
+	return rc == 0 ? dev_start(d->dir, n->name, "pave-node", argv, 20, n->address, err) : rc;
 }

@@ -3,18 +3,24 @@
  *   cluster.json    what there is: driver, nodes, addresses (struct dev_cluster)
  *   authority/      the demo authority's private keys, KEYID.pem; only its owner may look
  *   evidence/       root.dsse.json, site-SITE.dsse.json, revocations.dsse.json
- *   pd/             the driver's register and trust state
+ *   pd/             the driver's register and trust state; of several drivers also pd-2/ ...
+ *   etcd-1/ ...     where several drivers keep their register
  *   nodes/NODE/     index, trust state, device
- *   run/NAME.pid    log/NAME.log    of the driver ("pd") and of each node (SITE-1)
+ *   run/NAME.pid    log/NAME.log    of the drivers ("pd", "pd-2" ...), etcd and each node (SITE-1)
  *   attach/VOLUME/  what `pave attach` keeps: the evidence seen, its log
  */
 #ifndef PAVE_DEV_H
 #define PAVE_DEV_H
 
+#include <jansson.h>
+
+#include "engine/base/drivers.h"
 #include "engine/base/error.h"
 #include "engine/base/types.h"
 
 #define DEV_SITES_MAX 16u
+#define DEV_PDS_MAX   5u
+#define DEV_ETCDS_MAX 5u
 
 struct dev_node {
 	char name[NAME_SIZE_MAX];
@@ -22,9 +28,24 @@ struct dev_node {
 	char address[ADDR_SIZE_MAX]; /* the last one; "" before the first start */
 };
 
+struct dev_pd {
+	char name[NAME_SIZE_MAX];
+	char address[ADDR_SIZE_MAX]; /* as that of a node */
+};
+
+struct dev_etcd {
+	char name[NAME_SIZE_MAX];
+	char address[ADDR_SIZE_MAX]; /* for clients; stays */
+	char peer[ADDR_SIZE_MAX];    /* for the others of etcd; stays */
+};
+
 struct dev_cluster {
-	char dir[4096]; /* absolute */
-	char pd[ADDR_SIZE_MAX];
+	char dir[4096];		   /* absolute */
+	char pd[DRIVERS_TEXT_MAX]; /* the addresses of all drivers */
+	struct dev_pd pds[DEV_PDS_MAX];
+	unsigned pd_count;
+	struct dev_etcd etcds[DEV_ETCDS_MAX];
+	unsigned etcd_count; /* 0: the driver's register is its own */
 	uint64_t device_size;
 	uint64_t permit_lifetime_ms;
 	struct dev_node nodes[DEV_SITES_MAX];
@@ -46,7 +67,24 @@ int dev_lock(const char *dir, struct error *err);
 int dev_make_evidence(const struct dev_cluster *d, struct error *err);
 
 /* Starts what isn't running and fills in where it listens. */
-int dev_start_pd(struct dev_cluster *d, struct error *err);
+int dev_start_pds(struct dev_cluster *d, struct error *err); /* and etcd before */
 int dev_start_node(struct dev_cluster *d, struct dev_node *n, struct error *err);
+
+/* A port of the loopback: the one that it had, if that is free; else another. */
+void dev_choose_address(char address[ADDR_SIZE_MAX]);
+/* Starts a program of ours that listens where argv[listen_at] says. */
+int dev_start(const char *dir, const char *name, const char *program, char **argv, size_t listen_at,
+	      char address[ADDR_SIZE_MAX], struct error *err);
+
+/* -- dev_drivers.c ---------------------------------------------------------------------------- */
+
+/* What a new cluster gets: so many drivers; etcd_count 0: one, with a register of its own. */
+void dev_name_drivers(struct dev_cluster *d, unsigned pd_count, unsigned etcd_count);
+/* Of cluster.json. False: it is not as this version writes it. */
+bool dev_load_drivers(struct dev_cluster *d, const json_t *o);
+void dev_save_drivers(const struct dev_cluster *d, json_t *o);
+/* Whether the name is that of a driver's process, or of etcd's. */
+bool dev_is_pd(const struct dev_cluster *d, const char *name);
+bool dev_is_etcd(const struct dev_cluster *d, const char *name);
 
 #endif

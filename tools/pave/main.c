@@ -20,9 +20,11 @@ struct cli cli;
 const struct command commands[] = {
     {"dev up", "start a whole cluster on this machine, with a demo authority",
      "[--dir D] [--sites par,lyo,rbx] [--device-size 8GiB] [--permit-lifetime 10s]\n"
+     "[--register rocksdb|etcd] [--pds 2] [--etcds 1]\n"
      "  On a directory that is there already it starts what is not running, keeps all data, and "
      "refreshes the\n"
-     "  revocation snapshot. D: else --cluster, PAVE_CLUSTER, PAVE_DEV_DIR, or ./pave-dev.\n",
+     "  revocation snapshot. D: else --cluster, PAVE_CLUSTER, PAVE_DEV_DIR, or ./pave-dev.\n"
+     "  --register etcd: --pds drivers, of which one leads, on --etcds members of etcd.\n",
      cmd_dev_up, false},
     {"dev down", "stop that cluster; its data stays", "[--dir D]\n", cmd_dev_down, false},
     {"dev status", "the processes of that cluster", "[--dir D]\n", cmd_dev_status, false},
@@ -137,7 +139,8 @@ const struct command commands[] = {
 
 static const char global_options[] =
     "Everywhere:\n"
-    "  --cluster DIR|HOST:PORT  the cluster (or PAVE_CLUSTER; else PAVE_DEV_DIR or ./pave-dev)\n"
+    "  --cluster DIR|HOST:PORT  the cluster (or PAVE_CLUSTER; else PAVE_DEV_DIR or ./pave-dev);\n"
+    "                           several drivers with commas between\n"
     "  --json                   for programs\n"
     "  --insecure               allow a driver that is not on the loopback, without TLS\n"
     "  --help, --version\n"

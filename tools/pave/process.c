@@ -110,7 +110,7 @@ static _Noreturn void become(const char *path, char *const argv[], int ready_fd,
 	    dup2(log_fd, STDERR_FILENO) < 0)
 		_exit(1);
 	close_range(STDERR_FILENO + 1, ~0u, 0);
-	execv(path, argv);
+	execvp(path, argv); /* with a slash in it, as execv */
 	dprintf(STDERR_FILENO, "%s: %s\n", path, strerror(errno));
 	_exit(127);
 }
@@ -244,6 +244,26 @@ out:
 		close(ready[0]);
 	if (ready[1] >= 0)
 		close(ready[1]);
+	return rc;
+}
+
+int process_spawn(const char *dir, const char *name, const char *program, char *const argv[],
+		  struct error *err)
+{
+	char log[PATH_SIZE];
+	int log_fd, rc;
+	pid_t pid;
+
+	snprintf(log, sizeof log, "%s/log/%s.log", dir, name);
+	log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+	if (log_fd < 0)
+		return error_set(err, -errno, "%s: %s", log, strerror(errno));
+	pid = fork();
+	if (pid == 0)
+		become(program, argv, log_fd, log_fd);
+	rc = pid < 0 ? error_set(err, -errno, "fork: %s", strerror(errno))
+		     : note_pid(dir, name, pid, err);
+	close(log_fd);
 	return rc;
 }
 

@@ -19,6 +19,11 @@ int process_start(const char *dir, const char *name, const char *program, char *
 		  unsigned timeout_ms, char ret_ready[PROCESS_READY_SIZE], int *ret_exit,
 		  struct error *err);
 
+/* The same for a program that says nothing when it is ready, found by PATH; stdout goes to the log
+ * too. It may end at any moment after. */
+int process_spawn(const char *dir, const char *name, const char *program, char *const argv[],
+		  struct error *err);
+
 /* Whether it runs. ret_pid may be NULL. */
 bool process_find(const char *dir, const char *name, pid_t *ret_pid);
 
