@@ -8,13 +8,14 @@
  *  3. The worker touches only the operation that it was given, its batch, and the database, which
  *     locks itself.
  *
- * Happy path: commit -> queue -> worker: rocksdb_write with sync -> reactor: next of the queue,
- * done. get -> worker: rocksdb_get_pinned_cf, one copy into the caller's memory -> reactor: done.
+ * Happy path: commit -> queue -> worker: sorted, rocksdb_write with sync -> reactor: next of the
+ * queue, done. get -> worker: rocksdb_get_pinned_cf, one copy into the caller's memory -> reactor:
+ * done.
  *
  * Failure modes: what RocksDB says is logged with its own words; to the caller it is -E_CORRUPT
- * where checksums failed and -EIO otherwise. After a failed write RocksDB refuses all others, so
- * the queue behind it fails too, in order. A torn end of the log, as a crash leaves it, is cut off
- * at opening: it was never confirmed.
+ * where checksums failed and -EIO otherwise, for want of memory too. After a failed write RocksDB
+ * refuses all others, so the queue behind it fails too, in order. A torn end of the log, as a crash
+ * leaves it, is cut off at opening: it was never confirmed.
  *
  * Memory: block cache (index and filter blocks included) and memtables get half of cache_bytes
  * each. */
@@ -31,6 +32,7 @@
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
 #include "engine/base/types.h"
+#include "engine/kv/batch.h"
 
 #define ROCKS_CACHE_DEFAULT   (64 * MIB)
 #define ROCKS_CACHE_MIN	      (8 * MIB)
@@ -60,7 +62,7 @@ _Static_assert(sizeof(struct get) <= sizeof(((struct kv_get_op *)0)->impl), "imp
 
 struct kv_batch {
 	struct rocks *rocks;
-	rocksdb_writebatch_t *writes;
+	struct batch batch;
 };
 
 #define LOCK_WAIT_MS 5000u /* for a process that was killed to be gone */
@@ -118,34 +120,61 @@ static struct kv_batch *rocks_batch_create(struct kv *kv)
 
 	if (b == NULL)
 		return NULL;
-	*b = (struct kv_batch){rocks_of(kv), rocksdb_writebatch_create()};
+	*b = (struct kv_batch){.rocks = rocks_of(kv)};
 	return b;
 }
 
 static void rocks_batch_put(struct kv_batch *b, uint32_t family, const void *key, size_t key_size,
 			    const void *value, size_t value_size)
 {
-	rocksdb_writebatch_put_cf(b->writes, family_of(b->rocks, family), key, key_size, value,
-				  value_size);
+	PRE(family < b->rocks->family_count);
+	batch_add(&b->batch, BATCH_PUT, family, key, key_size, value, value_size);
 }
 
 static void rocks_batch_delete(struct kv_batch *b, uint32_t family, const void *key,
 			       size_t key_size)
 {
-	rocksdb_writebatch_delete_cf(b->writes, family_of(b->rocks, family), key, key_size);
+	PRE(family < b->rocks->family_count);
+	batch_add(&b->batch, BATCH_DELETE, family, key, key_size, NULL, 0);
 }
 
 static void rocks_batch_delete_range(struct kv_batch *b, uint32_t family, const void *from,
 				     size_t from_size, const void *to, size_t to_size)
 {
-	rocksdb_writebatch_delete_range_cf(b->writes, family_of(b->rocks, family), from, from_size,
-					   to, to_size);
+	PRE(family < b->rocks->family_count);
+	batch_add(&b->batch, BATCH_DELETE_RANGE, family, from, from_size, to, to_size);
 }
 
 static void rocks_batch_destroy(struct kv_batch *b)
 {
-	rocksdb_writebatch_destroy(b->writes);
+	batch_deinit(&b->batch);
 	free(b);
+}
+
+struct writing {
+	const struct rocks *rocks;
+	rocksdb_writebatch_t *writes;
+};
+
+static void write_one(const struct batch_record *r, void *arg)
+{
+	const struct writing *w = arg;
+	rocksdb_column_family_handle_t *family = family_of(w->rocks, r->family);
+	const char *key = (const char *)r->bytes, *value = key + r->key_size;
+
+	switch ((enum batch_kind)r->kind) {
+	case BATCH_PUT:
+		rocksdb_writebatch_put_cf(w->writes, family, key, r->key_size, value,
+					  r->value_size);
+		break;
+	case BATCH_DELETE:
+		rocksdb_writebatch_delete_cf(w->writes, family, key, r->key_size);
+		break;
+	case BATCH_DELETE_RANGE:
+		rocksdb_writebatch_delete_range_cf(w->writes, family, key, r->key_size, value,
+						   r->value_size);
+		break;
+	}
 }
 
 /* -- commits --------------------------------------------------------------------------------- */
@@ -154,10 +183,19 @@ static void rocks_batch_destroy(struct kv_batch *b)
 static void commit_work(struct reactor_work *work)
 {
 	struct commit *c = container_of(work, struct commit, work);
+	struct writing w = {.rocks = c->rocks};
 	char *text = NULL;
 
-	rocksdb_write(c->rocks->db, c->rocks->write_options, c->batch->writes, &text);
-	c->status = code_of(text, "commit");
+	if (c->batch->batch.failed) {
+		log_error("kv", "commit: there is not enough memory");
+		c->status = -EIO;
+	} else {
+		w.writes = rocksdb_writebatch_create();
+		batch_visit(&c->batch->batch, write_one, &w);
+		rocksdb_write(c->rocks->db, c->rocks->write_options, w.writes, &text);
+		c->status = code_of(text, "commit");
+		rocksdb_writebatch_destroy(w.writes);
+	}
 	rocks_batch_destroy(c->batch);
 	c->batch = NULL;
 }
@@ -340,6 +378,9 @@ static void set_table_options(struct rocks *rocks)
 
 static void set_options(struct rocks *rocks, size_t cache_bytes)
 {
+	/* What is young is soon written again: compressing it would be for nothing. */
+	static const int compression[] = {rocksdb_no_compression, rocksdb_no_compression,
+					  rocksdb_lz4_compression};
 	rocksdb_options_t *o = rocksdb_options_create();
 
 	rocks->options = o;
@@ -347,14 +388,14 @@ static void set_options(struct rocks *rocks, size_t cache_bytes)
 	rocksdb_options_set_create_if_missing(o, 1);
 	rocksdb_options_set_create_missing_column_families(o, 1);
 	rocksdb_options_set_paranoid_checks(o, 1);
-	/* Half for the memtables of all families together; one alone is flushed at an eighth. */
+	/* Half for the memtables of all families together; one alone is flushed at a quarter. */
 	rocksdb_options_set_db_write_buffer_size(o, cache_bytes / 2);
-	rocksdb_options_set_write_buffer_size(o, cache_bytes / 8);
+	rocksdb_options_set_write_buffer_size(o, cache_bytes / 4);
 	rocksdb_options_set_max_write_buffer_number(o, 2);
 	rocksdb_options_set_max_total_wal_size(o, cache_bytes);
 	rocksdb_options_set_max_open_files(o, ROCKS_OPEN_FILES_MAX);
 	rocksdb_options_set_max_background_jobs(o, ROCKS_BACKGROUND_JOBS);
-	rocksdb_options_set_compression(o, rocksdb_lz4_compression);
+	rocksdb_options_set_compression_per_level(o, compression, ARRAY_SIZE(compression));
 	/* What was confirmed is before whatever a crash has torn. */
 	rocksdb_options_set_wal_recovery_mode(o, rocksdb_point_in_time_recovery);
 	rocksdb_options_set_info_log_level(o, ROCKS_LOG_LEVEL_WARN);

@@ -200,6 +200,46 @@ START_TEST(deletes_and_ranges)
 }
 END_TEST
 
+/* What a batch says of one key holds in the order in which it was said, however much else it holds
+ * and in whatever order the keys come. */
+START_TEST(the_last_word_on_a_key_counts)
+{
+	static const uint32_t keys = 500;
+	struct kv_batch *b = kv_batch_create(kv);
+	int32_t expected[500];
+	uint64_t dice = 7;
+	char key[8], value[64];
+
+	memset(expected, -1, sizeof expected);
+	for (int32_t i = 0; i < 20000; i++) {
+		const uint32_t k =
+		    (uint32_t)((dice = dice * 6364136223846793005ull + 1) >> 40) % keys;
+
+		snprintf(key, sizeof key, "k%03u", k);
+		snprintf(value, sizeof value, "%031d", i); /* more than fits one piece of memory */
+		if (i % 5000 == 4999) {
+			kv_batch_delete_range(kv, b, PAGES, "k100", 4, "k200", 4);
+			memset(&expected[100], -1, 100 * sizeof expected[0]);
+		} else if (i % 7 == 0) {
+			kv_batch_delete(kv, b, PAGES, key, strlen(key));
+			expected[k] = -1;
+		} else {
+			put(b, PAGES, key, value);
+			put(b, NODE, key, "elsewhere");
+			expected[k] = i;
+		}
+	}
+	ck_assert_int_eq(commit(b), 0);
+	for (uint32_t k = 0; k < keys; k++) {
+		const char *found;
+
+		snprintf(key, sizeof key, "k%03u", k);
+		found = get(PAGES, key);
+		ck_assert_int_eq(found != NULL ? atoi(found) : -1, expected[k]);
+	}
+}
+END_TEST
+
 START_TEST(a_scan_sees_its_prefix_in_order)
 {
 	struct kv_batch *b = kv_batch_create(kv);
@@ -473,6 +513,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, what_is_committed_is_there_after_reopening);
 	tcase_add_test(tc, a_batch_that_is_destroyed_leaves_nothing);
 	tcase_add_test(tc, deletes_and_ranges);
+	tcase_add_test(tc, the_last_word_on_a_key_counts);
 	tcase_add_test(tc, a_scan_sees_its_prefix_in_order);
 	tcase_add_test(tc, a_value_that_is_too_long_is_cut);
 	tcase_add_test(tc, commits_take_effect_in_the_order_of_the_calls);
