@@ -148,6 +148,7 @@ void device_open(struct device_work *w)
 		       .kv = c->kv,
 		       .identity = identity_of(w),
 		       .groups_in_flight = c->groups_in_flight,
+		       .group_fill_blocks = c->group_fill_blocks,
 		       .checkpoint_bytes = c->checkpoint_bytes,
 		       .cache_bytes = c->cache_bytes,
 		       .scrub_period_s = c->scrub_period_s,

@@ -47,6 +47,7 @@ struct pool_config {
 	struct kv *kv;			/* lent until closed */
 	struct store_identity identity; /* device and slot are the pool's to find */
 	uint32_t groups_in_flight;	/* as in store_config */
+	uint32_t group_fill_blocks;
 	uint64_t checkpoint_bytes;
 	uint64_t cache_bytes; /* of each device's index */
 	uint32_t reserve_percent;

@@ -391,7 +391,8 @@ static int init_parts(struct recovery *r)
 	if (rc == 0)
 		rc = lookups_init(store);
 	if (rc == 0)
-		rc = wlog_init(store, store->config.groups_in_flight);
+		rc = wlog_init(store, store->config.groups_in_flight,
+			       store->config.group_fill_blocks);
 	if (rc == 0)
 		rc = reader_init(store);
 	if (rc == 0)

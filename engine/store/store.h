@@ -61,10 +61,11 @@ struct store_config {
 	struct disk *disk; /* lent until closed */
 	struct kv *kv;	   /* lent until closed */
 	struct store_identity identity;
-	uint32_t groups_in_flight; /* 0: the default */
-	uint64_t checkpoint_bytes; /* log between two checkpoints, the bound of recovery; 0: the
-				      default */
-	uint64_t cache_bytes;	   /* memory for pages of the index; 0: the default */
+	uint32_t groups_in_flight;  /* 0: the default */
+	uint32_t group_fill_blocks; /* of data, for a group beside others; 0: the default */
+	uint64_t checkpoint_bytes;  /* log between two checkpoints, the bound of recovery; 0: the
+				       default */
+	uint64_t cache_bytes;	    /* memory for pages of the index; 0: the default */
 	uint32_t reserve_percent; /* of the segments, for cleaning and evacuation; 0: the default */
 	uint64_t scrub_period_s;  /* everything live is read again within it; 0: only when asked */
 };

@@ -38,7 +38,7 @@ static int stream_init(struct store *store, uint8_t kind, uint32_t in_flight_max
 	return 0;
 }
 
-int wlog_init(struct store *store, uint32_t groups_in_flight)
+int wlog_init(struct store *store, uint32_t groups_in_flight, uint32_t fill_blocks)
 {
 	uint32_t hot = groups_in_flight > 0 ? groups_in_flight : WLOG_GROUPS_IN_FLIGHT;
 	struct wlog *wlog = &store->wlog;
@@ -47,6 +47,7 @@ int wlog_init(struct store *store, uint32_t groups_in_flight)
 	hot = MIN(hot, WLOG_GROUPS_IN_FLIGHT_MAX);
 	wlog->pump.run = pump_run;
 	wlog->next_seq = 1;
+	wlog->fill_blocks = fill_blocks > 0 ? fill_blocks : WLOG_FILL_BLOCKS;
 	wlog->group_count = hot + WLOG_COLD_GROUPS_IN_FLIGHT;
 	wlog->groups = calloc(wlog->group_count, sizeof *wlog->groups);
 	if (wlog->groups == NULL)
@@ -199,6 +200,14 @@ static void group_add_data(struct wlog_group *g, const struct payload *p, uint32
 	g->data_blocks += count;
 }
 
+/* Blocks of data that it still brings from a client or from resync. */
+static uint32_t item_waits(const struct item *item)
+{
+	return item->kind == ITEM_DATA
+		   ? ITEM_OWNER(item, struct store_write)->block_count - item->cursor
+		   : 0;
+}
+
 /* Adds as much of the item as fits. True: all of it is in now; false: the group is full. */
 static bool group_add(struct store *store, struct wlog_group *g, struct item *item)
 {
@@ -227,13 +236,18 @@ static bool group_add(struct store *store, struct wlog_group *g, struct item *it
 	}
 	g->entries[g->entry_count] = e;
 	g->items[g->entry_count++] = item;
+	if (item->kind == ITEM_DATA)
+		g->stream->waiting_blocks -= fits;
 	item->parts++;
 	item->cursor += fits;
 	return fits == want;
 }
 
-static void item_give_up(struct store *store, struct item *item, int status)
+static void item_give_up(struct wlog_stream *s, struct item *item, int status)
 {
+	struct store *store = s->store;
+
+	s->waiting_blocks -= item_waits(item);
 	item->gathered = true;
 	item->status = status;
 	if (item->parts == 0)
@@ -255,7 +269,7 @@ static bool gather_queue(struct wlog_stream *s, struct wlog_group *g, struct ite
 			return false;
 		item_pop(q);
 		if (rc < 0)
-			item_give_up(store, item, rc);
+			item_give_up(s, item, rc);
 		else
 			item->gathered = true;
 	}
@@ -313,8 +327,15 @@ static uint32_t stream_room(struct wlog_stream *s, bool *ret_data)
 
 static void group_written(struct disk_op *op, int status);
 
-/* What waits is shared out over the groups that may be in flight, so that they overlap even when
- * all of it came at once, as from a host that keeps a fixed number of writes in flight. */
+/* Beside others it is worth a group of its own only when there is enough of it. */
+static bool is_worth_a_group(const struct wlog_stream *s)
+{
+	return s->in_flight == 0 || s->kind == WLOG_COLD ||
+	       s->waiting_blocks >= s->store->wlog.fill_blocks;
+}
+
+/* What waits is shared out over the groups that may be in flight, as far as each is filled, so that
+ * they overlap even when all of it came at once. */
 static uint32_t group_share(const struct wlog_stream *s)
 {
 	uint32_t waiting = s->urgent.count + s->data.count;
@@ -322,7 +343,7 @@ static uint32_t group_share(const struct wlog_stream *s)
 
 	if (s->kind == WLOG_COLD)
 		return WLOG_COLD_SHARE;
-	return MAX(WLOG_SHARE_MIN, (waiting + slots - 1) / slots);
+	return MAX(s->store->wlog.fill_blocks, (waiting + slots - 1) / slots);
 }
 
 static struct wlog_group *group_take(struct wlog_stream *s, uint32_t room)
@@ -431,12 +452,12 @@ static void group_submit(struct wlog_stream *s, struct wlog_group *g)
 
 /* -- the pump --------------------------------------------------------------------------------- */
 
-static void fail_queue(struct store *store, struct item_queue *q, int status)
+static void fail_queue(struct wlog_stream *s, struct item_queue *q, int status)
 {
 	struct item *item;
 
 	while ((item = item_pop(q)) != NULL)
-		item_give_up(store, item, status);
+		item_give_up(s, item, status);
 }
 
 static void stream_pump(struct wlog_stream *s)
@@ -444,12 +465,12 @@ static void stream_pump(struct wlog_stream *s)
 	struct store *store = s->store;
 
 	if (store->failed != 0) {
-		fail_queue(store, &s->urgent, store->failed);
-		fail_queue(store, &s->data, store->failed);
+		fail_queue(s, &s->urgent, store->failed);
+		fail_queue(s, &s->data, store->failed);
 	}
 	s->stalled = false;
-	while (s->in_flight < s->in_flight_max && !checkpoint_is_far(store) &&
-	       (s->urgent.head != NULL || s->data.head != NULL)) {
+	while (s->in_flight < s->in_flight_max && is_worth_a_group(s) &&
+	       !checkpoint_is_far(store) && (s->urgent.head != NULL || s->data.head != NULL)) {
 		bool data_may = false;
 		uint32_t room = stream_room(s, &data_may);
 		struct wlog_group *g;
@@ -499,12 +520,15 @@ void wlog_submit(struct store *store, struct item *item, enum wlog_kind kind, bo
 	struct wlog_stream *s = &store->wlog.streams[kind];
 
 	item_push(urgent ? &s->urgent : &s->data, item);
+	s->waiting_blocks += item_waits(item);
 	wlog_kick(store);
 }
 
 void wlog_no_space(struct store *store, enum wlog_kind kind)
 {
-	fail_queue(store, &store->wlog.streams[kind].data, -ENOSPC);
+	struct wlog_stream *s = &store->wlog.streams[kind];
+
+	fail_queue(s, &s->data, -ENOSPC);
 }
 
 bool wlog_is_idle(const struct store *store)

@@ -1,11 +1,12 @@
 /* The log: what is written goes through one of two streams, gathered in groups.
  *
  * A stream has one open segment, to which it appends; hot for clients, cold for what the cleaner
- * and resync move. A group is header and data blocks in one durable write. While up to
- * in_flight_max groups are being written the next operations wait in the stream's queues; the pump,
- * a deferred task at the end of the turn, gathers what is there, shared out over the groups that
- * may be in flight. So the writes of one turn share groups, and the busier the disk the larger they
- * get.
+ * and resync move. A group is header and data blocks in one durable write. While one is being
+ * written the next operations wait in the stream's queues, and the pump, a deferred task at the end
+ * of a turn, makes the next group of them: when nothing is in flight any more, or, up to
+ * in_flight_max of them, when enough waits to be worth a group beside it (fill_blocks). So what
+ * comes alone leaves at once, small writes share groups the more the busier the disk is, because a
+ * durable write costs the same whatever it holds, and large ones overlap.
  *
  * Invariants:
  * 1. Groups are applied to the index, and their operations acknowledged, in the order of their
@@ -29,7 +30,7 @@
 #define WLOG_GROUPS_IN_FLIGHT	   8u
 #define WLOG_GROUPS_IN_FLIGHT_MAX  16u
 #define WLOG_COLD_GROUPS_IN_FLIGHT 4u
-#define WLOG_SHARE_MIN		   8u  /* operations that are not worth being split over groups */
+#define WLOG_FILL_BLOCKS	   64u /* what a group beside others must have to write */
 #define WLOG_COLD_SHARE		   64u /* entries of a cold group: what fits one block of header */
 
 enum wlog_kind { WLOG_HOT, WLOG_COLD, WLOG_STREAMS };
@@ -67,6 +68,7 @@ struct wlog_stream {
 	bool segment_is_clients;  /* the open segment was opened without going into the reserve */
 	struct item_queue urgent; /* hot: all without data; cold: the cleaner's */
 	struct item_queue data;
+	uint32_t waiting_blocks; /* of data that clients and resync write, not yet gathered */
 	struct wlog_group *groups_free;
 	struct wlog_group *head; /* in flight, in order */
 	struct wlog_group *tail;
@@ -81,13 +83,14 @@ struct wlog {
 	struct wlog_stream streams[WLOG_STREAMS];
 	struct wlog_group *groups; /* all */
 	uint32_t group_count;
+	uint32_t fill_blocks;
 	struct reactor_task pump;
 	uint64_t next_seq;
 	uint64_t pending_growth; /* of what is gathered and not applied */
 	uint32_t unapplied;	 /* groups in flight */
 };
 
-int wlog_init(struct store *store, uint32_t groups_in_flight);
+int wlog_init(struct store *store, uint32_t groups_in_flight, uint32_t fill_blocks);
 void wlog_deinit(struct store *store);
 
 /* The time at which the next group begins is to be exact, for item.begun_ns. */

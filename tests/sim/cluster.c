@@ -175,12 +175,15 @@ static void boot_node(struct machine *m)
 	m->transport = sim_transport_create(m->process);
 	memset(op, 0, sizeof(*op));
 	op->done = pool_opened;
-	op->config = (struct pool_config){.reactor = sim_reactor(m->process),
-					  .kv = sim_kv_open(m->kv),
-					  .checkpoint_bytes = 4u << 20,
-					  .cache_bytes = cache_bytes(m),
-					  .scrub_period_s = 120,
-					  .segment_bytes = CLUSTER_SEGMENT_SIZE};
+	op->config =
+	    (struct pool_config){.reactor = sim_reactor(m->process),
+				 .kv = sim_kv_open(m->kv),
+				 /* Some with groups that overlap as much as they can. */
+				 .group_fill_blocks = (uint32_t)(m - m->cluster->machines) % 2,
+				 .checkpoint_bytes = 4u << 20,
+				 .cache_bytes = cache_bytes(m),
+				 .scrub_period_s = 120,
+				 .segment_bytes = CLUSTER_SEGMENT_SIZE};
 	fill_store_identity(m, &op->config.identity);
 	op->disks[0] = (struct pool_disk){.disk = sim_disk_open(m->disk), .path = "disk"};
 	op->disk_count = 1;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/store/wlog.h"
 #include "test_store_rig.h"
 
 START_TEST(what_was_written_is_read)
@@ -303,28 +304,66 @@ END_TEST
 
 /* -- groups ----------------------------------------------------------------------------------- */
 
-/* What comes in one turn leaves in one write of the disk, headers and all; more than that in as
- * many as may be in flight. */
+/* What comes in one turn leaves in one write of the disk, headers and all. */
 START_TEST(writes_of_one_turn_share_groups)
 {
-	static const uint32_t counts[][2] = {{1, 1}, {8, 1}, {32, 4}, {64, 8}}; /* writes, groups */
+	static const uint32_t counts[] = {1, 8, RIG_DEPTH_MAX};
 	struct rig rig;
 
 	rig_init(&rig, 1, 40);
+	rig.config.group_fill_blocks = 0;
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	rig_must_open(&rig);
 	for (uint32_t i = 0; i < ARRAY_SIZE(counts); i++) {
 		const struct sim_disk_stats before = *sim_disk_stats(rig.sim_disk);
 		struct sim_disk_stats after;
 
-		for (uint32_t k = 0; k < counts[i][0]; k++)
+		for (uint32_t k = 0; k < counts[i]; k++)
 			rig_write(&rig, STORE_DATA, 0, 0, k * 3, 1);
 		ck_assert(rig_drain(&rig));
 		after = *sim_disk_stats(rig.sim_disk);
-		ck_assert_uint_eq(after.writes - before.writes, counts[i][1]);
+		ck_assert_uint_eq(after.writes - before.writes, 1);
 		ck_assert_uint_eq(after.written_bytes - before.written_bytes,
-				  (uint64_t)(counts[i][0] + counts[i][1]) * BLOCK_SIZE);
+				  (uint64_t)(counts[i] + 1) * BLOCK_SIZE);
 		ck_assert_uint_eq(after.flushes, before.flushes);
+	}
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+static uint64_t disk_writes(const struct rig *rig)
+{
+	return sim_disk_stats(rig->sim_disk)->writes;
+}
+
+/* While a group is being written, what is not worth one of its own waits for it, and then leaves as
+ * one; what is worth it leaves beside it. */
+START_TEST(small_writes_wait_for_the_group_in_flight)
+{
+	const uint32_t blocks = 4, enough = WLOG_FILL_BLOCKS / blocks;
+	uint64_t first, before;
+	struct rig rig;
+
+	rig_init(&rig, 1, 40);
+	rig.config.group_fill_blocks = 0;
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	for (uint32_t more = enough - 1; more <= enough; more++) {
+		before = disk_writes(&rig);
+		rig_write(&rig, STORE_DATA, 0, 0, 0, 1);
+		while (disk_writes(&rig) == before)
+			ck_assert(sim_step(rig.world));
+		for (uint32_t k = 1; k <= more; k++)
+			rig_write(&rig, STORE_DATA, 0, 0, k * 5, blocks);
+		first = 0;
+		while (rig.in_flight > 0) {
+			ck_assert(sim_step(rig.world));
+			if (rig.in_flight == more + 1)
+				first = disk_writes(&rig) - before;
+		}
+		ck_assert_uint_eq(first, more < enough ? 1 : 2);
+		ck_assert_uint_eq(disk_writes(&rig) - before, 2);
 	}
 	rig_verify(&rig);
 	rig_deinit(&rig);
@@ -523,6 +562,7 @@ int main(void)
 	tcase_add_test(tc, a_full_device_refuses_and_reads_go_on);
 	tcase_add_test(tc, the_reserve_is_for_what_settles);
 	tcase_add_test(tc, writes_of_one_turn_share_groups);
+	tcase_add_test(tc, small_writes_wait_for_the_group_in_flight);
 	tcase_add_test(tc, what_was_scattered_becomes_sequential);
 	tcase_add_loop_test(tc, tidying_may_be_disturbed, 0, 40);
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);

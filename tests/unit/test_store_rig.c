@@ -43,6 +43,7 @@ void rig_init(struct rig *rig, uint64_t seed, uint32_t disk_mib)
 	for (uint32_t i = 1; i < RIG_DISKS_MAX && rig->devices > 0; i++)
 		rig->disks[i] =
 		    sim_disk_create(rig->process, rig_disk_path(i), (uint64_t)disk_mib << 20, true);
+	rig->config.group_fill_blocks = 1; /* they overlap as much as they can */
 	rig->config.identity = (struct store_identity){.node = "n1", .shard_count = 1};
 	rig->config.cache_bytes = MIB;
 	rig->config.identity.cluster.bytes[0] = 0xc1;
