@@ -165,8 +165,10 @@ void node_shard_abandon(struct node_shard *shard)
 {
 	struct node_session *s, *tmp;
 
-	DL_FOREACH_SAFE (shard->sessions, s, tmp)
+	DL_FOREACH_SAFE (shard->sessions, s, tmp) {
+		s->vacating = false; /* who waits for it is gone too */
 		node_session_destroy(s);
+	}
 	shard_free(shard);
 }
 
