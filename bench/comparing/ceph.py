@@ -3,7 +3,7 @@ engine. No manager: data does not need one, and its CPU time is spared. Set up a
 import uuid
 
 from . import machine
-from .machine import Fio, need, run
+from .machine import Failure, Fio, need, run
 from .systems import System
 
 CONF = """[global]
@@ -20,6 +20,8 @@ osd_pool_default_size = 3
 osd_pool_default_min_size = 2
 osd_crush_chooseleaf_type = 0
 osd_pool_default_pg_autoscale_mode = off
+mon_data_avail_warn = 1
+mon_data_avail_crit = 0
 mon_data = {dir}/mon
 osd_data = {dir}/osd$id
 run_dir = {dir}/run
@@ -64,6 +66,7 @@ class Ceph(System):
             (self.dir / "mon").mkdir()
             run("ceph-mon", "--mkfs", "-i", "a", "--monmap", "monmap", "-c", self.conf, cwd=self.dir)
         self.daemon("ceph-mon", "-f", "-i", "a")
+        machine.wait_for("the monitor", self.mon_answers, 90)
         for i in range(3):
             if fresh:
                 osd = uuid.uuid4()
@@ -77,6 +80,12 @@ class Ceph(System):
             self.ceph("osd", "pool", "create", "rbd", "32", "32")
             run("rbd", "create", "rbd/v", "--size", f"{self.size >> 20}M", env=self.fio.env)
             self.fio.fill(self.size)
+
+    def mon_answers(self):
+        if self.processes[0].poll() is not None:
+            raise Failure(f"ceph-mon ended with exit code {self.processes[0].returncode}: is the disk full? See {self.dir}/mon.a.log")
+        done = run("ceph", "--connect-timeout", "5", "-c", self.conf, "mon", "stat", timeout=30, check=False)
+        return "e1: 1 mons" in done or "quorum" in done
 
     def ceph(self, *args):
         return run("ceph", "--connect-timeout", "60", "-c", self.conf, *args, timeout=90)

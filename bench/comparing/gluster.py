@@ -1,5 +1,6 @@
 """GlusterFS replica 3: three bricks on the same disk, fio's gfapi engine with O_DIRECT and O_DSYNC down to the bricks. Its
 daemon keeps state under /var/lib and sockets under /run by name: it gets a mount namespace with folders of its own there."""
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -76,7 +77,8 @@ class Gluster(System):
                 check=False)
             for pid in self.members():
                 if pid != self.holder.pid:
-                    os.kill(pid, 15)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, 15)
         machine.stop(self.holder)
         self.holder = None
         self.up = False

@@ -37,6 +37,10 @@ def work_table(raw, work):
     return out
 
 
+def one_line(text):
+    return " ".join(text.replace("|", "/").split())[-300:]
+
+
 def systems_table(raw):
     out = ["| system | copies | an acknowledged write is |", "|---|---:|---|"]
     for name in ORDER:
@@ -44,7 +48,9 @@ def systems_table(raw):
         if s is not None and any(m["system"] == name for m in raw["measurements"]):
             out.append(f"| {name} | {s['replicas']} | {s['durability']} |")
     for name, why in raw["missing"].items():
-        out.append(f"| {name} | - | not measured: {why} |")
+        out.append(f"| {name} | - | not measured: {one_line(why)} |")
+    for f in raw.get("failures", []):
+        out.append(f"| {f['system']} | - | failed in round {f['round'] + 1}, {f['work']}: {one_line(f['why'])} |")
     return out
 
 
@@ -54,6 +60,8 @@ def rates_plot(raw, works, field, title, unit):
     groups = {}
     for w in works:
         groups[w.title.split(" KiB ", 1)[1]] = {n: (median(v), min(v), max(v)) for n in names if (v := m.values(n, w.name, field))}
+    if not any(groups.values()):
+        return None
     axis = svg.Axis([high for g in groups.values() for _, _, high in g.values()], unit, log=field == "all_cpu_us", room=1.2)
     return svg.bars(title, groups, names, axis, "median, and from the lowest to the highest of all rounds")
 
@@ -82,10 +90,12 @@ def plots(raw):
     if tail is not None:
         curves[f"4 KiB random write, open loop at {tail['rate']:,.0f}/s"] = tail["curve"]
         out["sweep.svg"] = svg.sweep("Pavé: latency over throughput, open loop", tail["steps"], "rate", "4 KiB random writes")
-    out["latency.svg"] = svg.latency_curve("Pavé: latency by percentile", {k: v for k, v in curves.items() if "128" not in k},
-                                           "last round; through the client")
-    out["throughput.svg"] = svg.over_time("Pavé: throughput over time", timelines, "last round; the cleaner is at work")
-    return out
+    curves = {k: v for k, v in curves.items() if "128" not in k}
+    if curves:
+        out["latency.svg"] = svg.latency_curve("Pavé: latency by percentile", curves, "last round; through the client")
+    if timelines:
+        out["throughput.svg"] = svg.over_time("Pavé: throughput over time", timelines, "last round; the cleaner is at work")
+    return {name: text for name, text in out.items() if text is not None}
 
 
 def write(raw, folder):

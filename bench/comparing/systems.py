@@ -145,9 +145,8 @@ class Pave(System):
     def stop(self):
         if not self.up:
             return
-        for pid in machine.pids_naming(str(self.dir)):
-            if "pave-attach" in Path(f"/proc/{pid}/cmdline").read_text():
-                run(self.build / "tools" / "pave", "detach", "v", env=self.env, check=False)
+        if machine.pids_naming(str(self.dir / "v.sock")):
+            run(self.build / "tools" / "pave", "detach", "v", env=self.env, check=False)
         run(self.build / "tools" / "pave", "dev", "down", "--dir", self.dir, env=self.env, check=False)
         self.up = False
 
@@ -215,8 +214,13 @@ class NbdServer(System):
             command = ["nbdkit", "--foreground", "--unix", socket, "file", image]
         self.process = machine.start(self.dir / "log", *command)
         self.up = True
-        machine.wait_for(f"{self.name}'s socket", socket.exists)
+        machine.wait_for(f"{self.name}'s socket", lambda: self.listens(socket))
         self.fio = Fio(self.dir, "--name=nbd", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={socket}")
+
+    def listens(self, socket):
+        if self.process.poll() is not None:
+            raise Failure(f"{self.name} ended with exit code {self.process.returncode}: see {self.dir}/log")
+        return socket.exists()
 
     def measure(self, work, seconds):
         return self.fio.measure(work, seconds, self.size, [self.process.pid])

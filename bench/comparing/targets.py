@@ -4,6 +4,17 @@ from dataclasses import dataclass
 from statistics import median
 
 
+NEEDED = {  # by the rows below, for each workload
+    "write1": ("limit3-dsync", "pave", "ceph"),
+    "write32": ("limit3-dsync", "pave", "pave-nbd", "qemu-nbd", "ceph", "pave-unchecked"),
+    "write128": ("limit3", "pave"),
+    "read32": ("limit1", "pave", "ceph"),
+    "seqwrite": ("limit3", "pave"),
+    "seqread": ("limit1", "pave"),
+    "tail": ("pave",),
+}
+
+
 class Unmeasured(Exception):
     """Why a row cannot be computed."""
 

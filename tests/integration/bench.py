@@ -2,6 +2,7 @@
 """pave-bench on a real cluster: verified loads through the client and over NBD, a ramp, plots, and a comparison of the few
 systems that every machine has. What is measured is not judged here, only that it is measured and told."""
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -92,4 +93,27 @@ def systems_are_compared():
         expect("the report has the targets", "limit3-dsync" in text and "not measured" in text)
 
 
-main([loads_are_verified, slow_operations_are_traced, what_cannot_be_is_refused, systems_are_compared])
+def a_peer_that_fails_is_told_and_ends_nothing():
+    with tempfile.TemporaryDirectory() as folder:
+        bin = Path(folder, "bin")
+        bin.mkdir()
+        # One does not start, the other hangs up.
+        Path(bin, "qemu-nbd").write_text("#!/bin/sh\nexit 3\n")
+        Path(bin, "nbdkit").write_text('#!/bin/sh\nwhile [ "$1" != --unix ]; do shift; done\n'
+                                       "exec python3 -c 'import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\ns.listen()\n"
+                                       "while True: s.accept()[0].close()' \"$2\"\n")
+        for program in bin.iterdir():
+            program.chmod(0o755)
+        done = subprocess.run([BENCH, "compare", "--systems", "limit,qemu-nbd,nbdkit", "--workloads", "read32,seqread", "--repeat", "1",
+                               "--seconds", "1", "--size", "128", "--device-size", "512", "--raw", f"{folder}/raw.json",
+                               "--report", folder, "--dir", f"{folder}/data"], capture_output=True, text=True, timeout=200, check=False,
+                              env={**os.environ, "PATH": f"{bin}:{os.environ['PATH']}"})
+        expect(f"the run goes on: exit {done.returncode}: {done.stderr}", done.returncode == 0)
+        raw = json.loads(Path(folder, "raw.json").read_text())
+        expect("the others are measured", sorted(m["work"] for m in raw["measurements"] if m["system"] == "limit1") == ["read32", "seqread"])
+        text = Path(folder, "RESULTS.md").read_text()
+        expect("who did not start is told, and why", "| qemu-nbd | - | not measured: it did not start: qemu-nbd ended with exit code 3" in text)
+        expect("who failed is told, and where", "| nbdkit | - | failed in round 1, read32" in text)
+
+
+main([loads_are_verified, slow_operations_are_traced, what_cannot_be_is_refused, systems_are_compared, a_peer_that_fails_is_told_and_ends_nothing])
