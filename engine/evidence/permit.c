@@ -91,6 +91,28 @@ static int malformed(const char *what, const char *field, const char *bound, str
 	return error_set(err, -E_BAD_DOCUMENT, "%s: %s is malformed: %s", what, field, bound);
 }
 
+static int by_node(const void *a, const void *b)
+{
+	const Pave__V1__PermitNode *const *x = a, *const *y = b;
+
+	return strcmp((*x)->node, (*y)->node);
+}
+
+/* Each once: in their order, because there may be hundreds. */
+static int check_permit_distinct(const Pave__V1__Permit *p, struct error *err)
+{
+	const Pave__V1__PermitNode *sorted[PERMIT_NODES_MAX];
+
+	for (size_t i = 0; i < p->n_nodes; i++)
+		sorted[i] = p->nodes[i];
+	qsort(sorted, p->n_nodes, sizeof sorted[0], by_node);
+	for (size_t i = 1; i < p->n_nodes; i++)
+		if (strcmp(sorted[i - 1]->node, sorted[i]->node) == 0)
+			return error_set(err, -E_BAD_DOCUMENT, "permit: node %s is named twice",
+					 sorted[i]->node);
+	return 0;
+}
+
 static int check_permit_nodes(const Pave__V1__Permit *p, struct error *err)
 {
 	if (p->n_nodes < 1 || p->n_nodes > PERMIT_NODES_MAX)
@@ -103,13 +125,8 @@ static int check_permit_nodes(const Pave__V1__Permit *p, struct error *err)
 					 err);
 		if (p->nodes[i]->site_version == 0)
 			return malformed("permit", "a node", "site_version begins with 1", err);
-		for (size_t k = 0; k < i; k++)
-			if (strcmp(p->nodes[k]->node, p->nodes[i]->node) == 0)
-				return error_set(err, -E_BAD_DOCUMENT,
-						 "permit: node %s is named twice",
-						 p->nodes[i]->node);
 	}
-	return 0;
+	return check_permit_distinct(p, err);
 }
 
 static int check_permit_layers(const Pave__V1__Permit *p, struct error *err)
