@@ -15,6 +15,7 @@
 #include "engine/base/log.h"
 #include "engine/evidence/permit.h"
 #include "engine/evidence/schema.h"
+#include "engine/placement/arena.h"
 #include "engine/placement/register_codec.h"
 
 #define TIP_KEY	    "tip"
@@ -571,15 +572,31 @@ static void permit_opens(struct pd_ledger *l, const Pave__V1__Signed *s, const P
 	span->expires_at = p->expires_at;
 }
 
+/* A permit may name two hundred nodes: what it is unpacked into is taken and given back as one. */
+static void *arena_alloc(void *arena, size_t size)
+{
+	return arena_get(arena, size);
+}
+
+static void arena_keep(void *arena, void *p)
+{
+	(void)arena;
+	(void)p;
+}
+
 bool pd_ledger_permit(struct pd_ledger *l, const Pave__V1__Signed *s)
 {
-	Pave__V1__Permit *p = pave__v1__permit__unpack(NULL, s->payload.len, s->payload.data);
+	struct arena arena = {0};
+	ProtobufCAllocator allocator = {
+	    .alloc = arena_alloc, .free = arena_keep, .allocator_data = &arena};
+	Pave__V1__Permit *p = pave__v1__permit__unpack(&allocator, s->payload.len, s->payload.data);
 	uint8_t content[LEDGER_HASH_SIZE], frame[LEDGER_HASH_SIZE];
 	char subject[NAME_SIZE_MAX];
 	struct ledger_span *span;
 	bool at_once = true;
 
 	if (p == NULL) {
+		arena_deinit(&arena);
 		l->reg->broken = -ENOMEM;
 		return false;
 	}
@@ -597,7 +614,7 @@ bool pd_ledger_permit(struct pd_ledger *l, const Pave__V1__Signed *s)
 	granted(l, "permit", subject);
 	permit_opens(l, s, p, subject, content, frame);
 out:
-	pave__v1__permit__free_unpacked(p, NULL);
+	arena_deinit(&arena);
 	return at_once;
 }
 

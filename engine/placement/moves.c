@@ -456,14 +456,6 @@ static uint64_t fingerprint(struct pd *pd, int64_t now)
 	return h ^ HASH_CNT(hh_name, pd->reg.names);
 }
 
-static bool plan_is_used_up(const struct pd *pd)
-{
-	for (size_t i = 0; i < pd->plan.count; i++)
-		if (!pd->plan.moves[i].done)
-			return false;
-	return true;
-}
-
 static uint32_t moves_under_way(const struct pd *pd)
 {
 	uint32_t n = 0;
@@ -471,6 +463,18 @@ static uint32_t moves_under_way(const struct pd *pd)
 	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
 		n += v->move_count;
 	return n;
+}
+
+static bool plan_is_used_up(const struct pd *pd)
+{
+	/* That nothing has to move does not change by itself, and a look at a million copies takes
+	 * a while: the fingerprint of the facts tells, and PD_PLAN_STALE_MS. */
+	if (pd->plan.count == 0 && pd->plan.stuck == 0 && moves_under_way(pd) == 0)
+		return false;
+	for (size_t i = 0; i < pd->plan.count; i++)
+		if (!pd->plan.moves[i].done)
+			return false;
+	return true;
 }
 
 static void plan_done(struct pd *pd)

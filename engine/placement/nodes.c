@@ -518,17 +518,18 @@ static struct reg_node *find_or_add(struct pd *pd, const Pave__V1__LeaseRequest 
 	return n;
 }
 
-/* The node speaks over this session from now on. */
-static void bind_session(struct pd_session *s, struct reg_node *n)
+/* The node speaks over this session from now on. False: it did so before. */
+static bool bind_session(struct pd_session *s, struct reg_node *n)
 {
 	if (n->session == s)
-		return;
+		return false;
 	if (n->session != NULL)
 		log_info("pd", "node %s has come back over another connection", n->name);
 	if (s->node != NULL && s->node->session == s)
 		s->node->session = NULL;
 	s->node = n;
 	n->session = s;
+	return true;
 }
 
 void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
@@ -537,7 +538,7 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 	struct pd *pd = q->pd;
 	struct reg_node *n = NULL;
 	struct error err;
-	bool changed, no_memory;
+	bool changed, no_memory, came_back;
 
 	q->revocations_version = l->revocations_version;
 	q->site_version = l->site_version;
@@ -554,7 +555,7 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 		n = NULL; /* it isn't the node, so the node's state is none of its business */
 		goto refused;
 	}
-	bind_session(q->session, n);
+	came_back = bind_session(q->session, n);
 	n->last_seen = reg_now(&pd->reg, NULL);
 	if (check_clock(pd, n, l, &err) != 0) {
 		if (err.code != -EAGAIN)
@@ -571,7 +572,8 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 		goto refused;
 	}
 	q->node = n;
-	node_erase_all(pd);
+	if (came_back) /* what else there is to erase, each tick of the moves sees to */
+		node_erase_all(pd);
 	if (changed) {
 		reg_save_node(&pd->reg, n);
 		request_commit(q, lease_grant);

@@ -38,43 +38,48 @@ static int check_leads(const struct permits *p, struct error *err)
 			 "nothing: another one may, or etcd has no majority");
 }
 
+/* Of each node of the map. A volume may lie on two hundred of them, and this is asked for every
+ * permit: once. */
+struct looks {
+	const struct verdict_brief *of[REG_MAP_NODES_MAX];
+};
+
+static void look_at_nodes(struct permits *p, const struct reg_volume *v, int64_t now,
+			  struct looks *ret)
+{
+	for (uint32_t i = 0; i < v->node_count; i++)
+		ret->of[i] = verdicts_get(p->verdicts, v->nodes[i]->site, v->policy, now);
+}
+
 /* How long the evidence of all eligible nodes but those that end at once lasts; 0: none is
  * eligible. */
-static int64_t nodes_until(struct permits *p, const struct reg_volume *v, int64_t now,
+static int64_t nodes_until(const struct reg_volume *v, const struct looks *looks, int64_t now,
 			   int64_t *ret_from)
 {
 	int64_t longest = 0;
 	int64_t until = INT64_MAX;
 
-	for (uint32_t i = 0; i < v->node_count; i++) {
-		const struct verdict_brief *b =
-		    verdicts_get(p->verdicts, v->nodes[i]->site, v->policy, now);
-
-		if (b->eligible)
-			longest = MAX(longest, b->until);
-	}
+	for (uint32_t i = 0; i < v->node_count; i++)
+		if (looks->of[i]->eligible)
+			longest = MAX(longest, looks->of[i]->until);
 	if (longest == 0)
 		return 0;
 	/* Those that last beyond the margin; or, when none does, all. */
 	*ret_from = longest > now + PERMIT_MARGIN_NS ? now + PERMIT_MARGIN_NS : now;
-	for (uint32_t i = 0; i < v->node_count; i++) {
-		const struct verdict_brief *b =
-		    verdicts_get(p->verdicts, v->nodes[i]->site, v->policy, now);
-
-		if (b->eligible && b->until > *ret_from)
-			until = MIN(until, b->until);
-	}
+	for (uint32_t i = 0; i < v->node_count; i++)
+		if (looks->of[i]->eligible && looks->of[i]->until > *ret_from)
+			until = MIN(until, looks->of[i]->until);
 	return until;
 }
 
 static int check_nodes(struct permits *p, const struct reg_volume *v, int64_t now,
 		       struct error *err)
 {
-	int64_t from;
 	const struct reg_node *first = v->nodes[0];
 
-	if (nodes_until(p, v, now, &from) != 0)
-		return 0;
+	for (uint32_t i = 0; i < v->node_count; i++)
+		if (verdicts_get(p->verdicts, v->nodes[i]->site, v->policy, now)->eligible)
+			return 0;
 	return error_set(err, -E_DENIED,
 			 "volume %s: none of its %u nodes is in a site that is eligible under "
 			 "policy %s; %s in %s: %s",
@@ -140,14 +145,14 @@ int permits_reserve(struct permits *p, struct reg_volume *v, int64_t *ret_bound,
 }
 
 /* The nodes of the permit: eligible, and for longer than from. */
-static size_t fill_nodes(struct permits *p, const struct reg_volume *v, int64_t now, int64_t from,
-			 Pave__V1__PermitNode *nodes, Pave__V1__PermitNode **list)
+static size_t fill_nodes(struct permits *p, const struct reg_volume *v, const struct looks *looks,
+			 int64_t from, Pave__V1__PermitNode *nodes, Pave__V1__PermitNode **list)
 {
 	size_t count = 0;
 
 	for (uint32_t i = 0; i < v->node_count; i++) {
 		const struct reg_node *n = v->nodes[i];
-		const struct verdict_brief *b = verdicts_get(p->verdicts, n->site, v->policy, now);
+		const struct verdict_brief *b = looks->of[i];
 
 		if (!b->eligible || b->until <= from)
 			continue;
@@ -195,6 +200,7 @@ static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 	Pave__V1__PermitLayer layers[PERMIT_LAYERS_MAX];
 	Pave__V1__PermitLayer *layer_list[PERMIT_LAYERS_MAX];
 	int64_t host_until, until, now, from;
+	struct looks looks;
 	int rc;
 
 	if (!a->live)
@@ -204,7 +210,8 @@ static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 		rc = permits_now(p, &now, err);
 	if (rc != 0)
 		return rc;
-	until = nodes_until(p, v, now, &from);
+	look_at_nodes(p, v, now, &looks);
+	until = nodes_until(v, &looks, now, &from);
 	if (until == 0)
 		return check_nodes(p, v, now, err);
 	m.expires_at = MIN(MIN(until, host_until), a->durable);
@@ -228,7 +235,7 @@ static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 	if (policy_host_must_be_eligible(policy))
 		m.holder_site = a->holder_site;
 	m.map_version = v->map_version;
-	m.n_nodes = fill_nodes(p, v, now, from, nodes, list);
+	m.n_nodes = fill_nodes(p, v, &looks, from, nodes, list);
 	m.nodes = list;
 	m.issued_at = now;
 	m.serve_after = reg_volume_older_end(p->reg, v, now);

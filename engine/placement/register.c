@@ -77,8 +77,10 @@ static void committed(struct kv_op *op, int status)
 		if (reg->on_broken != NULL)
 			reg->on_broken(reg);
 	}
-	complete(waiters, status);
+	/* What has gathered goes to the disk while those who waited are answered, which takes as
+	 * long when they are hundreds, each with a signature. */
 	submit_open(&reg->submit);
+	complete(waiters, status);
 }
 
 struct kv_batch *reg_batch(struct reg *reg)
