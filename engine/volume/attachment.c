@@ -51,6 +51,15 @@ static void arm(struct vattach *a, uint64_t ms)
 	reactor_timer_arm(a->volume->reactor, &a->timer, volume_now(a->volume) + ms * NS_PER_MS);
 }
 
+/* A tenth of the time by chance, so that hosts which came all at once do not come so for ever. */
+static void arm_renewal(struct vattach *a)
+{
+	uint32_t chance;
+
+	reactor_random(a->volume->reactor, &chance, sizeof(chance));
+	arm(a, a->renew_ms - chance % (a->renew_ms / 10 + 1));
+}
+
 static void disconnect(struct vattach *a)
 {
 	if (a->conn == NULL || a->closing)
@@ -220,7 +229,7 @@ static void attach_done(struct rpc_call *call, int status, const Pave__V1__Contr
 	}
 	a->renew_ms = r->renew_ms != 0 ? MAX(r->renew_ms, RENEW_MIN_MS) : PERMIT_RENEW_MS;
 	a->state = VATTACH_ATTACHED;
-	arm(a, a->renew_ms);
+	arm_renewal(a);
 	volume_permit_changed(v);
 	vmove_take_list(v, r->moves, r->n_moves);
 	volume_event(v);
@@ -270,7 +279,7 @@ static void renew_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		disconnect(a);
 		return;
 	}
-	arm(a, a->renew_ms);
+	arm_renewal(a);
 	if (status != 0) {
 		take_news(a, NULL, status, text);
 		return;
