@@ -458,6 +458,88 @@ START_TEST(restart_goes_on)
 }
 END_TEST
 
+static bool leads;
+
+static bool may_issue(void *arg)
+{
+	(void)arg;
+	return leads;
+}
+
+static size_t two_drivers(struct pd_driver list[PD_DRIVERS_MAX], void *arg)
+{
+	(void)arg;
+	list[0] = (struct pd_driver){.name = "a", .address = "a:1", .leads = true};
+	list[1] = (struct pd_driver){.name = "b", .address = "b:1"};
+	return 2;
+}
+
+static const struct pd_shared shared = {.may_issue = may_issue, .drivers = two_drivers};
+
+static void become_one_of_several(void)
+{
+	leads = true;
+	rig->shared = &shared;
+	rig_pd_crash(rig, SIM_KILL);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+}
+
+/* Neither permits nor leases, by no way; and what it refuses for that is no verdict. */
+START_TEST(whoever_may_not_lead_issues_nothing)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	Pave__V1__Control get = PAVE__V1__CONTROL__INIT;
+	Pave__V1__StatusGet status = PAVE__V1__STATUS_GET__INIT;
+
+	become_one_of_several();
+	ck_assert_int_eq(peer_connect(h, "host", "h1"), 0);
+	ck_assert_int_eq(peer_connect(h2, "host", "h2"), 0);
+	ck_assert_int_eq(peer_connect(nodes[0], "node", "n1"), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
+	leads = false;
+	ck_assert_int_eq(ask_renew(h, 1, 1), -E_NOT_LEADER);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), -E_NOT_LEADER);
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", rig_wall(rig)), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(h->permit_notices, 0);
+	ck_assert_int_eq(ask_attach(h2, "v", "h2", "lyo"), -E_NOT_LEADER);
+	leads = true;
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
+	ck_assert_int_eq(ask_attach(h2, "v", "h2", "lyo"), 0);
+	get.body_case = PAVE__V1__CONTROL__BODY_STATUS_GET;
+	get.status_get = &status;
+	ck_assert_int_eq(peer_ask(admin, &get), 0);
+	ck_assert_uint_eq(admin->reply->status_reply->n_drivers, 2);
+	ck_assert_str_eq(admin->reply->status_reply->drivers[0]->name, "a");
+	ck_assert(admin->reply->status_reply->drivers[0]->leads);
+	ck_assert(!admin->reply->status_reply->drivers[1]->leads);
+}
+END_TEST
+
+/* By this driver's clock the older permit is nearly over; by the clock of the driver that gave it,
+ * who knows. */
+START_TEST(permits_of_another_driver_last_a_lifetime)
+{
+	struct peer *h1 = peer_new(rig, "host", "h1");
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	struct permit q;
+	int64_t taken_over;
+
+	ck_assert_int_eq(ask_attach(h1, "v", "h1", "par"), 0);
+	run_s(LIFETIME_MS / 1000 - 1);
+	taken_over = rig_wall(rig);
+	become_one_of_several();
+	ck_assert_int_eq(peer_connect(h2, "host", "h2"), 0);
+	ck_assert_int_eq(ask_attach(h2, "v", "h2", "par"), 0);
+	q = reply_permit(h2);
+	ck_assert_int_ge(q.serve_after, taken_over + (int64_t)(LIFETIME_MS * NS_PER_MS));
+	permit_deinit(&q);
+}
+END_TEST
+
 /* A volume that is frozen: fewer eligible copies than must acknowledge. */
 START_TEST(state_for_people)
 {
@@ -508,6 +590,8 @@ int main(void)
 	tcase_add_test(t, clock_goes_back);
 	tcase_add_test(t, clocks_leap);
 	tcase_add_test(t, restart_goes_on);
+	tcase_add_test(t, whoever_may_not_lead_issues_nothing);
+	tcase_add_test(t, permits_of_another_driver_last_a_lifetime);
 	tcase_add_test(t, state_for_people);
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);

@@ -41,6 +41,7 @@ int rig_pd_try(struct rig *r, struct error *err)
 
 	sim_process_start(r->pd_process);
 	r->transport = sim_transport_create(r->pd_process);
+	config.shared = r->shared;
 	config.reactor = sim_reactor(r->pd_process);
 	config.transport = r->transport;
 	config.kv = sim_kv_open(r->kv);

@@ -52,6 +52,7 @@ struct rig {
 	struct sim_kv *kv;
 	struct transport *transport;
 	struct trust *trust;
+	const struct pd_shared *shared; /* of the drivers that start from now on; NULL */
 	struct pd *pd;
 	struct peer peers[PEERS_MAX];
 	uint32_t peer_count;
