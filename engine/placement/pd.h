@@ -31,7 +31,7 @@ enum pd_family {
 };
 extern const char *const pd_kv_family_names[PD_KV_FAMILIES];
 
-#define PD_SESSIONS_MAX 4096u
+#define PD_SESSIONS_MAX 16000u
 #define PD_VOLUMES_MAX	65536u
 #define PD_NODES_MAX	1024u
 

@@ -8,7 +8,7 @@
 #include "engine/base/types.h"
 #include "net/transport.h"
 
-#define STANDBY_SESSIONS_MAX 4096u
+#define STANDBY_SESSIONS_MAX 16000u
 
 struct standby;
 

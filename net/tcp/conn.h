@@ -21,7 +21,7 @@
 #include "net/tcp/address.h"
 #include "net/transport.h"
 
-#define TCP_CONNS_MAX	       1024u /* of one transport */
+#define TCP_CONNS_MAX	       16384u /* of one transport; memory only for those there are */
 #define TCP_BACKLOG	       128
 #define TCP_CONNECT_TIMEOUT_MS 3000u
 #define TCP_DEAD_PEER_MS       5000u /* unanswered for so long, data or keep-alive */

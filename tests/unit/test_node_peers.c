@@ -277,6 +277,9 @@ static void host_handle(struct rpc *rpc, const struct rpc_request *request, void
 	const Pave__V1__Control *m = request->message;
 
 	(void)rpc;
+	if (m->body_case == PAVE__V1__CONTROL__BODY_PERMIT_NOTICE ||
+	    m->body_case == PAVE__V1__CONTROL__BODY_DETACH_NOTICE)
+		return; /* of a driver, to whoever wants it */
 	if (m->body_case == PAVE__V1__CONTROL__BODY_DAMAGE) {
 		ck_assert_uint_ge(m->damage->n_ranges, 1);
 		h->damage_count++;

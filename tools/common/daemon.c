@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "engine/base/log.h"
@@ -21,6 +22,16 @@ int daemon_log_level(const char *program, const char *level)
 	}
 	log_set_level(parsed);
 	return 0;
+}
+
+void daemon_many_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == files.rlim_max)
+		return;
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
 }
 
 void daemon_ready(const char *where)

@@ -8,6 +8,9 @@
 /* Sets the log's level; -EINVAL after a line on stderr that tells the choices. */
 int daemon_log_level(const char *program, const char *level);
 
+/* As many open files as the system lets it have: each connection is one. */
+void daemon_many_files(void);
+
 /* Tells whoever started this process that it serves: "ready WHERE" on stdout, then stdout is not
  * used again. */
 void daemon_ready(const char *where);

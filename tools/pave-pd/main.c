@@ -339,6 +339,7 @@ int main(int argc, char **argv)
 		return rc < 0 ? 0 : rc;
 	signal(SIGPIPE, SIG_IGN);
 	log_set_name("pave-pd");
+	daemon_many_files();
 	if (run(&d, &err) != 0) {
 		fprintf(stderr, "pave-pd: %s\n", err.text);
 		d.exit_code = 1;
