@@ -116,7 +116,6 @@ void node_session_destroy(struct node_session *s)
 	permit_deinit(&s->permit);
 	free(s->permit_packed);
 	DL_DELETE(shard->sessions, s);
-	node_vacate_session_gone(s);
 	free(s);
 }
 
@@ -130,6 +129,7 @@ void node_session_release(struct node_session *s)
 		return;
 	node_session_close_receipt(s);
 	node_requests_unreserve(shard, s);
+	node_vacate_session_gone(s);
 	node_session_destroy(s);
 	node_shard_session_gone(shard);
 }

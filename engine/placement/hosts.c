@@ -264,8 +264,12 @@ static void take_over(struct pd *pd, struct reg_volume *v, const char *by)
 	struct reg_attachment *a = &v->attachment;
 	struct error err;
 
-	if (reg_attachment_end(&pd->reg, v, reg_now(&pd->reg, NULL)) == 0)
+	if (reg_attachment_end(&pd->reg, v, reg_now(&pd->reg, NULL)) == 0) {
+		/* With the batch that makes the newer one durable: after a crash between that and
+		 * its first permit nobody would know of this one. */
+		pd_ledger_permit_end(&pd->ledger, v->id, a->bound, "lapsed");
 		return;
+	}
 	reg_volume_add_older(v);
 	pd_ledger_permit_end(&pd->ledger, v->id, a->bound, "taken-over");
 	log_info("pd", "volume %s: %s takes over from %s (generation %u)", v->name, by, a->holder,
