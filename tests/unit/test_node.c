@@ -787,6 +787,23 @@ START_TEST(test_vacated_by_its_end)
 }
 END_TEST
 
+/* The process ends while it waits: nobody is told any more. */
+START_TEST(test_crash_while_vacating)
+{
+	struct peer_request *q;
+	struct vacating x;
+
+	rig_open(rig, &host, 0, 1);
+	q = write_on_its_way();
+	vacate_start(&x, false);
+	rig_run_ms(rig, 1000);
+	rig_node_crash(&rig->nodes[0], SIM_KILL);
+	rig_run_ms(rig, 1000);
+	ck_assert(!x.done);
+	peer_request_free(q);
+}
+END_TEST
+
 START_TEST(test_vacated_with_nobody_there)
 {
 	struct vacating x;
@@ -830,6 +847,7 @@ static Suite *suite(void)
 	tcase_add_test(refused, test_expires_between_write_and_answer);
 	tcase_add_test(refused, test_paused_between_write_and_answer);
 	tcase_add_test(refused, test_vacated_by_the_host);
+	tcase_add_test(refused, test_crash_while_vacating);
 	tcase_add_loop_test(refused, test_vacated_by_its_end, 0, 3);
 	tcase_add_loop_test(refused, test_vacated_with_nobody_there, 0, 2);
 	tcase_set_timeout(refused, 60);
