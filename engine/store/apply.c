@@ -41,8 +41,15 @@ static void slot_set(struct store *store, struct index_page *page, uint32_t at,
 	default:
 		INVARIANT(false);
 	}
-	index_dirty_page(&store->index, page);
+	if (page->blind)
+		blind_note(store, page);
+	else
+		index_dirty_page(&store->index, page);
 	index_set_slot(page, at, &slot);
+	if (page->blind && format_slot_has_data(&slot))
+		blind_ref(store, slot.location);
+	if (page->blind && format_slot_has_data(old))
+		blind_unref(store, old->location);
 	if (format_slot_has_data(old))
 		segments_unref(&store->segments, old->location);
 }

@@ -10,6 +10,7 @@
 struct check {
 	struct store *store;
 	uint32_t *live;	   /* a segment */
+	uint32_t *blind;   /* of these */
 	uint8_t *seen;	   /* a bit a block of the device */
 	uint64_t pages;	   /* that were found */
 	uint64_t existing; /* that chunks say exist */
@@ -60,6 +61,24 @@ static void check_loaded(const struct index_page *page, void *arg)
 	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
 		slots[i] = index_slot(page, i);
 	check_slots(c, page->chunk, page->no, slots);
+}
+
+/* What was written to pages that are not read yet; as kv has them they were counted. */
+static void check_blind(struct check *c)
+{
+	const struct segments *t = &c->store->segments;
+
+	for (const struct index_blind *b = c->store->index.blinds; b != NULL; b = b->next) {
+		struct format_slot slots[PAGE_BLOCKS];
+
+		for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+			slots[i] = index_slot(b->page, i);
+			if (format_slot_has_data(&slots[i]))
+				c->blind[segments_of(t, slots[i].location)]++;
+		}
+		check_slots(c, b->page->chunk, b->page->no, slots);
+		c->pages--;
+	}
 }
 
 static struct index_chunk *find_chunk(const struct index *ix, volume_id_t volume, chunk_no_t no)
@@ -121,6 +140,7 @@ static int check_pages(struct check *c)
 	rc = kv_scan(c->store->kv, STORE_KV_PAGES, prefix, prefix_size, check_stored, c);
 	if (c->rc == 0 && rc < 0)
 		c->rc = error_set(c->err, rc, "the index cannot be read: %s", err_text(rc));
+	check_blind(c);
 	index_each_chunk(ix, count_existing, c);
 	if (c->rc == 0 && (c->pages != c->existing || c->pages != ix->page_count))
 		c->rc = error_set(c->err, -E_CORRUPT,
@@ -147,6 +167,11 @@ static int check_segments(const struct check *c)
 			return error_set(c->err, -E_CORRUPT,
 					 "segment %u counts %u live blocks, and has %u", no,
 					 s->live, c->live[no]);
+		if (s->blind != c->blind[no])
+			return error_set(c->err, -E_CORRUPT,
+					 "segment %u counts %u live blocks of blind pages, and has "
+					 "%u",
+					 no, s->blind, c->blind[no]);
 	}
 	if (live != t->live_blocks || empty != t->empty_count)
 		return error_set(c->err, -E_CORRUPT,
@@ -168,14 +193,16 @@ int store_check(const struct store *store, struct error *err)
 	struct check c = {.store = (struct store *)(uintptr_t)store, .err = err};
 
 	c.live = calloc(t->count, sizeof *c.live);
+	c.blind = calloc(t->count, sizeof *c.blind);
 	c.seen = calloc(blocks / 8 + 1, 1);
-	if (c.live == NULL || c.seen == NULL)
+	if (c.live == NULL || c.blind == NULL || c.seen == NULL)
 		c.rc = error_set(err, -ENOMEM, "there is no memory for the check");
 	else
 		check_pages(&c);
 	if (c.rc == 0)
 		c.rc = check_segments(&c);
 	free(c.live);
+	free(c.blind);
 	free(c.seen);
 	return c.rc;
 }

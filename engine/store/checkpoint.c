@@ -100,6 +100,14 @@ static void delete_buried(struct store *store)
 
 /* -- the beginning ---------------------------------------------------------------------------- */
 
+/* It has groups that will be replayed although some of them, or all, are in the index (blind.h). */
+static bool is_behind(const struct store *store, const struct segment *s)
+{
+	uint64_t position = store->checkpoint.position[s->stream];
+
+	return position < store->wlog.streams[s->stream].durable_seq && s->last_seq > position;
+}
+
 /* The segments to be listed as reserved: what is free or empty, primed ones first. */
 static void plan_segments(struct store *store)
 {
@@ -111,7 +119,7 @@ static void plan_segments(struct store *store)
 		struct segment *s = &t->array[no];
 
 		s->planned = SEGMENT_FOREIGN;
-		if (s->empty)
+		if (s->empty && !is_behind(store, s))
 			s->planned = SEGMENT_FREE;
 	}
 	for (uint32_t pass = 0; pass < 2 && listed < wanted; pass++) {
@@ -139,7 +147,7 @@ static struct format_segment segment_record(const struct store *store, uint32_t 
 	    .primed = s->primed,
 	    .epoch = s->epoch,
 	    .used_blocks = s->used,
-	    .live = s->live,
+	    .live = s->live - s->blind,
 	    .last_seq = s->last_seq,
 	};
 
@@ -156,9 +164,10 @@ static struct format_segment segment_record(const struct store *store, uint32_t 
 		break;
 	case SEGMENT_OPEN:
 	case SEGMENT_SEALED:
-		r.state = state == SEGMENT_OPEN || s->unapplied > 0 ? FORMAT_SEGMENT_LOG
-								    : FORMAT_SEGMENT_SEALED;
-		if (r.state == FORMAT_SEGMENT_LOG)
+		r.state = state == SEGMENT_OPEN || s->unapplied > 0 || is_behind(store, s)
+			      ? FORMAT_SEGMENT_LOG
+			      : FORMAT_SEGMENT_SEALED;
+		if (r.state == FORMAT_SEGMENT_LOG && !is_behind(store, s))
 			r.start_block =
 			    s->unapplied > 0 ? wlog_first_unapplied(store, no) : s->used;
 		break;
@@ -240,7 +249,7 @@ static void put_position(struct store *store)
 	size_t key_size, value_size;
 
 	for (uint32_t i = 0; i < WLOG_STREAMS; i++)
-		r.last_seq[i] = store->wlog.streams[i].durable_seq;
+		r.last_seq[i] = c->position[i];
 	key_size = format_key_node(store->prefix, key);
 	value_size = format_checkpoint_encode(&r, value);
 	kv_batch_put(store->kv, c->batch, STORE_KV_NODE, key, key_size, value, value_size);
@@ -249,6 +258,7 @@ static void put_position(struct store *store)
 static void begin(struct store *store)
 {
 	struct checkpoint *c = &store->checkpoint;
+	uint64_t log_at;
 
 	c->batch = kv_batch_create(store->kv);
 	if (c->batch == NULL)
@@ -257,6 +267,8 @@ static void begin(struct store *store)
 	c->dirty = false;
 	c->covered_bytes += c->log_bytes;
 	c->log_bytes = 0;
+	blind_position(store, c->position, &log_at);
+	c->behind_bytes = c->log_total - log_at;
 	reactor_timer_cancel(store->reactor, &c->interval);
 	index_begin_epoch(&store->index);
 	plan_segments(store);
@@ -422,7 +434,7 @@ static void committed(struct kv_op *op, int status)
 		store_fail(store, status, "a checkpoint of the index");
 	} else {
 		store->stats.checkpoints++;
-		c->covered_bytes = 0;
+		c->covered_bytes = c->behind_bytes;
 		index_end_epoch(&store->index);
 		lookup_retry(store);
 		carry_out_plan(store);

@@ -5,7 +5,8 @@
  *   IDLE --wanted--> SEGMENTS -> PAGES -> CHUNKS -> VOLUMES -> COMMIT -> IDLE
  *                    (some at a time, with turns in between)
  *
- * It is the state of the moment at which it began, when the log was applied up to its position.
+ * It is the state of the moment at which it began, when the log was applied up to its position, and
+ * perhaps beyond (blind.h).
  * While it collects the index goes on changing: what is about to change and belongs to it is
  * collected before (index_dirty_...). So the live counts in the records of the segments are exactly
  * those of the pages in kv, and recovery counts on from there with the groups after the position.
@@ -56,6 +57,9 @@ struct checkpoint {
 	uint32_t reserved_goal; /* how many segments to list */
 	uint64_t log_bytes;	/* written since the last one began */
 	uint64_t covered_bytes; /* of the log, before that, after the last durable one */
+	uint64_t log_total;	/* written since the store was opened */
+	uint64_t behind_bytes;	/* of the log before the one under way began, not covered by it */
+	uint64_t position[2];	/* of the streams: what it covers (blind.h) */
 	bool dirty;		/* anything applied since then */
 	bool wanted;		/* begin as soon as possible */
 	uint64_t number;

@@ -2,6 +2,7 @@
 #ifndef STORE_CORE_H
 #define STORE_CORE_H
 
+#include "engine/store/blind.h"
 #include "engine/store/bury.h"
 #include "engine/store/checkpoint.h"
 #include "engine/store/cleaner.h"

@@ -16,6 +16,10 @@
  *     ^                   \--error--> FAILED                 ---write----->
  *     +-- evicted: clean, in no checkpoint that isn't durable yet, not pinned
  *
+ * A page that is LOADING or FAILED is blind once somebody wants to change it: it has all the cells
+ * of a FULL one and one more, and takes what is written, as if nothing had been there. When it has
+ * been read the two become one (blind.h); until then nobody reads it.
+ *
  * Invariants:
  * 1. A chunk's newest is at least the version of each of its slots.
  * 2. Every object that changed since the last checkpoint captured it is in its dirty list, once.
@@ -23,7 +27,9 @@
  *    not collected yet is collected then, as it was; so a checkpoint is the state of one moment.
  * 3. What exists and is not in memory is in kv, as it was when it left memory.
  * 4. Nothing on the path of a write allocates but bulk: pages are made when they are looked up.
- * 5. A dead chunk (erased) is found by no look-up; its pages are buried bit by bit (bury.h), and
+ * 5. A blind page that was written to is in the list of those, in the order of its first write, and
+ *    stays in memory. It is not dirty.
+ * 6. A dead chunk (erased) is found by no look-up; its pages are buried bit by bit (bury.h), and
  *    until then no new chunk takes its place.
  *
  * The index knows nothing of segments: who changes a slot accounts for what it referred to. */
@@ -51,17 +57,33 @@
 enum index_page_state { INDEX_LOADING, INDEX_FAILED, INDEX_RUN, INDEX_FULL };
 
 struct index_page;
+struct index_blind;
 
 /* The two cells that a FULL page has besides its own. */
 struct index_cell_a {
 	version_t versions[12];
-	struct index_page *next; /* dirty list */
+	union {
+		struct index_page *next; /* dirty list */
+		struct index_blind *blind;
+	};
 };
 
 struct index_cell_b {
 	uint32_t locations[PAGE_BLOCKS];
 	version_t versions[PAGE_BLOCKS - 12];
 	struct index_page *prev; /* dirty list */
+};
+
+/* The cell that a blind page has besides those of a FULL one. */
+struct index_blind {
+	struct lookup *waiters;
+	struct index_page *wanted_next; /* as loading.next */
+	struct index_page *page;
+	struct index_blind *prev, *next; /* written to */
+	uint64_t seqs[2];		 /* the streams' durable_seq before its first write */
+	uint64_t log_at;		 /* checkpoint.log_total then */
+	bool listed;
+	uint8_t pad[INDEX_CELL - 8 * 8 - 8];
 };
 
 struct index_page {
@@ -71,8 +93,9 @@ struct index_page {
 	uint16_t pins;
 	uint8_t state;
 	uint8_t epoch; /* dirty: in which it became so; clean: in which it was collected */
-	bool dirty;
-	bool used; /* since the clock's hand passed */
+	bool dirty : 1;
+	bool blind : 1;
+	bool used : 1; /* since the clock's hand passed */
 	union {
 		struct {
 			version_t version;
@@ -82,7 +105,7 @@ struct index_page {
 		struct {
 			struct index_cell_a *a;
 			struct index_cell_b *b;
-		} full;
+		} full; /* a blind one's too */
 	};
 	union {
 		uint32_t crcs[PAGE_BLOCKS];
@@ -95,6 +118,7 @@ struct index_page {
 _Static_assert(sizeof(struct index_page) == INDEX_CELL, "a cell");
 _Static_assert(sizeof(struct index_cell_a) == INDEX_CELL, "a cell");
 _Static_assert(sizeof(struct index_cell_b) == INDEX_CELL, "a cell");
+_Static_assert(sizeof(struct index_blind) == INDEX_CELL, "a cell");
 
 struct index_chunk {
 	struct index_chunk *hash_next;
@@ -158,10 +182,12 @@ struct index {
 	struct index_chunk *dirty_chunks;
 	struct index_volume *dirty_volumes;
 	uint32_t dirty_page_count, dirty_chunk_count, dirty_volume_count;
-	uint32_t collected_count; /* pages in a checkpoint that isn't durable yet */
-	uint8_t epoch;		  /* rises with every checkpoint */
-	bool committing;	  /* the one of this epoch is not durable yet */
-	uint32_t chunk_count;	  /* live ones */
+	struct index_blind *blinds; /* pages that were written to and are not read yet */
+	uint32_t blind_count;	    /* of these */
+	uint32_t collected_count;   /* pages in a checkpoint that isn't durable yet */
+	uint8_t epoch;		    /* rises with every checkpoint */
+	bool committing;	    /* the one of this epoch is not durable yet */
+	uint32_t chunk_count;	    /* live ones */
 	uint32_t volume_count;
 	struct index_chunk *graves; /* dead chunks */
 };
@@ -227,8 +253,23 @@ struct index_page *index_find_page(const struct index *ix, const struct index_ch
 int index_make_page(struct index *ix, struct index_chunk *chunk, page_no_t no, bool write,
 		    struct index_page **ret_page);
 
-/* A LOADING page has been read: these are its slots. */
+/* A LOADING page that isn't blind has been read: these are its slots. */
 void index_fill_page(struct index *ix, struct index_page *page, const struct format_slot *slots);
+
+/* A LOADING or FAILED page may be written to from now on. 0 or -ENOMEM. */
+int index_blind_page(struct index *ix, struct index_page *page);
+
+/* Of a blind page: puts it into the list, before its first write. */
+void index_list_blind(struct index *ix, struct index_page *page);
+
+/* A blind page has been read: these are its slots, whatever was written to it; it is FULL. */
+void index_see_page(struct index *ix, struct index_page *page, const struct format_slot *slots);
+
+static inline struct index_blind *index_blind_of(const struct index_page *page)
+{
+	INVARIANT(page->blind);
+	return page->full.a->blind;
+}
 
 /* Makes a page fit to be changed. 0 or -ENOMEM. */
 int index_widen_page(struct index *ix, struct index_page *page);
@@ -242,11 +283,12 @@ void index_drop_page(struct index *ix, struct index_page *page);
 /* Out of the index: of a dead chunk, accounted for. It exists no more. */
 void index_bury_page(struct index *ix, struct index_page *page);
 
+/* Of a blind page: what was written to it. */
 static inline struct format_slot index_slot(const struct index_page *page, uint32_t i)
 {
 	struct format_slot slot = {0};
 
-	if (page->state == INDEX_FULL) {
+	if (page->state == INDEX_FULL || page->blind) {
 		const struct index_cell_a *a = page->full.a;
 		const struct index_cell_b *b = page->full.b;
 
@@ -267,11 +309,11 @@ static inline struct format_slot index_slot(const struct index_page *page, uint3
 	return slot;
 }
 
-/* Of a page that is FULL, and dirty already. */
+/* Of a page that is FULL, and dirty already; or blind, and in the list. */
 static inline void index_set_slot(struct index_page *page, uint32_t i,
 				  const struct format_slot *slot)
 {
-	INVARIANT(page->state == INDEX_FULL && page->dirty);
+	INVARIANT(page->blind || (page->state == INDEX_FULL && page->dirty));
 	if (i < 12)
 		page->full.a->versions[i] = slot->version;
 	else

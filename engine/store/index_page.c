@@ -2,6 +2,7 @@
  * buckets are also what the clock goes round, so that a page needs no list. */
 #include <errno.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/err.h"
@@ -32,8 +33,10 @@ struct format_slot index_find_slot(const struct index *ix, const struct index_ch
 {
 	const struct index_page *page = index_find_page(ix, chunk, block >> PAGE_SHIFT);
 
-	if (page != NULL)
+	if (page != NULL) {
+		INVARIANT(!page->blind);
 		return index_slot(page, block % PAGE_BLOCKS);
+	}
 	/* Whoever asks without a look-up is found out here, not in what it makes of the answer. */
 	INVARIANT(!index_page_exists(chunk, block >> PAGE_SHIFT));
 	return (struct format_slot){0};
@@ -261,13 +264,71 @@ void index_fill_page(struct index *ix, struct index_page *page, const struct for
 	struct index_cell_b *b;
 	uint32_t first, count;
 
-	PRE(page->state == INDEX_LOADING);
+	PRE(page->state == INDEX_LOADING && !page->blind);
 	if (is_run(slots, &first, &count))
 		set_run(page, slots, first, count);
 	else if (take_two(ix, &a, &b) == 0)
 		set_full(page, slots, a, b);
 	else
 		page->state = INDEX_FAILED;
+}
+
+/* -- blind ------------------------------------------------------------------------------------ */
+
+int index_blind_page(struct index *ix, struct index_page *page)
+{
+	static const struct format_slot empty[PAGE_BLOCKS];
+	struct lookup *waiters = page->loading.waiters;
+	struct index_page *wanted_next = page->loading.next;
+	struct index_cell_a *a;
+	struct index_cell_b *b;
+	struct index_blind *c;
+	uint8_t state = page->state;
+
+	PRE(page->state < INDEX_RUN && !page->blind);
+	make_room(ix, 1);
+	c = cell_take(ix);
+	if (c == NULL || take_two(ix, &a, &b) < 0) {
+		if (c != NULL)
+			cell_give(ix, c);
+		return -ENOMEM;
+	}
+	set_full(page, empty, a, b);
+	*c = (struct index_blind){.waiters = waiters, .wanted_next = wanted_next, .page = page};
+	a->blind = c;
+	page->blind = true;
+	page->state = state;
+	return 0;
+}
+
+void index_list_blind(struct index *ix, struct index_page *page)
+{
+	struct index_blind *c = index_blind_of(page);
+
+	PRE(!c->listed);
+	c->listed = true;
+	DL_APPEND(ix->blinds, c);
+	ix->blind_count++;
+}
+
+static void end_blind(struct index *ix, struct index_page *page)
+{
+	struct index_blind *c = index_blind_of(page);
+
+	if (c->listed) {
+		DL_DELETE(ix->blinds, c);
+		ix->blind_count--;
+	}
+	page->blind = false;
+	page->full.a->next = NULL;
+	cell_give(ix, c);
+}
+
+void index_see_page(struct index *ix, struct index_page *page, const struct format_slot *slots)
+{
+	PRE(page->state == INDEX_LOADING && page->blind);
+	end_blind(ix, page);
+	set_full(page, slots, page->full.a, page->full.b);
 }
 
 /* Takes it out of the table, and gives its cells back. */
@@ -278,6 +339,10 @@ static void remove_page(struct index *ix, struct index_page *page)
 	while (*p != page)
 		p = &(*p)->hash_next;
 	*p = page->hash_next;
+	if (page->blind) {
+		end_blind(ix, page);
+		page->state = INDEX_FULL;
+	}
 	if (page->state == INDEX_FULL) {
 		cell_give(ix, page->full.a);
 		cell_give(ix, page->full.b);
@@ -289,6 +354,7 @@ static void remove_page(struct index *ix, struct index_page *page)
 void index_drop_page(struct index *ix, struct index_page *page)
 {
 	PRE(page->pins == 0 && !page->dirty && page->state != INDEX_LOADING);
+	PRE(!page->blind || !index_blind_of(page)->listed);
 	remove_page(ix, page);
 }
 

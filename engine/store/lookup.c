@@ -10,12 +10,14 @@
 
 static void retry_run(struct reactor_task *task);
 static void fetch_done(struct kv_get_op *op, int status);
+static void blind_retry_fire(struct reactor_timer *timer);
 
 int lookups_init(struct store *store)
 {
 	struct lookups *t = &store->lookups;
 
 	t->retry.run = retry_run;
+	t->blind_retry.fire = blind_retry_fire;
 	t->fetches = calloc(LOOKUP_FETCHES_MAX, sizeof *t->fetches);
 	if (t->fetches == NULL)
 		return -ENOMEM;
@@ -29,6 +31,8 @@ int lookups_init(struct store *store)
 
 void lookups_deinit(struct store *store)
 {
+	if (store->lookups.blind_retry.fire != NULL)
+		reactor_timer_cancel(store->reactor, &store->lookups.blind_retry);
 	free(store->lookups.fetches);
 	store->lookups.fetches = NULL;
 }
@@ -37,9 +41,9 @@ bool lookups_are_idle(const struct store *store)
 {
 	const struct lookups *t = &store->lookups;
 
-	return t->in_flight == 0 && t->gate.head == NULL && t->readers.head == NULL &&
-	       t->writers.head == NULL && t->movers.head == NULL && t->failed.head == NULL &&
-	       t->erases.head == NULL;
+	return t->in_flight == 0 && (store->index.blind_count == 0 || store->failed != 0) &&
+	       t->gate.head == NULL && t->readers.head == NULL && t->writers.head == NULL &&
+	       t->movers.head == NULL && t->failed.head == NULL && t->erases.head == NULL;
 }
 
 void lookup_retry(struct store *store)
@@ -132,7 +136,7 @@ static bool is_allowed(struct store *store, const struct lookup *l)
 	uint32_t max = ix->held_max;
 
 	if (changes_pages(l)) {
-		held += ix->dirty_page_count + ix->collected_count;
+		held += ix->dirty_page_count + ix->collected_count + ix->blind_count;
 		max = ix->dirty_max;
 	}
 	if (l->kind == LOOKUP_MOVE)
@@ -142,19 +146,29 @@ static bool is_allowed(struct store *store, const struct lookup *l)
 
 /* -- pages from kv ---------------------------------------------------------------------------- */
 
+static struct lookup **waiters_of(struct index_page *page)
+{
+	return page->blind ? &index_blind_of(page)->waiters : &page->loading.waiters;
+}
+
+static struct index_page **wanted_next_of(struct index_page *page)
+{
+	return page->blind ? &index_blind_of(page)->wanted_next : &page->loading.next;
+}
+
 static void start_fetch(struct store *store, struct index_page *page)
 {
 	struct lookups *t = &store->lookups;
 	struct lookup_fetch *f = t->free;
 
 	page->state = INDEX_LOADING;
-	page->loading.waiters = NULL;
-	page->loading.next = NULL;
+	*waiters_of(page) = NULL;
+	*wanted_next_of(page) = NULL;
 	if (f == NULL) {
 		if (t->wanted_head == NULL)
 			t->wanted_head = page;
 		else
-			t->wanted_tail->loading.next = page;
+			*wanted_next_of(t->wanted_tail) = page;
 		t->wanted_tail = page;
 		return;
 	}
@@ -168,6 +182,36 @@ static void start_fetch(struct store *store, struct index_page *page)
 	f->op.value = f->value;
 	f->op.value_max = sizeof f->value;
 	kv_get(store->kv, &f->op);
+}
+
+/* What was written to it is acknowledged, and waits for it to be read. */
+static bool is_owed(const struct index_page *page)
+{
+	return page->blind && index_blind_of(page)->listed;
+}
+
+void lookup_blind_failed(struct store *store)
+{
+	struct reactor_timer *timer = &store->lookups.blind_retry;
+
+	if (timer->heap_slot == 0)
+		reactor_timer_arm(store->reactor, timer,
+				  reactor_now_ns(store->reactor) + BLIND_RETRY_NS);
+}
+
+static void blind_retry_fire(struct reactor_timer *timer)
+{
+	struct store *store = container_of(timer, struct store, lookups.blind_retry);
+
+	if (store->failed != 0)
+		return;
+	if (store->lookups.blind_tries++ == BLIND_TRIES) {
+		store_fail(store, -EIO, "reading the index, for what was written,");
+		return;
+	}
+	for (struct index_blind *b = store->index.blinds; b != NULL; b = b->next)
+		if (b->page->state == INDEX_FAILED)
+			start_fetch(store, b->page);
 }
 
 /* Locations must lie in data blocks of our own segments that are in use. */
@@ -198,8 +242,12 @@ static void page_read(struct store *store, struct index_page *page, int status, 
 	    (format_page_decode(value, size, slots) < 0 || !slots_are_sane(store, slots)))
 		status = -E_CORRUPT;
 	if (status == 0) {
-		index_fill_page(&store->index, page, slots);
 		store->stats.index_reads++;
+		store->lookups.blind_tries = 0;
+		if (page->blind)
+			blind_see(store, page, slots);
+		else
+			index_fill_page(&store->index, page, slots);
 		return;
 	}
 	/* What exists and is not in memory is in kv. */
@@ -211,6 +259,8 @@ static void page_read(struct store *store, struct index_page *page, int status, 
 		  "%s: page %u of chunk %u of volume %llu cannot be read from the index: %s",
 		  store->disk->name, page->no, page->chunk->no,
 		  (unsigned long long)page->chunk->volume->id, err_text(status));
+	if (is_owed(page))
+		lookup_blind_failed(store);
 }
 
 struct load {
@@ -249,7 +299,7 @@ static void page_load(struct store *store, struct index_page *page)
 static void unpin(struct store *store, struct index_page *page, bool narrow)
 {
 	INVARIANT(page->pins > 0);
-	if (--page->pins > 0 || page->state == INDEX_LOADING || page->dirty)
+	if (--page->pins > 0 || page->state == INDEX_LOADING || page->dirty || is_owed(page))
 		return;
 	if (page->state == INDEX_FAILED || !index_page_exists(page->chunk, page->no))
 		index_drop_page(&store->index, page);
@@ -308,7 +358,12 @@ static int pin_page(struct store *store, struct lookup *l, uint32_t i, bool now)
 		else
 			start_fetch(store, page);
 	}
-	return 0;
+	/* A write waits for no page. */
+	if (l->kind != LOOKUP_WRITE || now)
+		return 0;
+	if (page->state < INDEX_RUN)
+		return page->blind ? 0 : index_blind_page(ix, page);
+	return index_widen_page(ix, page);
 }
 
 /* As many pages exist as may, and some of these would be new. */
@@ -388,8 +443,8 @@ static int wait_for_pages(struct store *store, struct lookup *l)
 			    index_find_page(&store->index, l->held, first_page(l) + l->next_page);
 			if (page->state != INDEX_LOADING)
 				continue;
-			l->next = page->loading.waiters;
-			page->loading.waiters = l;
+			l->next = *waiters_of(page);
+			*waiters_of(page) = l;
 			return 1;
 		}
 		rc = pin_new_pages(store, l, &any);
@@ -415,7 +470,7 @@ static int begin(struct store *store, struct lookup *l)
 {
 	int rc = hold(store, l, false);
 
-	return rc < 0 ? rc : wait_for_pages(store, l);
+	return rc < 0 || l->kind == LOOKUP_WRITE ? rc : wait_for_pages(store, l);
 }
 
 struct format_slot lookup_slot(const struct store *store, const struct lookup *l, block_no_t block)
@@ -471,7 +526,7 @@ static void fetch_done(struct kv_get_op *op, int status)
 	struct store *store = f->store;
 	struct lookups *t = &store->lookups;
 	struct index_page *page = f->page;
-	struct lookup *l = page->loading.waiters;
+	struct lookup *l = *waiters_of(page);
 	struct index_page *wanted = t->wanted_head;
 
 	page->pins++;
@@ -480,11 +535,11 @@ static void fetch_done(struct kv_get_op *op, int status)
 	t->free = f;
 	t->in_flight--;
 	if (wanted != NULL) {
-		struct lookup *waiters = wanted->loading.waiters;
+		struct lookup *waiters = *waiters_of(wanted);
 
-		t->wanted_head = wanted->loading.next;
+		t->wanted_head = *wanted_next_of(wanted);
 		start_fetch(store, wanted);
-		wanted->loading.waiters = waiters;
+		*waiters_of(wanted) = waiters;
 	}
 	while (l != NULL) {
 		struct lookup *next = l->next;
@@ -494,7 +549,9 @@ static void fetch_done(struct kv_get_op *op, int status)
 			l->done(l, rc);
 		l = next;
 	}
-	unpin(store, page, false);
+	unpin(store, page, true);
+	if (wlog_has_waiting(store))
+		wlog_kick(store);
 	store_close_tick(store);
 }
 

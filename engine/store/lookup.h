@@ -15,8 +15,9 @@
  * answer is 0, at once.
  *
  * Who is going to change blocks says so (LOOKUP_WRITE): the chunk and the pages are made, so that
- * applying a group finds all that it needs and cannot fail. So every operation passes here before
- * it goes to the log (item.h), and ends its look-up when it is applied:
+ * applying a group finds all that it needs and cannot fail. It waits for no page: one that is still
+ * being read is blind until then (blind.h). So every operation passes here before it goes to the
+ * log (item.h), and ends its look-up when it is applied:
  *
  *   begin --allowed--> (LOADING) --all here--> held --end-->
  *     |  ^
@@ -28,11 +29,11 @@
  * Invariants:
  * 1. Who waits holds nothing that others could wait for.
  * 2. What is held by those that only read is at most index.held_max pages and one look-up's; what
- *    is dirty, not durable yet, or held by writers is at most index.dirty_max and one look-up's.
- *    Moves have INDEX_MOVES_MAX for themselves, as many as the cleaner makes at a time: writers may
- *    be waiting for the space that they make.
+ *    is dirty, not durable yet, blind, or held by writers is at most index.dirty_max and one
+ *look-up's. Moves have INDEX_MOVES_MAX for themselves, as many as the cleaner makes at a time:
+ *writers may be waiting for the space that they make.
  * 3. Who waited for an erase says nothing of what it erased: a write claims no watermark for the
- *    copy that it begins anew, and a watermark alone gets -E_STALE_REPLICA.
+ *copy that it begins anew, and a watermark alone gets -E_STALE_REPLICA.
  * 4. An erase goes to the log when no writer of its chunks has passed here and is not applied; from
  *    then until it is applied none passes. So of an erase and a write or move it is the same one
  *    that comes first in the log and in the index.
@@ -70,7 +71,7 @@ struct lookup {
 
 	uint8_t next_page; /* the module's from here on. LOADING: the first not seen loaded */
 	bool counted;	   /* among the held pages */
-	bool was_gated;	   /* it waited at the gate: the copy that it was meant for is erased */
+	bool was_gated;	   /* it waited at the gate: what it was meant for is erased */
 	uint32_t pinned;   /* a bit for each page of the range */
 	struct index_chunk *held; /* NULL: nothing is there */
 	struct lookup *next;	  /* in the one queue that it is in */
@@ -114,6 +115,8 @@ struct lookups {
 	struct item_queue erases;	   /* wait for the writers of their chunks */
 	uint32_t reading, writing, moving; /* pages held by look-ups of each kind */
 	struct reactor_task retry;
+	struct reactor_timer blind_retry; /* blind pages that could not be read are tried again */
+	uint32_t blind_tries;		  /* in a row */
 };
 
 int lookups_init(struct store *store);
@@ -143,6 +146,9 @@ void lookup_erased(struct store *store, struct item *item);
 /* What some may wait for has happened: a checkpoint is durable, a chunk is buried, writing has
  * ended (store->failed). */
 void lookup_retry(struct store *store);
+
+/* A blind page (blind.h) that was written to could not be read: it is tried again. */
+void lookup_blind_failed(struct store *store);
 
 /* Nothing waits, nothing is being read. */
 bool lookups_are_idle(const struct store *store);

@@ -6,7 +6,8 @@
  *     +------------------------+----------- checkpoint --------------+   (when empty)
  *
  * Invariants:
- * 1. live is the number of slots of the index that refer to blocks of the segment.
+ * 1. live is the number of slots of the index that refer to blocks of the segment, those of blind
+ *    pages included.
  * 2. A stream opens only a RESERVED segment: one that a durable checkpoint lists, so that recovery
  *    knows where to look.
  * 3. SEALED -> FREE or RESERVED only when no slot refers to it (live), no group in it waits to be
@@ -42,6 +43,7 @@ struct segment {
 	bool put_record; /* it is still to be put there */
 	uint32_t epoch;
 	uint32_t live;
+	uint32_t blind; /* of these: what only blind pages refer to (blind.h) */
 	uint32_t pins;
 	uint32_t unapplied; /* groups that are not in the index yet */
 	uint32_t used;	    /* blocks written */

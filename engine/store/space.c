@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "engine/base/assert.h"
 #include "engine/store/core.h"
 
 /* Of a segment's blocks at least 15/16 can be data when it is packed by the cleaner, whose groups
@@ -60,22 +61,27 @@ bool space_may_open(const struct store *store, enum space_user user)
 	return available > floor;
 }
 
-/* How many of the blocks hold no data yet. */
-static uint32_t count_growth(struct store *store, const struct store_write *op)
+/* How many of the blocks hold no data yet; its pages are held. False: one is still being read, and
+ * it depends on that. */
+static bool count_growth(struct store *store, const struct store_write *op, uint32_t *ret_growth)
 {
 	struct index_chunk *chunk = index_find_chunk(&store->index, op->volume, op->chunk);
 	uint32_t growth = 0;
 
-	if (chunk == NULL)
-		return op->block_count;
+	INVARIANT(chunk != NULL);
 	for (uint32_t i = 0; i < op->block_count; i++) {
-		const struct format_slot slot =
-		    index_find_slot(&store->index, chunk, op->block + i);
+		block_no_t block = op->block + i;
+		const struct index_page *page =
+		    index_find_page(&store->index, chunk, block >> PAGE_SHIFT);
+		struct format_slot slot = index_slot(page, block % PAGE_BLOCKS);
 
+		if (page->state == INDEX_LOADING && !format_slot_has_data(&slot))
+			return false;
 		if (!format_slot_has_data(&slot))
 			growth++;
 	}
-	return growth;
+	*ret_growth = growth;
+	return true;
 }
 
 int space_admit(struct store *store, struct item *item)
@@ -88,7 +94,8 @@ int space_admit(struct store *store, struct item *item)
 	item->growth = op->block_count;
 	if (used + item->growth <= max)
 		return 0;
-	item->growth = count_growth(store, op);
+	if (!count_growth(store, op, &item->growth))
+		return -EAGAIN;
 	if (item->growth == 0 || used + item->growth <= max)
 		return 0;
 	return store->wlog.pending_growth > 0 ? -EAGAIN : -ENOSPC;

@@ -47,8 +47,8 @@ void space_init(struct store *store, uint32_t reserve_percent);
 /* May this user's stream open another segment now? */
 bool space_may_open(const struct store *store, enum space_user user);
 
-/* Of data that is about to be gathered: 0; -ENOSPC; or -EAGAIN: what is in flight must be applied
- * before it can be told. Sets item->growth. */
+/* Of data that is about to be gathered: 0; -ENOSPC; or -EAGAIN: what is in flight must be applied,
+ * or a page of the index be read, before it can be told. Sets item->growth. */
 int space_admit(struct store *store, struct item *item);
 
 /* Segments that are empty or will be after a checkpoint. */

@@ -443,6 +443,7 @@ static void group_submit(struct wlog_stream *s, struct wlog_group *g)
 	g->op.size = (uint64_t)blocks * BLOCK_SIZE;
 	g->op.done = group_written;
 	store->checkpoint.log_bytes += g->op.size;
+	store->checkpoint.log_total += g->op.size;
 	if (s->kind == WLOG_HOT) {
 		store->stats.groups++;
 		store->stats.group_bytes += g->op.size;

@@ -56,6 +56,7 @@ struct sim_kv {
 	uint64_t last_commit_ns; /* virtual time at which the last one in flight is done */
 	uint64_t gets;		 /* in flight */
 	uint64_t failing_gets;	 /* so many more fail */
+	uint64_t get_delay_ns;	 /* on top of what it takes */
 	uint64_t commit_count, fault_at;
 	enum sim_io_action fault;
 };
@@ -303,7 +304,8 @@ static void sim_get(struct kv *kv, struct kv_get_op *op)
 {
 	struct sim_kv *k = kv_of(kv);
 	struct sim_process *p = k->process;
-	uint64_t delay_ns = sim_random_range(p->world, GET_DELAY_MIN_NS, GET_DELAY_MAX_NS);
+	uint64_t delay_ns =
+	    k->get_delay_ns + sim_random_range(p->world, GET_DELAY_MIN_NS, GET_DELAY_MAX_NS);
 
 	PRE(k->open && p->alive && op->family < k->family_count && op->done != NULL);
 	PRE(op->key_size <= sizeof(op->key));
@@ -444,6 +446,11 @@ void sim_kv_each(struct sim_kv *k, uint32_t family,
 void sim_kv_fail_gets(struct sim_kv *k, uint64_t count)
 {
 	k->failing_gets = count;
+}
+
+void sim_kv_slow_gets(struct sim_kv *k, uint64_t delay_ns)
+{
+	k->get_delay_ns = delay_ns;
 }
 
 uint64_t sim_kv_commit_count(const struct sim_kv *k)

@@ -149,12 +149,12 @@ START_TEST(a_page_that_cannot_be_read_fails_who_asked)
 	begin(&rig, 1, 48, RIG_TINY_CACHE);
 	fill(&rig, 32);
 	ck_assert(rig_checkpoint(&rig));
-	/* A read, a write, a read of many pages of which one fails. */
+	/* A read, a read of many pages of which one fails; a write waits for no page (blind.h). */
 	sim_kv_fail_gets(rig.sim_kv, 1);
 	ck_assert_int_eq(rig_read(&rig, 0, 0, 5, 1, data, crcs, NULL, NULL), -EIO);
 	ck_assert_int_eq(rig_read(&rig, 0, 0, 5, 1, data, crcs, NULL, NULL), 0);
 	sim_kv_fail_gets(rig.sim_kv, 1);
-	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 1, 77, 3)), -EIO);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 1, 77, 3)), 0);
 	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 1, 78, 3)), 0);
 	sim_kv_fail_gets(rig.sim_kv, 1);
 	ck_assert_int_eq(rig_read(&rig, 1, 2, 0, 256, data, crcs, NULL, NULL), -EIO);
