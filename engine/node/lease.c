@@ -205,6 +205,26 @@ static void fill_scrub(Pave__V1__ScrubState *m, const struct store_scrub_stats *
 	m->damaged = s->damaged;
 }
 
+/* The volumes (layers) of what is damaged, each once, as many as there is room for: the driver has
+ * those that nobody attaches repaired. */
+static uint32_t damaged_volumes(const struct node_lease *k, uint64_t *ret_ids, uint32_t max)
+{
+	struct store_damage damage[STORE_DAMAGE_MAX];
+	uint32_t count = 0, n = 0;
+
+	if (k->config.damage != NULL)
+		count = k->config.damage(damage, ARRAY_SIZE(damage), k->config.arg);
+	for (uint32_t i = 0; i < count && n < max; i++) {
+		uint32_t at = 0;
+
+		while (at < n && ret_ids[at] != damage[i].volume)
+			at++;
+		ret_ids[at] = damage[i].volume;
+		n = MAX(n, at + 1);
+	}
+	return n;
+}
+
 static ProtobufCBinaryData der_bytes(const struct identity_der *der)
 {
 	return (ProtobufCBinaryData){der->size, der->data};
@@ -216,6 +236,7 @@ static void lease_ask(struct node_lease *k)
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__LeaseRequest ask = PAVE__V1__LEASE_REQUEST__INIT;
 	Pave__V1__ScrubState scrub;
+	uint64_t damaged[NODE_DAMAGED_VOLUMES_MAX];
 	struct store_stats sizes = {0};
 
 	if (k->config.stats != NULL)
@@ -237,6 +258,8 @@ static void lease_ask(struct node_lease *k)
 	ask.free_bytes = sizes.free_bytes;
 	ask.reserve_bytes = sizes.reserve_bytes;
 	fill_scrub(&scrub, &sizes.scrub);
+	scrub.volumes = damaged;
+	scrub.n_volumes = damaged_volumes(k, damaged, ARRAY_SIZE(damaged));
 	ask.scrub = &scrub;
 	if (k->config.trouble != NULL)
 		k->config.trouble(k->trouble, sizeof k->trouble, k->config.arg);

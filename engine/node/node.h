@@ -39,12 +39,13 @@
 #include "engine/pool/pool.h"
 #include "net/transport.h"
 
-#define NODE_SESSIONS_MAX  256u
-#define NODE_INFLIGHT_MAX  1024u
-#define NODE_INFLIGHT_MIN  16u	  /* what the last of all sessions still gets */
-#define NODE_REQUESTS_MAX  10240u /* data requests of all sessions of a shard */
-#define NODE_RX_MEMORY_MAX (384u << 20)
-#define NODE_TX_MEMORY_MAX (64u << 20)
+#define NODE_SESSIONS_MAX	 256u
+#define NODE_DAMAGED_VOLUMES_MAX 32u /* that the driver is told of */
+#define NODE_INFLIGHT_MAX	 1024u
+#define NODE_INFLIGHT_MIN	 16u	/* what the last of all sessions still gets */
+#define NODE_REQUESTS_MAX	 10240u /* data requests of all sessions of a shard */
+#define NODE_RX_MEMORY_MAX	 (384u << 20)
+#define NODE_TX_MEMORY_MAX	 (64u << 20)
 /* Twice the backlog of a host (VOLUME_BACKLOG_BYTES_MAX), for payloads are rounded up. */
 #define NODE_RX_SESSION_MAX (128u << 20)
 #define NODE_TX_SESSION_MAX (16u << 20)
@@ -173,6 +174,8 @@ struct node_lease_config {
 	void (*changed)(const struct node_lease_state *state, void *arg);
 	/* Fills in sizes for the driver. */
 	void (*stats)(struct store_stats *ret_stats, void *arg);
+	/* Gives what is known to be damaged, as store_damage. May be NULL. */
+	uint32_t (*damage)(struct store_damage *ret_damage, uint32_t max, void *arg);
 	/* The driver asks for everything to be read again. NULL: that does nothing. */
 	void (*scrub)(void *arg);
 	/* An admin asks for, or for a change of, the devices; answer by node_lease_answer, once.

@@ -414,8 +414,46 @@ static void ask_maintenance(struct pd *pd, struct reg_volume *v, struct reg_node
 	rpc_notify(&n->session->rpc, &m);
 }
 
-/* Maintenance begins where something has to move and nobody has the volume, and ends where nothing
- * does. What is under way or to be erased from before has to come to its end as well. */
+/* A node that is there and says that blocks of the layer that v is written to are damaged; NULL:
+ * none. A damaged block of a sealed layer is not written again. */
+static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v)
+{
+	const volume_id_t top = layers_top(v);
+
+	for (struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next)
+		for (uint32_t i = 0; n->session != NULL && i < n->damaged_count; i++)
+			if (n->damaged[i] == top)
+				return n;
+	return NULL;
+}
+
+/* Whoever attaches the volume is told by the nodes what to write again. What cannot be repaired
+ * does not keep a maintenance going for ever. */
+static void maintain_damaged(struct pd *pd, struct reg_volume *v, int64_t now)
+{
+	const uint64_t now_ns = reactor_now_ns(pd->reactor);
+	struct reg_node *n = damaged_node(pd, v);
+
+	/* A host that has it writes it again without being asked for. */
+	if (n == NULL ||
+	    (!v->attachment.maintenance && reg_attachment_end(&pd->reg, v, now) != 0)) {
+		v->repair_until_ns = 0;
+		v->repair_again_ns = 0;
+		return;
+	}
+	if (now_ns >= v->repair_again_ns) {
+		v->repair_until_ns = now_ns + PD_REPAIR_S * NS_PER_S;
+		v->repair_again_ns = now_ns + PD_REPAIR_AGAIN_S * NS_PER_S;
+	}
+	if (now_ns >= v->repair_until_ns)
+		return;
+	v->idle_ticks = 0;
+	ask_maintenance(pd, v, n, now);
+}
+
+/* Maintenance begins where something has to move, or to be repaired, and nobody has the volume, and
+ * ends where nothing does. What is under way or to be erased from before has to come to its end as
+ * well. */
 static void maintain(struct pd *pd, int64_t now)
 {
 	struct reg_volume *v;
@@ -431,7 +469,10 @@ static void maintain(struct pd *pd, int64_t now)
 		ask_maintenance(pd, v, m->to, now);
 	}
 	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
-		if (v->deleted || (v->move_count == 0 && !v->attachment.maintenance))
+		if (v->deleted)
+			continue;
+		maintain_damaged(pd, v, now);
+		if (v->move_count == 0 && !v->attachment.maintenance)
 			continue;
 		if (v->move_count > 0) {
 			v->idle_ticks = 0;

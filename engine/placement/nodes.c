@@ -339,8 +339,11 @@ static int check_clock(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseR
 static void note_scrub(struct reg_node *n, const Pave__V1__ScrubState *s)
 {
 	n->has_scrub = s != NULL;
+	n->damaged_count = 0;
 	if (s == NULL)
 		return;
+	for (size_t i = 0; i < s->n_volumes && n->damaged_count < REG_DAMAGED_MAX; i++)
+		n->damaged[n->damaged_count++] = s->volumes[i];
 	n->scrub = (struct reg_scrub){
 	    .running = s->running,
 	    .period_s = s->period_s,

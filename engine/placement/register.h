@@ -39,6 +39,8 @@
 #define REG_MOVES_MAX	   16u		/* of one volume at once */
 #define REG_SERIAL_GAP	   (1ull << 20) /* permits that are not noted one by one */
 
+#define REG_DAMAGED_MAX 32u /* volumes, a node */
+
 struct pd_session;
 struct reg_layer;
 
@@ -81,6 +83,8 @@ struct reg_node {
 	char trouble[256];	    /* of its devices, as it said last */
 	bool has_scrub;		    /* scrub is what it said last */
 	struct reg_scrub scrub;
+	volume_id_t damaged[REG_DAMAGED_MAX]; /* layers of which blocks are damaged there */
+	uint32_t damaged_count;
 	UT_hash_handle hh;
 };
 
@@ -170,6 +174,8 @@ struct reg_volume {
 	bool moves_changed;
 	uint64_t maintain_after_ns; /* no maintenance is asked for before */
 	uint32_t idle_ticks;	    /* of a maintenance that has nothing to do */
+	uint64_t repair_until_ns;   /* damage is a reason for a maintenance until then, */
+	uint64_t repair_again_ns;   /* and from then on again; 0: there was none */
 	struct pd_session *holder;
 	struct replica_report *reports; /* malloc'd */
 	uint32_t report_count;

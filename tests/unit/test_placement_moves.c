@@ -338,6 +338,48 @@ START_TEST(detached_volumes_are_maintained)
 }
 END_TEST
 
+/* An attachment that its holder renews, so many seconds. */
+static void hold_s(struct peer *p, generation_t generation, unsigned seconds)
+{
+	for (unsigned i = 0; i < seconds; i += 2) {
+		run_s(2);
+		ask_renew(p, 1, generation);
+	}
+}
+
+/* Nobody has the volume: the node with the damage has it attached, until nothing is damaged, or it
+ * cannot be repaired; then not again for an hour. */
+START_TEST(damage_of_a_detached_volume_is_repaired)
+{
+	struct peer *keeper = peer_new(rig, "host", "n2");
+
+	nodes[1]->damaged = 1;
+	hold_s(host, 1, 20);
+	ck_assert_uint_eq(nodes[1]->maintains, 0); /* its host does it */
+	ck_assert_int_eq(ask_detach(host, 1, 1), 0);
+	run_s(10);
+	ck_assert_uint_eq(nodes[1]->maintains, 1);
+	ck_assert_int_eq(ask_maintenance(keeper, "n2"), 0);
+	ck_assert_uint_eq(keeper->reply->attach_reply->n_moves, 0);
+	hold_s(keeper, 2, 30);
+	ck_assert_uint_eq(keeper->detach_notices, 0);
+	if (_i == 0)
+		nodes[1]->damaged = 0;
+	hold_s(keeper, 2, _i == 0 ? 20 : 120);
+	ck_assert_uint_ge(keeper->detach_notices, 1);
+	ck_assert_int_eq(ask_detach(keeper, 1, 2), 0);
+	run_s(60);
+	ck_assert_uint_eq(nodes[1]->maintains, 1);
+	/* New damage is a reason at once; of another volume it is none. */
+	nodes[1]->damaged = 7;
+	run_s(20);
+	ck_assert_uint_eq(nodes[1]->maintains, 1);
+	nodes[1]->damaged = 1;
+	run_s(20);
+	ck_assert_uint_ge(nodes[1]->maintains, 2);
+}
+END_TEST
+
 START_TEST(maintenance_gives_way)
 {
 	struct peer *keeper = peer_new(rig, "host", "n4");
@@ -417,6 +459,7 @@ int main(void)
 	tcase_add_test(tc, a_target_that_lost_its_label);
 	tcase_add_test(tc, a_site_that_lost_its_label_is_left);
 	tcase_add_test(tc, detached_volumes_are_maintained);
+	tcase_add_loop_test(tc, damage_of_a_detached_volume_is_repaired, 0, 2);
 	tcase_add_test(tc, maintenance_gives_way);
 	tcase_add_test(tc, the_last_copies_stay);
 	tcase_add_test(tc, a_lost_node_is_replaced_after_the_grace);

@@ -326,8 +326,12 @@ int ask_lease(struct peer *p, const char *node, const char *site, uint8_t device
 	Pave__V1__LeaseRequest l = PAVE__V1__LEASE_REQUEST__INIT;
 	uint8_t uuid[16] = {device};
 	char *addresses[] = {(char *)(uintptr_t)node};
+	Pave__V1__ScrubState scrub = PAVE__V1__SCRUB_STATE__INIT;
 	uint8_t nonce[16] = {1, 2, 3};
 
+	scrub.volumes = &p->damaged;
+	scrub.n_volumes = p->damaged != 0;
+	l.scrub = &scrub;
 	l.node = (char *)(uintptr_t)node;
 	l.site = (char *)(uintptr_t)site;
 	l.addresses = addresses;

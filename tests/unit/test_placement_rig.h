@@ -41,6 +41,9 @@ struct peer {
 	bool erase_hold;   /* doesn't answer it */
 	volume_id_t erase_volume;
 	uint32_t erases, maintains;
+
+	/* What it says, as a node. */
+	volume_id_t damaged; /* a layer of which blocks are damaged there; 0: none */
 };
 
 struct rig {

@@ -206,6 +206,13 @@ static void fill_stats(struct store_stats *ret_stats, void *arg)
 	pool_get_stats(n->pool, ret_stats);
 }
 
+static uint32_t damage(struct store_damage *ret_damage, uint32_t max, void *arg)
+{
+	const struct node *n = arg;
+
+	return pool_damage(n->pool, ret_damage, max);
+}
+
 static void maintain(const char *volume, void *arg)
 {
 	struct node *n = arg;
@@ -272,6 +279,7 @@ static int start_lease(struct node *n, struct error *err)
 	    .shard_count = 1,
 	    .changed = lease_changed,
 	    .stats = fill_stats,
+	    .damage = damage,
 	    .erase = erase,
 	    .scrub = scrub,
 	    .proof = n->key.key != NULL ? &n->key : NULL,
