@@ -72,6 +72,7 @@ struct transport_send {
 };
 
 struct transport_ops {
+	const char *name; /* "tcp", "rdma", "sim": for people */
 	int (*connect)(struct transport *t, const char *address, const struct transport_handler *h,
 		       void *arg, struct transport_conn **ret_conn);
 	int (*listen)(struct transport *t, const char *address,
@@ -115,9 +116,17 @@ struct transport_listener {
 	char address[ADDR_SIZE_MAX]; /* where it really listens: the port is filled in */
 };
 
-/* address: "HOST:PORT" or "[HOST]:PORT" (tcp), numeric or "localhost"; the simulator: a node's
- * name. Frames may be sent before ready: they wait. Returns 0 and then exactly one of ready or
- * closed follows; or -EINVAL, -EACCES (not a loopback address and not allowed), -E_LIMIT (of
+/* What it runs over: "tcp", "rdma", "sim". */
+static inline char *transport_name(const struct transport_conn *conn)
+{
+	return (char *)(uintptr_t)
+	    conn->transport->ops->name; /* for protobuf-c: not to be written */
+}
+
+/* address: "HOST:PORT" or "[HOST]:PORT" (tcp), numeric or "localhost", and what else the peer
+ * offers: "HOST:PORT+rdma", which who does not have it connects to over TCP; the simulator: a
+ * node's name. Frames may be sent before ready: they wait. Returns 0 and then exactly one of ready
+ * or closed follows; or -EINVAL, -EACCES (not a loopback address and not allowed), -E_LIMIT (of
  * connections), -ENOMEM, or an errno of socket(2), and nothing does. */
 static inline int transport_connect(struct transport *t, const char *address,
 				    const struct transport_handler *h, void *arg,

@@ -154,6 +154,11 @@ int reactor_run_until(struct reactor *r, const bool *flag, uint64_t deadline_ns)
 /* Every operation must have completed. NULL is allowed. */
 void reactor_destroy(struct reactor *r);
 
+/* The memory that reactor_memory has handed out from, or will before it grows: one range, which
+ * only grows, at its end, and in which no allocation lies across what was its end at any time. For
+ * whoever registers it with a device of its own (net/rdma). */
+void reactor_memory_range(const struct reactor *r, void **ret_base, size_t *ret_size_bytes);
+
 /* What the reactor did so far, for benches and for `pave status`. */
 struct reactor_stats {
 	uint64_t turns;

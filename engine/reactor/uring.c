@@ -292,6 +292,14 @@ static void *uring_memory(struct reactor *r, size_t size_bytes)
 	return p;
 }
 
+void reactor_memory_range(const struct reactor *r, void **ret_base, size_t *ret_size_bytes)
+{
+	const struct uring *u = uring_of(r);
+
+	*ret_base = u->memory.base;
+	*ret_size_bytes = u->memory.grown_bytes;
+}
+
 static const struct reactor_ops uring_ops = {
     .wall_ns = uring_wall_ns,
     .random = uring_random,

@@ -341,7 +341,7 @@ void volume_permit_changed(struct volume *v)
 void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *items)
 {
 	static char current[] = "current", behind[] = "behind", catching_up[] = "catching-up",
-		    away[] = "away", refused[] = "refused", left[] = "left", tcp[] = "tcp";
+		    away[] = "away", refused[] = "refused", left[] = "left", none[] = "";
 	bool used[VOLUME_NODES_MAX] = {false};
 	char *states[VOLUME_NODES_MAX];
 
@@ -351,8 +351,10 @@ void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *it
 
 		pave__v1__replica_state__init(&items[i]);
 		items[i].node = (char *)(uintptr_t)n->name;
-		items[i].transport = tcp;
+		items[i].transport = none;
 		for (uint32_t k = 0; k < n->shard_count; k++) {
+			if (n->replicas[k]->conn != NULL)
+				items[i].transport = transport_name(n->replicas[k]->conn);
 			ready = ready && vreplica_ready(n->replicas[k]);
 			items[i].lag += n->replicas[k]->backlog_ops;
 			items[i].resync_rate += n->replicas[k]->catchup.rate_blocks * BLOCK_SIZE;

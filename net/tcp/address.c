@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "engine/base/err.h"
 #include "engine/base/types.h"
 
 static const struct sockaddr_in *as_v4(const struct address *a)
@@ -90,6 +91,44 @@ int address_parse(const char *text, struct address *ret_address)
 	}
 	*ret_address = a;
 	return 0;
+}
+
+int address_parse_offered(const char *text, struct address *ret_address)
+{
+	char alone[ADDR_SIZE_MAX];
+	const size_t size = strcspn(text, "+");
+
+	for (const char *p = text + size; *p != '\0'; p++) {
+		const bool is_name = (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9');
+
+		if (!is_name && (*p != '+' || p[1] == '+' || p[1] == '\0'))
+			return -EINVAL;
+	}
+	if (size >= sizeof(alone))
+		return -EINVAL;
+	memcpy(alone, text, size);
+	alone[size] = '\0';
+	return address_parse(alone, ret_address);
+}
+
+bool address_offers(const char *text, const char *transport)
+{
+	const size_t size = strlen(transport);
+
+	for (const char *p = strchr(text, '+'); p != NULL; p = strchr(p + 1, '+'))
+		if (strncmp(p + 1, transport, size) == 0 &&
+		    (p[1 + size] == '+' || p[1 + size] == '\0'))
+			return true;
+	return false;
+}
+
+int address_offer(const char *text, const char *transport, char *buf)
+{
+	const bool offers = address_offers(text, transport);
+	int size = snprintf(buf, ADDR_SIZE_MAX, "%s%s%s", text, offers ? "" : "+",
+			    offers ? "" : transport);
+
+	return size >= 0 && (unsigned)size < ADDR_SIZE_MAX ? 0 : -E_LIMIT;
 }
 
 unsigned address_port(const struct address *a)

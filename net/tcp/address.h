@@ -15,6 +15,15 @@ struct address {
 /* "127.0.0.1:7400", "[::1]:7400", "localhost:7400"; port 0 to 65535. 0 or -EINVAL. */
 int address_parse(const char *text, struct address *ret_address);
 
+/* "HOST:PORT+rdma" is an address with transports that its node offers beside TCP, each after a '+',
+ * of a-z and 0-9. Reads the address alone: 0 or -EINVAL. */
+int address_parse_offered(const char *text, struct address *ret_address);
+
+/* Whether the address offers this transport; and puts that behind it, unless it is there already:
+ * 0, or -E_LIMIT when it is too long. buf: ADDR_SIZE_MAX. */
+bool address_offers(const char *text, const char *transport);
+int address_offer(const char *text, const char *transport, char *buf);
+
 unsigned address_port(const struct address *a);
 bool address_is_loopback(const struct address *a);
 bool address_equal(const struct address *a, const struct address *b);

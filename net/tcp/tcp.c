@@ -159,7 +159,7 @@ static int tcp_listen(struct transport *head, const char *text,
 	int fd;
 
 	PRE(accepted != NULL);
-	if (address_parse(text, &address) != 0)
+	if (address_parse_offered(text, &address) != 0)
 		return listen_error(-EINVAL, text, err);
 	if (!t->insecure && !address_is_loopback(&address))
 		return error_set(err, -EACCES,
@@ -210,7 +210,7 @@ static int tcp_connect(struct transport *head, const char *text, const struct tr
 	int rc;
 
 	PRE(h != NULL && h->rx != NULL && h->closed != NULL);
-	if (address_parse(text, &address) != 0 || address_port(&address) == 0)
+	if (address_parse_offered(text, &address) != 0 || address_port(&address) == 0)
 		return -EINVAL;
 	if (!t->insecure && !address_is_loopback(&address))
 		return -EACCES;
@@ -243,6 +243,7 @@ static void tcp_destroy(struct transport *head)
 }
 
 static const struct transport_ops tcp_ops = {
+    .name = "tcp",
     .connect = tcp_connect,
     .listen = tcp_listen,
     .unlisten = tcp_unlisten,

@@ -749,6 +749,7 @@ static void sim_destroy(struct transport *transport)
 }
 
 static const struct transport_ops sim_transport_ops = {
+    .name = "sim",
     .connect = sim_connect,
     .listen = sim_listen,
     .unlisten = sim_unlisten,

@@ -1,0 +1,935 @@
+/* The RDMA transport, over TCP on the loopback and a device in memory (fake_verbs.h): how frames
+ * travel, every way in which a device can refuse or fail, and what becomes of the peers' set-up. */
+#include <check.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/rdma/message.h"
+#include "net/rdma/rdma.h"
+#include "tests/unit/fake_verbs.h"
+#include "tests/unit/tcp_world.h"
+
+static struct transport *carrier;
+static struct rdma_config rdma_setup;
+
+/* -- the world ------------------------------------------------------------------------------- */
+
+static void world_begin(void)
+{
+	const struct reactor_config config = {.name = "test", .memory_bytes = 16 * MIB};
+	struct error err;
+
+	fake_device_reset();
+	ck_assert_int_eq(reactor_create(&config, &reactor), 0);
+	ck_assert_int_eq(transport_tcp_create(reactor, false, &carrier), 0);
+	rdma_setup.reactor = reactor;
+	rdma_setup.carrier = carrier;
+	rdma_setup.verbs = &fake_verbs;
+	ck_assert_int_eq(transport_rdma_create(&rdma_setup, &transport, &err), 0);
+	ck_assert_uint_eq(fake_device.live, 0);
+	ck_assert_int_eq(
+	    transport_listen(transport, "127.0.0.1:0", accepted, &server, &listener, &err), 0);
+	client = (struct side){.in_order = true};
+	server = (struct side){.in_order = true};
+	accepted_count = 0;
+	outgoing_ok = 0;
+	outgoing_failed = 0;
+}
+
+static bool is_device_used(void *arg)
+{
+	(void)arg;
+	return fake_device.live > 0;
+}
+
+static void world_end(void)
+{
+	side_end(&client);
+	side_end(&server);
+	ck_assert_uint_eq(outgoing_alive, 0);
+	if (listener != NULL)
+		transport_unlisten(listener);
+	listener = NULL;
+	run_while(is_device_used, NULL); /* the last connection's end gives everything back */
+	transport_destroy(transport);
+	one_turn();
+	transport_destroy(carrier);
+	one_turn();
+	one_turn();
+	reactor_destroy(reactor);
+	rdma_setup = (struct rdma_config){0};
+}
+
+static bool is_rdma(const struct transport_conn *conn)
+{
+	return strcmp(transport_name(conn), "rdma") == 0;
+}
+
+static void connect_sides(void)
+{
+	connect_client();
+	ck_assert(is_rdma(client.conn) && is_rdma(server.conn));
+}
+
+static struct rdma_counters counters(void)
+{
+	struct rdma_counters c;
+
+	transport_rdma_counters(transport, &c);
+	return c;
+}
+
+/* Both sides may begin anew. */
+static void forget_sides(void)
+{
+	side_end(&client);
+	side_end(&server);
+	client = (struct side){.in_order = true};
+	server = (struct side){.in_order = true};
+	accepted_count = 0;
+}
+
+/* -- frames ---------------------------------------------------------------------------------- */
+
+START_TEST(test_echo)
+{
+	static const uint32_t sizes[] = {
+	    0,	   1,	  3,	 4095,	 4096,		 4097,
+	    16383, 16384, 16385, 100001, (1u << 20) + 7, FRAME_CONTROL_MAX,
+	    5,	   16384, 1};
+
+	server.echo = true;
+	connect_sides();
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		uint8_t *want = malloc(sizes[i] + 1);
+
+		send_control(&client, i + 1, sizes[i]);
+		wait_count(&client.rx_count, i + 1);
+		fill(want, sizes[i], i + 1);
+		ck_assert_uint_eq(client.last.payload_size, sizes[i]);
+		ck_assert_mem_eq(client.last_payload, want, sizes[i]);
+		free(want);
+	}
+	ck_assert(client.in_order && server.in_order && !client.rx_bad && !server.rx_bad);
+	run_while(has_outgoing, NULL);
+	ck_assert_uint_eq(client.conn->stats.tx_frames, ARRAY_SIZE(sizes));
+	ck_assert_uint_eq(client.conn->stats.tx_bytes, server.conn->stats.rx_bytes);
+	ck_assert_uint_eq(client.conn->stats.rx_bytes, server.conn->stats.tx_bytes);
+	ck_assert_uint_eq(client.conn->stats.rx_copied_bytes, 0);
+	ck_assert_uint_eq(client.conn->queued_bytes, 0);
+	ck_assert_uint_eq(counters().pulls, 2 * 4);
+	ck_assert_uint_eq(counters().pulled_bytes,
+			  2 * (16385 + 100001 + (1u << 20) + 7 + FRAME_CONTROL_MAX));
+}
+END_TEST
+
+/* Many more messages than there are credits, both ways, with payloads that are fetched between. */
+START_TEST(test_two_way_flood)
+{
+	static const uint32_t sizes[] = {1, 20000, 0, 16384, 16385, 7, 300001, 4096, 65537, 2};
+	const unsigned count = 60 * ARRAY_SIZE(sizes);
+
+	server.echo = true;
+	connect_sides();
+	for (unsigned i = 0; i < count; i++)
+		send_control(&client, i + 1, sizes[i % ARRAY_SIZE(sizes)] + i / 10);
+	wait_count(&client.rx_count, count);
+	ck_assert(client.in_order && server.in_order && !client.rx_bad && !server.rx_bad);
+	run_while(has_outgoing, NULL);
+	ck_assert_uint_eq(outgoing_ok, 2 * count);
+}
+END_TEST
+
+/* One side alone sends: its credits come back in messages of their own. */
+START_TEST(test_one_way_flood)
+{
+	connect_sides();
+	for (unsigned i = 0; i < 5000; i++)
+		send_control(&client, i + 1, 10);
+	wait_count(&server.rx_count, 5000);
+	ck_assert(server.in_order);
+	ck_assert_uint_ge(counters().acks, 5000 / RDMA_CREDITS);
+	ck_assert_uint_le(counters().acks, 2 + 5000 / (RDMA_CREDITS / 2));
+}
+END_TEST
+
+START_TEST(test_one_turn_leaves_in_one_call)
+{
+	connect_sides();
+	one_turn();
+	fake_device.posts = 0;
+	for (uint64_t id = 1; id <= 40; id++)
+		send_control(&client, id, 100);
+	wait_count(&server.rx_count, 40);
+	ck_assert_uint_eq(client.conn->stats.tx_calls, 2); /* with the greeting */
+}
+END_TEST
+
+START_TEST(test_sends_before_ready_wait)
+{
+	inside_call = true;
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	inside_call = false;
+	for (unsigned i = 0; i < 20; i++)
+		send_control(&client, i + 1, 30000 * (i % 2));
+	wait_count(&server.rx_count, 20);
+	ck_assert(client.is_ready && server.in_order && !server.rx_bad);
+}
+END_TEST
+
+struct pool_send {
+	struct transport_send send;
+	uint32_t crcs[FRAME_CRCS_MAX];
+	bool done;
+};
+
+static void pool_send_done(struct transport_send *send, int status)
+{
+	ck_assert_int_eq(status, 0);
+	container_of(send, struct pool_send, send)->done = true;
+}
+
+/* Memory of the reactor's is registered once, and nothing of it is copied, but for tiny payloads.
+ */
+START_TEST(test_pools_are_registered_once)
+{
+	static struct pool_send s;
+	uint8_t *memory = reactor_memory(reactor, MIB);
+	unsigned registered;
+
+	fill(memory, MIB, 5);
+	connect_sides();
+	for (unsigned i = 0; i < 10; i++) {
+		const uint32_t size = i % 2 == 0 ? BLOCK_SIZE : 256 * 1024;
+
+		s = (struct pool_send){0};
+		s.send = (struct transport_send){
+		    .frame = {.wire_version = FRAME_VERSION,
+			      .op = FRAME_CONTROL,
+			      .request_id = i + 1,
+			      .payload_size = size,
+			      .crc_count = frame_crc_count(size),
+			      .crcs = s.crcs},
+		    .iov = {{memory, size}},
+		    .iov_count = 1,
+		    .done = pool_send_done,
+		};
+		frame_payload_crcs(memory, size, s.crcs);
+		transport_send(client.conn, &s.send);
+		wait_flag(&s.done);
+		wait_count(&server.rx_count, i + 1);
+		ck_assert_mem_eq(server.last_payload, memory, size);
+		if (i == 1)
+			registered = fake_device.mr_count;
+	}
+	ck_assert_uint_eq(fake_device.mr_count, registered);
+	ck_assert_uint_eq(counters().registrations, 5); /* where the test's owner received */
+	ck_assert_uint_eq(counters().copied_bytes, 0);
+}
+END_TEST
+
+START_TEST(test_polling_before_sleeping)
+{
+	server.echo = true;
+	connect_sides();
+	for (unsigned i = 0; i < 200; i++) {
+		send_control(&client, i + 1, 4096);
+		wait_count(&client.rx_count, i + 1);
+	}
+	/* With so long a time it is never asked to be woken while this goes on. */
+	ck_assert_uint_lt(counters().notify_calls, 50);
+}
+END_TEST
+
+static void begin_polling(void)
+{
+	rdma_setup.poll_us = 100000;
+	world_begin();
+}
+
+/* -- who comes without asking for RDMA --------------------------------------------------------- */
+
+static void connect_plainly(void)
+{
+	ck_assert_int_eq(
+	    transport_connect(carrier, listener->address, &handler, &client, &client.conn), 0);
+	wait_flag(&client.is_ready);
+	ck_assert_uint_eq(accepted_count, 0); /* it has not said anything yet */
+}
+
+START_TEST(test_plain_peer)
+{
+	server.echo = true;
+	connect_plainly();
+	for (unsigned i = 0; i < 20; i++)
+		send_control(&client, i + 1, i % 2 == 0 ? 100000 : 10);
+	wait_count(&client.rx_count, 20);
+	ck_assert(!is_rdma(server.conn) && client.in_order && !client.rx_bad);
+	ck_assert_uint_eq(fake_device.live, 0);
+}
+END_TEST
+
+START_TEST(test_plain_peer_that_goes_unheard)
+{
+	connect_plainly();
+	side_end(&client);
+	client = (struct side){.in_order = true};
+	connect_sides();
+}
+END_TEST
+
+START_TEST(test_unlisten_with_somebody_at_the_door)
+{
+	connect_plainly();
+	transport_unlisten(listener);
+	listener = NULL;
+	wait_flag(&client.is_closed);
+	ck_assert_uint_eq(accepted_count, 0);
+}
+END_TEST
+
+START_TEST(test_address_without_offer)
+{
+	char plain[ADDR_SIZE_MAX];
+
+	snprintf(plain, sizeof plain, "%.*s", (int)strcspn(listener->address, "+"),
+		 listener->address);
+	ck_assert_int_eq(transport_connect(transport, plain, &handler, &client, &client.conn), 0);
+	send_control(&client, 1, 10);
+	wait_count(&server.rx_count, 1);
+	ck_assert(!is_rdma(client.conn) && !is_rdma(server.conn));
+}
+END_TEST
+
+/* -- ends ------------------------------------------------------------------------------------ */
+
+START_TEST(test_close)
+{
+	connect_sides();
+	transport_close(client.conn);
+	send_control(&client, 1, 100); /* allowed, and comes to nothing */
+	wait_flag(&client.is_closed);
+	wait_flag(&server.is_closed);
+	ck_assert_int_eq(client.reason, 0);
+	ck_assert_int_eq(server.reason, -E_DISCONNECTED);
+	ck_assert_uint_eq(outgoing_failed, 1);
+}
+END_TEST
+
+START_TEST(test_close_with_work_posted)
+{
+	connect_sides();
+	fake_device.hold = true;
+	for (unsigned i = 0; i < 200; i++)
+		send_control(&client, i + 1, i % 3 == 0 ? 100000 : 100);
+	one_turn();
+	one_turn();
+	transport_close(client.conn);
+	ck_assert(!client.is_closed);
+	wait_flag(&client.is_closed);
+	ck_assert_uint_eq(outgoing_alive, 0);
+	ck_assert_uint_eq(outgoing_failed, 200);
+}
+END_TEST
+
+/* A device that never gives back what was posted: after RDMA_FLUSH_MS it is done without. */
+START_TEST(test_flush_that_never_comes)
+{
+	connect_sides();
+	fake_device.hold = true;
+	fake_device.never_flush = true;
+	send_control(&client, 1, 100);
+	one_turn();
+	one_turn();
+	transport_close(client.conn);
+	wait_flag(&client.is_closed);
+	wait_flag(&server.is_closed);
+	ck_assert_uint_eq(outgoing_failed, 1);
+}
+END_TEST
+
+START_TEST(test_close_in_rx)
+{
+	server.close_in_rx = true;
+	connect_sides();
+	for (unsigned i = 0; i < 50; i++)
+		send_control(&client, i + 1, i == 0 ? 50000 : 30);
+	wait_flag(&server.is_closed);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(server.reason, 0);
+	ck_assert_uint_eq(server.rx_count, 1);
+	ck_assert_int_eq(client.reason, -E_DISCONNECTED);
+}
+END_TEST
+
+START_TEST(test_close_in_accepted)
+{
+	close_in_accepted = true;
+	inside_call = true;
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	inside_call = false;
+	wait_flag(&server.is_closed);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(server.reason, 0);
+	close_in_accepted = false;
+}
+END_TEST
+
+START_TEST(test_close_while_connecting)
+{
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	for (int i = _i; i > 0; i--)
+		one_turn();
+	transport_close(client.conn);
+	send_control(&client, 1, 100);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(client.reason, 0);
+	ck_assert_uint_eq(outgoing_failed, 1);
+	if (server.conn != NULL)
+		wait_flag(&server.is_closed);
+}
+END_TEST
+
+START_TEST(test_nobody_listens)
+{
+	char address[ADDR_SIZE_MAX];
+
+	snprintf(address, sizeof address, "%s", listener->address);
+	transport_unlisten(listener);
+	listener = NULL;
+	one_turn();
+	one_turn();
+	ck_assert_int_eq(transport_connect(transport, address, &handler, &client, &client.conn), 0);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(client.reason, -ECONNREFUSED);
+	ck_assert_uint_eq(counters().fallbacks, 0); /* over TCP it would be the same */
+}
+END_TEST
+
+START_TEST(test_no_buffer)
+{
+	server.refuse_buffers = true;
+	connect_sides();
+	send_control(&client, 1, 100000);
+	wait_flag(&server.is_closed);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(server.reason, -ENOBUFS);
+	ck_assert_uint_eq(server.rx_count, 0);
+	ck_assert_uint_eq(outgoing_failed, 1);
+}
+END_TEST
+
+START_TEST(test_damaged_message)
+{
+	connect_sides();
+	fake_device.corrupt_next = true;
+	send_control(&client, 1, 100);
+	wait_flag(&server.is_closed);
+	ck_assert_int_eq(server.reason, -E_BAD_CRC);
+	ck_assert_uint_eq(server.rx_count, 0);
+}
+END_TEST
+
+/* -- what a device may do --------------------------------------------------------------------- */
+
+/* Every status that a completion can have, of each kind of operation: the connection ends on both
+ * sides as any other does, with everything answered, and the next one works. */
+START_TEST(test_every_status)
+{
+	const enum fake_op op = (enum fake_op)(_i % FAKE_OPS);
+	const enum ibv_wc_status status = (enum ibv_wc_status)(1 + _i / FAKE_OPS);
+
+	connect_sides();
+	send_control(&client, 1, 10);
+	wait_count(&server.rx_count, 1);
+	fake_device.next_status[op] = status;
+	for (unsigned i = 0; i < 10; i++)
+		send_control(&client, i + 2, 50000);
+	wait_flag(&client.is_closed);
+	wait_flag(&server.is_closed);
+	ck_assert_int_eq(client.reason, -E_DISCONNECTED);
+	ck_assert_int_eq(server.reason, -E_DISCONNECTED);
+	ck_assert_uint_eq(outgoing_alive, 0);
+	ck_assert_uint_ge(outgoing_failed, 9);
+	ck_assert_uint_ge(counters().lost, 1);
+	forget_sides();
+	connect_sides();
+	send_control(&client, 1, 50000);
+	wait_count(&server.rx_count, 1);
+}
+END_TEST
+
+/* During the set-up too. */
+START_TEST(test_every_status_in_setup)
+{
+	const enum fake_op op = _i % 2 == 0 ? FAKE_SEND : FAKE_RECEIVE;
+
+	fake_device.next_status[op] = (enum ibv_wc_status)(1 + _i / 2);
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(client.reason, -E_DISCONNECTED);
+	ck_assert_uint_eq(counters().fallbacks, 1);
+	forget_sides();
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	send_control(&client, 1, 10);
+	wait_count(&server.rx_count, 1);
+	ck_assert(!is_rdma(client.conn));
+}
+END_TEST
+
+static void expect_events_end(enum ibv_event_type type)
+{
+	connect_sides();
+	fake_device.hold = true;
+	send_control(&client, 1, 50000);
+	one_turn();
+	fake_device_event(type);
+	wait_flag(&client.is_closed);
+	wait_flag(&server.is_closed);
+	ck_assert_uint_eq(outgoing_failed, 1);
+	ck_assert_int_eq(client.reason, -E_DISCONNECTED);
+	run_while(is_device_used, NULL);
+	fake_device.hold = false;
+	forget_sides();
+	connect_sides(); /* it is opened anew */
+	send_control(&client, 1, 50000);
+	wait_count(&server.rx_count, 1);
+}
+
+START_TEST(test_device_fails)
+{
+	expect_events_end(IBV_EVENT_DEVICE_FATAL);
+}
+END_TEST
+
+START_TEST(test_completion_queue_overruns)
+{
+	expect_events_end(IBV_EVENT_CQ_ERR);
+}
+END_TEST
+
+START_TEST(test_receive_queue_breaks)
+{
+	expect_events_end(IBV_EVENT_SRQ_ERR);
+}
+END_TEST
+
+START_TEST(test_queue_pair_breaks)
+{
+	expect_events_end(IBV_EVENT_QP_FATAL);
+}
+END_TEST
+
+START_TEST(test_harmless_events)
+{
+	static const enum ibv_event_type types[] = {
+	    IBV_EVENT_COMM_EST,	  IBV_EVENT_PORT_ACTIVE, IBV_EVENT_PORT_ERR,
+	    IBV_EVENT_GID_CHANGE, IBV_EVENT_LID_CHANGE,	 IBV_EVENT_QP_LAST_WQE_REACHED};
+
+	connect_sides();
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		fake_device_event(types[i]);
+		one_turn();
+		send_control(&client, i + 1, 10);
+		wait_count(&server.rx_count, i + 1);
+	}
+}
+END_TEST
+
+static void end_whatever_happened(struct side *side)
+{
+	if (side->conn != NULL)
+		transport_close(side->conn);
+	if (side->conn != NULL)
+		wait_flag(&side->is_closed);
+}
+
+/* The N-th call that can fail does: the connection works, or ends; everything is given back, and
+ * the next one works, over TCP if need be. For each N until there is no such call. */
+START_TEST(test_every_call_fails_once)
+{
+	unsigned n = 0, worked = 0;
+
+	do {
+		world_end();
+		world_begin();
+		fake_device.calls = 0;
+		fake_device.fail_at = ++n;
+		server.echo = true;
+		ck_assert_int_eq(transport_connect(transport, listener->address, &handler, &client,
+						   &client.conn),
+				 0);
+		send_control(&client, 1, 10);
+		send_control(&client, 2, 50000);
+		while (client.rx_count < 2 && !client.is_closed)
+			one_turn();
+		worked += client.rx_count == 2;
+		end_whatever_happened(&client);
+		end_whatever_happened(&server);
+		forget_sides();
+		run_while(is_device_used, NULL);
+		fake_device.fail_at = fake_device.calls < n ? 0 : UINT_MAX;
+		ck_assert_int_eq(transport_connect(transport, listener->address, &handler, &client,
+						   &client.conn),
+				 0);
+		send_control(&client, 1, 10);
+		wait_count(&server.rx_count, 1);
+	} while (fake_device.fail_at != 0);
+	ck_assert_uint_gt(n, 100);
+	ck_assert_uint_ge(worked, 1);
+	ck_assert_uint_lt(worked, n / 2);
+}
+END_TEST
+
+START_TEST(test_every_call_of_opening_fails_once)
+{
+	struct rdma_config config = {.reactor = reactor, .carrier = carrier, .verbs = &fake_verbs};
+	struct transport *t = NULL;
+	struct error err;
+	unsigned n = 0;
+	int rc;
+
+	do {
+		fake_device.calls = 0;
+		fake_device.fail_at = ++n;
+		rc = transport_rdma_create(&config, &t, &err);
+		ck_assert(rc == 0 || rc == -ENOMEM || rc == -ENODEV);
+		ck_assert_uint_eq(fake_device.live, 0);
+	} while (rc != 0);
+	ck_assert_uint_gt(n, 5);
+	transport_destroy(t);
+}
+END_TEST
+
+START_TEST(test_no_more_queue_pairs)
+{
+	fake_device.attr.max_qp = 1; /* the peer's is one too many */
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(client.reason, -E_LIMIT);
+	forget_sides();
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	send_control(&client, 1, 10);
+	wait_count(&server.rx_count, 1);
+	ck_assert(!is_rdma(client.conn));
+}
+END_TEST
+
+/* Too few completions, receive buffers, or work requests for a single connection. */
+START_TEST(test_small_device)
+{
+	struct rdma_config config = {.reactor = reactor, .carrier = carrier, .verbs = &fake_verbs};
+	struct transport *t = NULL;
+	struct error err;
+	int *limits[] = {&fake_device.attr.max_cqe, &fake_device.attr.max_srq_wr,
+			 &fake_device.attr.max_qp, &fake_device.attr.max_qp_wr,
+			 &fake_device.attr.max_qp_rd_atom};
+
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		const int before = *limits[i];
+
+		*limits[i] = _i;
+		ck_assert_int_eq(transport_rdma_create(&config, &t, &err), -E_LIMIT);
+		*limits[i] = before;
+	}
+	ck_assert_uint_eq(fake_device.live, 0);
+}
+END_TEST
+
+/* The device registers no more: the pools are then registered payload by payload, if at all. */
+START_TEST(test_no_more_registrations)
+{
+	fake_device.attr.max_mr = 4; /* what two connections' queues take */
+	connect_sides();
+	send_control(&client, 1, 100);
+	wait_count(&server.rx_count, 1);
+	fake_device.attr.max_mr = (int)fake_device.mr_count;
+	send_control(&client, 2, 50000);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(client.reason, -ENOMEM);
+	wait_flag(&server.is_closed);
+	ck_assert_uint_eq(outgoing_failed, 1);
+}
+END_TEST
+
+START_TEST(test_no_device)
+{
+	struct rdma_config config = {.reactor = reactor, .carrier = carrier, .verbs = &fake_verbs};
+	struct transport *t = NULL;
+	struct error err;
+
+	config.device = "mlx5_7";
+	ck_assert_int_eq(transport_rdma_create(&config, &t, &err), -ENODEV);
+	ck_assert_ptr_nonnull(strstr(err.text, "mlx5_7"));
+	config.device = NULL;
+	fake_device.port_state = IBV_PORT_DOWN;
+	ck_assert_int_eq(transport_rdma_create(&config, &t, &err), -ENODEV);
+	ck_assert_ptr_nonnull(strstr(err.text, "active port"));
+	fake_device.absent = true;
+	ck_assert_int_eq(transport_rdma_create(&config, &t, &err), -ENODEV);
+	ck_assert_ptr_nonnull(strstr(err.text, "no RDMA device"));
+	ck_assert_uint_eq(fake_device.live, 0);
+}
+END_TEST
+
+/* -- falling back ----------------------------------------------------------------------------- */
+
+/* The set-up is agreed on, but nothing that is sent arrives. */
+START_TEST(test_way_that_does_not_carry)
+{
+	fake_device.deaf = true;
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	wait_flag(&client.is_closed);
+	/* Whose time runs out first. */
+	ck_assert(client.reason == -ETIMEDOUT || client.reason == -E_DISCONNECTED);
+	ck_assert_uint_eq(accepted_count, 0);
+	forget_sides();
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
+	send_control(&client, 1, 10);
+	wait_count(&server.rx_count, 1);
+	ck_assert(!is_rdma(client.conn));
+}
+END_TEST
+
+static void begin_required(void)
+{
+	rdma_setup.required = true;
+	rdma_setup.plain_address = "127.0.0.1:1";
+	world_begin();
+}
+
+START_TEST(test_required)
+{
+	char plain[ADDR_SIZE_MAX];
+
+	snprintf(plain, sizeof plain, "%.*s", (int)strcspn(listener->address, "+"),
+		 listener->address);
+	ck_assert_int_eq(transport_connect(transport, plain, &handler, &client, &client.conn),
+			 -ENODEV);
+	/* The driver's is reached as ever. */
+	ck_assert_int_eq(
+	    transport_connect(transport, "127.0.0.1:1", &handler, &client, &client.conn), 0);
+	wait_flag(&client.is_closed);
+	ck_assert_int_eq(client.reason, -ECONNREFUSED);
+	forget_sides();
+	fake_device.attr.max_qp = 1;
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(transport_connect(transport, listener->address, &handler, &client,
+						   &client.conn),
+				 0);
+		wait_flag(&client.is_closed);
+		ck_assert_int_eq(client.reason, -E_LIMIT);
+		forget_sides();
+	}
+	run_while(is_device_used, NULL);
+	fake_device.attr.max_qp = 10;
+	connect_sides();
+}
+END_TEST
+
+START_TEST(test_addresses)
+{
+	static const char *const bad[] = {"127.0.0.1:7400+", "127.0.0.1:7400++rdma", "+rdma",
+					  "127.0.0.1:7400+RDMA", "127.0.0.1:7400 +rdma"};
+	char buf[ADDR_SIZE_MAX], longest[ADDR_SIZE_MAX];
+	struct address a;
+
+	ck_assert_int_eq(address_parse_offered("127.0.0.1:7400+future2+rdma", &a), 0);
+	ck_assert_uint_eq(address_port(&a), 7400);
+	ck_assert_int_eq(address_parse("127.0.0.1:7400+rdma", &a), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_int_eq(address_parse_offered(bad[i], &a), -EINVAL);
+	ck_assert(address_offers("127.0.0.1:7400+future2+rdma", "rdma"));
+	ck_assert(address_offers("127.0.0.1:7400+rdma+future2", "rdma"));
+	ck_assert(!address_offers("127.0.0.1:7400+rdma2", "rdma"));
+	ck_assert(!address_offers("rdma:7400", "rdma"));
+	ck_assert_int_eq(address_offer("[::1]:1", "rdma", buf), 0);
+	ck_assert_str_eq(buf, "[::1]:1+rdma");
+	ck_assert_int_eq(address_offer("[::1]:1+rdma", "rdma", buf), 0);
+	ck_assert_str_eq(buf, "[::1]:1+rdma");
+	memset(longest, 'a', sizeof longest);
+	longest[sizeof longest - 1] = '\0';
+	ck_assert_int_eq(address_offer(longest, "rdma", buf), -E_LIMIT);
+}
+END_TEST
+
+/* -- the codec -------------------------------------------------------------------------------- */
+
+static uint32_t make_message(enum rdma_kind kind, uint32_t *bytes)
+{
+	static uint32_t crcs[FRAME_CRCS_MAX];
+	const uint32_t size = kind == RDMA_PULL ? 20000 : kind == RDMA_FRAME ? 50 : 0;
+	struct rdma_message m = {
+	    .kind = (uint8_t)kind,
+	    .credits = 3,
+	    .pulled = 2,
+	    .frame = {.wire_version = FRAME_VERSION,
+		      .op = FRAME_CONTROL,
+		      .request_id = 1,
+		      .payload_size = size,
+		      .crc_count = frame_crc_count(size),
+		      .crcs = crcs},
+	};
+	uint8_t header[FRAME_HEADER_SIZE];
+
+	if (kind == RDMA_PULL) {
+		m.segment_count = 2;
+		m.segments[0] = (struct rdma_segment){4096, 7, 19000};
+		m.segments[1] = (struct rdma_segment){1 << 20, 8, 1000};
+	}
+	frame_encode_header(&m.frame, header);
+	return rdma_message_encode(&m, header, (uint8_t *)bytes) + (kind == RDMA_FRAME ? size : 0);
+}
+
+/* Nothing but what an encoder makes is taken: not with a bit inverted, nor shorter, nor longer. */
+START_TEST(test_codec)
+{
+	static uint32_t words[RDMA_MESSAGE_MAX / 4];
+	uint8_t *bytes = (uint8_t *)words;
+	struct rdma_message m;
+
+	for (enum rdma_kind kind = RDMA_ACK; kind <= RDMA_PULL; kind++) {
+		const uint32_t size = make_message(kind, words);
+		const uint32_t fixed = kind == RDMA_FRAME  ? RDMA_HEAD_SIZE + FRAME_HEADER_SIZE
+				       : kind == RDMA_PULL ? RDMA_HEAD_SIZE + 32 + FRAME_HEADER_SIZE
+							   : RDMA_HEAD_SIZE;
+
+		ck_assert_int_eq(rdma_message_decode(bytes, size, &m), 0);
+		ck_assert_uint_eq(m.kind, kind);
+		ck_assert_uint_eq(m.credits, 3);
+		ck_assert_uint_eq(m.pulled, 2);
+		for (uint32_t cut = 0; cut < size; cut++)
+			ck_assert_int_lt(rdma_message_decode(bytes, cut, &m), 0);
+		ck_assert_int_lt(rdma_message_decode(bytes, size + 4, &m), 0);
+		for (uint32_t bit = 0; bit < 8 * fixed; bit++) {
+			bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			ck_assert_int_lt(rdma_message_decode(bytes, size, &m), 0);
+			bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		}
+	}
+}
+END_TEST
+
+/* Segments that are not what the frame says, although everything checks. */
+START_TEST(test_codec_segments)
+{
+	static uint32_t words[RDMA_MESSAGE_MAX / 4];
+	struct rdma_message m;
+	uint32_t size = make_message(RDMA_PULL, words);
+
+	ck_assert_int_eq(rdma_message_decode((uint8_t *)words, size, &m), 0);
+	ck_assert_uint_eq(m.segment_count, 2);
+	ck_assert_uint_eq(m.segments[1].address, 1 << 20);
+	for (int i = 0; i < 3; i++) {
+		struct rdma_message bad = m;
+		uint8_t header[FRAME_HEADER_SIZE];
+		uint8_t *copy = aligned_alloc(64, ROUND_UP(RDMA_MESSAGE_MAX, 64u));
+
+		if (i == 0)
+			bad.segments[0].size_bytes++;
+		if (i == 1)
+			bad.segments[1].size_bytes = 0;
+		if (i == 2)
+			bad.segment_count = 1;
+		frame_encode_header(&bad.frame, header);
+		size = rdma_message_encode(&bad, header, copy);
+		ck_assert_int_eq(rdma_message_decode(copy, size, &bad), -E_BAD_FRAME);
+		free(copy);
+	}
+}
+END_TEST
+
+/* -- all of it -------------------------------------------------------------------------------- */
+
+static TCase *add_world(Suite *suite, const char *name, void (*begin)(void))
+{
+	TCase *tc = tcase_create(name);
+
+	tcase_add_checked_fixture(tc, begin, world_end);
+	tcase_set_timeout(tc, 60);
+	suite_add_tcase(suite, tc);
+	return tc;
+}
+
+static void add_frames(TCase *tc)
+{
+	tcase_add_test(tc, test_echo);
+	tcase_add_test(tc, test_two_way_flood);
+	tcase_add_test(tc, test_one_way_flood);
+	tcase_add_test(tc, test_one_turn_leaves_in_one_call);
+	tcase_add_test(tc, test_sends_before_ready_wait);
+	tcase_add_test(tc, test_pools_are_registered_once);
+	tcase_add_test(tc, test_plain_peer);
+	tcase_add_test(tc, test_plain_peer_that_goes_unheard);
+	tcase_add_test(tc, test_unlisten_with_somebody_at_the_door);
+	tcase_add_test(tc, test_address_without_offer);
+}
+
+static void add_ends(TCase *tc)
+{
+	tcase_add_test(tc, test_close);
+	tcase_add_test(tc, test_close_with_work_posted);
+	tcase_add_test(tc, test_flush_that_never_comes);
+	tcase_add_test(tc, test_close_in_rx);
+	tcase_add_test(tc, test_close_in_accepted);
+	tcase_add_loop_test(tc, test_close_while_connecting, 0, 8);
+	tcase_add_test(tc, test_nobody_listens);
+	tcase_add_test(tc, test_no_buffer);
+	tcase_add_test(tc, test_damaged_message);
+}
+
+static void add_device(TCase *tc)
+{
+	const int statuses = IBV_WC_TM_RNDV_INCOMPLETE;
+
+	tcase_add_loop_test(tc, test_every_status, 0, statuses * FAKE_OPS);
+	tcase_add_loop_test(tc, test_every_status_in_setup, 0, statuses * 2);
+	tcase_add_test(tc, test_device_fails);
+	tcase_add_test(tc, test_completion_queue_overruns);
+	tcase_add_test(tc, test_receive_queue_breaks);
+	tcase_add_test(tc, test_queue_pair_breaks);
+	tcase_add_test(tc, test_harmless_events);
+	tcase_add_test(tc, test_every_call_fails_once);
+	tcase_add_test(tc, test_every_call_of_opening_fails_once);
+	tcase_add_test(tc, test_no_more_queue_pairs);
+	tcase_add_loop_test(tc, test_small_device, 0, 1);
+	tcase_add_test(tc, test_no_more_registrations);
+	tcase_add_test(tc, test_no_device);
+	tcase_add_test(tc, test_way_that_does_not_carry);
+}
+
+int main(void)
+{
+	Suite *suite = suite_create("rdma");
+	SRunner *runner = srunner_create(suite);
+	TCase *codec = tcase_create("codec");
+	int failed;
+
+	tcase_add_test(codec, test_addresses);
+	tcase_add_test(codec, test_codec);
+	tcase_add_test(codec, test_codec_segments);
+	suite_add_tcase(suite, codec);
+	add_frames(add_world(suite, "frames", world_begin));
+	tcase_add_test(add_world(suite, "polling", begin_polling), test_polling_before_sleeping);
+	add_ends(add_world(suite, "ends", world_begin));
+	add_device(add_world(suite, "device", world_begin));
+	tcase_add_test(add_world(suite, "required", begin_required), test_required);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
