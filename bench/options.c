@@ -48,6 +48,7 @@ static const char usage[] =
     "  --hold            say \"held\" on stderr before and after the measurement, and wait for a\n"
     "                    line on stdin: for tools that count in between\n"
     "  --site SITE       where this host stands\n"
+    "  --transport WHICH auto (default), tcp or rdma; --rdma-device NAME, --rdma-poll-us N\n"
     "  --insecure, --log-level LEVEL, --version, --help\n";
 
 enum { START = 256, JOB, RAMP, SEED, COUNT, CALLS, SVG, NBD, RATE, ARRIVALS, ZIPF, TRACE };
@@ -253,6 +254,7 @@ static const struct option options[] = {
     {"verify", no_argument, NULL, 'y'},
     {"hold", no_argument, NULL, 'H'},
     {"json", no_argument, NULL, 'j'},
+    TRANSPORTS_LONG_OPTIONS,
     {"insecure", no_argument, NULL, 'I'},
     {"log-level", required_argument, NULL, 'l'},
     {"version", no_argument, NULL, 'V'},
@@ -303,7 +305,7 @@ int options_parse(struct options *o, int argc, char **argv)
 {
 	struct job_spec plain = {.name = "all", .depth = 32};
 	struct error err = {0};
-	int c, at = 0;
+	int c, rc, at = 0;
 
 	o->seconds = 10;
 	o->seed = 42;
@@ -316,6 +318,11 @@ int options_parse(struct options *o, int argc, char **argv)
 		}
 		if (c == '?')
 			return wrong("", "see above");
+		rc = transports_option(&o->transport, "pave-bench", c, optarg);
+		if (rc > 0)
+			return rc;
+		if (rc == 0)
+			continue;
 		snprintf(err.text, sizeof err.text, "not understood");
 		if (option(o, &plain, c, options[at].name, optarg, &err) != 0)
 			return wrong(options[at].name, err.text);

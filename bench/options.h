@@ -6,6 +6,7 @@
 #include "bench/ramp.h"
 #include "bench/usage.h"
 #include "tools/common/cluster.h"
+#include "tools/common/transports.h"
 
 struct options {
 	struct cluster_ref cluster;
@@ -17,6 +18,7 @@ struct options {
 	    *count[USAGE_TEXTS_MAX]; /* whose processes are measured, by their command line */
 	uint32_t count_count;
 	unsigned seconds, seed;
+	struct transports_options transport;
 	bool fill, verify, hold, json, insecure, calls, trace;
 };
 

@@ -32,7 +32,7 @@ struct bench {
 	int exit_code;
 	const char *name; /* of what is loaded, for people */
 	struct reactor *reactor;
-	struct transport *transport;
+	struct transports transports;
 	struct trust *trust;
 	struct target target;
 	bool open_now; /* the target is open */
@@ -43,6 +43,7 @@ struct bench {
 	uint32_t run_count, runs_wanted;
 	struct target_counts counts_before;
 	struct reactor_stats reactor_before;
+	struct run_wire wire_before;
 	struct calls calls;
 	struct reactor_timer progress;
 	uint64_t last_operations;
@@ -101,6 +102,41 @@ static void hold(struct bench *b)
 
 /* -- before and after a run -------------------------------------------------------------------- */
 
+static void read_wire(const struct bench *b, struct run_wire *ret)
+{
+	*ret = (struct run_wire){0};
+	if (b->target.volume == NULL)
+		return;
+	ret->count =
+	    MIN(volume_get_connections(b->target.volume, ret->connections, RUN_CONNECTIONS_MAX),
+		RUN_CONNECTIONS_MAX);
+	if (b->transports.rdma != NULL)
+		transport_rdma_counters(b->transports.rdma, &ret->rdma);
+}
+
+/* Takes `size` bytes of counters, all of uint64_t, from those after them. */
+static void subtract(void *after, const void *before, size_t size)
+{
+	uint64_t *a = after;
+	const uint64_t *b = before;
+
+	for (size_t i = 0; i < size / sizeof *a; i++)
+		a[i] -= MIN(a[i], b[i]);
+}
+
+static void measure_wire(const struct bench *b, struct run_wire *ret)
+{
+	const struct run_wire *before = &b->wire_before;
+
+	read_wire(b, ret);
+	subtract(&ret->rdma, &before->rdma, sizeof ret->rdma);
+	for (uint32_t i = 0; i < ret->count; i++)
+		for (uint32_t k = 0; k < before->count; k++)
+			if (strcmp(ret->connections[i].node, before->connections[k].node) == 0)
+				subtract(&ret->connections[i].stats, &before->connections[k].stats,
+					 sizeof ret->connections[i].stats);
+}
+
 static void measure_before(struct bench *b, struct run *run)
 {
 	hold(b);
@@ -117,6 +153,7 @@ static void measure_before(struct bench *b, struct run *run)
 		run->traced = volume_trace_start(b->target.volume, &run->trace) == 0;
 	reactor_get_stats(b->reactor, &b->reactor_before);
 	b->target.ops->counts(&b->target, &b->counts_before);
+	read_wire(b, &b->wire_before);
 }
 
 static void measure_after(struct bench *b, struct run *run)
@@ -128,6 +165,7 @@ static void measure_after(struct bench *b, struct run *run)
 		volume_trace_stop(b->target.volume);
 	reactor_get_stats(b->reactor, &reactor);
 	b->target.ops->counts(&b->target, &c);
+	measure_wire(b, &run->wire);
 	hold(b);
 	usage_read(b->o.count, b->o.count_count, &run->after);
 	if (run->calls_counted) {
@@ -367,15 +405,16 @@ static int open_volume(struct bench *b, struct error *err)
 	rc = daemon_open_trust(dir, b->o.cluster.root, &b->trust, err);
 	if (rc != 0)
 		return rc;
-	rc = transport_tcp_create(b->reactor, b->o.insecure, &b->transport);
+	rc = transports_open(&b->o.transport, b->reactor, b->o.insecure, b->o.cluster.pd,
+			     &b->transports, err);
 	if (rc != 0)
-		return error_set(err, rc, "transport: %s", err_text(rc));
+		return rc;
 	b->open = (struct volume_open_op){
 	    .done = opened,
 	    .config =
 		{
 		    .reactor = b->reactor,
-		    .transport = b->transport,
+		    .transport = transports_use(&b->transports),
 		    .trust = b->trust,
 		    .pd_address = b->o.cluster.pd,
 		    .name = b->o.volume,

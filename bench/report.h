@@ -5,6 +5,16 @@
 #include <jansson.h>
 
 #include "bench/options.h"
+#include "net/rdma/rdma.h"
+
+#define RUN_CONNECTIONS_MAX 16u /* told of */
+
+/* What the connections to nodes carried. */
+struct run_wire {
+	struct volume_connection connections[RUN_CONNECTIONS_MAX];
+	uint32_t count;
+	struct rdma_counters rdma; /* zeroed: TCP */
+};
 
 /* One run: a step of a ramp, or the only one. */
 struct run {
@@ -17,6 +27,7 @@ struct run {
 	struct usage before, after;
 	uint64_t enter_calls; /* io_uring_enter of this process */
 	struct target_counts counts;
+	struct run_wire wire;
 	bool calls_counted, traced;
 	struct volume_trace trace; /* where traced */
 };

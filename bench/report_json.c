@@ -179,6 +179,34 @@ static json_t *trace_json(const struct volume_trace *t, uint32_t changes)
 			 us(t->total_ns[changes]) / n, "parts_us", parts);
 }
 
+static json_t *wire_json(const struct run *run)
+{
+	const struct rdma_counters *c = &run->wire.rdma;
+	json_t *connections = json_array();
+
+	for (uint32_t i = 0; i < run->wire.count; i++) {
+		const struct volume_connection *w = &run->wire.connections[i];
+		const struct transport_stats *s = &w->stats;
+
+		json_array_append_new(
+		    connections,
+		    json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "node", w->node,
+			      "transport", w->transport, "tx_frames", (json_int_t)s->tx_frames,
+			      "tx_bytes", (json_int_t)s->tx_bytes, "tx_calls",
+			      (json_int_t)s->tx_calls, "rx_frames", (json_int_t)s->rx_frames,
+			      "rx_bytes", (json_int_t)s->rx_bytes, "rx_calls",
+			      (json_int_t)s->rx_calls, "rx_copied_bytes",
+			      (json_int_t)s->rx_copied_bytes));
+	}
+	return json_pack("{s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}}", "connections",
+			 connections, "rdma", "messages", (json_int_t)c->messages, "acks",
+			 (json_int_t)c->acks, "post_calls", (json_int_t)c->post_calls, "wake_ups",
+			 (json_int_t)c->events, "notify_calls", (json_int_t)c->notify_calls,
+			 "pulls", (json_int_t)c->pulls, "pulled_bytes", (json_int_t)c->pulled_bytes,
+			 "copied_bytes", (json_int_t)c->copied_bytes, "registrations",
+			 (json_int_t)c->registrations);
+}
+
 static json_t *run_json(const struct report *r, const struct run *run)
 {
 	const struct options *opt = r->options;
@@ -198,6 +226,7 @@ static json_t *run_json(const struct report *r, const struct run *run)
 	json_object_set_new(o, "host_enter_calls_per_op", number(per_op(run, run->enter_calls)));
 	json_object_set_new(o, "permits_renewed", json_integer((json_int_t)run->counts.permits));
 	json_object_set_new(o, "read_retries", json_integer((json_int_t)run->counts.read_retries));
+	json_object_set_new(o, "wire", wire_json(run));
 	json_object_set_new(o, "processes", processes);
 	for (uint32_t i = 0; i < opt->job_count; i++)
 		json_array_append_new(jobs, job_json(&opt->jobs[i],

@@ -156,6 +156,32 @@ static void print_trace(const struct volume_trace *t)
 	}
 }
 
+static void print_wire(const struct run *run)
+{
+	const struct rdma_counters *c = &run->wire.rdma;
+
+	for (uint32_t i = 0; i < run->wire.count; i++) {
+		const struct volume_connection *w = &run->wire.connections[i];
+
+		printf("  %-16s over %s: %.3f frames in %.3f calls out, %.3f in %.3f in, %.0f of "
+		       "%.0f bytes copied in, an operation\n",
+		       w->node, w->transport, per_op(run, (double)w->stats.tx_frames),
+		       per_op(run, (double)w->stats.tx_calls),
+		       per_op(run, (double)w->stats.rx_frames),
+		       per_op(run, (double)w->stats.rx_calls),
+		       per_op(run, (double)w->stats.rx_copied_bytes),
+		       per_op(run, (double)w->stats.rx_bytes));
+	}
+	if (c->messages > 0)
+		printf("  rdma, an operation: %.3f messages (%.3f of credits alone), %.3f calls to "
+		       "post, %.3f wake-ups, %.3f asked for, %.3f payloads pulled, %.0f bytes "
+		       "copied out, %.3f registrations\n",
+		       per_op(run, (double)c->messages), per_op(run, (double)c->acks),
+		       per_op(run, (double)c->post_calls), per_op(run, (double)c->events),
+		       per_op(run, (double)c->notify_calls), per_op(run, (double)c->pulls),
+		       per_op(run, (double)c->copied_bytes), per_op(run, (double)c->registrations));
+}
+
 static void print_run(const struct report *r, const struct run *run)
 {
 	const struct options *o = r->options;
@@ -174,6 +200,7 @@ static void print_run(const struct report *r, const struct run *run)
 		print_rates(&run->total, run->seconds);
 	}
 	print_usage(run);
+	print_wire(run);
 	if (run->traced)
 		print_trace(&run->trace);
 	print_slowest(&run->slowest);

@@ -336,6 +336,25 @@ void volume_permit_changed(struct volume *v)
 	volume_event(v);
 }
 
+uint32_t volume_get_connections(const struct volume *v, struct volume_connection *ret, uint32_t max)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < v->node_count; i++) {
+		for (uint32_t k = 0; k < v->nodes[i].shard_count; k++) {
+			const struct transport_conn *conn = v->nodes[i].replicas[k]->conn;
+
+			if (conn == NULL || count++ >= max)
+				continue;
+			snprintf(ret[count - 1].node, sizeof ret->node, "%s", v->nodes[i].name);
+			snprintf(ret[count - 1].transport, sizeof ret->transport, "%s",
+				 transport_name(conn));
+			ret[count - 1].stats = conn->stats;
+		}
+	}
+	return count;
+}
+
 /* -- for people -------------------------------------------------------------------------------- */
 
 void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *items)

@@ -142,4 +142,15 @@ struct volume_stats {
 };
 void volume_get_stats(const struct volume *v, struct volume_stats *ret_stats);
 
+/* A connection to a node: what it runs over, and what it has carried since it was made. */
+struct volume_connection {
+	char node[NAME_SIZE_MAX];
+	char transport[16];
+	struct transport_stats stats;
+};
+
+/* Returns how many there are; ret holds the first max of them. */
+uint32_t volume_get_connections(const struct volume *v, struct volume_connection *ret,
+				uint32_t max);
+
 #endif

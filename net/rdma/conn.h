@@ -20,6 +20,7 @@
 #include "engine/reactor/io.h"
 #include "net/rdma/message.h"
 #include "net/rdma/rdma.h"
+#include "net/rdma/verbs.h"
 
 #define RDMA_SLOT_SIZE	     ROUND_UP(RDMA_MESSAGE_MAX, 64u)
 #define RDMA_ARENA_SLOTS     64u

@@ -19,8 +19,9 @@
 #ifndef RDMA_RDMA_H
 #define RDMA_RDMA_H
 
-#include "net/rdma/verbs.h"
 #include "net/transport.h"
+
+struct rdma_verbs; /* verbs.h */
 
 #define RDMA_CONNS_MAX	   128u	 /* of one transport; fewer where the device has less */
 #define RDMA_CREDITS	   64u	 /* messages that a peer may have under way to us */

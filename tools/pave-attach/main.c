@@ -20,6 +20,7 @@
 #include "engine/base/text.h"
 #include "engine/reactor/io.h"
 #include "tools/common/daemon.h"
+#include "tools/common/transports.h"
 
 enum phase { OPENING, SERVING, DRAINING, CLOSING };
 
@@ -31,7 +32,8 @@ struct attach {
 	char holder[NAME_SIZE_MAX];
 	bool read_only, insecure, force, maintain;
 	struct reactor *reactor;
-	struct transport *transport;
+	struct transports_options transport;
+	struct transports transports;
 	struct trust *trust;
 	struct volume *volume;
 	struct nbd_server *server;
@@ -54,7 +56,8 @@ static const char usage[] =
     "                      attaches it. pave-node starts it so\n"
     "  --cluster-dir DIR   not looked at: the process names its cluster by it\n"
     "  --read-only         serve it read-only\n"
-    "  --force             take it over from another host that has attached it and is alive\n"
+    "  --force             take it over from another host that has attached it and is "
+    "alive\n" TRANSPORTS_USAGE
     "  --insecure          allow addresses other than loopback, without TLS\n"
     "  --log-level LEVEL   error, warn, info (default), debug\n"
     "  --version, --help\n";
@@ -154,6 +157,10 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 /* 0, 2, or -1 when the answer was printed. */
 static int take_option(struct attach *a, int c)
 {
+	int rc = transports_option(&a->transport, "pave-attach", c, optarg);
+
+	if (rc >= 0)
+		return rc;
 	switch (c) {
 	case 'p':
 		a->pd = optarg;
@@ -214,6 +221,7 @@ static int parse(struct attach *a, int argc, char **argv)
 	    {"cluster-dir", required_argument, NULL, 'C'},
 	    {"read-only", no_argument, NULL, 'R'},
 	    {"force", no_argument, NULL, 'F'},
+	    TRANSPORTS_LONG_OPTIONS,
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"log-level", required_argument, NULL, 'l'},
 	    {"version", no_argument, NULL, 'V'},
@@ -275,9 +283,9 @@ static int run(struct attach *a, struct error *err)
 	rc = reactor_create(&config, &a->reactor);
 	if (rc != 0)
 		return error_set(err, rc, "io_uring: %s", err_text(rc));
-	rc = transport_tcp_create(a->reactor, a->insecure, &a->transport);
+	rc = transports_open(&a->transport, a->reactor, a->insecure, a->pd, &a->transports, err);
 	if (rc != 0)
-		return error_set(err, rc, "transport: %s", err_text(rc));
+		return rc;
 	rc = reactor_on_terminate(a->reactor, on_signal, a);
 	if (rc != 0)
 		return error_set(err, rc, "signals: %s", err_text(rc));
@@ -295,7 +303,7 @@ static int run(struct attach *a, struct error *err)
 	    .config =
 		{
 		    .reactor = a->reactor,
-		    .transport = a->transport,
+		    .transport = transports_use(&a->transports),
 		    .trust = a->trust,
 		    .pd_address = a->pd,
 		    .name = a->volume_name,
@@ -331,7 +339,7 @@ int main(int argc, char **argv)
 	}
 	/* What an opening that was cut short holds goes with the process. */
 	if (!a.opening) {
-		transport_destroy(a.transport);
+		transports_close(&a.transports, a.reactor);
 		trust_close(a.trust);
 		reactor_destroy(a.reactor);
 	}

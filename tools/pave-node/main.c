@@ -18,8 +18,11 @@
 #include "engine/base/text.h"
 #include "engine/node/node.h"
 #include "engine/reactor/io.h"
+#include "net/rdma/rdma.h"
+#include "net/tcp/address.h"
 #include "tools/common/daemon.h"
 #include "tools/common/duration.h"
+#include "tools/common/transports.h"
 #include "tools/pave-node/device.h"
 #include "tools/pave-node/devices.h"
 #include "tools/pave-node/erase.h"
@@ -52,7 +55,9 @@ struct node {
 	char index_path[4200];
 
 	struct reactor *reactor;
-	struct transport *transport;
+	struct transports_options transport;
+	struct transports transports;
+	char offered[ADDR_SIZE_MAX]; /* what is advertised, with RDMA */
 	struct trust *trust;
 	struct kv *kv;
 	struct node_identity identity;
@@ -90,7 +95,7 @@ static const char usage[] =
     "with\n"
     "  --shards N          reactors; only 1 in this version\n"
     "  --resync-rate SIZE  bytes a second that this node copies from others to catch up\n"
-    "                      (default 200MiB; 0: no limit)\n"
+    "                      (default 200MiB; 0: no limit)\n" TRANSPORTS_USAGE
     "  --insecure          allow addresses other than loopback, without TLS\n"
     "  --cluster-dir DIR   not looked at: the process names its cluster by it\n"
     "  --log-level LEVEL   error, warn, info (default), debug\n"
@@ -271,7 +276,7 @@ static int start_lease(struct node *n, struct error *err)
 	const char *address = n->advertise != NULL ? n->advertise : node_shard_address(n->shard);
 	struct node_lease_config config = {
 	    .reactor = n->reactor,
-	    .transport = n->transport,
+	    .transport = transports_use(&n->transports),
 	    .trust = n->trust,
 	    .identity = n->identity,
 	    .pd_address = n->pd,
@@ -292,6 +297,11 @@ static int start_lease(struct node *n, struct error *err)
 	size_t size = 0;
 	int rc = 0;
 
+	if (n->transports.rdma != NULL) { /* the listener's says so itself */
+		if (address_offer(address, RDMA_TRANSPORT, n->offered) != 0)
+			return error_set(err, -E_LIMIT, "--advertise %s: it is too long", address);
+		address = n->offered;
+	}
 	if (n->certificate != NULL)
 		rc = daemon_read_file(n->certificate, ENVELOPE_SIZE_MAX, &certificate, &size, err);
 	if (rc == 0) {
@@ -307,7 +317,7 @@ static int serve(struct node *n, struct error *err)
 {
 	struct node_shard_config config = {
 	    .reactor = n->reactor,
-	    .transport = n->transport,
+	    .transport = transports_use(&n->transports),
 	    .pool = n->pool,
 	    .trust = n->trust,
 	    .identity = n->identity,
@@ -385,9 +395,9 @@ static int run(struct node *n, struct error *err)
 
 	if (rc != 0)
 		return error_set(err, rc, "io_uring: %s", err_text(rc));
-	rc = transport_tcp_create(n->reactor, n->insecure, &n->transport);
+	rc = transports_open(&n->transport, n->reactor, n->insecure, n->pd, &n->transports, err);
 	if (rc != 0)
-		return error_set(err, rc, "transport: %s", err_text(rc));
+		return rc;
 	rc = reactor_on_terminate(n->reactor, on_signal, n);
 	if (rc != 0)
 		return error_set(err, rc, "signals: %s", err_text(rc));
@@ -497,6 +507,10 @@ static int take_device(struct node *n, const char *path)
 /* 0, 2, or -1 when the answer was printed. */
 static int take_option(struct node *n, int c)
 {
+	int rc = transports_option(&n->transport, "pave-node", c, optarg);
+
+	if (rc >= 0)
+		return rc;
 	switch (c) {
 	case 'n':
 		n->name = optarg;
@@ -574,6 +588,7 @@ static int parse(struct node *n, int argc, char **argv)
 	    {"resync-rate", required_argument, NULL, 'R'},
 	    {"identity", required_argument, NULL, 'i'},
 	    {"shards", required_argument, NULL, 'N'},
+	    TRANSPORTS_LONG_OPTIONS,
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"cluster-dir", required_argument, NULL, 'C'},
 	    {"log-level", required_argument, NULL, 'l'},
@@ -626,7 +641,7 @@ int main(int argc, char **argv)
 	reactor_refresh(n.reactor);
 	reactor_run_until(n.reactor, &never, reactor_now_ns(n.reactor) + DRAIN_NS);
 	kv_close(n.kv);
-	transport_destroy(n.transport);
+	transports_close(&n.transports, n.reactor);
 	trust_close(n.trust);
 	identity_deinit(&n.key);
 	reactor_destroy(n.reactor);

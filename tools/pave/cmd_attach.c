@@ -22,7 +22,7 @@
 #define PATH_SIZE      8500u
 
 struct attach_options {
-	const char *volume, *nbd, *site, *root, *state;
+	const char *volume, *nbd, *site, *root, *state, *transport;
 	bool read_only, detach, force;
 	struct cluster_ref cluster;
 	char dir[PATH_SIZE]; /* of this attachment: what evidence it has seen, its log */
@@ -118,6 +118,10 @@ static void run_child(const struct attach_options *o, int out)
 		argv[n++] = "--read-only";
 	if (o->force)
 		argv[n++] = "--force";
+	if (o->transport != NULL) {
+		argv[n++] = "--transport";
+		argv[n++] = o->transport;
+	}
 	if (cli.insecure)
 		argv[n++] = "--insecure";
 	argv[n] = NULL;
@@ -260,10 +264,15 @@ static bool is_volume(const char *name)
 int cmd_attach(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"nbd", required_argument, NULL, 'n'},   {"read-only", no_argument, NULL, 'R'},
-	    {"detach", no_argument, NULL, 'd'},	     {"force", no_argument, NULL, 'F'},
-	    {"site", required_argument, NULL, 's'},  {"root", required_argument, NULL, 'r'},
-	    {"state", required_argument, NULL, 'S'}, {0},
+	    {"nbd", required_argument, NULL, 'n'},
+	    {"read-only", no_argument, NULL, 'R'},
+	    {"detach", no_argument, NULL, 'd'},
+	    {"force", no_argument, NULL, 'F'},
+	    {"site", required_argument, NULL, 's'},
+	    {"root", required_argument, NULL, 'r'},
+	    {"state", required_argument, NULL, 'S'},
+	    {"transport", required_argument, NULL, 't'},
+	    {0},
 	};
 	static struct attach_options o;
 	int c, rc;
@@ -290,6 +299,9 @@ int cmd_attach(int argc, char **argv)
 			break;
 		case 'S':
 			o.state = optarg;
+			break;
+		case 't':
+			o.transport = optarg;
 			break;
 		default:
 			return cmd_usage_error("unknown option, or one without its value");

@@ -115,6 +115,8 @@ static void print_replicas(const Pave__V1__StatusReply *r)
 			const Pave__V1__ReplicaState *s = v->attached_replicas[j];
 
 			printf("%s %s %s", j > 0 ? "," : "", s->node, s->state);
+			if (s->transport[0] != '\0')
+				printf(" over %s", s->transport);
 			if (s->lag > 0)
 				printf(" (%" PRIu64 " writes behind)", s->lag);
 			if (s->chunks_behind > 0)

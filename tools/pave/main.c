@@ -49,6 +49,7 @@ const struct command commands[] = {
     {"volume map", "every chunk: its nodes, sites, state", "NAME\n", cmd_volume_map, false},
     {"attach", "serve a volume over NBD",
      "NAME --nbd unix:PATH|HOST:PORT [--read-only] [--force] [--detach] [--site SITE]\n"
+     "     [--transport auto|tcp|rdma]\n"
      "  --detach: in the background. Another attachment of the volume is fenced.\n",
      cmd_attach, false},
     {"detach", "end the attachment of a volume cleanly", "NAME\n", cmd_detach, false},
