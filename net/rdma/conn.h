@@ -70,7 +70,7 @@ struct rdma {
 	const struct rdma_verbs *verbs;
 	char device[RDMA_DEVICE_NAME_MAX]; /* empty: any */
 	bool required, destroyed, warned;
-	char plain_address[ADDR_SIZE_MAX];
+	const char *plain_addresses;
 	uint64_t poll_ns;
 	struct rdma_counters counters;
 	struct rdma_fallback fallbacks[RDMA_FALLBACKS_MAX];

@@ -239,10 +239,23 @@ static bool has_fallen_back(const struct rdma *t, const char *address)
 
 /* -- operations ------------------------------------------------------------------------------- */
 
+/* Whether it is one of the list, which commas divide. */
+static bool is_listed(const char *list, const char *address)
+{
+	const size_t size = strlen(address);
+
+	for (const char *p = list; p != NULL; p = strchr(p, ',')) {
+		p += *p == ',';
+		if (strncmp(p, address, size) == 0 && (p[size] == ',' || p[size] == '\0'))
+			return true;
+	}
+	return false;
+}
+
 static int connect_plain(struct rdma *t, const char *address, const struct transport_handler *h,
 			 void *arg, struct transport_conn **ret_conn)
 {
-	if (t->required && strcmp(address, t->plain_address) != 0) {
+	if (t->required && !is_listed(t->plain_addresses, address)) {
 		if (!t->warned)
 			log_error("rdma",
 				  "%s offers no RDMA, and --transport rdma allows nothing else: "
@@ -370,8 +383,7 @@ int transport_rdma_create(const struct rdma_config *config, struct transport **r
 	t->poll_ns = config->poll_us * 1000ull;
 	if (config->device != NULL)
 		snprintf(t->device, sizeof t->device, "%s", config->device);
-	if (config->plain_address != NULL)
-		snprintf(t->plain_address, sizeof t->plain_address, "%s", config->plain_address);
+	t->plain_addresses = config->plain_addresses != NULL ? config->plain_addresses : "";
 	rc = rdma_device_open(t, err);
 	if (rc != 0) {
 		free(t);

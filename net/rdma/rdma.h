@@ -41,8 +41,8 @@ struct rdma_config {
 	const struct rdma_verbs *verbs; /* NULL: the library's */
 	const char *device;		/* NULL: the first with an active port */
 	bool required;			/* never falls back to the carrier ... */
-	const char *plain_address;	/* ... but for this one (the driver's); NULL: none */
-	uint32_t poll_us;		/* keeps polling so long before it sleeps */
+	const char *plain_addresses; /* ... but for these (the drivers), with commas; NULL: none */
+	uint32_t poll_us;	     /* keeps polling so long before it sleeps */
 };
 
 /* Tries the device out: opens it and makes every queue once. -ENODEV: there is none, or it has no

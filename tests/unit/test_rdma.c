@@ -708,7 +708,7 @@ END_TEST
 static void begin_required(void)
 {
 	rdma_setup.required = true;
-	rdma_setup.plain_address = "127.0.0.1:1";
+	rdma_setup.plain_addresses = "127.0.0.1:2,127.0.0.1:1";
 	world_begin();
 }
 

@@ -66,7 +66,7 @@ int transports_open(const struct transports_options *o, struct reactor *r, bool 
 	    .reactor = r,
 	    .device = o->device,
 	    .required = o->choice == TRANSPORTS_RDMA,
-	    .plain_address = pd,
+	    .plain_addresses = pd,
 	    .poll_us = o->poll_us,
 	};
 	int rc = transport_tcp_create(r, insecure, &t.tcp);

@@ -45,9 +45,9 @@ struct transports {
 	struct transport *rdma; /* NULL: not used */
 };
 
-/* pd: the driver's address, which is always reached over TCP. Where RDMA is not asked for and
- * cannot be had, TCP alone is used, with a warning if there is a device. Errors: what the
- * transports say. */
+/* pd: the drivers' addresses, which are always reached over TCP; it outlives the transports. Where
+ * RDMA is not asked for and cannot be had, TCP alone is used, with a warning if there is a device.
+ * Errors: what the transports say. */
 int transports_open(const struct transports_options *o, struct reactor *r, bool insecure,
 		    const char *pd, struct transports *ret, struct error *err);
 
