@@ -158,8 +158,8 @@ def kernel_and_base(modules=MODULES, cache=CACHE):
     return kernels[0], cache / "base.cpio"
 
 
-def archive(path, programs, files):
-    """programs of this build, found by their names in /bin; files: {name in the guest: content}."""
+def archive(path, programs, files, executables=None):
+    """programs of this build, found by their names in /bin; files, executables: {name in the guest: content}."""
     part = Archive()
     libraries = set()
     for program in programs:
@@ -170,6 +170,8 @@ def archive(path, programs, files):
         part.file(library, Path(library).read_bytes(), 0o755)
     for name, content in files.items():
         part.file(name, content)
+    for name, content in (executables or {}).items():
+        part.file(name, content, 0o755)
     part.write(path)
 
 
