@@ -17,6 +17,7 @@
 
 #define TYPE_LEDGER_HEAD "application/vnd.pave.ledger-head"
 #define TYPE_RECEIPT	 "application/vnd.pave.receipt"
+#define TYPE_ERASURE	 "application/vnd.pave.erasure"
 
 /* The end of a chain; all zeroes: before the first record. */
 struct ledger_tip {

@@ -557,12 +557,14 @@ static bool erased(const Pave__V1__LedgerErasure *m, const struct history_leftov
 	return false;
 }
 
-static void take_erasure(struct history *h, const Pave__V1__LedgerErasure *m)
+static void take_erasure(struct history *h, uint64_t seq, const Pave__V1__LedgerErasure *m)
 {
 	struct history_volume *v = find_volume(h, m->volume);
 	struct history_leftover **p = v != NULL ? &v->leftovers : NULL;
 
 	h->erasures++;
+	if (!history_judge_erasure(h, seq, m))
+		return; /* what is not proved is not gone */
 	while (p != NULL && *p != NULL) {
 		struct history_leftover *l = *p;
 
@@ -639,7 +641,7 @@ static int take_record(struct history *h, const Pave__V1__LedgerRecord *r, struc
 		h->denials++;
 		break;
 	case PAVE__V1__LEDGER_RECORD__BODY_ERASURE:
-		take_erasure(h, r->erasure);
+		take_erasure(h, r->seq, r->erasure);
 		break;
 	case PAVE__V1__LEDGER_RECORD__BODY_RECEIPT:
 		history_judge_receipt(h, r->seq, r->receipt->receipt);

@@ -136,7 +136,7 @@ struct history {
 	struct history_finding *findings;
 	uint32_t finding_count, note_count; /* all */
 	uint32_t kept_count;		    /* in findings */
-	uint64_t denials, permits, leases, erasures;
+	uint64_t denials, permits, leases, erasures, erasures_signed;
 	uint64_t receipts_bytes;
 	/* Of the replay. */
 	const struct root_document *trusted;
@@ -176,6 +176,8 @@ void history_judge_permit(struct history *h, uint64_t seq, const Pave__V1__Signe
 void history_judge_permit_end(struct history *h, uint64_t seq, const Pave__V1__LedgerPermitEnd *e);
 void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
 void history_judge_receipt(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
+/* False: the record contradicts what the node signed, or that is not the node's. */
+bool history_judge_erasure(struct history *h, uint64_t seq, const Pave__V1__LedgerErasure *e);
 void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t);
 /* At the end: which receipts the taints flag. */
 void history_judge_taints(struct history *h);

@@ -347,6 +347,59 @@ out:
 		pave__v1__receipt__free_unpacked(r, NULL);
 }
 
+/* -- erasures --------------------------------------------------------------------------------- */
+
+/* What the node signed is what the record says. */
+static bool erasure_fits(const struct history *h, const Pave__V1__LedgerErasure *e,
+			 const Pave__V1__ErasureReport *r)
+{
+	return r->cluster.len == sizeof(struct uuid) &&
+	       memcmp(r->cluster.data, root_cluster(h->root)->bytes, sizeof(struct uuid)) == 0 &&
+	       strcmp(r->node, e->node) == 0 && strcmp(r->site, e->site) == 0 &&
+	       r->layer == (e->layer != 0 ? e->layer : e->volume) && r->whole == e->whole_volume &&
+	       r->n_chunks == e->n_chunks &&
+	       (r->n_chunks == 0 ||
+		memcmp(r->chunks, e->chunks, r->n_chunks * sizeof *r->chunks) == 0) &&
+	       r->started_at <= r->done_at && r->started_at == e->started_at &&
+	       r->done_at <= e->done_at + (int64_t)CLOCK_BOUND_NS;
+}
+
+bool history_judge_erasure(struct history *h, uint64_t seq, const Pave__V1__LedgerErasure *e)
+{
+	const struct history_node *n = history_find_node(h, e->node);
+	Pave__V1__ErasureReport *r = NULL;
+	struct error why = {0};
+
+	if (e->report == NULL) {
+		if (n != NULL && n->key != NULL)
+			history_finding(h, seq, true,
+					"node %s has erased copies of volume #%llu, and has not "
+					"signed that",
+					n->name, (unsigned long long)e->volume);
+		return true;
+	}
+	if (n == NULL || n->key == NULL)
+		error_set(&why, -ENOENT, "no node with a proved identity is named");
+	else
+		signed_verify_by(e->report, TYPE_ERASURE, n->key, &why);
+	if (why.code == 0) {
+		r = pave__v1__erasure_report__unpack(NULL, e->report->payload.len,
+						     e->report->payload.data);
+		if (r == NULL || !erasure_fits(h, e, r))
+			error_set(&why, -E_BAD_DOCUMENT,
+				  "what node %s signed is not what the record says", n->name);
+		if (r != NULL)
+			pave__v1__erasure_report__free_unpacked(r, NULL);
+	}
+	if (why.code != 0) {
+		history_finding(h, seq, false, "an erasure of volume #%llu: %.300s",
+				(unsigned long long)e->volume, why.text);
+		return false;
+	}
+	h->erasures_signed++;
+	return true;
+}
+
 /* -- taints ----------------------------------------------------------------------------------- */
 
 void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t)

@@ -355,7 +355,7 @@ static uint64_t ask_begin(struct node_lease *k, uint64_t request_id, bool can)
 			 "too many requests are under way on this node: ask again later");
 		return 0;
 	}
-	*e = (struct lease_erase){++k->next_token, request_id, k->connection};
+	*e = (struct lease_erase){++k->next_token, request_id, k->connection, NULL};
 	return e->token;
 }
 
@@ -363,8 +363,20 @@ static void handle_erase(struct node_lease *k, uint64_t request_id, const Pave__
 {
 	uint64_t token = ask_begin(k, request_id, k->config.erase != NULL);
 
-	if (token != 0)
-		k->config.erase(token, what, k->config.arg);
+	if (token == 0)
+		return;
+	for (uint32_t i = 0; i < LEASE_ERASES_MAX; i++) {
+		struct lease_erase *e = &k->erases[i];
+
+		if (e->token != token)
+			continue;
+		e->report = node_erasure_begin(k, what);
+		if (e->report == NULL) {
+			node_lease_erased(k, token, -ENOMEM);
+			return;
+		}
+	}
+	k->config.erase(token, what, k->config.arg);
 }
 
 static void handle_devices(struct node_lease *k, uint64_t request_id,
@@ -376,29 +388,50 @@ static void handle_devices(struct node_lease *k, uint64_t request_id,
 		k->config.devices(token, what, k->config.arg);
 }
 
+/* Takes the place of the token, if who asked can still be answered. */
+static bool ask_end(struct node_lease *k, uint64_t token, struct lease_erase *ret)
+{
+	*ret = (struct lease_erase){0};
+	for (uint32_t i = 0; i < LEASE_ERASES_MAX; i++)
+		if (k->erases[i].token == token) {
+			*ret = k->erases[i];
+			k->erases[i] = (struct lease_erase){0};
+		}
+	PRE(ret->token != 0);
+	/* Who asked by another connection asks again. */
+	return k->conn != NULL && ret->connection == k->connection && k->step != LEASE_STOPPING;
+}
+
 void node_lease_erased(struct node_lease *k, uint64_t token, int status)
 {
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
-	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+	Pave__V1__Erased erased = PAVE__V1__ERASED__INIT;
+	struct lease_erase e;
+	struct error err;
+	const bool answer = ask_end(k, token, &e);
 
-	message.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
-	message.empty = &empty;
-	node_lease_answer(k, token, status, err_text(status), &message);
+	if (status != 0)
+		error_set(&err, status, "%s", err_text(status));
+	else if (answer)
+		status = node_erasure_sign(k, e.report, &erased.report, &err);
+	message.body_case = PAVE__V1__CONTROL__BODY_ERASED;
+	message.erased = &erased;
+	if (answer && status == 0)
+		rpc_reply(&k->rpc, e.request_id, &message);
+	else if (answer)
+		rpc_fail(&k->rpc, e.request_id, status, err.text);
+	if (erased.report != NULL)
+		pave__v1__signed__free_unpacked(erased.report, NULL);
+	if (e.report != NULL)
+		pave__v1__erasure_report__free_unpacked(e.report, NULL);
 }
 
 void node_lease_answer(struct node_lease *k, uint64_t token, int status, const char *text,
 		       const Pave__V1__Control *message)
 {
-	struct lease_erase e = {0};
+	struct lease_erase e;
 
-	for (uint32_t i = 0; i < LEASE_ERASES_MAX; i++)
-		if (k->erases[i].token == token) {
-			e = k->erases[i];
-			k->erases[i].token = 0;
-		}
-	PRE(e.token != 0);
-	/* Who asked by another connection asks again. */
-	if (k->conn == NULL || e.connection != k->connection || k->step == LEASE_STOPPING)
+	if (!ask_end(k, token, &e))
 		return;
 	if (status == 0)
 		rpc_reply(&k->rpc, e.request_id, message);
@@ -582,6 +615,9 @@ static void lease_free(struct node_lease *k)
 	node_intake_clear(&k->intake);
 	node_intake_clear(&k->next);
 	node_receipts_deinit(k);
+	for (uint32_t i = 0; i < LEASE_ERASES_MAX; i++)
+		if (k->erases[i].report != NULL)
+			pave__v1__erasure_report__free_unpacked(k->erases[i].report, NULL);
 	site_free(k->site);
 	site_free(k->new_site);
 	revocations_free(k->revocations);

@@ -50,6 +50,8 @@ struct lease_erase {
 	uint64_t token; /* 0: the place is free */
 	uint64_t request_id;
 	uint64_t connection; /* the number of the one it came by */
+	/* Of an Erase, to be signed when it is done; malloc'd, NULL: it is something else. */
+	Pave__V1__ErasureReport *report;
 };
 
 struct node_receipts {
@@ -131,6 +133,14 @@ void node_lease_close(struct node_lease *k, int why);
 
 /* The revision of the own site's certificate that is held; 0: none. */
 uint64_t node_lease_site_version(const struct node_lease *k);
+
+/* -- erased.c --------------------------------------------------------------------------------- */
+
+/* What will be said of the erasure once it is done. NULL: no memory. */
+Pave__V1__ErasureReport *node_erasure_begin(struct node_lease *k, const Pave__V1__Erase *what);
+/* Signed, if the node has a key; *ret NULL otherwise. */
+int node_erasure_sign(struct node_lease *k, Pave__V1__ErasureReport *report, Pave__V1__Signed **ret,
+		      struct error *err);
 
 /* -- receipts.c ------------------------------------------------------------------------------- */
 

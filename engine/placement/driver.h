@@ -79,8 +79,8 @@ struct pd_erase { /* an Erase on its way to a node */
 	struct rpc_call call;
 	struct pd *pd;
 	struct reg_node *node;
-	volume_id_t volume;
-	chunk_no_t *chunks; /* malloc'd; NULL: the whole volume */
+	volume_id_t volume, layer; /* layer: what is erased */
+	chunk_no_t *chunks;	   /* malloc'd; NULL: the whole volume */
 	size_t chunk_count;
 	struct pd_erase *next, *prev;
 };

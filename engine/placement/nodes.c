@@ -86,18 +86,71 @@ static void retry_later(struct pd *pd)
 				  reactor_now_ns(pd->reactor) + PD_ERASE_RETRY_MS * NS_PER_MS);
 }
 
-static void note_erasure(struct pd *pd, const struct pd_erase *e)
+/* It says what was asked for, and nothing else. */
+static bool says_it(const struct pd_erase *e, const Pave__V1__ErasureReport *r)
+{
+	return strcmp(r->node, e->node->name) == 0 && strcmp(r->site, e->node->site) == 0 &&
+	       r->layer == e->layer && r->whole == (e->chunks == NULL) &&
+	       r->n_chunks == e->chunk_count &&
+	       (e->chunk_count == 0 ||
+		memcmp(r->chunks, e->chunks, e->chunk_count * sizeof *e->chunks) == 0);
+}
+
+/* A node that has an identity signs what it has erased. ret_started_at: of the report; 0: it is a
+ * node without one. */
+static int check_report(struct pd *pd, const struct pd_erase *e, const Pave__V1__Control *reply,
+			int64_t *ret_started_at, struct error *err)
+{
+	const struct reg_node *n = e->node;
+	const struct verdict_site *site = verdicts_site(&pd->verdicts, n->site);
+	const Pave__V1__Signed *s =
+	    reply->body_case == PAVE__V1__CONTROL__BODY_ERASED ? reply->erased->report : NULL;
+	Pave__V1__ErasureReport *r = NULL;
+	struct public_key *key = NULL;
+	int rc;
+
+	*ret_started_at = 0;
+	if (n->certificate.size == 0)
+		return 0;
+	if (site == NULL)
+		return error_set(err, -E_STALE_EVIDENCE,
+				 "its report cannot be verified without a certificate of site %s",
+				 n->site);
+	rc = identity_verify(n->certificate.data, n->certificate.size, n->ca.data, n->ca.size,
+			     site->doc, n->name, reg_now(&pd->reg, NULL), &key, err);
+	if (rc == 0)
+		rc = signed_verify_by(s, TYPE_ERASURE, key, err);
+	public_key_free(key);
+	if (rc != 0)
+		return rc;
+	r = pave__v1__erasure_report__unpack(NULL, s->payload.len, s->payload.data);
+	if (r == NULL || !says_it(e, r))
+		rc = error_set(err, -E_BAD_DOCUMENT,
+			       "its report is malformed, or of something else than was asked for");
+	else
+		*ret_started_at = r->started_at;
+	if (r != NULL)
+		pave__v1__erasure_report__free_unpacked(r, NULL);
+	return rc;
+}
+
+static void note_erasure(struct pd *pd, const struct pd_erase *e, const Pave__V1__Control *reply,
+			 int64_t started_at)
 {
 	const struct reg_node *n = e->node;
 	Pave__V1__LedgerErasure m = PAVE__V1__LEDGER_ERASURE__INIT;
 
 	m.volume = e->volume;
+	m.layer = e->layer != e->volume ? e->layer : 0;
 	m.node = (char *)(uintptr_t)n->name;
 	m.site = (char *)(uintptr_t)n->site;
 	m.whole_volume = e->chunks == NULL;
 	m.chunks = e->chunks;
 	m.n_chunks = e->chunk_count;
+	m.started_at = started_at;
 	m.done_at = reg_now(&pd->reg, NULL);
+	if (reply->body_case == PAVE__V1__CONTROL__BODY_ERASED)
+		m.report = reply->erased->report;
 	pd_ledger_erasure(&pd->ledger, &m);
 }
 
@@ -107,18 +160,23 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	struct pd_erase *e = container_of(call, struct pd_erase, call);
 	struct pd *pd = e->pd;
 	struct reg_volume *v = reg_volume_by_id(&pd->reg, e->volume);
+	int64_t started_at = 0;
+	struct error err;
 
-	(void)reply;
+	if (status == 0) {
+		status = check_report(pd, e, reply, &started_at, &err);
+		text = err.text; /* read only where status is one of its */
+	}
 	if (status == 0 && v != NULL && e->chunks != NULL) {
 		log_info("pd", "node %s has erased %zu chunks of volume %s that it holds no more",
 			 e->node->name, e->chunk_count, v->name);
-		note_erasure(pd, e);
+		note_erasure(pd, e, reply, started_at);
 		reg_dropped(&pd->reg, v, e->node, e->chunks, e->chunk_count);
 		pd_background_flush(pd);
 	} else if (status == 0 && v != NULL) {
 		log_info("pd", "node %s has erased its copies of volume #%llu (%s)", e->node->name,
 			 (unsigned long long)v->id, v->name);
-		note_erasure(pd, e);
+		note_erasure(pd, e, reply, started_at);
 		reg_volume_erased(v, e->node);
 		if (v->erase_count > 0)
 			reg_save_volume(&pd->reg, v);
@@ -158,7 +216,8 @@ static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n,
 	e->call.done = erase_done;
 	n->erasing = true;
 	DL_APPEND(pd->erases, e);
-	erase.volume = v->erase_layer != 0 ? v->erase_layer : v->id;
+	e->layer = v->erase_layer != 0 ? v->erase_layer : v->id;
+	erase.volume = e->layer;
 	erase.whole_volume = chunks == NULL;
 	erase.chunks = chunks;
 	erase.n_chunks = chunk_count;

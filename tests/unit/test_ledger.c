@@ -641,6 +641,73 @@ static void put_root(struct book *b, bool reissue)
 	free(root);
 }
 
+struct erasure_case {
+	const char *node; /* NULL: par-1 */
+	chunk_no_t signed_chunk, chunk;
+	int64_t started_at; /* of the record, after what was signed */
+	bool other_key, is_unsigned;
+};
+
+static void put_erasure(struct book *b, const struct erasure_case *c)
+{
+	Pave__V1__ErasureReport r = PAVE__V1__ERASURE_REPORT__INIT;
+	Pave__V1__LedgerErasure m = PAVE__V1__LEDGER_ERASURE__INIT;
+	chunk_no_t signed_chunk = c->signed_chunk, chunk = c->chunk;
+	uint8_t bytes[512];
+	struct error err;
+
+	r.cluster = data(b->rig.demo.cluster.bytes, 16);
+	r.node = name("par-1");
+	r.site = name("par");
+	r.layer = 7;
+	r.chunks = &signed_chunk;
+	r.n_chunks = 1;
+	r.started_at = b->now;
+	r.done_at = b->now;
+	r.method = name("drop");
+	m.volume = 7;
+	m.node = name(c->node != NULL ? c->node : "par-1");
+	m.site = name("par");
+	m.chunks = &chunk;
+	m.n_chunks = 1;
+	m.started_at = c->is_unsigned ? 0 : b->now + c->started_at;
+	m.done_at = b->now;
+	if (!c->is_unsigned)
+		ck_assert_int_eq(
+		    signed_make(TYPE_ERASURE, bytes, pave__v1__erasure_report__pack(&r, bytes),
+				c->other_key ? demo_key(&b->rig.demo, DEMO_PLACEMENT) : b->node.key,
+				&m.report, &err),
+		    0);
+	PUT(b, ERASURE, erasure, &m);
+	if (m.report != NULL)
+		pave__v1__signed__free_unpacked(m.report, NULL);
+}
+
+static void erasure_by_another_key(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.other_key = true});
+}
+
+static void erasure_of_another_chunk(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.signed_chunk = 1, .chunk = 0});
+}
+
+static void erasure_of_another_node(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.node = "lyo-1"});
+}
+
+static void erasure_at_another_time(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.started_at = 1});
+}
+
+static void erasure_without_signature(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.is_unsigned = true});
+}
+
 static void unsigned_site(struct book *b)
 {
 	char *text;
@@ -698,6 +765,11 @@ START_TEST(what_contradicts_the_evidence_is_found)
 	    {receipt_again, "comes after number", false},
 	    {receipts_missing, "receipts 2 to 3", true},
 	    {taint, "1 receipts are tainted", true},
+	    {erasure_by_another_key, "does not verify", false},
+	    {erasure_of_another_chunk, "is not what the record says", false},
+	    {erasure_of_another_node, "proved identity", false},
+	    {erasure_at_another_time, "is not what the record says", false},
+	    {erasure_without_signature, "has not signed that", true},
 	    {unsigned_site, "document site rbx", false},
 	    {false_identity, "its identity is not proved", false},
 	};
@@ -705,7 +777,26 @@ START_TEST(what_contradicts_the_evidence_is_found)
 	contradicts(cases[_i].add, cases[_i].word, cases[_i].note);
 }
 END_TEST
-#define CASE_COUNT 15
+#define CASE_COUNT 20
+
+/* One that the node signed counts, and is counted. */
+START_TEST(a_signed_erasure)
+{
+	struct book b;
+	struct history *h;
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	put_erasure(&b, &(struct erasure_case){.node = NULL});
+	sign_head(&b);
+	h = replay_whole(&b);
+	ck_assert_uint_eq(h->finding_count, 0);
+	ck_assert_uint_eq(h->erasures, 1);
+	ck_assert_uint_eq(h->erasures_signed, 1);
+	history_free(h);
+	book_deinit(&b);
+}
+END_TEST
 
 /* A move leaves a copy behind until its erasure is told. */
 START_TEST(a_copy_is_there_until_it_is_erased)
@@ -797,6 +888,7 @@ int main(void)
 	tcase_add_loop_test(tcase, what_contradicts_the_evidence_is_found, 0, CASE_COUNT);
 	tcase_add_test(tcase, a_copy_is_there_until_it_is_erased);
 	tcase_add_test(tcase, a_root_may_follow_another);
+	tcase_add_test(tcase, a_signed_erasure);
 	tcase_add_test(tcase, identities_are_read_and_written);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -123,9 +123,11 @@ static void print_verified(const char *file, const struct history *h)
 	printf("head: record %" PRIu64 ", %s, signed; what came later is not in this file\n",
 	       h->head.seq, text_hex(h->head.hash, sizeof h->head.hash, hash, sizeof hash));
 	printf("permits %" PRIu64 ", leases %" PRIu64 " (kinds: each stands for those alike), "
-	       "receipts %u (%s), erasures %" PRIu64 ", denials %" PRIu64 "\n",
+	       "receipts %u (%s), erasures %" PRIu64 " (%" PRIu64 " signed by their nodes), "
+	       "denials %" PRIu64 "\n",
 	       h->permits, h->leases, h->receipt_count,
-	       view_size_text(h->receipts_bytes, size, sizeof size), h->erasures, h->denials);
+	       view_size_text(h->receipts_bytes, size, sizeof size), h->erasures,
+	       h->erasures_signed, h->denials);
 	for (uint32_t i = 0; i < h->kept_count; i++)
 		printf("%s, record %" PRIu64 ": %s\n",
 		       h->findings[i].note ? "note" : "CONTRADICTION", h->findings[i].seq,

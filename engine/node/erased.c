@@ -1,0 +1,65 @@
+/* erased: what a node signs when it has erased copies. See lease.h; the driver puts it into the
+ * ledger, where an auditor finds who says that what is gone, and since when. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/ledger/chain.h"
+#include "engine/node/lease.h"
+
+/* By the driver's clock, once a lease has measured it. */
+static int64_t driver_wall(const struct node_lease *k)
+{
+	if (k->driver_clock_ns == 0)
+		return reactor_wall_ns(k->config.reactor);
+	return (int64_t)reactor_now_ns(k->config.reactor) + k->driver_clock_ns;
+}
+
+Pave__V1__ErasureReport *node_erasure_begin(struct node_lease *k, const Pave__V1__Erase *what)
+{
+	Pave__V1__ErasureReport *r = malloc(sizeof *r);
+
+	if (r == NULL)
+		return NULL;
+	pave__v1__erasure_report__init(r);
+	r->layer = what->volume;
+	r->whole = what->whole_volume;
+	r->started_at = driver_wall(k);
+	if (what->whole_volume || what->n_chunks == 0)
+		return r;
+	r->chunks = malloc(what->n_chunks * sizeof *r->chunks);
+	if (r->chunks == NULL) {
+		pave__v1__erasure_report__free_unpacked(r, NULL);
+		return NULL;
+	}
+	memcpy(r->chunks, what->chunks, what->n_chunks * sizeof *r->chunks);
+	r->n_chunks = what->n_chunks;
+	return r;
+}
+
+int node_erasure_sign(struct node_lease *k, Pave__V1__ErasureReport *report, Pave__V1__Signed **ret,
+		      struct error *err)
+{
+	struct node_identity *me = &k->config.identity;
+	Pave__V1__ErasureReport m = *report;
+	uint8_t *bytes;
+	size_t size;
+	int rc;
+
+	*ret = NULL;
+	if (k->config.proof == NULL)
+		return 0;
+	m.cluster = (ProtobufCBinaryData){sizeof me->cluster.bytes, me->cluster.bytes};
+	m.node = me->name;
+	m.site = me->site;
+	m.done_at = MAX(driver_wall(k), report->started_at); /* the clock may be measured anew */
+	m.method = (char *)(uintptr_t) "drop";
+	size = pave__v1__erasure_report__get_packed_size(&m);
+	bytes = malloc(size);
+	if (bytes == NULL)
+		return error_set(err, -ENOMEM, "no memory for the report of an erasure");
+	pave__v1__erasure_report__pack(&m, bytes);
+	rc = signed_make(TYPE_ERASURE, bytes, size, k->config.proof->key, ret, err);
+	free(bytes);
+	return rc;
+}
