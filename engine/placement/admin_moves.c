@@ -6,6 +6,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
+#include "engine/base/text.h"
 #include "engine/placement/driver.h"
 
 #define PLAN_LIST_MAX 10000u /* moves in one answer */
@@ -24,6 +25,68 @@ static void answer(struct pd_request *q, Pave__V1__Control *m, struct arena *a)
 }
 
 /* -- nodes ------------------------------------------------------------------------------------ */
+
+static int check_add(struct pd *pd, const Pave__V1__NodeAdd *a, struct error *err)
+{
+	const struct verdict_site *site = verdicts_site(&pd->verdicts, a->site);
+	struct reg_node *n = reg_node_find(&pd->reg, a->node);
+	struct public_key *key = NULL;
+	int rc;
+
+	if (!text_is_name(a->node) || !text_is_name(a->site))
+		return error_set(err, -EINVAL,
+				 "a node and its site have names in [a-z0-9._-], up to %u long",
+				 NAME_SIZE_MAX - 1);
+	if (site == NULL)
+		return error_set(
+		    err, -ENOENT,
+		    "node %s: there is no site \"%s\" with a certificate: pave site add "
+		    "comes first",
+		    a->node, a->site);
+	if (n != NULL && strcmp(n->site, a->site) != 0)
+		return error_set(err, -E_IN_USE,
+				 "node %s is there already, in site %s: take another name", n->name,
+				 n->site);
+	if (n != NULL && n->certificate.size > 0)
+		return error_set(
+		    err, -E_IN_USE,
+		    "node %s is there already, with an identity: take another name, or "
+		    "pave node remove %s first",
+		    n->name, n->name);
+	rc = identity_verify(a->certificate.data, a->certificate.len, a->ca.data, a->ca.len,
+			     site->doc, a->node, reg_now(&pd->reg, NULL), &key, err);
+	if (rc == 0)
+		public_key_free(key);
+	return rc;
+}
+
+void admin_node_add(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__NodeAdd *a = m->node_add;
+	struct pd *pd = q->pd;
+	struct reg_node *n = NULL;
+	struct error err;
+	int rc = check_add(pd, a, &err);
+
+	if (rc == 0) {
+		n = reg_node_find(&pd->reg, a->node);
+		if (n == NULL)
+			n = reg_node_add(&pd->reg, a->node, a->site);
+		if (n == NULL)
+			rc = error_set(&err, -E_LIMIT, "there are %u nodes already, the most is %u",
+				       HASH_COUNT(pd->reg.nodes), PD_NODES_MAX);
+	}
+	if (rc == 0 && reg_node_set_identity(n, &a->certificate, &a->ca) != 0)
+		rc = error_set(&err, -ENOMEM, "no memory for the identity of node %s", a->node);
+	if (rc != 0) {
+		request_fail(q, &err);
+		return;
+	}
+	log_info("pd", "node %s of site %s is added", n->name, n->site);
+	reg_save_node(&pd->reg, n);
+	pd_ledger_node(&pd->ledger, n);
+	request_commit(q, request_done);
+}
 
 void admin_node_drain(struct pd_request *q, const Pave__V1__Control *m)
 {

@@ -123,6 +123,7 @@ struct pd {
 	struct pd_ledger_read *ledger_reads;
 	char default_policy[NAME_SIZE_MAX];
 	uint32_t lifetime_ms, renew_ms;
+	bool only_added; /* nodes that nobody has added are refused */
 	int64_t started_at;
 
 	struct pd_session *sessions;
@@ -241,6 +242,7 @@ bool moves_may_erase(const struct pd *pd, struct reg_volume *v, const struct reg
 
 /* -- admin_moves.c ---------------------------------------------------------------------------- */
 
+void admin_node_add(struct pd_request *q, const Pave__V1__Control *m);
 void admin_node_drain(struct pd_request *q, const Pave__V1__Control *m);
 void admin_node_remove(struct pd_request *q, const Pave__V1__Control *m);
 void admin_rebalance_plan(struct pd_request *q, const Pave__V1__Control *m);

@@ -563,6 +563,13 @@ static struct reg_node *find_or_add(struct pd *pd, const Pave__V1__LeaseRequest 
 		return n;
 	if (permits_now(&pd->permits, &now, err) != 0)
 		return NULL;
+	if (pd->only_added) {
+		error_set(err, -E_DENIED,
+			  "node %s is not known, and this driver takes in none that was not added: "
+			  "pave node add %s --site %s",
+			  l->node, l->node, l->site);
+		return NULL;
+	}
 	/* Strangers leave no trace. */
 	b = verdicts_get(&pd->verdicts, l->site, NULL, now);
 	if (!b->eligible) {

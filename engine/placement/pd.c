@@ -139,6 +139,7 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_POLICY_PUT, ROLE_ADMIN, admin_policy_put},
     {PAVE__V1__CONTROL__BODY_ROOT_GET, ROLE_ADMIN, admin_root_get},
     {PAVE__V1__CONTROL__BODY_ROOT_PUT, ROLE_ADMIN, admin_root_put},
+    {PAVE__V1__CONTROL__BODY_NODE_ADD, ROLE_ADMIN, admin_node_add},
     {PAVE__V1__CONTROL__BODY_NODE_DRAIN, ROLE_ADMIN, admin_node_drain},
     {PAVE__V1__CONTROL__BODY_NODE_REMOVE, ROLE_ADMIN, admin_node_remove},
     {PAVE__V1__CONTROL__BODY_REBALANCE_PLAN, ROLE_ADMIN, admin_rebalance_plan},
@@ -545,6 +546,7 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	if (pd->reg.planner.replace_after_s == 0)
 		pd->reg.planner.replace_after_s =
 		    config->replace_after_s != 0 ? config->replace_after_s : PD_REPLACE_AFTER_S;
+	pd->only_added = config->only_added;
 	pd->reg.on_broken = register_broken;
 	pd->failed = config->failed;
 	pd->failed_arg = config->arg;

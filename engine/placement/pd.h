@@ -66,6 +66,7 @@ struct pd_config {
 	 * later is kept in the register, and goes before it. */
 	uint32_t replace_after_s;
 	const char *default_policy; /* NULL: secnumcloud-fr */
+	bool only_added;	    /* nodes that no admin has added are refused */
 	/* The register cannot be written any more: nothing but a new start helps. May be NULL. */
 	void (*failed)(int status, void *arg);
 	void *arg;

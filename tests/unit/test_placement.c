@@ -257,6 +257,54 @@ START_TEST(lease_knows_the_node)
 }
 END_TEST
 
+static int ask_node_add(const char *node, const char *site, const char *identity_of)
+{
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeAdd add = PAVE__V1__NODE_ADD__INIT;
+	struct identity id = {0};
+	struct error err;
+	int rc;
+
+	ck_assert_int_eq(demo_identity(&rig->demo, identity_of, node, rig_wall(rig) - day,
+				       rig_wall(rig) + day, &id, &err),
+			 0);
+	add.node = (char *)(uintptr_t)node;
+	add.site = (char *)(uintptr_t)site;
+	add.certificate = (ProtobufCBinaryData){id.certificate.size, id.certificate.data};
+	add.ca = (ProtobufCBinaryData){id.ca.size, id.ca.data};
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_ADD;
+	m.node_add = &add;
+	rc = peer_ask(admin, &m);
+	identity_deinit(&id);
+	return rc;
+}
+
+/* Its name is taken from then on, over a restart too, and nobody has it without that identity; a
+ * driver that takes in none but those refuses all others. */
+START_TEST(a_node_is_added)
+{
+	struct peer *n;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_node_add("n9", "nowhere", "par"), -ENOENT);
+	ck_assert_int_eq(ask_node_add("n9", "par", "lyo"), -E_BAD_SIGNATURE);
+	ck_assert_int_eq(ask_node_add("n1", "lyo", "lyo"), -E_IN_USE);
+	ck_assert_msg(ask_node_add("n9", "par", "par") == 0, "%s", admin->text);
+	ck_assert_int_eq(ask_node_add("n9", "par", "par"), -E_IN_USE);
+	rig->only_added = true;
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	n = peer_new(rig, "node", "n9");
+	ck_assert_int_eq(ask_lease(n, "n9", "par", 9, 0), -E_WRONG_NODE);
+	ck_assert_ptr_nonnull(strstr(n->text, "identity"));
+	ck_assert_int_eq(ask_lease(n, "n8", "par", 8, 0), -E_DENIED);
+	ck_assert_ptr_nonnull(strstr(n->text, "pave node add"));
+	/* Those that were there before are known. */
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), 0);
+}
+END_TEST
+
 /* -- evidence --------------------------------------------------------------------------------- */
 
 START_TEST(evidence_is_verified)
@@ -851,6 +899,7 @@ int main(void)
 	tcase_add_test(t, lease_input);
 	tcase_add_test(t, lease_measures_clocks);
 	tcase_add_test(t, lease_knows_the_node);
+	tcase_add_test(t, a_node_is_added);
 	tcase_add_test(t, evidence_is_verified);
 	tcase_add_test(t, two_contents_are_quarantined);
 	tcase_add_test(t, newer_certificate);

@@ -37,6 +37,7 @@ int rig_pd_try(struct rig *r, struct error *err)
 	struct pd_config config = {.listen_address = "",
 				   .permit_lifetime_ms = LIFETIME_MS,
 				   .trust = r->trust,
+				   .only_added = r->only_added,
 				   .placement_key = demo_key(&r->demo, DEMO_PLACEMENT)};
 
 	sim_process_start(r->pd_process);

@@ -60,6 +60,7 @@ struct rig {
 	struct peer peers[PEERS_MAX];
 	uint32_t peer_count;
 	uint64_t snapshot_version;
+	bool only_added; /* of drivers that are started from now on */
 };
 
 extern const char *const rig_sites[RIG_SITES]; /* par, lyo, rbx, mrs */

@@ -29,7 +29,7 @@ struct driver {
 	const char *dir, *root, *key, *key_id, *listen, *policy;
 	const char *register_url, *name, *advertise;
 	uint32_t lifetime_ms, replace_after_s, leader_ttl_s;
-	bool insecure, ending;
+	bool insecure, only_added, ending;
 	int exit_code;
 	struct reactor *reactor;
 	struct transport *transport;
@@ -57,6 +57,7 @@ static const char usage[] =
     "  --leader-lease TIME     others take over so long after the leader fell silent (default 3s)\n"
     "  --permit-lifetime TIME  of permits and leases, as 10s or 2500ms (default 10s, most 60s)\n"
     "  --replace-after TIME    a node that is away for longer is replaced (default 15m)\n"
+    "  --only-added-nodes      refuse nodes that were not added (pave node add)\n"
     "  --default-policy NAME   for volumes that name none (default secnumcloud-fr)\n"
     "  --insecure              allow addresses other than loopback, without TLS\n"
     "  --cluster-dir DIR       not looked at: the process names its cluster by it\n"
@@ -142,6 +143,7 @@ static int start_alone(struct driver *d, struct error *err)
 					 .listen_address = d->listen,
 					 .permit_lifetime_ms = d->lifetime_ms,
 					 .replace_after_s = d->replace_after_s,
+					 .only_added = d->only_added,
 					 .default_policy = d->policy,
 					 .failed = register_failed,
 					 .arg = d};
@@ -157,6 +159,7 @@ static int start_shared(struct driver *d, struct error *err)
 						     .placement_key = d->placement_key,
 						     .permit_lifetime_ms = d->lifetime_ms,
 						     .replace_after_s = d->replace_after_s,
+						     .only_added = d->only_added,
 						     .default_policy = d->policy},
 					      .register_url = d->register_url,
 					      .listen_address = d->listen,
@@ -271,6 +274,9 @@ static int take_option(struct driver *d, int c)
 	case 'P':
 		d->policy = optarg;
 		return 0;
+	case 'O':
+		d->only_added = true;
+		return 0;
 	case 'I':
 		d->insecure = true;
 		return 0;
@@ -305,6 +311,7 @@ static int parse(struct driver *d, int argc, char **argv)
 	    {"permit-lifetime", required_argument, NULL, 't'},
 	    {"replace-after", required_argument, NULL, 'R'},
 	    {"default-policy", required_argument, NULL, 'P'},
+	    {"only-added-nodes", no_argument, NULL, 'O'},
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"cluster-dir", required_argument, NULL, 'C'},
 	    {"log-level", required_argument, NULL, 'l'},

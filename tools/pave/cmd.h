@@ -92,6 +92,7 @@ int cmd_site_refresh(int argc, char **argv);
 int cmd_node_list(int argc, char **argv);
 int cmd_node_drain(int argc, char **argv);
 int cmd_node_undrain(int argc, char **argv);
+int cmd_node_add(int argc, char **argv);
 int cmd_node_remove(int argc, char **argv);
 int cmd_site_evacuate(int argc, char **argv);
 int cmd_rebalance_plan(int argc, char **argv);

@@ -319,6 +319,38 @@ static int make_identity(const struct dev_cluster *d, const struct dev_node *n,
 	return rc;
 }
 
+int dev_make_node(struct dev_cluster *d, const char *node, const char *site, struct identity *ret,
+		  struct error *err)
+{
+	struct dev_node *n = &d->nodes[d->node_count];
+	struct demo demo = {0};
+	char path[PATH_SIZE];
+	int rc = 0;
+
+	for (unsigned i = 0; i < d->node_count; i++)
+		if (strcmp(d->nodes[i].name, node) == 0)
+			rc = error_set(err, -EEXIST, "node %s is in %s/cluster.json already", node,
+				       d->dir);
+	if (rc == 0 && d->node_count == DEV_SITES_MAX)
+		rc = error_set(err, -E_LIMIT, "%u nodes are the most in a development cluster",
+			       DEV_SITES_MAX);
+	if (rc != 0)
+		return rc;
+	*n = (struct dev_node){.name = ""};
+	snprintf(n->name, sizeof n->name, "%s", node);
+	snprintf(n->site, sizeof n->site, "%s", site);
+	rc = open_authority(d->dir, &demo, err);
+	if (rc == 0)
+		rc = make_identity(d, n, &demo, snapshot_now(), err);
+	snprintf(path, sizeof path, "%s/nodes/%s/identity", d->dir, n->name);
+	if (rc == 0)
+		rc = identity_read(path, node, ret, err);
+	if (rc == 0)
+		d->node_count++;
+	demo_deinit(&demo);
+	return rc;
+}
+
 int dev_make_evidence(const struct dev_cluster *d, struct error *err)
 {
 	struct demo demo = {0};

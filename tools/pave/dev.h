@@ -17,6 +17,7 @@
 #include "engine/base/drivers.h"
 #include "engine/base/error.h"
 #include "engine/base/types.h"
+#include "engine/evidence/identity.h"
 
 #define DEV_SITES_MAX 16u
 #define DEV_PDS_MAX   5u
@@ -86,5 +87,9 @@ void dev_save_drivers(const struct dev_cluster *d, json_t *o);
 /* Whether the name is that of a driver's process, or of etcd's. */
 bool dev_is_pd(const struct dev_cluster *d, const char *name);
 bool dev_is_etcd(const struct dev_cluster *d, const char *name);
+/* The identity of another node of a site of this cluster, made by its demo authority and left where
+ * the node finds it. */
+int dev_make_node(struct dev_cluster *d, const char *node, const char *site, struct identity *ret,
+		  struct error *err);
 
 #endif

@@ -101,6 +101,14 @@ const struct command commands[] = {
      cmd_audit_report, false},
     {"evidence", "the authority's tools: keygen, sign, verify, show", "", cmd_evidence, true},
     {"node list", "all nodes: state, space, eligibility, lag", "\n", cmd_node_list, false},
+    {"node add", "admit a node to a site, under an identity of its own",
+     "NODE --site SITE [--ca-key FILE --out PREFIX] [--days 365]\n"
+     "  Makes the node's key and certificate (PREFIX.key, .crt, .ca: pave-node --identity PREFIX) "
+     "and\n"
+     "  has the driver note that the name is theirs. --ca-key: of the site's node CA, which its "
+     "certificate\n"
+     "  names. In a development cluster both are found by themselves.\n",
+     cmd_node_add, false},
     {"node drain", "move everything away from a node; nothing is placed on it any more", "NODE\n",
      cmd_node_drain, false},
     {"node undrain", "take that back", "NODE\n", cmd_node_undrain, false},
