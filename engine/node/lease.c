@@ -402,6 +402,14 @@ static bool ask_end(struct node_lease *k, uint64_t token, struct lease_erase *re
 	return k->conn != NULL && ret->connection == k->connection && k->step != LEASE_STOPPING;
 }
 
+static void handle_layers(struct node_lease *k, uint64_t request_id, const Pave__V1__Control *what)
+{
+	uint64_t token = ask_begin(k, request_id, k->config.layers != NULL);
+
+	if (token != 0)
+		k->config.layers(token, what, k->config.arg);
+}
+
 void node_lease_erased(struct node_lease *k, uint64_t token, int status)
 {
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
@@ -456,6 +464,8 @@ static void lease_handle(struct rpc *rpc, const struct rpc_request *request, voi
 		handle_erase(k, request->request_id, m->erase);
 	else if (m->body_case == PAVE__V1__CONTROL__BODY_NODE_DEVICES && request->request_id != 0)
 		handle_devices(k, request->request_id, m->node_devices);
+	else if (m->body_case == PAVE__V1__CONTROL__BODY_LAYER_CHANGES && request->request_id != 0)
+		handle_layers(k, request->request_id, m);
 	else if (request->request_id != 0)
 		rpc_fail(rpc, request->request_id, -EOPNOTSUPP,
 			 "a node does not answer this kind of message");

@@ -189,6 +189,9 @@ struct node_lease_config {
 	/* The driver asks for copies to be dropped; answer by calling node_lease_erased(lease,
 	 * token, status) once. `what` is valid until this returns. */
 	void (*erase)(uint64_t token, const Pave__V1__Erase *what, void *arg);
+	/* The driver asks for what a node does with layers by itself (layer_changes); answer by
+	 * node_lease_answer, once. `what` is valid until this returns. */
+	void (*layers)(uint64_t token, const Pave__V1__Control *what, void *arg);
 	void *arg;
 };
 

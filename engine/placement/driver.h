@@ -121,6 +121,7 @@ struct pd {
 	struct pd_ledger ledger;
 	struct pd_push *pushes; /* permits that wait for the ledger */
 	struct pd_ledger_read *ledger_reads;
+	struct pd_diff *diffs;
 	char default_policy[NAME_SIZE_MAX];
 	uint32_t lifetime_ms, renew_ms;
 	bool only_added; /* nodes that nobody has added are refused */
@@ -264,6 +265,12 @@ void admin_settling_timer(struct reactor_timer *t);
 /* Some snapshot of v, or NULL. */
 struct reg_volume *admin_first_snapshot(struct pd *pd, const struct reg_volume *v);
 int admin_drop_layers(struct pd *pd, struct reg_volume *v);
+
+/* -- diff.c ----------------------------------------------------------------------------------- */
+
+void admin_volume_diff(struct pd_request *q, const Pave__V1__Control *m);
+/* Without a word: for pd_abandon. */
+void diff_drop(struct pd *pd);
 
 /* -- admin.c, admin_evidence.c ---------------------------------------------------------------- */
 

@@ -132,6 +132,7 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_VOLUME_CLONE, ROLE_ADMIN, admin_volume_clone},
     {PAVE__V1__CONTROL__BODY_VOLUME_ROLLBACK, ROLE_ADMIN, admin_volume_rollback},
     {PAVE__V1__CONTROL__BODY_VOLUME_RESIZE, ROLE_ADMIN, admin_volume_resize},
+    {PAVE__V1__CONTROL__BODY_VOLUME_DIFF, ROLE_ADMIN, admin_volume_diff},
     {PAVE__V1__CONTROL__BODY_SITE_ADD, ROLE_ADMIN, admin_site_add},
     {PAVE__V1__CONTROL__BODY_SITE_LIST, ROLE_ADMIN, admin_site_list},
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_GET, ROLE_ADMIN, admin_revocations_get},
@@ -647,6 +648,7 @@ void pd_abandon(struct pd *pd)
 	node_erase_drop(pd);
 	host_push_drop(pd);
 	ledger_read_drop(pd);
+	diff_drop(pd);
 	DL_FOREACH_SAFE (pd->requests, q, next_q)
 		free(q);
 	DL_FOREACH_SAFE (pd->parked, q, next_q)

@@ -15,6 +15,7 @@
 #include "tests/sim/mutants.h"
 #include "tests/sim/watch.h"
 #include "tools/pave-node/erase.h"
+#include "tools/pave-node/layer_work.h"
 
 #define LEASE_PATIENCE_NS (60 * NS_PER_S)
 /* More attachments in the same time; nodes renew their leases each PERMIT_RENEW_MS. */
@@ -80,6 +81,20 @@ static void erased(uint64_t token, int status, void *arg)
 		node_lease_erased(m->node.lease, token, status);
 }
 
+static void lease_layers(uint64_t token, const Pave__V1__Control *what, void *arg)
+{
+	layer_work_add(((struct machine *)arg)->node.layer_work, token, what);
+}
+
+static void lease_answer(uint64_t token, int status, const char *text,
+			 const Pave__V1__Control *message, void *arg)
+{
+	struct machine *m = arg;
+
+	if (m->node.lease != NULL)
+		node_lease_answer(m->node.lease, token, status, text, message);
+}
+
 static void fill_identity(const struct machine *m, struct node_identity *ret_identity)
 {
 	memset(ret_identity, 0, sizeof(*ret_identity));
@@ -114,6 +129,7 @@ static int start_serving(struct machine *m, struct error *err)
 					  .changed = lease_changed,
 					  .stats = lease_stats,
 					  .erase = lease_erase,
+					  .layers = lease_layers,
 					  .proof = &m->proof,
 					  .arg = m};
 	int rc;
@@ -122,6 +138,9 @@ static int start_serving(struct machine *m, struct error *err)
 	fill_identity(m, &lease.identity);
 	rc = eraser_start(sim_reactor(m->process), m->node.pool, &m->node.shard, erased, m,
 			  &m->node.eraser);
+	if (rc == 0)
+		rc = layer_work_start(sim_reactor(m->process), m->node.pool, lease_answer, m,
+				      &m->node.layer_work);
 	if (rc != 0)
 		return rc;
 	rc = node_shard_start(&shard, &m->node.shard, err);
@@ -202,6 +221,8 @@ static void node_crashed(struct machine *m)
 		pool_abandon(m->node.open.impl);
 	sim_abandon(m->node.eraser);
 	m->node.eraser = NULL;
+	sim_abandon(m->node.layer_work);
+	m->node.layer_work = NULL;
 	m->node.lease = NULL;
 	m->node.shard = NULL;
 	m->node.pool = NULL;

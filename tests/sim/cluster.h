@@ -59,6 +59,7 @@ struct machine {
 			struct node_shard *shard;
 			struct node_lease *lease;
 			struct eraser *eraser;
+			struct layer_work *layer_work;
 			char address[ADDR_SIZE_MAX];
 			const char *addresses[1];
 		} node;

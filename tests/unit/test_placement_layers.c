@@ -337,6 +337,72 @@ START_TEST(resize)
 }
 END_TEST
 
+static int ask_diff(const char *from, const char *to, uint64_t offset)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeDiff d = PAVE__V1__VOLUME_DIFF__INIT;
+
+	d.from = (char *)(uintptr_t)from;
+	d.to = (char *)(uintptr_t)to;
+	d.offset = offset;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_DIFF;
+	m.volume_diff = &d;
+	return peer_ask(admin, &m);
+}
+
+static void expect_extent(size_t i, uint64_t block, uint64_t count, bool zero)
+{
+	const Pave__V1__VolumeDiffReply *r = admin->reply->volume_diff_reply;
+
+	ck_assert_uint_lt(i, r->n_extents);
+	ck_assert_uint_eq(r->extents[i]->offset, block * BLOCK_SIZE);
+	ck_assert_uint_eq(r->extents[i]->size, count * BLOCK_SIZE);
+	ck_assert_int_eq(r->extents[i]->zero, zero);
+}
+
+/* What any node of a majority says was changed is told; of the layers that only one stands on. */
+START_TEST(diff)
+{
+	volume_id_t v, top = settled_snapshot(&v);
+	const Pave__V1__VolumeDiffReply *r;
+
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, "secnumcloud-fr"), 0);
+	memcpy(nodes[0]->runs, (uint32_t[]){4, 4, 0, 100, 1, 1}, 6 * sizeof(uint32_t));
+	nodes[0]->run_values = 6;
+	memcpy(nodes[1]->runs, (uint32_t[]){6, 4, 1}, 3 * sizeof(uint32_t));
+	nodes[1]->run_values = 3;
+	ck_assert_msg(ask_diff("v@s", "v", 0) == 0, "%s", admin->text);
+	r = admin->reply->volume_diff_reply;
+	ck_assert_uint_eq(r->n_extents, 3);
+	expect_extent(0, 4, 4, false);
+	expect_extent(1, 8, 2, true);
+	expect_extent(2, 100, 1, true);
+	ck_assert_int_eq(r->more, r->next < SIZE);
+	ck_assert_uint_eq(r->size, SIZE);
+	for (uint32_t n = 0; n < 3; n++) {
+		ck_assert_uint_eq(nodes[n]->changes_layer_count, 1);
+		ck_assert_uint_eq(nodes[n]->changes_layers[0], top);
+	}
+	/* From a block on. */
+	ck_assert_int_eq(ask_diff("v@s", "v", 9 * BLOCK_SIZE), 0);
+	expect_extent(0, 100, 1, true);
+	/* One less, two less. */
+	nodes[0]->changes_refuse = true;
+	ck_assert_int_eq(ask_diff("v@s", "v", 0), 0);
+	ck_assert_uint_eq(admin->reply->volume_diff_reply->n_extents, 1);
+	peer_close(nodes[2]);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(ask_diff("v@s", "v", 0), -E_UNREACHABLE);
+	/* Nobody has to be asked where nothing differs. */
+	ck_assert_int_eq(ask_diff("v@s", "v@s", 0), 0);
+	ck_assert_uint_eq(admin->reply->volume_diff_reply->n_extents, 0);
+	ck_assert_int_eq(ask_diff("v", "v@s", 0), -EINVAL);
+	ck_assert_int_eq(ask_diff("v@s", "x", 0), -ENOENT);
+	ck_assert_int_eq(ask_diff("v@s", "v", SIZE), -EINVAL);
+	ck_assert_int_eq(ask_diff("v@s", "w", 0), -EINVAL);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("placement_layers");
@@ -352,6 +418,7 @@ int main(void)
 	tcase_add_test(tc, layers_are_dropped);
 	tcase_add_test(tc, layers_are_bounded);
 	tcase_add_test(tc, resize);
+	tcase_add_test(tc, diff);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -142,6 +142,28 @@ static void on_evidence_notice(struct peer *p, const Pave__V1__EvidenceNotice *n
 	revocations_free(doc);
 }
 
+static void answer_changes(struct peer *p, struct rpc *rpc, const struct rpc_request *q)
+{
+	const Pave__V1__LayerChanges *ask = q->message->layer_changes;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LayerChangesReply reply = PAVE__V1__LAYER_CHANGES_REPLY__INIT;
+
+	p->changes_layer_count = ask->n_layers;
+	for (size_t i = 0; i < ask->n_layers && i < 4; i++)
+		p->changes_layers[i] = ask->layers[i];
+	/* The second run comes with a second answer. */
+	reply.more = ask->from == 0 && p->run_values > 3;
+	reply.next = reply.more ? p->runs[3] : 0;
+	reply.runs = ask->from == 0 ? p->runs : p->runs + 3;
+	reply.n_runs = p->run_values > 0 ? 3 : 0;
+	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_CHANGES_REPLY;
+	m.layer_changes_reply = &reply;
+	if (p->changes_refuse)
+		rpc_fail(rpc, q->request_id, -E_DEVICE, "as the test wants it");
+	else
+		rpc_reply(rpc, q->request_id, &m);
+}
+
 static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 {
 	struct peer *p = arg;
@@ -175,6 +197,9 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 			rpc_fail(rpc, q->request_id, -EIO, "as the test wants it");
 		else if (!p->erase_hold)
 			rpc_reply(rpc, q->request_id, &m);
+		break;
+	case PAVE__V1__CONTROL__BODY_LAYER_CHANGES:
+		answer_changes(p, rpc, q);
 		break;
 	default:
 		ck_abort_msg("the driver sent something unexpected");

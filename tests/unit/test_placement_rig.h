@@ -41,6 +41,11 @@ struct peer {
 	bool erase_hold;   /* doesn't answer it */
 	volume_id_t erase_volume;
 	uint32_t erases, maintains;
+	uint32_t runs[6]; /* what it says of the changes in layers; of two runs */
+	size_t run_values;
+	bool changes_refuse;
+	volume_id_t changes_layers[4]; /* that it was asked for last */
+	size_t changes_layer_count;
 
 	/* What it says, as a node. */
 	volume_id_t damaged; /* a layer of which blocks are damaged there; 0: none */

@@ -26,6 +26,7 @@
 #include "tools/pave-node/device.h"
 #include "tools/pave-node/devices.h"
 #include "tools/pave-node/erase.h"
+#include "tools/pave-node/layer_work.h"
 #include "tools/pave-node/maintain.h"
 
 /* What the store's groups and buffers take of the reactor's memory, beside the node's. */
@@ -67,6 +68,7 @@ struct node {
 	struct node_shard *shard;
 	struct node_lease *lease;
 	struct eraser *eraser;
+	struct layer_work *layer_work;
 	struct devices *devices;
 	struct maintain maintain;
 	struct error err; /* why it failed */
@@ -122,12 +124,28 @@ static void end_pool(struct node *n)
 		reactor_stop(n->reactor);
 }
 
+static void layer_work_ended(void *arg)
+{
+	struct node *n = arg;
+
+	n->layer_work = NULL;
+	end_pool(n);
+}
+
+static void end_layer_work(struct node *n)
+{
+	if (n->layer_work != NULL)
+		layer_work_stop(n->layer_work, layer_work_ended, n);
+	else
+		end_pool(n);
+}
+
 static void erases_ended(void *arg)
 {
 	struct node *n = arg;
 
 	n->eraser = NULL;
-	end_pool(n);
+	end_layer_work(n);
 }
 
 static void end_erases(struct node *n)
@@ -135,7 +153,7 @@ static void end_erases(struct node *n)
 	if (n->eraser != NULL)
 		eraser_stop(n->eraser, erases_ended, n);
 	else
-		end_pool(n);
+		end_layer_work(n);
 }
 
 static void lease_stopped(void *arg)
@@ -240,8 +258,8 @@ static void devices(uint64_t token, const Pave__V1__NodeDevices *what, void *arg
 	devices_ask(n->devices, token, what);
 }
 
-static void devices_answer(uint64_t token, int status, const char *text,
-			   const Pave__V1__Control *message, void *arg)
+static void lease_answer(uint64_t token, int status, const char *text,
+			 const Pave__V1__Control *message, void *arg)
 {
 	struct node *n = arg;
 
@@ -271,6 +289,13 @@ static void erase(uint64_t token, const Pave__V1__Erase *what, void *arg)
 	eraser_add(n->eraser, token, what);
 }
 
+static void layers(uint64_t token, const Pave__V1__Control *what, void *arg)
+{
+	struct node *n = arg;
+
+	layer_work_add(n->layer_work, token, what);
+}
+
 static int start_lease(struct node *n, struct error *err)
 {
 	const char *address = n->advertise != NULL ? n->advertise : node_shard_address(n->shard);
@@ -286,6 +311,7 @@ static int start_lease(struct node *n, struct error *err)
 	    .stats = fill_stats,
 	    .damage = damage,
 	    .erase = erase,
+	    .layers = layers,
 	    .scrub = scrub,
 	    .proof = n->key.key != NULL ? &n->key : NULL,
 	    .devices = devices,
@@ -329,7 +355,9 @@ static int serve(struct node *n, struct error *err)
 	int rc = eraser_start(n->reactor, n->pool, &n->shard, erased, n, &n->eraser);
 
 	if (rc == 0)
-		rc = devices_start(n->reactor, n->pool, devices_answer, n, &n->devices);
+		rc = layer_work_start(n->reactor, n->pool, lease_answer, n, &n->layer_work);
+	if (rc == 0)
+		rc = devices_start(n->reactor, n->pool, lease_answer, n, &n->devices);
 	if (rc != 0)
 		return error_set(err, rc, "no memory");
 	rc = node_shard_start(&config, &n->shard, err);

@@ -82,6 +82,7 @@ int cmd_volume_snapshot(int argc, char **argv);
 int cmd_volume_clone(int argc, char **argv);
 int cmd_volume_rollback(int argc, char **argv);
 int cmd_volume_resize(int argc, char **argv);
+int cmd_volume_diff(int argc, char **argv);
 int cmd_attach(int argc, char **argv);
 int cmd_detach(int argc, char **argv);
 int cmd_site_add(int argc, char **argv);

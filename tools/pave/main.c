@@ -43,6 +43,11 @@ const struct command commands[] = {
      cmd_volume_clone, false},
     {"volume rollback", "take a detached volume back to one of its snapshots",
      "VOLUME@SNAPSHOT\n  What was written since then is erased.\n", cmd_volume_rollback, false},
+    {"volume diff", "which extents a snapshot and a later state may differ in",
+     "VOLUME@SNAPSHOT [VOLUME@SNAPSHOT|VOLUME]\n"
+     "  Without a second: the volume as it is now, attached or not. Nothing is read but the nodes' "
+     "indexes.\n",
+     cmd_volume_diff, false},
     {"volume resize", "make a volume larger", "VOLUME SIZE\n", cmd_volume_resize, false},
     {"volume delete", "delete a volume; its nodes erase their copies", "NAME\n", cmd_volume_delete,
      false},

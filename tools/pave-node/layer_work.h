@@ -1,0 +1,28 @@
+/* What the placement driver has a node do with the copies of layers that it holds, one request
+ * after the other:
+ *
+ *   LayerChanges  which blocks of a chunk have a version in any of some layers
+ *
+ * Thread: the reactor's. */
+#ifndef PAVE_NODE_LAYER_WORK_H
+#define PAVE_NODE_LAYER_WORK_H
+
+#include "control.pb-c.h"
+#include "engine/pool/pool.h"
+
+struct layer_work;
+
+/* answer: called once for each layer_work_add, never inline but for what is refused at once; status
+ * < 0: text says why, else message is the reply. 0 or -ENOMEM. */
+int layer_work_start(struct reactor *r, struct pool *pool,
+		     void (*answer)(uint64_t token, int status, const char *text,
+				    const Pave__V1__Control *message, void *arg),
+		     void *arg, struct layer_work **ret_work);
+
+/* what is valid until this returns. Whoever adds bounds how many (LEASE_ERASES_MAX). */
+void layer_work_add(struct layer_work *w, uint64_t token, const Pave__V1__Control *what);
+
+/* Those that have not begun are forgotten; done, never inline, when none is under way. */
+void layer_work_stop(struct layer_work *w, void (*done)(void *arg), void *arg);
+
+#endif
