@@ -267,7 +267,10 @@ class Guest:
             raise Failure(f"{e}; its last lines:\n{self.console()[-1500:]}") from None
 
     def emulator_failure(self):
-        """What QEMU said when it ended by itself, by an assertion of its own; else None. Nothing was lost then but this run."""
+        """What QEMU said when it ended by itself, by an assertion of its own, or that it runs and its kernel said no word; else None.
+        Nothing was lost then but this run."""
+        if self.process is not None and self.process.poll() is None and not self.console().strip():
+            return "it runs, and its console stays empty"
         found = re.search("^qemu-system.*Assertion.*failed.*", self.console(), re.MULTILINE)
         ended = self.process is not None and self.process.poll() == -signal.SIGABRT
         return found.group(0) if found and ended else None
