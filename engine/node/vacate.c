@@ -44,9 +44,10 @@ static void answered(struct rpc_call *call, int status, const Pave__V1__Control 
 		vacated(s->shard);
 		return;
 	}
-	if (status != -E_DISCONNECTED)
-		log_info("node", "ends a session of %s: it has not left what is to be erased: %s",
-			 s->peer, text);
+	if (status == -E_DISCONNECTED)
+		return; /* it is ending already */
+	log_info("node", "ends a session of %s: it has not left what is to be erased: %s", s->peer,
+		 text);
 	node_session_close(s);
 }
 
