@@ -314,6 +314,7 @@ static void add_stats(struct store_stats *sum, const struct store_stats *s)
 	sum->cleaned_segments += s->cleaned_segments;
 	sum->moved_blocks += s->moved_blocks;
 	sum->checkpoints += s->checkpoints;
+	sum->releases += s->releases;
 	sum->recovered_groups += s->recovered_groups;
 	sum->recovery_ms += s->recovery_ms;
 	sum->bad_blocks += s->bad_blocks;

@@ -10,23 +10,34 @@
 static void step_fire(struct reactor_timer *timer);
 static void interval_fire(struct reactor_timer *timer);
 static void committed(struct kv_op *op, int status);
+static void released(struct kv_op *op, int status);
 
 static void put_page(struct index_collector *collector, struct index_page *page);
 static void put_chunk(struct index_collector *collector, struct index_chunk *chunk);
 static void put_volume(struct index_collector *collector, struct index_volume *volume);
+
+/* The more log lies between two, the more often a page has changed when it is put once; and the
+ * more of a device is neither covered nor free. */
+static uint64_t distance_of(const struct store *store)
+{
+	uint64_t device = (uint64_t)store->super.segment_count * store->super.segment_bytes;
+
+	return MIN(MAX(device / CHECKPOINT_DEVICE_DEN, CHECKPOINT_BYTES_MIN), CHECKPOINT_BYTES_MAX);
+}
 
 int checkpoint_init(struct store *store, uint64_t bytes)
 {
 	struct checkpoint *c = &store->checkpoint;
 	uint64_t goal;
 
-	c->bytes = bytes > 0 ? bytes : CHECKPOINT_BYTES;
-	goal = 4 * c->bytes / store->super.segment_bytes;
+	c->bytes = bytes > 0 ? bytes : distance_of(store);
+	goal = 2 * c->bytes / store->super.segment_bytes;
 	goal = MIN(MAX(goal, (uint64_t)CHECKPOINT_RESERVED_MIN), (uint64_t)CHECKPOINT_RESERVED_MAX);
 	c->reserved_goal = (uint32_t)goal;
 	c->step.fire = step_fire;
 	c->interval.fire = interval_fire;
 	c->op.done = committed;
+	c->release.done = released;
 	c->collector = (struct index_collector){put_page, put_chunk, put_volume};
 	return checkpoint_promise_buried(store);
 }
@@ -108,20 +119,14 @@ static bool is_behind(const struct store *store, const struct segment *s)
 	return position < store->wlog.streams[s->stream].durable_seq && s->last_seq > position;
 }
 
-/* The segments to be listed as reserved: what is free or empty, primed ones first. */
-static void plan_segments(struct store *store)
+/* Of what is planned to be free, and of what is free, as many are listed as reserved as may be
+ * opened soon, primed ones first. */
+static void plan_reserved(struct store *store)
 {
 	struct segments *t = &store->segments;
 	uint32_t wanted = store->checkpoint.reserved_goal;
 	uint32_t listed = t->state_counts[SEGMENT_RESERVED];
 
-	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
-		struct segment *s = &t->array[no];
-
-		s->planned = SEGMENT_FOREIGN;
-		if (s->empty && !is_behind(store, s))
-			s->planned = SEGMENT_FREE;
-	}
 	for (uint32_t pass = 0; pass < 2 && listed < wanted; pass++) {
 		for (uint32_t no = t->shard; no < t->count && listed < wanted;
 		     no += t->shard_count) {
@@ -136,6 +141,20 @@ static void plan_segments(struct store *store)
 			listed++;
 		}
 	}
+}
+
+static void plan_segments(struct store *store)
+{
+	struct segments *t = &store->segments;
+
+	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
+		struct segment *s = &t->array[no];
+
+		s->planned = SEGMENT_FOREIGN;
+		if (s->empty && !is_behind(store, s))
+			s->planned = SEGMENT_FREE;
+	}
+	plan_reserved(store);
 }
 
 static struct format_segment segment_record(const struct store *store, uint32_t no)
@@ -155,10 +174,12 @@ static struct format_segment segment_record(const struct store *store, uint32_t 
 	case SEGMENT_FREE:
 		r = (struct format_segment){.primed = s->primed, .epoch = s->epoch};
 		r.state = FORMAT_SEGMENT_FREE;
+		r.live = s->live - s->blind;
 		break;
 	case SEGMENT_RESERVED:
 		r = (struct format_segment){.primed = s->primed, .epoch = s->epoch};
 		r.state = FORMAT_SEGMENT_RESERVED;
+		r.live = s->live - s->blind; /* of a former use: invariant 4 */
 		if (s->planned == SEGMENT_RESERVED)
 			r.epoch++;
 		break;
@@ -264,6 +285,7 @@ static void begin(struct store *store)
 	if (c->batch == NULL)
 		return; /* no memory: with the next reason */
 	c->wanted = false;
+	c->room_wanted = false;
 	c->dirty = false;
 	c->covered_bytes += c->log_bytes;
 	c->log_bytes = 0;
@@ -378,6 +400,7 @@ static bool collect_one(struct store *store)
 		return volume != NULL;
 	case CHECKPOINT_IDLE:
 	case CHECKPOINT_COMMIT:
+	case CHECKPOINT_RELEASE:
 		break;
 	}
 	INVARIANT(false);
@@ -424,6 +447,13 @@ static void carry_out_plan(struct store *store)
 	}
 }
 
+static void has_room(struct store *store)
+{
+	carry_out_plan(store);
+	upkeep_kick(store);
+	cleaner_kick(store);
+}
+
 static void committed(struct kv_op *op, int status)
 {
 	struct store *store = container_of(op, struct store, checkpoint.op);
@@ -434,12 +464,11 @@ static void committed(struct kv_op *op, int status)
 		store_fail(store, status, "a checkpoint of the index");
 	} else {
 		store->stats.checkpoints++;
+		c->covers = true;
 		c->covered_bytes = c->behind_bytes;
 		index_end_epoch(&store->index);
 		lookup_retry(store);
-		carry_out_plan(store);
-		upkeep_kick(store);
-		cleaner_kick(store);
+		has_room(store);
 	}
 	if (c->dirty)
 		reactor_timer_arm(store->reactor, &c->interval,
@@ -448,31 +477,122 @@ static void committed(struct kv_op *op, int status)
 	store_close_tick(store);
 }
 
-/* -- when ------------------------------------------------------------------------------------- */
+/* -- releases --------------------------------------------------------------------------------- */
 
 static bool streams_are_stalled(const struct store *store)
 {
 	return store->wlog.streams[WLOG_HOT].stalled || store->wlog.streams[WLOG_COLD].stalled;
 }
 
-static bool has_reason(const struct store *store)
+/* What the index in kv still seeks in it is found elsewhere by the groups that would be replayed;
+ * none of those is in it. */
+static bool can_release(const struct store *store, const struct segment *s)
+{
+	return s->empty && s->last_seq <= store->checkpoint.position[s->stream];
+}
+
+/* How many there are; planned to be free. */
+static uint32_t plan_release(struct store *store)
+{
+	struct segments *t = &store->segments;
+	uint32_t count = 0;
+
+	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
+		struct segment *s = &t->array[no];
+
+		s->planned = SEGMENT_FOREIGN;
+		if (!can_release(store, s))
+			continue;
+		s->planned = SEGMENT_FREE;
+		count++;
+	}
+	return count;
+}
+
+/* The record that is durable, with its count of live blocks, becomes one of a free segment. */
+static void put_released(struct store *store, uint32_t no)
+{
+	struct segment *s = &store->segments.array[no];
+	struct format_segment *r = &s->record;
+	bool reserved = s->planned == SEGMENT_RESERVED;
+
+	INVARIANT(s->has_record && !s->put_record);
+	*r = (struct format_segment){
+	    .state = reserved ? FORMAT_SEGMENT_RESERVED : FORMAT_SEGMENT_FREE,
+	    .primed = s->primed,
+	    .epoch = reserved ? s->epoch + 1 : s->epoch,
+	    .live = r->live,
+	};
+	put_segment(store, no);
+}
+
+/* False: too little would come of it, or there is no memory. */
+static bool begin_release(struct store *store)
+{
+	struct checkpoint *c = &store->checkpoint;
+	struct segments *t = &store->segments;
+	struct kv_batch *batch;
+	uint32_t enough = streams_are_stalled(store) ? 1 : CHECKPOINT_RELEASE_MIN;
+
+	if (!c->covers || t->empty_count < enough || plan_release(store) < enough)
+		return false;
+	c->batch = kv_batch_create(store->kv);
+	if (c->batch == NULL)
+		return false;
+	plan_reserved(store);
+	for (uint32_t no = t->shard; no < t->count; no += t->shard_count)
+		if (t->array[no].planned != SEGMENT_FOREIGN)
+			put_released(store, no);
+	c->state = CHECKPOINT_RELEASE;
+	c->room_wanted = false;
+	batch = c->batch;
+	c->batch = NULL;
+	kv_commit(store->kv, batch, &c->release);
+	return true;
+}
+
+static void released(struct kv_op *op, int status)
+{
+	struct store *store = container_of(op, struct store, checkpoint.release);
+
+	store->checkpoint.state = CHECKPOINT_IDLE;
+	if (status < 0) {
+		store_fail(store, status, "a release of segments");
+	} else {
+		store->stats.releases++;
+		has_room(store);
+	}
+	wlog_kick(store);
+	store_close_tick(store);
+}
+
+/* -- when ------------------------------------------------------------------------------------- */
+
+static bool is_due(const struct store *store)
+{
+	const struct checkpoint *c = &store->checkpoint;
+
+	return c->wanted || c->log_bytes >= c->bytes ||
+	       store->index.dirty_page_count >=
+		   MIN(CHECKPOINT_DIRTY_PAGES, MAX(1u, store->index.dirty_max / 2));
+}
+
+/* Some segments, or space as such, are only waiting for this. */
+static bool is_room_wanted(const struct store *store)
 {
 	const struct checkpoint *c = &store->checkpoint;
 	const struct segments *t = &store->segments;
 	uint32_t reserved = t->state_counts[SEGMENT_RESERVED];
 	uint32_t gain = t->empty_count + t->state_counts[SEGMENT_FREE];
 
-	if (c->wanted || c->log_bytes >= c->bytes ||
-	    store->index.dirty_page_count >=
-		MIN(CHECKPOINT_DIRTY_PAGES, MAX(1u, store->index.dirty_max / 2)))
-		return true;
 	if (gain == 0)
 		return false;
+	if (c->room_wanted)
+		return true;
 	if (streams_are_stalled(store) && (t->empty_count > 0 || reserved == 0))
 		return true;
 	if (reserved < MIN(c->reserved_goal / 4, gain))
 		return true;
-	/* Space is getting low, and some is only waiting for this. */
 	return (segments_available(t) < store->space.clean_below && t->empty_count >= 4) ||
 	       (segments_available(t) <= store->space.floor_segments && t->empty_count > 0);
 }
@@ -487,14 +607,23 @@ bool checkpoint_is_far(const struct store *store)
 
 void checkpoint_consider(struct store *store)
 {
-	if (store->checkpoint.state == CHECKPOINT_IDLE && store->failed == 0 && store->serving &&
-	    has_reason(store))
+	if (store->checkpoint.state != CHECKPOINT_IDLE || store->failed != 0 || !store->serving)
+		return;
+	if (is_due(store))
+		begin(store);
+	else if (is_room_wanted(store) && !begin_release(store))
 		begin(store);
 }
 
 void checkpoint_want(struct store *store)
 {
 	store->checkpoint.wanted = true;
+	checkpoint_consider(store);
+}
+
+void checkpoint_want_room(struct store *store)
+{
+	store->checkpoint.room_wanted = true;
 	checkpoint_consider(store);
 }
 

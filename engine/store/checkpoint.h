@@ -4,6 +4,7 @@
  *
  *   IDLE --wanted--> SEGMENTS -> PAGES -> CHUNKS -> VOLUMES -> COMMIT -> IDLE
  *                    (some at a time, with turns in between)
+ *   IDLE --room is wanted--> RELEASE -> IDLE
  *
  * It is the state of the moment at which it began, when the log was applied up to its position, and
  * perhaps beyond (blind.h).
@@ -17,7 +18,14 @@
  *    then may be given out again when it is durable, for nothing durable refers to it any more.
  * 3. The pages of a dead chunk leave kv as they are buried: at the beginning of a checkpoint those
  *    below its mark do, and with the last of them the chunk's record (bury.h).
- * 4. The log after the last durable one is never longer than `far` and the groups in flight: the
+ * 4. Between two, segments that were sealed before the last one and have become empty since are
+ *    released: their records alone are committed. The index in kv may still seek blocks there; the
+ *    log after the checkpoint, of which nothing is in them, brings each of these to where it is
+ *    now, or says that its chunk is dead. So that replaying counts right the record keeps the count
+ *    of blocks that kv's pages seek there; and while dead chunks are buried again after a recovery
+ *    a segment may count those of its former use besides its own: at most twice its blocks, for it
+ *    is released again only when a checkpoint was durable in between.
+ * 5. The log after the last durable one is never longer than `far` and the groups in flight: the
  *    streams wait (I8).
  *
  * Failure: a batch that cannot be committed ends all writing (store_fail): reads go on. */
@@ -28,14 +36,17 @@
 #include "engine/store/format.h"
 #include "engine/store/index.h"
 
-#define CHECKPOINT_BYTES	(256 * MIB) /* of log, between two */
+#define CHECKPOINT_BYTES_MIN	(256 * MIB) /* of log, between two */
+#define CHECKPOINT_BYTES_MAX	GIB
+#define CHECKPOINT_DEVICE_DEN	8u /* between the two: a part of the device */
 #define CHECKPOINT_INTERVAL_NS	(30 * NS_PER_S)
 #define CHECKPOINT_DIRTY_PAGES	65536u
 #define CHECKPOINT_STEP		256u /* objects put into the batch in one turn */
 #define CHECKPOINT_PAUSE_NS	50000u
 #define CHECKPOINT_RESERVED_MIN 16u /* segments listed as those that may be opened next */
 #define CHECKPOINT_RESERVED_MAX 64u
-#define CHECKPOINT_FAR_FACTOR	4u /* of the distance at which one begins */
+#define CHECKPOINT_RELEASE_MIN	4u /* segments that are worth a commit of their own */
+#define CHECKPOINT_FAR_FACTOR	2u /* of the distance at which one begins */
 
 enum checkpoint_state {
 	CHECKPOINT_IDLE,
@@ -44,6 +55,7 @@ enum checkpoint_state {
 	CHECKPOINT_CHUNKS,
 	CHECKPOINT_VOLUMES,
 	CHECKPOINT_COMMIT,
+	CHECKPOINT_RELEASE,
 };
 
 struct checkpoint_key {
@@ -60,11 +72,13 @@ struct checkpoint {
 	uint64_t log_total;	/* written since the store was opened */
 	uint64_t behind_bytes;	/* of the log before the one under way began, not covered by it */
 	uint64_t position[2];	/* of the streams: what it covers (blind.h) */
+	bool covers;		/* one is durable since the store was opened: of that, when idle */
 	bool dirty;		/* anything applied since then */
 	bool wanted;		/* begin as soon as possible */
+	bool room_wanted;	/* or release */
 	uint64_t number;
 	struct kv_batch *batch; /* being built, or NULL */
-	struct kv_op op;
+	struct kv_op op, release;
 	struct reactor_timer step;     /* goes on collecting */
 	struct reactor_timer interval; /* the longest time that anything stays dirty */
 	uint32_t segment;	       /* the next record to collect */
@@ -83,6 +97,9 @@ void checkpoint_consider(struct store *store);
 
 /* Begins one as soon as possible, whether or not there is a reason. */
 void checkpoint_want(struct store *store);
+
+/* As soon as possible makes segments that are empty free, in whichever way. */
+void checkpoint_want_room(struct store *store);
 
 /* Room for one more: 0 or -ENOMEM. */
 int checkpoint_promise_buried(struct store *store);

@@ -672,7 +672,7 @@ static void begin_victim(struct store *store)
 
 	if (no == SEGMENT_NONE) {
 		if (waits && t->empty_count > 0)
-			checkpoint_want(store);
+			checkpoint_want_room(store);
 		else
 			starve(store);
 		return;

@@ -581,8 +581,8 @@ int format_segment_decode(const void *value, size_t size, struct format_segment 
 	if (d.version != (size == sizeof d ? FORMAT_INDEX_VERSION : FORMAT_VERSION) ||
 	    d.state >= FORMAT_SEGMENT_STATES || d.stream > 1 || d.primed > 1 ||
 	    d.start_block > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE ||
-	    d.used_blocks > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE || d.live > d.used_blocks ||
-	    d.reserved != 0)
+	    d.used_blocks > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE ||
+	    d.live > FORMAT_SEGMENT_LIVE_MAX || d.reserved != 0)
 		return -E_CORRUPT;
 	*ret_segment = (struct format_segment){
 	    .version = d.version,

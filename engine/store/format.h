@@ -21,9 +21,11 @@
 #define FORMAT_SEGMENTS_BLOCK	 ((uint32_t)(FORMAT_SEGMENTS_OFFSET / BLOCK_SIZE))
 #define FORMAT_SEGMENT_BYTES_MIN (1u << 20)
 #define FORMAT_SEGMENT_BYTES_MAX (64u << 20)
-#define FORMAT_SEGMENT_BYTES	 (32u << 20)
-#define FORMAT_SEGMENTS_MIN	 12u /* a shard's, below which there is no room for a reserve */
-#define FORMAT_SHARDS_MAX	 64u
+/* In kv one may be referred to by pages of its former use besides (store/checkpoint.h). */
+#define FORMAT_SEGMENT_LIVE_MAX (2 * FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE)
+#define FORMAT_SEGMENT_BYTES	(32u << 20)
+#define FORMAT_SEGMENTS_MIN	12u /* a shard's, below which there is no room for a reserve */
+#define FORMAT_SHARDS_MAX	64u
 
 struct format_super {
 	struct uuid cluster;

@@ -214,7 +214,8 @@ static void blind_retry_fire(struct reactor_timer *timer)
 			start_fetch(store, b->page);
 }
 
-/* Locations must lie in data blocks of our own segments that are in use. */
+/* Locations must lie in data blocks of our own segments that are in use, or were when a checkpoint
+ * put the page (checkpoint.h, 4). */
 static bool slots_are_sane(const struct store *store, const struct format_slot *slots)
 {
 	const struct segments *t = &store->segments;

@@ -63,7 +63,7 @@ void segments_ref(struct segments *t, uint32_t location)
 {
 	uint32_t no = segments_of(t, location);
 
-	INVARIANT(no < t->count && t->array[no].live < t->blocks);
+	INVARIANT(no < t->count && t->array[no].live < 2 * t->blocks);
 	t->array[no].live++;
 	t->live_blocks++;
 	if (t->array[no].empty)

@@ -7,11 +7,12 @@
  *
  * Invariants:
  * 1. live is the number of slots of the index that refer to blocks of the segment, those of blind
- *    pages included.
+ *    pages included, and those that dead chunks had in its former use (checkpoint.h, 4).
  * 2. A stream opens only a RESERVED segment: one that a durable checkpoint lists, so that recovery
  *    knows where to look.
  * 3. SEALED -> FREE or RESERVED only when no slot refers to it (live), no group in it waits to be
- *    applied (unapplied), and a checkpoint is durable that began after both were so.
+ *    applied (unapplied), and a checkpoint is durable that began after both were so, or that began
+ *    after it was sealed, and a release since.
  * 4. A segment with pins (reads in flight) or busy (being discarded or primed) isn't opened.
  * 5. epoch rises with every RESERVED: a group of an older use is never taken for one of this. */
 #ifndef STORE_SEGMENT_H

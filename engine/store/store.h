@@ -140,7 +140,7 @@ struct store_write {
 		       * than the fence, may use the reserve */
 	bool settles; /* what a host must write before a chunk can serve: may use the reserve */
 	bool trace;   /* store_write_begun_ns is to be exact: reads the clock once more a group */
-	uint64_t impl[13];
+	uint64_t impl[14];
 	struct store_hook hook;
 };
 
@@ -177,7 +177,7 @@ struct store_fence_op {
 	void (*done)(struct store_fence_op *op, int status);
 	volume_id_t volume;
 	generation_t generation;
-	uint64_t impl[13];
+	uint64_t impl[14];
 	struct store_hook hook;
 };
 void store_fence(struct store *store, struct store_fence_op *op);
@@ -196,7 +196,7 @@ struct store_watermark_op {
 	volume_id_t volume;
 	chunk_no_t chunk;
 	version_t watermark;
-	uint64_t impl[13];
+	uint64_t impl[14];
 	struct store_hook hook;
 };
 void store_watermark(struct store *store, struct store_watermark_op *op);
@@ -237,7 +237,7 @@ struct store_changes_op {
 	uint32_t max;
 	uint32_t count;
 	block_no_t next;
-	uint64_t impl[13];
+	uint64_t impl[14];
 	struct store_hook hook;
 };
 void store_changes(struct store *store, struct store_changes_op *op);
@@ -250,7 +250,7 @@ struct store_erase_op {
 	void (*done)(struct store_erase_op *op, int status);
 	volume_id_t volume;
 	chunk_no_t chunk;
-	uint64_t impl[13];
+	uint64_t impl[14];
 	struct store_hook hook;
 };
 void store_erase(struct store *store, struct store_erase_op *op);
@@ -295,8 +295,9 @@ struct store_stats {
 	uint64_t writes, blocks_written, groups, group_bytes; /* client log */
 	uint64_t reads, blocks_read;
 	uint64_t cleaned_segments, moved_blocks;
-	uint64_t tidied_blocks; /* put in order (tidy.h) */
-	uint64_t checkpoints, recovered_groups, recovered_bytes, recovery_ms;
+	uint64_t tidied_blocks;		/* put in order (tidy.h) */
+	uint64_t checkpoints, releases; /* of the index; of segments between two */
+	uint64_t recovered_groups, recovered_bytes, recovery_ms;
 	uint64_t bad_blocks;
 	uint64_t memory_bytes;			  /* of the index */
 	uint64_t index_pages, index_pages_loaded; /* that exist; of these in memory */
