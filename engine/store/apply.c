@@ -54,6 +54,15 @@ static void slot_set(struct store *store, struct index_page *page, uint32_t at,
 		segments_unref(&store->segments, old->location);
 }
 
+/* Looking a page up misses the cache twice: who holds it has found it already. */
+static struct index_page *page_of(const struct index *ix, const struct index_chunk *chunk,
+				  page_no_t no, const struct apply_context *ctx)
+{
+	if (ctx->page != NULL && ctx->page->no == no && ctx->page->chunk == chunk)
+		return ctx->page;
+	return index_find_page(ix, chunk, no);
+}
+
 static void apply_blocks(struct store *store, const struct format_entry *e,
 			 const struct apply_context *ctx)
 {
@@ -77,7 +86,7 @@ static void apply_blocks(struct store *store, const struct format_entry *e,
 
 		if ((e->block + i) >> PAGE_SHIFT != no) {
 			no = (e->block + i) >> PAGE_SHIFT;
-			page = index_find_page(ix, chunk, no);
+			page = page_of(ix, chunk, no, ctx);
 			INVARIANT(page != NULL || move);
 		}
 		if (page == NULL)

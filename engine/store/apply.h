@@ -12,6 +12,7 @@ struct apply_context {
 	uint32_t data_block;  /* the device's block of the group's first data block */
 	uint32_t moved_from;  /* FORMAT_FLAG_MOVE: the run's first block before, or LOCATION_NONE in
 				 recovery: whatever it was */
+	struct index_page *page; /* the one that the look-up of the entry holds first, or NULL */
 };
 
 /* What the entry changes is held by a look-up (lookup.h); a fence's volume exists. */

@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/err.h"
+#include "engine/base/large.h"
 
 #define CHUNK_BUCKETS_FIRST  1024u
 #define VOLUME_BUCKETS_FIRST 256u
@@ -64,13 +66,14 @@ int index_init(struct index *ix, uint32_t device_blocks, uint64_t cache_bytes,
 	slab_init(&ix->leaves, sizeof(struct format_leaf), UINT32_MAX / 2);
 	slab_init(&ix->chunks, sizeof(struct index_chunk), INDEX_CHUNKS_MAX);
 	slab_init(&ix->volumes, sizeof(struct index_volume), INDEX_VOLUMES_MAX);
-	ix->page_buckets = calloc(ix->page_bucket_count, sizeof(struct index_page *));
+	ix->page_buckets = large_alloc(ix->page_bucket_count * sizeof(struct index_page *));
 	ix->chunk_buckets = calloc(ix->chunk_bucket_count, sizeof(struct index_chunk *));
 	ix->volume_buckets = calloc(ix->volume_bucket_count, sizeof(struct index_volume *));
 	if (ix->page_buckets == NULL || ix->chunk_buckets == NULL || ix->volume_buckets == NULL) {
 		index_deinit(ix);
 		return -ENOMEM;
 	}
+	memset(ix->page_buckets, 0, ix->page_bucket_count * sizeof(struct index_page *));
 	return 0;
 }
 

@@ -309,6 +309,17 @@ static inline struct format_slot index_slot(const struct index_page *page, uint3
 	return slot;
 }
 
+/* It is about to be changed. */
+static inline void index_prefetch_page(const struct index_page *page)
+{
+	if (page->state != INDEX_FULL && !page->blind)
+		return;
+	__builtin_prefetch(page->full.a, 1);
+	__builtin_prefetch((const uint8_t *)page->full.a + 64, 1);
+	__builtin_prefetch(page->full.b, 1);
+	__builtin_prefetch((const uint8_t *)page->full.b + 64, 1);
+}
+
 /* Of a page that is FULL, and dirty already; or blind, and in the list. */
 static inline void index_set_slot(struct index_page *page, uint32_t i,
 				  const struct format_slot *slot)

@@ -227,7 +227,7 @@ static bool slots_are_sane(const struct store *store, const struct format_slot *
 			continue;
 		no = segments_of(t, slots[i].location);
 		if (no >= t->count || t->array[no].state == SEGMENT_FOREIGN ||
-		    t->array[no].state == SEGMENT_FREE)
+		    (t->array[no].state == SEGMENT_FREE && t->array[no].live == 0))
 			return false;
 	}
 	return true;
@@ -324,7 +324,9 @@ static void release(struct store *store, struct lookup *l)
 		if ((l->pinned >> i & 1) == 0)
 			continue;
 		l->pinned &= ~(1u << i);
-		unpin(store, index_find_page(&store->index, l->held, first_page(l) + i),
+		unpin(store,
+		      i == 0 ? l->first
+			     : index_find_page(&store->index, l->held, first_page(l) + i),
 		      changes_pages(l));
 	}
 	INVARIANT(l->held->holds > 0);
@@ -353,6 +355,8 @@ static int pin_page(struct store *store, struct lookup *l, uint32_t i, bool now)
 	page->pins++;
 	page->used = true;
 	l->pinned |= 1u << i;
+	if (i == 0)
+		l->first = page;
 	if ((made && exists) || page->state == INDEX_FAILED) {
 		if (now)
 			page_load(store, page);

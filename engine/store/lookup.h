@@ -73,6 +73,7 @@ struct lookup {
 	bool counted;	   /* among the held pages */
 	bool was_gated;	   /* it waited at the gate: what it was meant for is erased */
 	uint32_t pinned;   /* a bit for each page of the range */
+	struct index_page *first; /* the first one of these, while it is pinned */
 	struct index_chunk *held; /* NULL: nothing is there */
 	struct lookup *next;	  /* in the one queue that it is in */
 };
@@ -132,6 +133,12 @@ void lookup_end(struct store *store, struct lookup *lookup);
  * erased since. */
 struct format_slot lookup_slot(const struct store *store, const struct lookup *lookup,
 			       block_no_t block);
+
+/* The page of its first block, when it is held. */
+static inline struct index_page *lookup_first_page(const struct lookup *lookup)
+{
+	return lookup->held != NULL && (lookup->pinned & 1) != 0 ? lookup->first : NULL;
+}
 
 /* The same, without waiting: for recovery, which reads kv where it stands. 0; -EBUSY: a dead chunk
  * is to be buried first; or why a page could not be read. */

@@ -6,13 +6,14 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/err.h"
+#include "engine/base/large.h"
 #include "engine/base/types.h"
 
 #include <errno.h>
 
 /* Extents grow with the slab, from the first size to the second. */
 #define SLAB_EXTENT_MIN (64u << 10)
-#define SLAB_EXTENT_MAX (1u << 20)
+#define SLAB_EXTENT_MAX LARGE_PAGE
 
 struct extent {
 	struct extent *next;
@@ -49,7 +50,7 @@ static int slab_grow(struct slab *slab)
 	count = MIN(count, slab->objects_max - slab->total);
 	if (count == 0)
 		return -E_LIMIT;
-	e = malloc(sizeof *e + count * slab->object_size);
+	e = large_alloc(sizeof *e + count * slab->object_size);
 	if (e == NULL)
 		return -ENOMEM;
 	e->next = slab->extents;

@@ -551,6 +551,35 @@ bool wlog_has_waiting(const struct store *store)
 
 /* -- completion ------------------------------------------------------------------------------- */
 
+/* The page of an entry of the group, which is not one that a group before changed lately: what it
+ * consists of comes from memory, while the entries before are applied. */
+#define APPLY_AHEAD 4u
+
+static struct index_page *held_page(const struct wlog_group *g, uint32_t entry)
+{
+	struct item *item;
+
+	if (entry >= g->entry_count)
+		return NULL;
+	item = g->items[entry];
+	if (item->kind > ITEM_DISCARD && item->kind != ITEM_MOVE)
+		return NULL;
+	return lookup_first_page(&item_op_of(item)->lookup);
+}
+
+static void apply_ahead(const struct wlog_group *g, uint32_t entry)
+{
+	const struct index_page *far = held_page(g, entry + 2 * APPLY_AHEAD);
+	const struct index_page *near = held_page(g, entry + APPLY_AHEAD);
+
+	if (far != NULL) {
+		__builtin_prefetch(far, 1);
+		__builtin_prefetch((const uint8_t *)far + 64, 1);
+	}
+	if (near != NULL)
+		index_prefetch_page(near);
+}
+
 static void group_apply(struct store *store, struct wlog_group *g)
 {
 	struct apply_context ctx = {
@@ -562,7 +591,9 @@ static void group_apply(struct store *store, struct wlog_group *g)
 	for (uint32_t i = 0; i < g->entry_count; i++) {
 		const struct format_entry *e = &g->entries[i];
 
+		apply_ahead(g, i);
 		ctx.moved_from = LOCATION_NONE;
+		ctx.page = held_page(g, i);
 		if (g->items[i]->kind == ITEM_MOVE)
 			ctx.moved_from = cleaner_moved_from(g->items[i], e->block);
 		apply_entry(store, e, &ctx);
