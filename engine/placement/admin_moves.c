@@ -199,39 +199,56 @@ static void fill_loads(struct arena *a, const struct moves_plan *plan,
 	}
 }
 
-void admin_rebalance_plan(struct pd_request *q, const Pave__V1__Control *m)
+static void send_plan(struct pd *pd, int status, struct moves_plan *plan, void *arg)
 {
-	struct pd *pd = q->pd;
-	const size_t max = MIN((size_t)m->rebalance_plan->moves_max, (size_t)PLAN_LIST_MAX);
+	struct pd_request *q = arg;
+	const size_t count = MIN(plan->count, (size_t)q->plan_moves_max);
 	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
 	Pave__V1__RebalancePlanReply r = PAVE__V1__REBALANCE_PLAN_REPLY__INIT;
-	struct moves_plan plan;
 	struct arena a = {0};
 	struct error err;
 
-	if (moves_plan(pd, m->rebalance_plan->balance, SIZE_MAX, &plan) != 0) {
-		error_set(&err, -ENOMEM, "no memory for a plan");
+	if (status != 0) {
+		error_set(&err, status, "no memory for a plan");
 		request_fail(q, &err);
 		return;
 	}
-	r.moves = arena_get(&a, (MIN(plan.count, max) + 1) * sizeof *r.moves);
-	for (size_t i = 0; r.moves != NULL && i < MIN(plan.count, max); i++) {
-		const struct planned_move *p = &plan.moves[i];
+	r.moves = arena_get(&a, (count + 1) * sizeof *r.moves);
+	for (size_t i = 0; r.moves != NULL && i < count; i++) {
+		const struct planned_move *p = &plan->moves[i];
+		const struct reg_volume *v = reg_volume_by_id(&pd->reg, p->volume);
 
-		r.moves[r.n_moves++] = planned(&a, reg_volume_by_id(&pd->reg, p->volume)->name,
-					       p->chunk, p->from, p->to, p->why);
+		if (v != NULL) /* it may be deleted since */
+			r.moves[r.n_moves++] =
+			    planned(&a, v->name, p->chunk, p->from, p->to, p->why);
 	}
-	r.move_count = plan.count;
-	r.chunk_bytes = plan.chunk_bytes;
-	r.copy_bytes = plan.copy_bytes;
+	r.move_count = plan->count;
+	r.chunk_bytes = plan->chunk_bytes;
+	r.copy_bytes = plan->copy_bytes;
 	r.rate = pd->reg.planner.rate;
-	fill_loads(&a, &plan, &r);
-	r.stuck = plan.stuck;
-	r.stuck_why = plan.stuck_why;
+	fill_loads(&a, plan, &r);
+	r.stuck = plan->stuck;
+	r.stuck_why = plan->stuck_why;
 	reply.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_PLAN_REPLY;
 	reply.rebalance_plan_reply = &r;
 	answer(q, &reply, &a);
-	moves_plan_deinit(&plan);
+}
+
+void admin_rebalance_plan(struct pd_request *q, const Pave__V1__Control *m)
+{
+	struct error err;
+	int rc;
+
+	q->plan_moves_max = MIN(m->rebalance_plan->moves_max, PLAN_LIST_MAX);
+	rc = moves_plan(q->pd, m->rebalance_plan->balance, SIZE_MAX, send_plan, q);
+	if (rc == 0)
+		return;
+	if (rc == -E_LIMIT)
+		error_set(&err, rc, "%u plans are being made already, the most: try again later",
+			  PD_PLANS_MAX);
+	else
+		error_set(&err, rc, "no memory for a plan");
+	request_fail(q, &err);
 }
 
 void admin_rebalance_set(struct pd_request *q, const Pave__V1__Control *m)

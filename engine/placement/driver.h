@@ -29,6 +29,7 @@
 #define PD_ERASE_CHUNKS_MAX   1024u /* in one Erase */
 #define PD_MOVES_TICK_MS      1000u
 #define PD_PLAN_MOVES_MAX     2048u  /* planned ahead */
+#define PD_PLANS_MAX	      4u     /* being made at once */
 #define PD_PLAN_AGAIN_MS      2000u  /* after a plan that is used up */
 #define PD_PLAN_STALE_MS      30000u /* after any plan */
 #define PD_NODE_MOVES_MAX     4u     /* at once to a node, and from one that isn't lost */
@@ -72,6 +73,7 @@ struct pd_request {
 	uint8_t nonce[64];
 	size_t nonce_size;
 	uint64_t revocations_version, site_version, root_version; /* that the asker holds */
+	uint32_t plan_moves_max;
 	struct pd_request *next, *prev; /* in pd->requests or pd->parked */
 };
 
@@ -138,7 +140,10 @@ struct pd {
 	struct reactor_timer parked_timer;   /* the next look at the parked */
 	struct reactor_timer erase_timer;
 	struct reactor_timer moves_timer;
-	struct moves_plan plan;	      /* what is to be started */
+	struct moves_plan plan;	       /* what is to be started */
+	bool planning;		       /* the next one is being made */
+	struct pd_planning *plannings; /* those of admins included */
+	uint32_t planning_count;
 	uint64_t planned_fingerprint; /* of the facts that it rests on */
 	uint64_t planned_ns;
 	uint64_t next_move_ns; /* not before, for the rate */
@@ -227,8 +232,14 @@ const char *move_why_name(enum move_why why);
 bool node_is_lost(const struct pd *pd, const struct reg_node *n, int64_t now);
 /* What a copy has to be read and written for a move, estimated. */
 uint64_t move_bytes(const struct reg_volume *v, const struct reg_node *from);
-/* A plan from the facts as they are now. -ENOMEM. */
-int moves_plan(struct pd *pd, bool balance, size_t moves_max, struct moves_plan *ret);
+/* 0 and a plan, which the callback may take over, or -ENOMEM. The driver may be stopping. */
+typedef void moves_planned_fn(struct pd *pd, int status, struct moves_plan *plan, void *arg);
+/* A plan from the facts as they are now, which are copied; a worker makes it, one after the other,
+ * and the reactor goes on meanwhile. 0: done follows, not inline. -E_LIMIT: PD_PLANS_MAX are being
+ * made; -ENOMEM. */
+int moves_plan(struct pd *pd, bool balance, size_t moves_max, moves_planned_fn *done, void *arg);
+/* Without a word: for pd_abandon. */
+void moves_planning_drop(struct pd *pd);
 void moves_plan_deinit(struct moves_plan *p);
 /* What was planned is void: nodes or volumes may be gone. */
 void moves_replan(struct pd *pd);

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
@@ -70,14 +71,30 @@ uint64_t move_bytes(const struct reg_volume *v, const struct reg_node *from)
 
 /* -- the plan --------------------------------------------------------------------------------- */
 
+/* What the planner sees: a copy of the facts, so that a worker may look at it for as long as it
+ * needs to, while they change. The nodes themselves stay as long as a plan is being made. */
 struct view {
 	struct rebalance_input in;
 	struct reg_node **nodes;
-	struct reg_volume **volumes;
+	uint64_t *copy_bytes; /* by node: what of a copy there is to be moved, estimated */
+	volume_id_t *ids;     /* by volume */
 };
 
-static uint32_t site_index(struct pd *pd, struct planner_site *sites, uint32_t *count,
-			   const char *name)
+struct pd_planning {
+	struct reactor_work work;
+	struct pd *pd;
+	struct arena arena;
+	struct view view;
+	struct moves_plan plan;
+	struct rebalance_stuck stuck;
+	int status;
+	moves_planned_fn *done;
+	void *arg;
+	struct pd_planning *next, *prev; /* in pd->plannings; the first is with the worker */
+};
+
+static uint32_t site_index(struct pd *pd, struct arena *a, struct planner_site *sites,
+			   uint32_t *count, const char *name)
 {
 	const struct verdict_site *s;
 	struct planner_site *p;
@@ -86,26 +103,28 @@ static uint32_t site_index(struct pd *pd, struct planner_site *sites, uint32_t *
 		if (strcmp(sites[i].name, name) == 0)
 			return i;
 	p = &sites[*count];
-	*p = (struct planner_site){.name = name, .campus = ""};
+	*p = (struct planner_site){.name = arena_text(a, name), .campus = ""};
 	s = verdicts_site(&pd->verdicts, name);
 	if (s != NULL) {
-		p->campus = site_campus(s->doc);
+		p->campus = arena_text(a, site_campus(s->doc));
 		p->has_position = site_position(s->doc, &p->latitude, &p->longitude);
 	}
 	return (*count)++;
 }
 
-static void view_nodes(struct pd *pd, struct view *w, struct planner_site *sites,
+static void view_nodes(struct pd *pd, struct arena *a, struct view *w, struct planner_site *sites,
 		       struct rebalance_node *nodes, int64_t now)
 {
 	for (struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next) {
 		const bool up = node_state(n, now) == NODE_UP;
 
 		n->plan_index = w->in.node_count;
-		w->nodes[w->in.node_count] = n;
+		w->nodes[n->plan_index] = n;
+		w->copy_bytes[n->plan_index] =
+		    n->placed_chunks == 0 ? UINT64_MAX : n->live_bytes / n->placed_chunks;
 		nodes[w->in.node_count++] = (struct rebalance_node){
 		    .name = n->name,
-		    .site = site_index(pd, sites, &w->in.site_count, n->site),
+		    .site = site_index(pd, a, sites, &w->in.site_count, n->site),
 		    .up = up,
 		    .takes = up && !n->drain && planner_has_room(n->size_bytes, n->free_bytes),
 		    .leaves = leaves(pd, n, now),
@@ -134,7 +153,7 @@ static uint32_t policy_index(struct pd *pd, struct arena *a, struct view *w,
 		eligible[s] = verdicts_get(&pd->verdicts, w->in.sites[s].name, name, now)->eligible;
 	names[i] = name;
 	policies[i] = (struct rebalance_policy){
-	    .distinct = p != NULL ? policy_distinct(p) : "campus",
+	    .distinct = p != NULL ? arena_text(a, policy_distinct(p)) : "campus",
 	    .min_distance_km = p != NULL ? policy_min_distance_km(p) : 0,
 	    .eligible = eligible,
 	};
@@ -147,11 +166,14 @@ static void view_volume(struct pd *pd, struct arena *a, struct view *w, struct r
 			struct rebalance_node *nodes, uint32_t policy, struct rebalance_volume *ret,
 			int64_t now)
 {
+	const size_t map_size = (size_t)v->chunk_count * v->replicas;
 	uint32_t *indices = arena_get(a, (v->node_count + 1) * sizeof *indices);
 	chunk_no_t *moving = arena_get(a, (REG_MOVES_MAX + 1) * sizeof *moving);
+	uint8_t *map = arena_get(a, map_size + 1);
 
-	if (indices == NULL || moving == NULL)
+	if (indices == NULL || moving == NULL || map == NULL)
 		return;
+	memcpy(map, v->map, map_size);
 	for (uint32_t i = 0; i < v->node_count; i++)
 		indices[i] = v->nodes[i]->plan_index;
 	for (uint32_t i = 0; i < v->move_count; i++) {
@@ -166,13 +188,13 @@ static void view_volume(struct pd *pd, struct arena *a, struct view *w, struct r
 	    .replicas = v->replicas,
 	    .chunk_count = v->chunk_count,
 	    .chunk_size = v->chunk_size,
-	    .map = v->map,
+	    .map = map,
 	    .nodes = indices,
 	    .moving = moving,
 	    .moving_count = v->move_count,
 	    .served = reg_attachment_end(&pd->reg, v, now) != 0,
 	};
-	w->volumes[w->in.volume_count++] = v;
+	w->ids[w->in.volume_count++] = v->id;
 }
 
 /* What the planner sees. -ENOMEM. */
@@ -189,10 +211,11 @@ static int make_view(struct pd *pd, struct arena *a, struct view *w)
 	const int64_t now = reg_now(&pd->reg, NULL);
 
 	w->nodes = arena_get(a, nodes_max * sizeof *w->nodes);
-	w->volumes = arena_get(a, volumes_max * sizeof *w->volumes);
+	w->copy_bytes = arena_get(a, nodes_max * sizeof *w->copy_bytes);
+	w->ids = arena_get(a, volumes_max * sizeof *w->ids);
 	if (arena_failed(a))
 		return -ENOMEM;
-	view_nodes(pd, w, sites, nodes, now);
+	view_nodes(pd, a, w, sites, nodes, now);
 	w->in.policies = policies;
 	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next) {
 		uint32_t policy;
@@ -208,62 +231,118 @@ static int make_view(struct pd *pd, struct arena *a, struct view *w)
 	return arena_failed(a) ? -ENOMEM : 0;
 }
 
-static void tell_stuck(struct pd *pd, const struct view *w, const struct rebalance_stuck *s,
-		       char *text, size_t size)
+/* From what the planner knows by numbers to what the driver knows. */
+static int translate(const struct view *w, const struct rebalance_plan *plan,
+		     struct moves_plan *ret)
 {
-	text[0] = '\0';
-	if (s->count == 0)
+	struct moves_plan p = {.count = plan->count,
+			       .load_count = w->in.node_count,
+			       .chunk_bytes = plan->bytes,
+			       .more = plan->more,
+			       .stuck = plan->stuck.count};
+
+	p.moves = calloc(plan->count + 1, sizeof *p.moves);
+	p.loads = calloc(w->in.node_count + 1, sizeof *p.loads);
+	if (p.moves == NULL || p.loads == NULL) {
+		moves_plan_deinit(&p);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < plan->count; i++) {
+		const struct rebalance_move *m = &plan->moves[i];
+
+		p.moves[i] = (struct planned_move){w->ids[m->volume], m->chunk, w->nodes[m->from],
+						   w->nodes[m->to],   m->why,	false};
+		p.copy_bytes += MIN(w->in.volumes[m->volume].chunk_size, w->copy_bytes[m->from]);
+	}
+	for (uint32_t i = 0; i < w->in.node_count; i++)
+		p.loads[i] = (struct moves_load){w->nodes[i], w->in.nodes[i].placed_bytes,
+						 plan->placed_after[i]};
+	*ret = p;
+	return 0;
+}
+
+/* On a worker: touches nothing but the copy. */
+static void planning_work(struct reactor_work *work)
+{
+	struct pd_planning *p = container_of(work, struct pd_planning, work);
+	struct rebalance_plan plan = {0};
+
+	p->status = rebalance_make(&p->view.in, &plan);
+	if (p->status == 0)
+		p->status = translate(&p->view, &plan, &p->plan);
+	p->stuck = plan.stuck;
+	rebalance_plan_deinit(&plan);
+}
+
+static void tell_stuck(struct pd_planning *p)
+{
+	const struct rebalance_stuck *s = &p->stuck;
+	const struct reg_volume *v;
+
+	if (p->status != 0 || s->count == 0)
 		return;
-	snprintf(text, size, "volume %s, chunk %u on node %s: %s", w->volumes[s->volume]->name,
-		 s->chunk, w->nodes[s->from]->name,
+	v = reg_volume_by_id(&p->pd->reg, p->view.ids[s->volume]);
+	snprintf(p->plan.stuck_why, sizeof p->plan.stuck_why, "volume %s, chunk %u on node %s: %s",
+		 v != NULL ? v->name : "that is gone", s->chunk, p->view.nodes[s->from]->name,
 		 s->no_source
 		     ? "too few of its copies are up and eligible to copy from"
 		     : "no other node is up, eligible, not full, and goes together with the "
 		       "other copies");
-	(void)pd;
 }
 
-int moves_plan(struct pd *pd, bool balance, size_t moves_max, struct moves_plan *ret)
+static void planning_free(struct pd_planning *p)
 {
-	struct moves_plan p = {0};
-	struct rebalance_plan plan = {0};
-	struct arena a = {0};
-	struct view w = {.in = {.balance = balance, .moves_max = moves_max}};
-	int rc = make_view(pd, &a, &w);
+	DL_DELETE(p->pd->plannings, p);
+	p->pd->planning_count--;
+	arena_deinit(&p->arena);
+	moves_plan_deinit(&p->plan);
+	free(p);
+}
 
-	if (rc == 0)
-		rc = rebalance_make(&w.in, &plan);
-	if (rc == 0) {
-		p.moves = calloc(plan.count + 1, sizeof *p.moves);
-		p.loads = calloc(w.in.node_count + 1, sizeof *p.loads);
-		if (p.moves == NULL || p.loads == NULL)
-			rc = -ENOMEM;
-	}
-	for (size_t i = 0; rc == 0 && i < plan.count; i++) {
-		const struct rebalance_move *m = &plan.moves[i];
-		const struct reg_volume *v = w.volumes[m->volume];
+static void planning_done(struct reactor_work *work)
+{
+	struct pd_planning *p = container_of(work, struct pd_planning, work);
+	struct pd *pd = p->pd;
 
-		p.moves[i] = (struct planned_move){v->id,	   m->chunk, w.nodes[m->from],
-						   w.nodes[m->to], m->why,   false};
-		p.copy_bytes += move_bytes(v, w.nodes[m->from]);
+	tell_stuck(p);
+	p->done(pd, p->status, &p->plan, p->arg);
+	planning_free(p);
+	if (pd->plannings != NULL)
+		reactor_offload(pd->reactor, &pd->plannings->work);
+	pd_stop_if_done(pd);
+}
+
+int moves_plan(struct pd *pd, bool balance, size_t moves_max, moves_planned_fn *done, void *arg)
+{
+	struct pd_planning *p;
+
+	if (pd->planning_count >= PD_PLANS_MAX)
+		return -E_LIMIT;
+	p = calloc(1, sizeof *p);
+	if (p == NULL)
+		return -ENOMEM;
+	p->pd = pd;
+	p->view.in.balance = balance;
+	p->view.in.moves_max = moves_max;
+	p->work = (struct reactor_work){.work = planning_work, .done = planning_done};
+	p->done = done;
+	p->arg = arg;
+	if (make_view(pd, &p->arena, &p->view) != 0) {
+		arena_deinit(&p->arena);
+		free(p);
+		return -ENOMEM;
 	}
-	for (uint32_t i = 0; rc == 0 && i < w.in.node_count; i++)
-		p.loads[i] = (struct moves_load){w.nodes[i], w.in.nodes[i].placed_bytes,
-						 plan.placed_after[i]};
-	if (rc == 0) {
-		p.count = plan.count;
-		p.load_count = w.in.node_count;
-		p.chunk_bytes = plan.bytes;
-		p.stuck = plan.stuck.count;
-		p.more = plan.more;
-		tell_stuck(pd, &w, &plan.stuck, p.stuck_why, sizeof p.stuck_why);
-		*ret = p;
-	} else {
-		moves_plan_deinit(&p);
-	}
-	rebalance_plan_deinit(&plan);
-	arena_deinit(&a);
-	return rc;
+	pd->planning_count++;
+	DL_APPEND(pd->plannings, p);
+	if (pd->plannings == p)
+		reactor_offload(pd->reactor, &p->work);
+	return 0;
+}
+
+void moves_planning_drop(struct pd *pd)
+{
+	while (pd->plannings != NULL)
+		planning_free(pd->plannings);
 }
 
 void moves_plan_deinit(struct moves_plan *p)
@@ -451,6 +530,20 @@ static void maintain_damaged(struct pd *pd, struct reg_volume *v, int64_t now)
 	ask_maintenance(pd, v, n, now);
 }
 
+/* What is planned for volumes that nobody has. */
+static void maintain_planned(struct pd *pd, int64_t now)
+{
+	for (size_t i = 0; i < pd->plan.count; i++) {
+		const struct planned_move *m = &pd->plan.moves[i];
+		struct reg_volume *v = m->done ? NULL : reg_volume_by_id(&pd->reg, m->volume);
+		if (v == NULL || v->deleted ||
+		    (pd->reg.planner.paused && m->why < MOVE_WHY_INELIGIBLE))
+			continue;
+		v->idle_ticks = 0;
+		ask_maintenance(pd, v, m->to, now);
+	}
+}
+
 /* Maintenance begins where something has to move, or to be repaired, and nobody has the volume, and
  * ends where nothing does. What is under way or to be erased from before has to come to its end as
  * well. */
@@ -458,16 +551,7 @@ static void maintain(struct pd *pd, int64_t now)
 {
 	struct reg_volume *v;
 
-	for (size_t i = 0; i < pd->plan.count; i++) {
-		const struct planned_move *m = &pd->plan.moves[i];
-
-		v = m->done ? NULL : reg_volume_by_id(&pd->reg, m->volume);
-		if (v == NULL || v->deleted ||
-		    (pd->reg.planner.paused && m->why < MOVE_WHY_INELIGIBLE))
-			continue;
-		v->idle_ticks = 0;
-		ask_maintenance(pd, v, m->to, now);
-	}
+	maintain_planned(pd, now);
 	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
 		if (v->deleted)
 			continue;
@@ -532,32 +616,57 @@ static void plan_done(struct pd *pd)
 	pd_background_flush(pd);
 }
 
-static void plan_again(struct pd *pd, int64_t now)
+/* What it found takes the place of the plan before, unless the facts are others by now. */
+static void planned(struct pd *pd, int status, struct moves_plan *plan, void *arg)
 {
 	struct reg_planner *p = &pd->reg.planner;
-	struct moves_plan plan;
+	const int64_t now = reg_now(&pd->reg, NULL);
 
-	pd->planned_fingerprint = fingerprint(pd, now);
-	pd->planned_ns = reactor_now_ns(pd->reactor);
-	if (moves_plan(pd, p->balancing, PD_PLAN_MOVES_MAX, &plan) != 0) {
+	(void)arg;
+	pd->planning = false;
+	if (pd->stopping || pd->reg.broken != 0)
+		return;
+	if (status != 0) {
 		log_warn("pd", "moves: no memory for a plan; trying again");
+		moves_replan(pd);
 		return;
 	}
-	if (plan.stuck > 0 && strcmp(plan.stuck_why, pd->plan.stuck_why) != 0)
+	if (pd->planned_fingerprint != fingerprint(pd, now)) {
+		moves_replan(pd);
+		return;
+	}
+	if (plan->stuck > 0 && strcmp(plan->stuck_why, pd->plan.stuck_why) != 0)
 		log_warn("pd", "%llu copies must leave and cannot; %s",
-			 (unsigned long long)plan.stuck, plan.stuck_why);
+			 (unsigned long long)plan->stuck, plan->stuck_why);
 	moves_plan_deinit(&pd->plan);
-	pd->plan = plan;
-	if (plan.count == 0 && moves_under_way(pd) == 0) {
+	pd->plan = *plan;
+	*plan = (struct moves_plan){0};
+	if (pd->plan.count == 0 && moves_under_way(pd) == 0) {
 		plan_done(pd);
 	} else if (p->started_at == 0) {
 		p->started_at = now;
 		p->moves_total = p->moves_done = p->bytes_total = p->bytes_done = 0;
 	}
-	if (p->started_at != 0 && !plan.more) {
-		p->moves_total = p->moves_done + moves_under_way(pd) + plan.count;
-		p->bytes_total = p->bytes_done + pd->bytes_under_way + plan.copy_bytes;
+	if (p->started_at != 0 && !pd->plan.more) {
+		p->moves_total = p->moves_done + moves_under_way(pd) + pd->plan.count;
+		p->bytes_total = p->bytes_done + pd->bytes_under_way + pd->plan.copy_bytes;
 	}
+	start_some(pd, now);
+	maintain_planned(pd, now);
+}
+
+/* Nothing more of the last plan is begun: the next one does not know of it. */
+static void plan_again(struct pd *pd, int64_t now)
+{
+	pd->planned_fingerprint = fingerprint(pd, now);
+	pd->planned_ns = reactor_now_ns(pd->reactor);
+	if (moves_plan(pd, pd->reg.planner.balancing, PD_PLAN_MOVES_MAX, planned, NULL) != 0) {
+		log_warn("pd", "moves: no plan can be made now; trying again");
+		moves_replan(pd);
+		return;
+	}
+	pd->planning = true;
+	pd->plan.count = 0;
 }
 
 void moves_replan(struct pd *pd)
@@ -579,11 +688,14 @@ static void count_under_way(struct pd *pd, int64_t now)
 	}
 }
 
-/* Nodes that an admin removed, once nothing is placed on them. What lay there is lost. */
+/* Nodes that an admin removed, once nothing is placed on them. What lay there is lost. A plan that
+ * is being made may name them. */
 static void forget_removed(struct pd *pd)
 {
 	struct reg_node *n, *next;
 
+	if (pd->plannings != NULL)
+		return;
 	HASH_ITER (hh, pd->reg.nodes, n, next) {
 		if (!n->removed || n->placed_chunks > 0 || n->learners > 0 || n->leavers > 0 ||
 		    n->session != NULL || n->erasing)
@@ -608,9 +720,9 @@ static void tick(struct pd *pd)
 			n->last_up = now;
 	forget_removed(pd);
 	count_under_way(pd, now);
-	if (pd->planned_fingerprint != fingerprint(pd, now) ||
-	    (plan_is_used_up(pd) && since_ns >= PD_PLAN_AGAIN_MS * NS_PER_MS) ||
-	    since_ns >= PD_PLAN_STALE_MS * NS_PER_MS)
+	if (!pd->planning && (pd->planned_fingerprint != fingerprint(pd, now) ||
+			      (plan_is_used_up(pd) && since_ns >= PD_PLAN_AGAIN_MS * NS_PER_MS) ||
+			      since_ns >= PD_PLAN_STALE_MS * NS_PER_MS))
 		plan_again(pd, now);
 	start_some(pd, now);
 	maintain(pd, now);

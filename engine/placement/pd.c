@@ -594,7 +594,8 @@ void pd_stop_if_done(struct pd *pd)
 {
 	if (!pd->stopping || pd->sessions != NULL || pd->requests != NULL || pd->parked != NULL ||
 	    pd->settling != NULL || pd->erases != NULL || pd->background_busy ||
-	    pd->pushes != NULL || pd->ledger_reads != NULL || !reg_idle(&pd->reg))
+	    pd->pushes != NULL || pd->ledger_reads != NULL || pd->plannings != NULL ||
+	    !reg_idle(&pd->reg))
 		return;
 	pd->stop_task.run = finish_stop;
 	reactor_defer(pd->reactor, &pd->stop_task);
@@ -649,6 +650,7 @@ void pd_abandon(struct pd *pd)
 	host_push_drop(pd);
 	ledger_read_drop(pd);
 	diff_drop(pd);
+	moves_planning_drop(pd);
 	DL_FOREACH_SAFE (pd->requests, q, next_q)
 		free(q);
 	DL_FOREACH_SAFE (pd->parked, q, next_q)

@@ -34,6 +34,7 @@ extern const char *const pd_kv_family_names[PD_KV_FAMILIES];
 #define PD_SESSIONS_MAX 16000u
 #define PD_VOLUMES_MAX	65536u
 #define PD_NODES_MAX	1024u
+#define PD_WORKERS	3u /* that the reactor should have: to commit, to read, and to plan */
 
 struct pd;
 

@@ -7,7 +7,7 @@
 #include "engine/kv/etcd.h"
 #include "engine/placement/pd.h"
 
-#define SEVERAL_WORKERS	  ETCD_WORKERS
+#define SEVERAL_WORKERS	  (ETCD_WORKERS + PD_WORKERS)
 #define SEVERAL_TTL_MIN_S ETCD_TTL_MIN_S
 #define SEVERAL_TTL_MAX_S ETCD_TTL_MAX_S
 #define SEVERAL_STOP_MS	  5000u /* what waits for etcd when the process has to end fails then */
