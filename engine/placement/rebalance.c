@@ -107,6 +107,29 @@ static bool fits(const struct work *w, const struct rebalance_volume *v, chunk_n
 	return true;
 }
 
+/* How many of the chunk's copies lie closer to this one than the policy has it: in the same campus
+ * or site, or not far enough away. It may have been tightened since they were placed, or a site's
+ * certificate says something else by now. Only copies that stay are looked at. */
+static uint32_t neighbours(const struct work *w, const struct rebalance_volume *v, chunk_no_t chunk,
+			   uint32_t place)
+{
+	const struct rebalance_node *nodes = w->in->nodes;
+	const uint8_t *together = w->together[v->policy];
+	const uint32_t node = node_of(v, chunk, place);
+	uint32_t count = 0;
+
+	if (why_leave(w, v->policy, node) >= MOVE_WHY_INELIGIBLE)
+		return 0;
+	for (uint32_t i = 0; i < v->replicas; i++) {
+		const uint32_t other = node_of(v, chunk, i);
+
+		count +=
+		    i != place && why_leave(w, v->policy, other) < MOVE_WHY_INELIGIBLE &&
+		    together[(size_t)nodes[node].site * w->in->site_count + nodes[other].site] == 0;
+	}
+	return count;
+}
+
 static bool has_source(const struct work *w, const struct rebalance_volume *v, chunk_no_t chunk)
 {
 	uint32_t n = 0;
@@ -160,27 +183,35 @@ static void stuck(struct work *w, const struct rebalance_move *m, bool no_source
 	struct rebalance_stuck *s = &w->plan.stuck;
 
 	if (s->count++ == 0)
-		*s = (struct rebalance_stuck){1, m->volume, m->chunk, m->from, no_source};
+		*s = (struct rebalance_stuck){1, m->volume, m->chunk, m->from, m->why, no_source};
 }
 
-static int evict(struct work *w, struct rebalance_move *m)
+/* The least loaded node that the copy may go to. */
+static bool find_target(const struct work *w, struct rebalance_move *m)
 {
 	const struct rebalance_volume *v = &w->in->volumes[m->volume];
 
-	if (w->plan.count >= w->in->moves_max) {
-		w->plan.more = true;
-		return 0;
-	}
-	if (!has_source(w, v, m->chunk)) {
-		stuck(w, m, true);
-		return 0;
-	}
 	for (uint32_t i = 0; i < w->order_count; i++) {
 		if (!fits(w, v, m->chunk, m->from, w->order[i]))
 			continue;
 		m->to = w->order[i];
-		return add(w, m);
+		return true;
 	}
+	return false;
+}
+
+static int evict(struct work *w, struct rebalance_move *m)
+{
+	if (w->plan.count >= w->in->moves_max) {
+		w->plan.more = true;
+		return 0;
+	}
+	if (!has_source(w, &w->in->volumes[m->volume], m->chunk)) {
+		stuck(w, m, true);
+		return 0;
+	}
+	if (find_target(w, m))
+		return add(w, m);
 	stuck(w, m, false);
 	return 0;
 }
@@ -221,6 +252,46 @@ static int evictions(struct work *w, enum move_why least, enum move_why most)
 		}
 	}
 	return 0;
+}
+
+/* Of copies that lie too close to one another the one that most others are too close to, if there
+ * is a place for it. */
+static int spread_chunk(struct work *w, uint32_t volume, chunk_no_t chunk)
+{
+	const struct rebalance_volume *v = &w->in->volumes[volume];
+	struct rebalance_move m = {.volume = volume, .chunk = chunk, .why = MOVE_WHY_TOO_CLOSE};
+	uint32_t counts[REPLICAS_MAX], most = 0;
+	bool first = true;
+
+	for (uint32_t i = 0; i < v->replicas; i++) {
+		counts[i] = neighbours(w, v, chunk, i);
+		most = MAX(most, counts[i]);
+	}
+	for (; most > 0; most--)
+		for (uint32_t i = 0; i < v->replicas; i++) {
+			struct rebalance_move other = m;
+
+			if (counts[i] != most)
+				continue;
+			other.from = node_of(v, chunk, i);
+			if (first)
+				m.from = other.from;
+			first = false;
+			if (find_target(w, &other))
+				return evict(w, &other);
+		}
+	return first ? 0 : evict(w, &m); /* which finds no place */
+}
+
+static int spread(struct work *w)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < w->in->volume_count && rc == 0; i++)
+		for (chunk_no_t c = 0; c < w->in->volumes[i].chunk_count && rc == 0; c++)
+			if (!is_done(w, i, c))
+				rc = spread_chunk(w, i, c);
+	return rc;
 }
 
 /* -- levelling -------------------------------------------------------------------------------- */
@@ -391,6 +462,8 @@ int rebalance_make(const struct rebalance_input *in, struct rebalance_plan *ret)
 		       "by how much it presses");
 	if (rc == 0)
 		rc = evictions(&w, MOVE_WHY_INELIGIBLE, MOVE_WHY_LOST);
+	if (rc == 0)
+		rc = spread(&w);
 	if (rc == 0)
 		rc = evictions(&w, MOVE_WHY_DRAIN, MOVE_WHY_DRAIN);
 	if (rc == 0 && in->balance)

@@ -1,11 +1,12 @@
 /* Which copies should move, and where to. Pure: no state, no clock, no randomness; the same input
  * gives the same plan.
  *
- * First what must leave where it is (its site isn't eligible, its node is lost), then what is asked
- * to (drain), then, if it is wished, what makes the nodes alike in how much of their size is placed
- * on them. A target is eligible, takes more, and goes with the chunk's other copies as the policy
- * wants; of those it is the one with the least placed on it for its size. One move a chunk: what is
- * left of a chunk comes with the next plan.
+ * First what must leave where it is (its site isn't eligible, its node is lost), then one of copies
+ * that lie closer together than the policy has it, then what is asked to (drain), then, if it is
+ * wished, what makes the nodes alike in how much of their size is placed on them. A target is
+ * eligible, takes more, and goes with the chunk's other copies as the policy wants; of those it is
+ * the one with the least placed on it for its size. One move a chunk: what is left of a chunk comes
+ * with the next plan.
  *
  * No move is planned that could leave fewer eligible copies than there are: a copy is taken off the
  * map only when its successor is complete (volume/move.h), and the successor is eligible. */
@@ -70,6 +71,7 @@ struct rebalance_stuck {
 	uint32_t volume; /* the first of them */
 	chunk_no_t chunk;
 	uint32_t from;
+	enum move_why why;
 	bool no_source; /* too few copies are up; else: no target */
 };
 

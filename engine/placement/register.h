@@ -116,13 +116,15 @@ struct replica_report { /* what the holder said of a node when it last renewed *
 	uint32_t chunks_behind;
 };
 
-/* Why a copy moves; kept in the register. */
+/* Why a copy moves; kept in the register. From INELIGIBLE on it presses: no pause or rate holds it
+ * back. */
 enum move_why {
 	MOVE_WHY_NONE,
 	MOVE_WHY_BALANCE,
 	MOVE_WHY_DRAIN,
 	MOVE_WHY_INELIGIBLE, /* its site lost its eligibility under the volume's policy */
 	MOVE_WHY_LOST,	     /* the node was away for too long */
+	MOVE_WHY_TOO_CLOSE,  /* to another copy of the chunk: `distinct` or `min_distance_km` */
 	MOVE_WHY_COUNT
 };
 

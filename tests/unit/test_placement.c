@@ -374,34 +374,15 @@ END_TEST
 /* The tenant tightens a policy: volumes under it are judged by the newer one at once. */
 START_TEST(policy_is_put)
 {
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__PolicyPut put = PAVE__V1__POLICY_PUT__INIT;
-	struct signing_key *key = demo_key(&rig->demo, DEMO_TENANT);
-	const char *preset = policy_preset("secnumcloud-fr");
-	const char *at = strstr(preset, "\"version\": 1,");
-	char *json = malloc(strlen(preset) + 64);
-	char *territory, *envelope;
 	struct peer *h;
-	struct error err;
 
 	rig_three(rig, admin, nodes);
 	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
 	h = peer_new(rig, "host", "h");
 	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
 	/* Version 2 allows Ile-de-France only: one site is left. */
-	ck_assert_ptr_nonnull(at);
-	memcpy(json, preset, strlen(preset) + 1);
-	json[at - preset + 11] = '2';
-	territory = strstr(json, "\"FR\"");
-	ck_assert_ptr_nonnull(territory);
-	memmove(territory + 8, territory + 4, strlen(territory + 4) + 1);
-	memcpy(territory, "\"FR-IDF\"", 8);
-	ck_assert_int_eq(dsse_sign(TYPE_POLICY, json, strlen(json), &key, 1, &envelope, &err), 0);
-	put.envelope.data = (uint8_t *)envelope;
-	put.envelope.len = strlen(envelope);
-	m.body_case = PAVE__V1__CONTROL__BODY_POLICY_PUT;
-	m.policy_put = &put;
-	ck_assert_msg(peer_ask(admin, &m) == 0, "%s", admin->text);
+	ck_assert_msg(rig_put_policy(rig, admin, 2, "[\"FR\"]", "[\"FR-IDF\"]", true) == 0, "%s",
+		      admin->text);
 	rig_run_ms(rig, 100);
 	ck_assert_uint_eq(h->permit_notices, 1);
 	ck_assert_uint_eq(h->notice.node_count, 1);
@@ -412,41 +393,13 @@ START_TEST(policy_is_put)
 	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
 	ck_assert_int_eq(ask_volume(admin, "v"), 0);
 	ck_assert_uint_eq(admin->reply->volume_get_reply->info->policy_version, 2);
-	free(envelope);
-	free(json);
 }
 END_TEST
 
-/* A version of secnumcloud-fr with this in the place of "territory": ["FR"], signed by the operator
- * or by the tenant. */
+/* A version of secnumcloud-fr with this in the place of "territory": ["FR"]. */
 static int put_policy(int version, const char *territory, bool by_tenant)
 {
-	struct signing_key *keys[2] = {demo_key(&rig->demo, DEMO_AUTHORITY),
-				       demo_key(&rig->demo, DEMO_AUDITOR)};
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__PolicyPut put = PAVE__V1__POLICY_PUT__INIT;
-	const char *preset = policy_preset("secnumcloud-fr");
-	const char *at = strstr(preset, "\"version\": 1,"), *from = strstr(preset, "[\"FR\"]");
-	char *json = NULL, *envelope;
-	struct error err;
-	int rc;
-
-	ck_assert(at != NULL && from > at);
-	ck_assert_int_gt(asprintf(&json, "%.*s\"version\": %d,%.*s%s%s", (int)(at - preset), preset,
-				  version, (int)(from - at - 13), at + 13, territory, from + 6),
-			 0);
-	keys[0] = by_tenant ? demo_key(&rig->demo, DEMO_TENANT) : keys[0];
-	ck_assert_int_eq(
-	    dsse_sign(TYPE_POLICY, json, strlen(json), keys, by_tenant ? 1 : 2, &envelope, &err),
-	    0);
-	put.envelope.data = (uint8_t *)envelope;
-	put.envelope.len = strlen(envelope);
-	m.body_case = PAVE__V1__CONTROL__BODY_POLICY_PUT;
-	m.policy_put = &put;
-	rc = peer_ask(admin, &m);
-	free(envelope);
-	free(json);
-	return rc;
+	return rig_put_policy(rig, admin, version, "[\"FR\"]", territory, by_tenant);
 }
 
 static uint64_t version_in_force(void)

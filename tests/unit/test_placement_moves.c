@@ -295,6 +295,68 @@ START_TEST(a_site_that_lost_its_label_is_left)
 }
 END_TEST
 
+/* rbx is 205 km from par; mrs is far enough from all. */
+START_TEST(a_greater_distance_moves_copies)
+{
+	const char *from[CHUNKS];
+
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert_msg(rig_put_policy(rig, admin, 2, "\"min_distance_km\": 0",
+				     "\"min_distance_km\": 230", false) == 0,
+		      "%s", admin->text);
+	ck_assert_int_eq(ask_set("pause"), 0); /* which stops no such move */
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	/* They count until the others are there: nothing is quarantined. */
+	ck_assert(in_permit("n1") && in_permit("n2") && in_permit("n3") && in_permit("n4"));
+	for (uint32_t i = 0; i < CHUNKS; i++) {
+		const Pave__V1__Move *m = host->reply->renew_reply->moves[i];
+
+		from[m->chunk] = strcmp(m->from, "n1") == 0 ? "n1" : "n3";
+		ck_assert_str_eq(m->from, from[m->chunk]);
+		ck_assert_str_eq(m->to, "n4");
+	}
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_msg(ask_commit(host, 1, c, from[c], "n4") == 0, "%s", host->text);
+	ck_assert_uint_eq(placed("n4"), CHUNKS);
+	ck_assert_uint_eq(placed("n2"), CHUNKS);
+	ck_assert_uint_eq(placed("n1") + placed("n3"), CHUNKS);
+	renew(NULL, 0);
+	run_s(3);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert_uint_ge(nodes[0]->erases + nodes[2]->erases, 1);
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+}
+END_TEST
+
+/* The tenant takes it back while they move. */
+START_TEST(a_distance_that_is_taken_back)
+{
+	ck_assert_int_eq(rig_put_policy(rig, admin, 2, "\"min_distance_km\": 0",
+					"\"min_distance_km\": 230", false),
+			 0);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	run_s(5);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS); /* the reason lasts */
+	ck_assert_int_eq(rig_put_policy(rig, admin, 3, "\"min_distance_km\": 0",
+					"\"min_distance_km\": 200", true),
+			 0);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert_uint_eq(placed("n4"), 0);
+	/* Nowhere far enough: what there is stays, and it is said why. */
+	ck_assert_int_eq(rig_put_policy(rig, admin, 4, "\"min_distance_km\": 0",
+					"\"min_distance_km\": 2000", false),
+			 0);
+	run_s(5);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert_uint_eq(ask_status()->stuck, CHUNKS);
+	ck_assert_ptr_nonnull(strstr(ask_status()->stuck_why, "too-close"));
+}
+END_TEST
+
 static int ask_maintenance(struct peer *p, const char *holder)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -458,6 +520,8 @@ int main(void)
 	tcase_add_test(tc, undrain_drops_the_learners);
 	tcase_add_test(tc, a_target_that_lost_its_label);
 	tcase_add_test(tc, a_site_that_lost_its_label_is_left);
+	tcase_add_test(tc, a_greater_distance_moves_copies);
+	tcase_add_test(tc, a_distance_that_is_taken_back);
 	tcase_add_test(tc, detached_volumes_are_maintained);
 	tcase_add_loop_test(tc, damage_of_a_detached_volume_is_repaired, 0, 2);
 	tcase_add_test(tc, maintenance_gives_way);

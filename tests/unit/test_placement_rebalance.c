@@ -125,6 +125,66 @@ START_TEST(the_pressing_ones_come_first)
 }
 END_TEST
 
+/* The policy was tightened, or a certificate says something else by now. */
+START_TEST(copies_that_lie_too_close_are_spread)
+{
+	static const uint8_t rows[] = {0, 1, 2, 3, 0, 4};
+
+	memcpy(map, rows, sizeof rows);
+	make();
+	/* Of the two on campus c4 one goes, to where no other of them is; the rest stays. */
+	ck_assert_uint_eq(plan.count, 1);
+	must_move(0, 1, 3, 1, MOVE_WHY_TOO_CLOSE);
+	/* If the first of the two has no place to go, and the second neither: stuck, and said. */
+	nodes[1].takes = nodes[2].takes = false;
+	make();
+	ck_assert_uint_eq(plan.count, 0);
+	ck_assert_uint_eq(plan.stuck.count, 1);
+	ck_assert_uint_eq(plan.stuck.chunk, 1);
+	ck_assert_int_eq((int)plan.stuck.why, MOVE_WHY_TOO_CLOSE);
+	/* Copies that may not count anyway are too close to nobody. */
+	nodes[1].takes = nodes[2].takes = true;
+	eligible[4] = false;
+	make();
+	must_move(0, 1, 4, 1, MOVE_WHY_INELIGIBLE);
+	ck_assert_uint_eq(plan.count, 1);
+	eligible[4] = true;
+	policy.distinct = "site";
+	make();
+	ck_assert_uint_eq(plan.count, 0);
+}
+END_TEST
+
+/* The one that most others are too close to, and of those one that has a place. */
+START_TEST(the_one_in_the_middle_moves)
+{
+	const struct planner_site line[] = {
+	    {.name = "a", .campus = "a", .has_position = true, .latitude = 45, .longitude = 0},
+	    {.name = "b", .campus = "b", .has_position = true, .latitude = 46, .longitude = 0},
+	    {.name = "c", .campus = "c", .has_position = true, .latitude = 47, .longitude = 0},
+	    {.name = "d", .campus = "d", .has_position = true, .latitude = 49, .longitude = 0},
+	    {.name = "e", .campus = "e", .has_position = true, .latitude = 46.5, .longitude = 0},
+	};
+
+	in.sites = line;
+	volume.chunk_count = 1;
+	map[0] = 0, map[1] = 1, map[2] = 2;
+	make();
+	ck_assert_uint_eq(plan.count, 0);
+	policy.min_distance_km = 150; /* a degree is 111 km */
+	make();
+	ck_assert_uint_eq(plan.count, 1);
+	must_move(0, 0, 1, 3, MOVE_WHY_TOO_CLOSE);
+	/* Both ends of a pair: the second, where the first has no place. */
+	map[0] = 3, map[1] = 2, map[2] = 4;
+	policy.min_distance_km = 60;
+	nodes[0].takes = false;
+	make();
+	ck_assert_uint_eq(plan.count, 1);
+	must_move(0, 0, 4, 1, MOVE_WHY_TOO_CLOSE); /* b is too close to e, if c were to leave */
+}
+END_TEST
+
 START_TEST(what_moves_already_is_left_alone)
 {
 	const chunk_no_t moving[] = {0};
@@ -328,6 +388,8 @@ int main(void)
 	tcase_add_test(tc, drain_goes_to_the_lightest);
 	tcase_add_test(tc, the_campus_of_the_others_is_no_target);
 	tcase_add_test(tc, the_pressing_ones_come_first);
+	tcase_add_test(tc, copies_that_lie_too_close_are_spread);
+	tcase_add_test(tc, the_one_in_the_middle_moves);
 	tcase_add_test(tc, what_moves_already_is_left_alone);
 	tcase_add_test(tc, no_target);
 	tcase_add_test(tc, no_source);

@@ -562,6 +562,39 @@ int rig_revoke(struct rig *r, struct peer *admin, const char *site, int64_t from
 	return rc;
 }
 
+int rig_put_policy(struct rig *r, struct peer *admin, int version, const char *what,
+		   const char *with, bool by_tenant)
+{
+	static const char first[] = "\"version\": 1,";
+	struct signing_key *keys[2] = {demo_key(&r->demo, by_tenant ? DEMO_TENANT : DEMO_AUTHORITY),
+				       demo_key(&r->demo, DEMO_AUDITOR)};
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PolicyPut put = PAVE__V1__POLICY_PUT__INIT;
+	const char *preset = policy_preset("secnumcloud-fr");
+	const char *at = strstr(preset, first), *from = strstr(preset, what);
+	char *json = NULL, *envelope;
+	struct error err;
+	int rc;
+
+	ck_assert(at != NULL && from > at);
+	at += strlen(first);
+	ck_assert_int_gt(asprintf(&json, "%.*s\"version\": %d,%.*s%s%s",
+				  (int)((size_t)(at - preset) - strlen(first)), preset, version,
+				  (int)(from - at), at, with, from + strlen(what)),
+			 0);
+	ck_assert_int_eq(
+	    dsse_sign(TYPE_POLICY, json, strlen(json), keys, by_tenant ? 1 : 2, &envelope, &err),
+	    0);
+	put.envelope.data = (uint8_t *)envelope;
+	put.envelope.len = strlen(envelope);
+	m.body_case = PAVE__V1__CONTROL__BODY_POLICY_PUT;
+	m.policy_put = &put;
+	rc = peer_ask(admin, &m);
+	free(envelope);
+	free(json);
+	return rc;
+}
+
 void rig_three(struct rig *r, struct peer *admin, struct peer *nodes[3])
 {
 	static const char *const names[] = {"n1", "n2", "n3"};

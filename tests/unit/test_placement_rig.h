@@ -116,5 +116,9 @@ struct lease reply_lease(struct peer *p);
 char *rig_snapshot(struct rig *r, const char *withdrawn, int64_t from, int64_t valid_s);
 /* And submits it: the status. */
 int rig_revoke(struct rig *r, struct peer *admin, const char *site, int64_t from);
+/* Submits a version of secnumcloud-fr, with `with` in the place of `what`, signed by the tenant or
+ * by the operator: the status. */
+int rig_put_policy(struct rig *r, struct peer *admin, int version, const char *what,
+		   const char *with, bool by_tenant);
 
 #endif

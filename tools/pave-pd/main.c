@@ -174,8 +174,7 @@ static int start_shared(struct driver *d, struct error *err)
 static int run(struct driver *d, struct error *err)
 {
 	const struct reactor_config config = {
-	    .name = "pd",
-	    .worker_count = d->register_url != NULL ? SEVERAL_WORKERS : PD_WORKERS};
+	    .name = "pd", .worker_count = d->register_url != NULL ? SEVERAL_WORKERS : PD_WORKERS};
 	const char *address;
 	int rc = reactor_create(&config, &d->reactor);
 
