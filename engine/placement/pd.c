@@ -499,6 +499,40 @@ static int start_ledger(struct pd *pd, const struct pd_config *config, struct er
 	return pd_ledger_start(&pd->ledger, &pd->reg, config->placement_key, root, size, err);
 }
 
+static bool any_attached(const struct reg *reg)
+{
+	for (const struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next)
+		if (!v->deleted && v->attachment.live)
+			return true;
+	return false;
+}
+
+/* How long permits last is the cluster's matter, not a driver's: hosts renew as they were told when
+ * they attached, and whoever takes over counts on what was given before. */
+static void choose_lifetime(struct pd *pd, uint32_t wished_ms)
+{
+	struct reg *reg = &pd->reg;
+	const uint32_t kept_ms = reg->permit_lifetime_ms;
+
+	pd->lifetime_ms = wished_ms != 0 ? wished_ms : PERMIT_LIFETIME_MS;
+	if (kept_ms != 0 && kept_ms <= PERMIT_LIFETIME_MAX_MS && any_attached(reg))
+		pd->lifetime_ms = kept_ms;
+	if (wished_ms != 0 && wished_ms != pd->lifetime_ms)
+		log_warn(
+		    "pd",
+		    "permits last %u ms, as the register has it; the %u ms that this driver "
+		    "was started with (--permit-lifetime) count when it starts, or takes over, "
+		    "while no volume is attached",
+		    pd->lifetime_ms, wished_ms);
+	pd->renew_ms = pd->lifetime_ms * 3 / 10;
+	if (pd->shared != NULL)
+		reg_taken_over(reg, MAX(pd->lifetime_ms, kept_ms) * NS_PER_MS);
+	if (pd->lifetime_ms == kept_ms)
+		return;
+	reg->permit_lifetime_ms = pd->lifetime_ms;
+	reg_save_meta(reg);
+}
+
 int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *err)
 {
 	struct pd *pd = calloc(1, sizeof *pd);
@@ -511,18 +545,15 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	pd->reactor = config->reactor;
 	pd->transport = config->transport;
 	pd->trust = config->trust;
-	pd->lifetime_ms =
-	    config->permit_lifetime_ms != 0 ? config->permit_lifetime_ms : PERMIT_LIFETIME_MS;
-	pd->renew_ms = pd->lifetime_ms * 3 / 10;
 	pd->evidence_timer.fire = evidence_timer_fired;
 	pd->parked_timer.fire = host_parked_timer;
 	pd->erase_timer.fire = node_erase_timer;
 	pd->moves_timer.fire = moves_timer;
 	pd->settling_timer.fire = admin_settling_timer;
-	if (pd->lifetime_ms > PERMIT_LIFETIME_MAX_MS) {
+	if (config->permit_lifetime_ms > PERMIT_LIFETIME_MAX_MS) {
 		rc =
 		    error_set(err, -EINVAL, "a permit lifetime of %u ms is over the bound of %u ms",
-			      pd->lifetime_ms, PERMIT_LIFETIME_MAX_MS);
+			      config->permit_lifetime_ms, PERMIT_LIFETIME_MAX_MS);
 		goto fail;
 	}
 	rc = verdicts_init(&pd->verdicts, config->trust, err);
@@ -537,8 +568,7 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	}
 	snprintf(pd->default_policy, sizeof pd->default_policy, "%s", policy);
 	pd->shared = config->shared;
-	if (pd->shared != NULL)
-		reg_taken_over(&pd->reg, pd->lifetime_ms * NS_PER_MS);
+	choose_lifetime(pd, config->permit_lifetime_ms);
 	pd->permits = (struct permits){.reg = &pd->reg,
 				       .shared = config->shared,
 				       .verdicts = &pd->verdicts,

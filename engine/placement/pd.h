@@ -62,7 +62,9 @@ struct pd_config {
 	struct signing_key *placement_key; /* lent */
 	const char *listen_address;	   /* NULL: connections come by pd_accept */
 	const struct pd_shared *shared;	   /* lent; NULL: the register is its own */
-	uint32_t permit_lifetime_ms;	   /* 0: PERMIT_LIFETIME_MS; renewal at 3/10 of it */
+	/* 0: PERMIT_LIFETIME_MS; renewal at 3/10 of it. While anything is attached that of the
+	 * register goes before it, so that all who share one agree, and hosts renew in time. */
+	uint32_t permit_lifetime_ms;
 	/* A node that is away for so long is replaced; 0: PD_REPLACE_AFTER_S. What an admin sets
 	 * later is kept in the register, and goes before it. */
 	uint32_t replace_after_s;

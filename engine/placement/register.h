@@ -210,6 +210,7 @@ struct reg {
 	struct reg_planner planner;
 	int64_t wall_high;
 	int64_t wall_high_saved;
+	uint32_t permit_lifetime_ms; /* of the permits that were given; 0: not known */
 	struct reg_node *nodes;
 	struct reg_volume *volumes;
 	struct reg_volume *names;

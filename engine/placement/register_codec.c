@@ -51,6 +51,7 @@ void reg_save_meta(struct reg *reg)
 	m.cluster.len = sizeof reg->cluster.bytes;
 	m.next_volume = reg->next_volume;
 	m.wall_high = reg->wall_high;
+	m.permit_lifetime_ms = reg->permit_lifetime_ms;
 	reg_put(reg, PD_KV_META, META_KEY, strlen(META_KEY), &m.base);
 }
 
@@ -312,6 +313,7 @@ static int load_meta(const void *key, size_t key_size, const void *value, size_t
 		reg->next_volume = m->next_volume;
 		reg->wall_high = m->wall_high;
 		reg->wall_high_saved = m->wall_high;
+		reg->permit_lifetime_ms = m->permit_lifetime_ms;
 		l->has_meta = true;
 	}
 	pave__reg__meta__free_unpacked(m, NULL);

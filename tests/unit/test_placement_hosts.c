@@ -540,6 +540,42 @@ START_TEST(permits_of_another_driver_last_a_lifetime)
 }
 END_TEST
 
+/* Of the permit in the last reply, ms; what its commit took is rounded away. */
+static int64_t lifetime_of(struct peer *p)
+{
+	struct permit permit = reply_permit(p);
+	const int64_t ns = permit.expires_at - permit.issued_at;
+
+	permit_deinit(&permit);
+	return (ns / (int64_t)NS_PER_MS + 50) / 100 * 100;
+}
+
+/* Whatever each of several drivers was started with: hosts renew by what they were told. */
+START_TEST(drivers_agree_on_how_long_a_permit_lasts)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	ck_assert_int_eq(lifetime_of(h), LIFETIME_MS);
+	rig->lifetime_ms = LIFETIME_MS / 5;
+	become_one_of_several();
+	ck_assert_int_eq(peer_connect(h, "host", "h1"), 0);
+	ck_assert_int_eq(ask_renew(h, 1, 1), 0);
+	ck_assert_int_eq(lifetime_of(h), LIFETIME_MS);
+	/* With nothing attached it is as this driver has it, from when it starts. */
+	ck_assert_int_eq(ask_detach(h, 1, 1), 0);
+	become_one_of_several();
+	ck_assert_int_eq(peer_connect(h, "host", "h1"), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	ck_assert_int_eq(lifetime_of(h), LIFETIME_MS / 5);
+	rig->lifetime_ms = 0;
+	become_one_of_several();
+	ck_assert_int_eq(peer_connect(h, "host", "h1"), 0);
+	ck_assert_int_eq(ask_renew(h, 1, 2), 0);
+	ck_assert_int_eq(lifetime_of(h), LIFETIME_MS / 5);
+}
+END_TEST
+
 /* A volume that is frozen: fewer eligible copies than must acknowledge. */
 START_TEST(state_for_people)
 {
@@ -592,6 +628,7 @@ int main(void)
 	tcase_add_test(t, restart_goes_on);
 	tcase_add_test(t, whoever_may_not_lead_issues_nothing);
 	tcase_add_test(t, permits_of_another_driver_last_a_lifetime);
+	tcase_add_test(t, drivers_agree_on_how_long_a_permit_lasts);
 	tcase_add_test(t, state_for_people);
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);

@@ -35,7 +35,7 @@ static void pd_crashed(struct sim_process *p, enum sim_crash how)
 int rig_pd_try(struct rig *r, struct error *err)
 {
 	struct pd_config config = {.listen_address = "",
-				   .permit_lifetime_ms = LIFETIME_MS,
+				   .permit_lifetime_ms = r->lifetime_ms,
 				   .trust = r->trust,
 				   .only_added = r->only_added,
 				   .placement_key = demo_key(&r->demo, DEMO_PLACEMENT)};
@@ -72,6 +72,7 @@ struct rig *rig_create(uint64_t seed)
 	ck_assert_ptr_nonnull(r);
 	r->world = sim_world_create(seed);
 	sim_world_take_log(r->world);
+	r->lifetime_ms = LIFETIME_MS;
 	r->pd_process = sim_process_create(r->world, "pd");
 	r->pd_process->app = r;
 	r->pd_process->on_crash = pd_crashed;

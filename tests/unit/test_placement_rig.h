@@ -65,7 +65,8 @@ struct rig {
 	struct peer peers[PEERS_MAX];
 	uint32_t peer_count;
 	uint64_t snapshot_version;
-	bool only_added; /* of drivers that are started from now on */
+	bool only_added;      /* of drivers that are started from now on */
+	uint32_t lifetime_ms; /* of permits, likewise; LIFETIME_MS at first */
 };
 
 extern const char *const rig_sites[RIG_SITES]; /* par, lyo, rbx, mrs */
