@@ -21,6 +21,7 @@
 #include "net/rdma/message.h"
 #include "net/rdma/rdma.h"
 #include "net/rdma/verbs.h"
+#include "net/sends.h"
 
 #define RDMA_SLOT_SIZE	     ROUND_UP(RDMA_MESSAGE_MAX, 64u)
 #define RDMA_ARENA_SLOTS     64u
@@ -162,7 +163,7 @@ struct rdma_conn {
 	struct reactor_task flush;
 	bool flush_late;
 	bool greet; /* an acknowledgement is due, whatever it says */
-	struct transport_send *queue_first, *queue_last;
+	struct sends queue;
 	struct rdma_arena *arena;
 	struct rdma_slot slots[RDMA_SENDS_MAX];
 	uint8_t free_slots[RDMA_SENDS_MAX];

@@ -21,36 +21,9 @@
 
 #define OWED_DUE (RDMA_CREDITS / 2)
 
-static uint64_t send_size(const struct transport_send *s)
-{
-	return FRAME_HEADER_SIZE + 4ull * s->frame.crc_count + s->frame.payload_size;
-}
-
 static bool is_large(const struct transport_send *s)
 {
 	return s->frame.payload_size > TRANSPORT_COPY_MAX;
-}
-
-static void complete(struct rdma_conn *c, struct transport_send *s, int status)
-{
-	const uint64_t size = send_size(s);
-
-	INVARIANT(c->head.queued_bytes >= size);
-	c->head.queued_bytes -= size;
-	if (status == 0) {
-		c->head.stats.tx_frames++;
-		c->head.stats.tx_bytes += size;
-	}
-	s->done(s, status); /* s belongs to its owner again */
-}
-
-static struct transport_send *queue_take(struct rdma_conn *c)
-{
-	struct transport_send *s = c->queue_first;
-
-	if (s != NULL)
-		c->queue_first = s->next;
-	return s;
 }
 
 /* -- large payloads --------------------------------------------------------------------------- */
@@ -99,7 +72,7 @@ static void complete_pulls(struct rdma_conn *c)
 		release_regions(c, p);
 		p->send = NULL;
 		c->pull_first++;
-		complete(c, s, 0);
+		sends_end(&c->head, s, 0);
 	}
 }
 
@@ -182,7 +155,7 @@ static void pay(struct rdma_conn *c, struct rdma_message *m)
 
 static int build_frame(struct rdma_conn *c, uint32_t place)
 {
-	struct transport_send *s = c->queue_first;
+	struct transport_send *s = c->queue.first;
 	struct rdma_message m = {.kind = is_large(s) ? RDMA_PULL : RDMA_FRAME, .frame = s->frame};
 	struct rdma_pull *p = &c->pulls[c->pull_end % RDMA_SENDS_MAX];
 	uint8_t slot;
@@ -197,7 +170,7 @@ static int build_frame(struct rdma_conn *c, uint32_t place)
 		}
 		p->send = s;
 	}
-	queue_take(c);
+	sends_take(&c->queue);
 	slot = c->free_slots[--c->free_count];
 	c->slots[slot] = (struct rdma_slot){.send = s, .pull = is_large(s)};
 	if (is_large(s))
@@ -247,9 +220,9 @@ static void post(struct rdma_conn *c, uint32_t count)
 
 static bool may_send_frame(const struct rdma_conn *c)
 {
-	return c->state == RDMA_OPEN && c->queue_first != NULL && c->free_count > 0 &&
+	return c->state == RDMA_OPEN && c->queue.first != NULL && c->free_count > 0 &&
 	       c->credits >= 2 &&
-	       (!is_large(c->queue_first) || c->pull_end - c->pull_first < RDMA_SENDS_MAX);
+	       (!is_large(c->queue.first) || c->pull_end - c->pull_first < RDMA_SENDS_MAX);
 }
 
 static bool ack_is_due(const struct rdma_conn *c)
@@ -316,7 +289,7 @@ void rdma_tx_done(struct rdma_conn *c, uint16_t slot)
 		c->pulls[done.pull_place].sent = true;
 		complete_pulls(c);
 	} else if (done.send != NULL) {
-		complete(c, done.send, 0);
+		sends_end(&c->head, done.send, 0);
 	}
 	rdma_tx_kick(c);
 }
@@ -330,23 +303,8 @@ void rdma_tx_init(struct rdma_conn *c)
 
 void rdma_tx_send(struct rdma_conn *c, struct transport_send *s)
 {
-	uint64_t given = 0;
-
 	PRE(c->state != RDMA_GONE);
-	PRE(s->done != NULL && s->iov_count <= TRANSPORT_IOV_MAX);
-	PRE(s->frame.wire_version >= FRAME_VERSION_MIN && s->frame.wire_version <= FRAME_VERSION);
-	for (uint32_t i = 0; i < s->iov_count; i++)
-		given += s->iov[i].iov_len;
-	PRE(given == s->frame.payload_size);
-	PRE(s->frame.crcs != NULL || s->frame.crc_count == 0);
-	frame_encode_header(&s->frame, s->header);
-	c->head.queued_bytes += send_size(s);
-	s->next = NULL;
-	if (c->queue_first == NULL)
-		c->queue_first = s;
-	else
-		c->queue_last->next = s;
-	c->queue_last = s;
+	sends_begin(&c->queue, &c->head, s);
 	rdma_tx_kick(c);
 }
 
@@ -359,14 +317,14 @@ void rdma_tx_fail(struct rdma_conn *c)
 		s = c->slots[i].pull ? NULL : c->slots[i].send;
 		c->slots[i] = (struct rdma_slot){0};
 		if (s != NULL)
-			complete(c, s, -E_DISCONNECTED);
+			sends_end(&c->head, s, -E_DISCONNECTED);
 	}
 	for (; c->pull_first != c->pull_end; c->pull_first++) {
 		struct rdma_pull *p = &c->pulls[c->pull_first % RDMA_SENDS_MAX];
 
 		release_regions(c, p);
-		complete(c, p->send, -E_DISCONNECTED);
+		sends_end(&c->head, p->send, -E_DISCONNECTED);
 	}
-	while ((s = queue_take(c)) != NULL)
-		complete(c, s, -E_DISCONNECTED);
+	while ((s = sends_take(&c->queue)) != NULL)
+		sends_end(&c->head, s, -E_DISCONNECTED);
 }

@@ -18,6 +18,7 @@
 #include <limits.h>
 
 #include "engine/reactor/io.h"
+#include "net/sends.h"
 #include "net/tcp/address.h"
 #include "net/transport.h"
 
@@ -69,11 +70,6 @@ struct conn_rx {
 	uint32_t crcs[FRAME_CRCS_MAX]; /* of the frame at hand, aligned */
 };
 
-/* A list in the order of sending. */
-struct send_list {
-	struct transport_send *first, *last;
-};
-
 /* Sending: tx.c. */
 struct conn_tx {
 	struct reactor_io io;
@@ -81,10 +77,10 @@ struct conn_tx {
 	bool late;  /* the flush has let the turn's other tasks go first */
 	int broken; /* why nothing can be sent any more: the receiving side ends the connection */
 	struct reactor_task flush;
-	struct send_list queue; /* not yet begun */
-	struct send_list batch; /* in flight */
-	uint64_t batch_bytes;	/* of it, still to be sent */
-	struct msghdr msg;	/* its rest */
+	struct sends queue;   /* not yet begun */
+	struct sends batch;   /* in flight */
+	uint64_t batch_bytes; /* of it, still to be sent */
+	struct msghdr msg;    /* its rest */
 	struct iovec iov[TCP_TX_IOV_MAX];
 };
 

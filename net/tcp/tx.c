@@ -14,43 +14,6 @@
 #include "engine/base/assert.h"
 #include "net/tcp/conn.h"
 
-static uint64_t send_size(const struct transport_send *s)
-{
-	return FRAME_HEADER_SIZE + 4ull * s->frame.crc_count + s->frame.payload_size;
-}
-
-static void list_append(struct send_list *l, struct transport_send *s)
-{
-	s->next = NULL;
-	if (l->first == NULL)
-		l->first = s;
-	else
-		l->last->next = s;
-	l->last = s;
-}
-
-static struct transport_send *list_take(struct send_list *l)
-{
-	struct transport_send *s = l->first;
-
-	if (s != NULL)
-		l->first = s->next;
-	return s;
-}
-
-static void complete(struct conn *c, struct transport_send *s, int status)
-{
-	const uint64_t size = send_size(s);
-
-	INVARIANT(c->head.queued_bytes >= size);
-	c->head.queued_bytes -= size;
-	if (status == 0) {
-		c->head.stats.tx_frames++;
-		c->head.stats.tx_bytes += size;
-	}
-	s->done(s, status); /* s belongs to its owner again */
-}
-
 static void submit(struct conn *c)
 {
 	c->tx.busy = true;
@@ -68,7 +31,7 @@ static void gather(struct conn *c)
 	tx->batch_bytes = 0;
 	while (tx->queue.first != NULL && tx->batch_bytes < TCP_TX_BATCH_BYTES_MAX &&
 	       n + 2 + tx->queue.first->iov_count <= TCP_TX_IOV_MAX) {
-		struct transport_send *s = list_take(&tx->queue);
+		struct transport_send *s = sends_take(&tx->queue);
 
 		tx->iov[n++] = (struct iovec){s->header, FRAME_HEADER_SIZE};
 		if (s->frame.crc_count != 0)
@@ -76,8 +39,8 @@ static void gather(struct conn *c)
 						      4ull * s->frame.crc_count};
 		for (uint32_t i = 0; i < s->iov_count; i++)
 			tx->iov[n++] = s->iov[i];
-		tx->batch_bytes += send_size(s);
-		list_append(&tx->batch, s);
+		tx->batch_bytes += sends_size(s);
+		sends_append(&tx->batch, s);
 	}
 	tx->msg = (struct msghdr){.msg_iov = tx->iov, .msg_iovlen = n};
 }
@@ -123,11 +86,11 @@ static void tx_done(struct reactor_io *io, int32_t result)
 
 	tx->busy = false;
 	if (result > 0 && (uint64_t)result >= tx->batch_bytes) {
-		struct send_list sent = tx->batch;
+		struct sends sent = tx->batch;
 
 		tx->batch.first = NULL;
-		while ((s = list_take(&sent)) != NULL)
-			complete(c, s, 0);
+		while ((s = sends_take(&sent)) != NULL)
+			sends_end(&c->head, s, 0);
 		tx_start(c);
 	} else if (c->state == CONN_OPEN && (result > 0 || result == -EINTR || result == -EAGAIN)) {
 		if (result > 0)
@@ -155,18 +118,8 @@ void tx_start(struct conn *c)
 
 void tx_send(struct conn *c, struct transport_send *s)
 {
-	uint64_t given = 0;
-
 	PRE(c->state != CONN_GONE);
-	PRE(s->done != NULL && s->iov_count <= TRANSPORT_IOV_MAX);
-	PRE(s->frame.wire_version >= FRAME_VERSION_MIN && s->frame.wire_version <= FRAME_VERSION);
-	for (uint32_t i = 0; i < s->iov_count; i++)
-		given += s->iov[i].iov_len;
-	PRE(given == s->frame.payload_size);
-	PRE(s->frame.crcs != NULL || s->frame.crc_count == 0);
-	frame_encode_header(&s->frame, s->header);
-	c->head.queued_bytes += send_size(s);
-	list_append(&c->tx.queue, s);
+	sends_begin(&c->tx.queue, &c->head, s);
 	tx_start(c);
 }
 
@@ -181,8 +134,8 @@ void tx_fail(struct conn *c)
 	struct transport_send *s;
 
 	INVARIANT(!c->tx.busy);
-	while ((s = list_take(&c->tx.batch)) != NULL)
-		complete(c, s, -E_DISCONNECTED);
-	while ((s = list_take(&c->tx.queue)) != NULL)
-		complete(c, s, -E_DISCONNECTED);
+	while ((s = sends_take(&c->tx.batch)) != NULL)
+		sends_end(&c->head, s, -E_DISCONNECTED);
+	while ((s = sends_take(&c->tx.queue)) != NULL)
+		sends_end(&c->head, s, -E_DISCONNECTED);
 }
