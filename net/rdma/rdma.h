@@ -63,7 +63,7 @@ struct rdma_counters {
 	uint64_t copied_bytes;	/* of small payloads, into the message */
 	uint64_t registrations; /* of memory, for one payload that lay outside of the pools */
 	uint64_t fallbacks;	/* set-ups that failed, after which the carrier is used */
-	uint64_t lost;		/* connections that ended by an error of RDMA */
+	uint64_t lost;		/* connections that ended by the peer or by an error */
 };
 void transport_rdma_counters(const struct transport *t, struct rdma_counters *ret);
 

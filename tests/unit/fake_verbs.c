@@ -15,6 +15,7 @@
 #define MRS_MAX	   512
 #define HELD_MAX   128
 #define EVENTS_MAX 8
+#define READS_MAX  64
 
 struct fake_cq {
 	struct ibv_cq cq;
@@ -39,6 +40,12 @@ struct fake_qp {
 	unsigned held_count;
 };
 
+struct fake_read {
+	uint32_t qp;
+	struct ibv_send_wr wr;
+	struct ibv_sge sge;
+};
+
 struct fake_mr {
 	struct ibv_mr mr;
 	int access;
@@ -54,6 +61,8 @@ static struct fake_mr *mrs[MRS_MAX];
 static struct ibv_async_event events[EVENTS_MAX];
 static unsigned event_first, event_end;
 static struct fake_cq *the_cq;
+static struct fake_read reads[READS_MAX];
+static unsigned read_first, read_end;
 static uint32_t numbers = 100;
 
 static bool fails(void)
@@ -267,6 +276,8 @@ static struct ibv_cq *create_cq(struct ibv_context *c, int entries, void *arg,
 	cq = make(sizeof *cq);
 	cq->cq = (struct ibv_cq){.context = c, .channel = ch, .cq_context = arg};
 	cq->size = (unsigned)entries;
+	if (fake_device.cq_max > 0)
+		cq->size = MIN(cq->size, fake_device.cq_max);
 	cq->ring = make(cq->size * sizeof *cq->ring);
 	the_cq = cq;
 	return &cq->cq;
@@ -324,6 +335,8 @@ static void completed(struct ibv_cq *head, uint64_t id, uint32_t qp, enum ibv_wc
 	}
 	cq->ring[cq->end++ % cq->size] =
 	    (struct ibv_wc){.wr_id = id, .status = status, .qp_num = qp, .byte_len = size};
+	if (fake_device.mute)
+		return;
 	if (cq->armed)
 		(void)!write(channel.fd, &one, sizeof one);
 	cq->armed = false;
@@ -437,6 +450,10 @@ static int modify_qp(struct ibv_qp *head, struct ibv_qp_attr *attr, int mask)
 
 static int destroy_qp(struct ibv_qp *head)
 {
+	struct fake_srq *srq = container_of(head->srq, struct fake_srq, srq);
+
+	if (fake_device.eat_buffers && srq->first != srq->end)
+		srq->first++;
 	for (unsigned i = 0; i < QPS_MAX; i++)
 		if (qps[i] != NULL && &qps[i]->qp == head)
 			qps[i] = NULL;
@@ -518,16 +535,10 @@ static enum ibv_wc_status carry_out_read(struct fake_qp *from, const struct ibv_
 	return IBV_WC_SUCCESS;
 }
 
-static void carry_out(struct fake_qp *q, const struct ibv_send_wr *wr)
+static void finish(struct fake_qp *q, const struct ibv_send_wr *wr, enum fake_op op)
 {
-	const enum fake_op op = wr->opcode == IBV_WR_SEND ? FAKE_SEND : FAKE_READ;
 	enum ibv_wc_status status = IBV_WC_WR_FLUSH_ERR;
 
-	if (fake_device.hold || fake_device.deaf) {
-		PRE(q->held_count < q->size); /* the send queue would be full */
-		q->held[q->held_count++] = wr->wr_id;
-		return;
-	}
 	if (q->state == IBV_QPS_RTS) {
 		status = op == FAKE_SEND ? carry_out_send(q, wr) : carry_out_read(q, wr);
 		if (status == IBV_WC_SUCCESS)
@@ -536,6 +547,36 @@ static void carry_out(struct fake_qp *q, const struct ibv_send_wr *wr)
 	completed(q->qp.send_cq, wr->wr_id, q->qp.qp_num, status, 0);
 	if (status != IBV_WC_SUCCESS)
 		break_qp(q);
+}
+
+static void carry_out(struct fake_qp *q, const struct ibv_send_wr *wr)
+{
+	const enum fake_op op = wr->opcode == IBV_WR_SEND ? FAKE_SEND : FAKE_READ;
+
+	if (fake_device.hold || fake_device.deaf) {
+		PRE(q->held_count < q->size); /* the send queue would be full */
+		q->held[q->held_count++] = wr->wr_id;
+	} else if (op == FAKE_READ && fake_device.hold_reads) {
+		PRE(wr->num_sge == 1 && read_end - read_first < READS_MAX);
+		reads[read_end++ % READS_MAX] = (struct fake_read){q->qp.qp_num, *wr, *wr->sg_list};
+	} else {
+		finish(q, wr, op);
+	}
+}
+
+bool fake_device_read_one(void)
+{
+	struct fake_read *r = &reads[read_first % READS_MAX];
+	struct fake_qp *q;
+
+	if (read_first == read_end)
+		return false;
+	read_first++;
+	r->wr.sg_list = &r->sge;
+	q = find_qp(r->qp);
+	if (q != NULL)
+		finish(q, &r->wr, FAKE_READ);
+	return true;
 }
 
 static int post_send(struct ibv_qp *head, struct ibv_send_wr *wr, struct ibv_send_wr **ret_bad)
@@ -560,6 +601,7 @@ void fake_device_reset(void)
 {
 	INVARIANT(fake_device.live == 0);
 	event_first = event_end;
+	read_first = read_end;
 	fake_device = (struct fake_device){
 	    .attr = {.max_qp = QPS_MAX,
 		     .max_qp_wr = 1024,

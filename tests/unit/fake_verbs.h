@@ -17,6 +17,10 @@ struct fake_device {
 	bool deaf;	  /* what is sent vanishes, and nobody is told */
 	bool hold;	  /* what is posted waits until the queue pair is in its error state */
 	bool never_flush; /* and not even then does it come back */
+	bool hold_reads;  /* READs wait for fake_device_read_one */
+	bool mute;	  /* nobody is woken by a completion */
+	bool eat_buffers; /* a queue pair that is destroyed takes a receive buffer with it */
+	unsigned cq_max;  /* completion queues are no larger, whatever was agreed on; 0: no limit */
 	/* The next operation of this kind that would succeed ends with this; 0: it succeeds. */
 	enum ibv_wc_status next_status[FAKE_OPS];
 	bool corrupt_next; /* a bit of the next message is inverted */
@@ -34,6 +38,9 @@ extern const struct rdma_verbs fake_verbs;
 
 /* As new: plenty of everything. Nothing of the last test may be alive. */
 void fake_device_reset(void);
+
+/* Carries out the READ that was posted first of those that are held. false: there is none. */
+bool fake_device_read_one(void);
 
 /* An event of the device; of its first queue pair, where it concerns one. */
 void fake_device_event(enum ibv_event_type type);

@@ -1,98 +1,14 @@
 /* The RDMA transport, over TCP on the loopback and a device in memory (fake_verbs.h): how frames
- * travel, every way in which a device can refuse or fail, and what becomes of the peers' set-up. */
+ * travel, how connections begin and end, and the codec. What a device may do: test_rdma_device.c.
+ */
 #include <check.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "net/rdma/message.h"
-#include "net/rdma/rdma.h"
-#include "tests/unit/fake_verbs.h"
-#include "tests/unit/tcp_world.h"
-
-static struct transport *carrier;
-static struct rdma_config rdma_setup;
-
-/* -- the world ------------------------------------------------------------------------------- */
-
-static void world_begin(void)
-{
-	const struct reactor_config config = {.name = "test", .memory_bytes = 16 * MIB};
-	struct error err;
-
-	fake_device_reset();
-	ck_assert_int_eq(reactor_create(&config, &reactor), 0);
-	ck_assert_int_eq(transport_tcp_create(reactor, false, &carrier), 0);
-	rdma_setup.reactor = reactor;
-	rdma_setup.carrier = carrier;
-	rdma_setup.verbs = &fake_verbs;
-	ck_assert_int_eq(transport_rdma_create(&rdma_setup, &transport, &err), 0);
-	ck_assert_uint_eq(fake_device.live, 0);
-	ck_assert_int_eq(
-	    transport_listen(transport, "127.0.0.1:0", accepted, &server, &listener, &err), 0);
-	client = (struct side){.in_order = true};
-	server = (struct side){.in_order = true};
-	accepted_count = 0;
-	outgoing_ok = 0;
-	outgoing_failed = 0;
-}
-
-static bool is_device_used(void *arg)
-{
-	(void)arg;
-	return fake_device.live > 0;
-}
-
-static void world_end(void)
-{
-	side_end(&client);
-	side_end(&server);
-	ck_assert_uint_eq(outgoing_alive, 0);
-	if (listener != NULL)
-		transport_unlisten(listener);
-	listener = NULL;
-	run_while(is_device_used, NULL); /* the last connection's end gives everything back */
-	transport_destroy(transport);
-	one_turn();
-	transport_destroy(carrier);
-	one_turn();
-	one_turn();
-	reactor_destroy(reactor);
-	rdma_setup = (struct rdma_config){0};
-}
-
-static bool is_rdma(const struct transport_conn *conn)
-{
-	return strcmp(transport_name(conn), "rdma") == 0;
-}
-
-static void connect_sides(void)
-{
-	connect_client();
-	ck_assert(is_rdma(client.conn) && is_rdma(server.conn));
-}
-
-static struct rdma_counters counters(void)
-{
-	struct rdma_counters c;
-
-	transport_rdma_counters(transport, &c);
-	return c;
-}
-
-/* Both sides may begin anew. */
-static void forget_sides(void)
-{
-	side_end(&client);
-	side_end(&server);
-	client = (struct side){.in_order = true};
-	server = (struct side){.in_order = true};
-	accepted_count = 0;
-}
+#include "tests/unit/rdma_world.h"
 
 /* -- frames ---------------------------------------------------------------------------------- */
 
@@ -234,6 +150,47 @@ START_TEST(test_pools_are_registered_once)
 }
 END_TEST
 
+/* A payload of three pieces, each of which is fetched by itself. Until the last is there it is not
+ * delivered, and its memory is not given back, whatever else is said meanwhile. */
+START_TEST(test_payload_is_the_senders_until_it_is_fetched)
+{
+	const uint32_t size = 300000;
+	uint8_t *payload = malloc(size);
+	struct pool_send s = {
+	    .send = {.frame = {.wire_version = FRAME_VERSION,
+			       .op = FRAME_CONTROL,
+			       .request_id = 1,
+			       .payload_size = size,
+			       .crc_count = frame_crc_count(size),
+			       .crcs = s.crcs},
+		     .iov = {{payload, 100000},
+			     {payload + 100000, 150000},
+			     {payload + 250000, 50000}},
+		     .iov_count = 3,
+		     .done = pool_send_done},
+	};
+
+	connect_sides();
+	fake_device.hold_reads = true;
+	fill(payload, size, 9);
+	frame_payload_crcs(payload, size, s.crcs);
+	transport_send(client.conn, &s.send);
+	send_control(&client, 2, 10); /* keeps its place behind it */
+	for (unsigned i = 0; i < 3; i++) {
+		send_control(&server, i + 1, 10); /* would tell the client */
+		wait_count(&client.rx_count, i + 1);
+		ck_assert(!s.done);
+		ck_assert_uint_eq(server.rx_count, 0);
+		ck_assert(fake_device_read_one());
+	}
+	wait_flag(&s.done);
+	wait_count(&server.rx_count, 2);
+	ck_assert(!fake_device_read_one());
+	ck_assert(server.in_order && !server.rx_bad);
+	free(payload);
+}
+END_TEST
+
 START_TEST(test_polling_before_sleeping)
 {
 	server.echo = true;
@@ -319,6 +276,65 @@ START_TEST(test_close)
 	ck_assert_int_eq(client.reason, 0);
 	ck_assert_int_eq(server.reason, -E_DISCONNECTED);
 	ck_assert_uint_eq(outgoing_failed, 1);
+}
+END_TEST
+
+/* What was sent before the hang-up is heard, although the device's word of it comes after the end
+ * of the control connection, or not at all. */
+START_TEST(test_last_words)
+{
+	connect_sides();
+	one_turn();
+	fake_device.mute = true;
+	for (unsigned i = 0; i < 3; i++)
+		send_control(&server, i + 1, 100);
+	one_turn();
+	one_turn();
+	transport_close(server.conn);
+	wait_flag(&client.is_closed);
+	ck_assert_uint_eq(client.rx_count, 3);
+	ck_assert(client.in_order);
+	ck_assert_int_eq(client.reason, -E_DISCONNECTED);
+}
+END_TEST
+
+/* Queue pairs that take receive buffers with them when they are destroyed: all that peers have
+ * credits for are there all the same. */
+START_TEST(test_buffers_that_are_lost_are_replaced)
+{
+	const unsigned burst = RDMA_CREDITS - 1; /* the last credit is for what gives some back */
+	struct side first, second;
+	uint64_t lost;
+
+	connect_sides();
+	first = client;
+	second = server;
+	first.conn->arg = &first;
+	second.conn->arg = &second;
+	client = (struct side){.in_order = true};
+	server = (struct side){.in_order = true};
+	accepted_count = 0;
+	fake_device.eat_buffers = true;
+	for (unsigned i = 0; i < RDMA_CREDITS / 2; i++) { /* a connection is two queue pairs */
+		connect_sides();
+		forget_sides();
+	}
+	fake_device.eat_buffers = false;
+	connect_sides();
+	lost = counters().lost;
+	for (unsigned i = 0; i < burst; i++) {
+		send_control(&client, i + 1, 100);
+		send_control(&server, i + 1, 100);
+		send_control(&first, i + 1, 100);
+		send_control(&second, i + 1, 100);
+	}
+	wait_count(&client.rx_count, burst);
+	wait_count(&server.rx_count, burst);
+	wait_count(&first.rx_count, burst);
+	wait_count(&second.rx_count, burst);
+	ck_assert_uint_eq(counters().lost, lost);
+	side_end(&first);
+	side_end(&second);
 }
 END_TEST
 
@@ -437,310 +453,6 @@ START_TEST(test_damaged_message)
 	ck_assert_uint_eq(server.rx_count, 0);
 }
 END_TEST
-
-/* -- what a device may do --------------------------------------------------------------------- */
-
-/* Every status that a completion can have, of each kind of operation: the connection ends on both
- * sides as any other does, with everything answered, and the next one works. */
-START_TEST(test_every_status)
-{
-	const enum fake_op op = (enum fake_op)(_i % FAKE_OPS);
-	const enum ibv_wc_status status = (enum ibv_wc_status)(1 + _i / FAKE_OPS);
-
-	connect_sides();
-	send_control(&client, 1, 10);
-	wait_count(&server.rx_count, 1);
-	fake_device.next_status[op] = status;
-	for (unsigned i = 0; i < 10; i++)
-		send_control(&client, i + 2, 50000);
-	wait_flag(&client.is_closed);
-	wait_flag(&server.is_closed);
-	ck_assert_int_eq(client.reason, -E_DISCONNECTED);
-	ck_assert_int_eq(server.reason, -E_DISCONNECTED);
-	ck_assert_uint_eq(outgoing_alive, 0);
-	ck_assert_uint_ge(outgoing_failed, 9);
-	ck_assert_uint_ge(counters().lost, 1);
-	forget_sides();
-	connect_sides();
-	send_control(&client, 1, 50000);
-	wait_count(&server.rx_count, 1);
-}
-END_TEST
-
-/* During the set-up too. */
-START_TEST(test_every_status_in_setup)
-{
-	const enum fake_op op = _i % 2 == 0 ? FAKE_SEND : FAKE_RECEIVE;
-
-	fake_device.next_status[op] = (enum ibv_wc_status)(1 + _i / 2);
-	ck_assert_int_eq(
-	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
-	wait_flag(&client.is_closed);
-	ck_assert_int_eq(client.reason, -E_DISCONNECTED);
-	ck_assert_uint_eq(counters().fallbacks, 1);
-	forget_sides();
-	ck_assert_int_eq(
-	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
-	send_control(&client, 1, 10);
-	wait_count(&server.rx_count, 1);
-	ck_assert(!is_rdma(client.conn));
-}
-END_TEST
-
-static void expect_events_end(enum ibv_event_type type)
-{
-	connect_sides();
-	fake_device.hold = true;
-	send_control(&client, 1, 50000);
-	one_turn();
-	fake_device_event(type);
-	wait_flag(&client.is_closed);
-	wait_flag(&server.is_closed);
-	ck_assert_uint_eq(outgoing_failed, 1);
-	ck_assert_int_eq(client.reason, -E_DISCONNECTED);
-	run_while(is_device_used, NULL);
-	fake_device.hold = false;
-	forget_sides();
-	connect_sides(); /* it is opened anew */
-	send_control(&client, 1, 50000);
-	wait_count(&server.rx_count, 1);
-}
-
-START_TEST(test_device_fails)
-{
-	expect_events_end(IBV_EVENT_DEVICE_FATAL);
-}
-END_TEST
-
-START_TEST(test_completion_queue_overruns)
-{
-	expect_events_end(IBV_EVENT_CQ_ERR);
-}
-END_TEST
-
-START_TEST(test_receive_queue_breaks)
-{
-	expect_events_end(IBV_EVENT_SRQ_ERR);
-}
-END_TEST
-
-START_TEST(test_queue_pair_breaks)
-{
-	expect_events_end(IBV_EVENT_QP_FATAL);
-}
-END_TEST
-
-START_TEST(test_harmless_events)
-{
-	static const enum ibv_event_type types[] = {
-	    IBV_EVENT_COMM_EST,	  IBV_EVENT_PORT_ACTIVE, IBV_EVENT_PORT_ERR,
-	    IBV_EVENT_GID_CHANGE, IBV_EVENT_LID_CHANGE,	 IBV_EVENT_QP_LAST_WQE_REACHED};
-
-	connect_sides();
-	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
-		fake_device_event(types[i]);
-		one_turn();
-		send_control(&client, i + 1, 10);
-		wait_count(&server.rx_count, i + 1);
-	}
-}
-END_TEST
-
-static void end_whatever_happened(struct side *side)
-{
-	if (side->conn != NULL)
-		transport_close(side->conn);
-	if (side->conn != NULL)
-		wait_flag(&side->is_closed);
-}
-
-/* The N-th call that can fail does: the connection works, or ends; everything is given back, and
- * the next one works, over TCP if need be. For each N until there is no such call. */
-START_TEST(test_every_call_fails_once)
-{
-	unsigned n = 0, worked = 0;
-
-	do {
-		world_end();
-		world_begin();
-		fake_device.calls = 0;
-		fake_device.fail_at = ++n;
-		server.echo = true;
-		ck_assert_int_eq(transport_connect(transport, listener->address, &handler, &client,
-						   &client.conn),
-				 0);
-		send_control(&client, 1, 10);
-		send_control(&client, 2, 50000);
-		while (client.rx_count < 2 && !client.is_closed)
-			one_turn();
-		worked += client.rx_count == 2;
-		end_whatever_happened(&client);
-		end_whatever_happened(&server);
-		forget_sides();
-		run_while(is_device_used, NULL);
-		fake_device.fail_at = fake_device.calls < n ? 0 : UINT_MAX;
-		ck_assert_int_eq(transport_connect(transport, listener->address, &handler, &client,
-						   &client.conn),
-				 0);
-		send_control(&client, 1, 10);
-		wait_count(&server.rx_count, 1);
-	} while (fake_device.fail_at != 0);
-	ck_assert_uint_gt(n, 100);
-	ck_assert_uint_ge(worked, 1);
-	ck_assert_uint_lt(worked, n / 2);
-}
-END_TEST
-
-START_TEST(test_every_call_of_opening_fails_once)
-{
-	struct rdma_config config = {.reactor = reactor, .carrier = carrier, .verbs = &fake_verbs};
-	struct transport *t = NULL;
-	struct error err;
-	unsigned n = 0;
-	int rc;
-
-	do {
-		fake_device.calls = 0;
-		fake_device.fail_at = ++n;
-		rc = transport_rdma_create(&config, &t, &err);
-		ck_assert(rc == 0 || rc == -ENOMEM || rc == -ENODEV);
-		ck_assert_uint_eq(fake_device.live, 0);
-	} while (rc != 0);
-	ck_assert_uint_gt(n, 5);
-	transport_destroy(t);
-}
-END_TEST
-
-START_TEST(test_no_more_queue_pairs)
-{
-	fake_device.attr.max_qp = 1; /* the peer's is one too many */
-	ck_assert_int_eq(
-	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
-	wait_flag(&client.is_closed);
-	ck_assert_int_eq(client.reason, -E_LIMIT);
-	forget_sides();
-	ck_assert_int_eq(
-	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
-	send_control(&client, 1, 10);
-	wait_count(&server.rx_count, 1);
-	ck_assert(!is_rdma(client.conn));
-}
-END_TEST
-
-/* Too few completions, receive buffers, or work requests for a single connection. */
-START_TEST(test_small_device)
-{
-	struct rdma_config config = {.reactor = reactor, .carrier = carrier, .verbs = &fake_verbs};
-	struct transport *t = NULL;
-	struct error err;
-	int *limits[] = {&fake_device.attr.max_cqe, &fake_device.attr.max_srq_wr,
-			 &fake_device.attr.max_qp, &fake_device.attr.max_qp_wr,
-			 &fake_device.attr.max_qp_rd_atom};
-
-	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
-		const int before = *limits[i];
-
-		*limits[i] = _i;
-		ck_assert_int_eq(transport_rdma_create(&config, &t, &err), -E_LIMIT);
-		*limits[i] = before;
-	}
-	ck_assert_uint_eq(fake_device.live, 0);
-}
-END_TEST
-
-/* The device registers no more: the pools are then registered payload by payload, if at all. */
-START_TEST(test_no_more_registrations)
-{
-	fake_device.attr.max_mr = 4; /* what two connections' queues take */
-	connect_sides();
-	send_control(&client, 1, 100);
-	wait_count(&server.rx_count, 1);
-	fake_device.attr.max_mr = (int)fake_device.mr_count;
-	send_control(&client, 2, 50000);
-	wait_flag(&client.is_closed);
-	ck_assert_int_eq(client.reason, -ENOMEM);
-	wait_flag(&server.is_closed);
-	ck_assert_uint_eq(outgoing_failed, 1);
-}
-END_TEST
-
-START_TEST(test_no_device)
-{
-	struct rdma_config config = {.reactor = reactor, .carrier = carrier, .verbs = &fake_verbs};
-	struct transport *t = NULL;
-	struct error err;
-
-	config.device = "mlx5_7";
-	ck_assert_int_eq(transport_rdma_create(&config, &t, &err), -ENODEV);
-	ck_assert_ptr_nonnull(strstr(err.text, "mlx5_7"));
-	config.device = NULL;
-	fake_device.port_state = IBV_PORT_DOWN;
-	ck_assert_int_eq(transport_rdma_create(&config, &t, &err), -ENODEV);
-	ck_assert_ptr_nonnull(strstr(err.text, "active port"));
-	fake_device.absent = true;
-	ck_assert_int_eq(transport_rdma_create(&config, &t, &err), -ENODEV);
-	ck_assert_ptr_nonnull(strstr(err.text, "no RDMA device"));
-	ck_assert_uint_eq(fake_device.live, 0);
-}
-END_TEST
-
-/* -- falling back ----------------------------------------------------------------------------- */
-
-/* The set-up is agreed on, but nothing that is sent arrives. */
-START_TEST(test_way_that_does_not_carry)
-{
-	fake_device.deaf = true;
-	ck_assert_int_eq(
-	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
-	wait_flag(&client.is_closed);
-	/* Whose time runs out first. */
-	ck_assert(client.reason == -ETIMEDOUT || client.reason == -E_DISCONNECTED);
-	ck_assert_uint_eq(accepted_count, 0);
-	forget_sides();
-	ck_assert_int_eq(
-	    transport_connect(transport, listener->address, &handler, &client, &client.conn), 0);
-	send_control(&client, 1, 10);
-	wait_count(&server.rx_count, 1);
-	ck_assert(!is_rdma(client.conn));
-}
-END_TEST
-
-static void begin_required(void)
-{
-	rdma_setup.required = true;
-	rdma_setup.plain_addresses = "127.0.0.1:2,127.0.0.1:1";
-	world_begin();
-}
-
-START_TEST(test_required)
-{
-	char plain[ADDR_SIZE_MAX];
-
-	snprintf(plain, sizeof plain, "%.*s", (int)strcspn(listener->address, "+"),
-		 listener->address);
-	ck_assert_int_eq(transport_connect(transport, plain, &handler, &client, &client.conn),
-			 -ENODEV);
-	/* The driver's is reached as ever. */
-	ck_assert_int_eq(
-	    transport_connect(transport, "127.0.0.1:1", &handler, &client, &client.conn), 0);
-	wait_flag(&client.is_closed);
-	ck_assert_int_eq(client.reason, -ECONNREFUSED);
-	forget_sides();
-	fake_device.attr.max_qp = 1;
-	for (int i = 0; i < 2; i++) {
-		ck_assert_int_eq(transport_connect(transport, listener->address, &handler, &client,
-						   &client.conn),
-				 0);
-		wait_flag(&client.is_closed);
-		ck_assert_int_eq(client.reason, -E_LIMIT);
-		forget_sides();
-	}
-	run_while(is_device_used, NULL);
-	fake_device.attr.max_qp = 10;
-	connect_sides();
-}
-END_TEST
-
 START_TEST(test_addresses)
 {
 	static const char *const bad[] = {"127.0.0.1:7400+", "127.0.0.1:7400++rdma", "+rdma",
@@ -855,16 +567,6 @@ END_TEST
 
 /* -- all of it -------------------------------------------------------------------------------- */
 
-static TCase *add_world(Suite *suite, const char *name, void (*begin)(void))
-{
-	TCase *tc = tcase_create(name);
-
-	tcase_add_checked_fixture(tc, begin, world_end);
-	tcase_set_timeout(tc, 60);
-	suite_add_tcase(suite, tc);
-	return tc;
-}
-
 static void add_frames(TCase *tc)
 {
 	tcase_add_test(tc, test_echo);
@@ -873,6 +575,7 @@ static void add_frames(TCase *tc)
 	tcase_add_test(tc, test_one_turn_leaves_in_one_call);
 	tcase_add_test(tc, test_sends_before_ready_wait);
 	tcase_add_test(tc, test_pools_are_registered_once);
+	tcase_add_test(tc, test_payload_is_the_senders_until_it_is_fetched);
 	tcase_add_test(tc, test_plain_peer);
 	tcase_add_test(tc, test_plain_peer_that_goes_unheard);
 	tcase_add_test(tc, test_unlisten_with_somebody_at_the_door);
@@ -882,6 +585,8 @@ static void add_frames(TCase *tc)
 static void add_ends(TCase *tc)
 {
 	tcase_add_test(tc, test_close);
+	tcase_add_test(tc, test_last_words);
+	tcase_add_test(tc, test_buffers_that_are_lost_are_replaced);
 	tcase_add_test(tc, test_close_with_work_posted);
 	tcase_add_test(tc, test_flush_that_never_comes);
 	tcase_add_test(tc, test_close_in_rx);
@@ -892,32 +597,10 @@ static void add_ends(TCase *tc)
 	tcase_add_test(tc, test_damaged_message);
 }
 
-static void add_device(TCase *tc)
-{
-	const int statuses = IBV_WC_TM_RNDV_INCOMPLETE;
-
-	tcase_add_loop_test(tc, test_every_status, 0, statuses * FAKE_OPS);
-	tcase_add_loop_test(tc, test_every_status_in_setup, 0, statuses * 2);
-	tcase_add_test(tc, test_device_fails);
-	tcase_add_test(tc, test_completion_queue_overruns);
-	tcase_add_test(tc, test_receive_queue_breaks);
-	tcase_add_test(tc, test_queue_pair_breaks);
-	tcase_add_test(tc, test_harmless_events);
-	tcase_add_test(tc, test_every_call_fails_once);
-	tcase_add_test(tc, test_every_call_of_opening_fails_once);
-	tcase_add_test(tc, test_no_more_queue_pairs);
-	tcase_add_loop_test(tc, test_small_device, 0, 1);
-	tcase_add_test(tc, test_no_more_registrations);
-	tcase_add_test(tc, test_no_device);
-	tcase_add_test(tc, test_way_that_does_not_carry);
-}
-
 int main(void)
 {
 	Suite *suite = suite_create("rdma");
-	SRunner *runner = srunner_create(suite);
 	TCase *codec = tcase_create("codec");
-	int failed;
 
 	tcase_add_test(codec, test_addresses);
 	tcase_add_test(codec, test_codec);
@@ -926,10 +609,5 @@ int main(void)
 	add_frames(add_world(suite, "frames", world_begin));
 	tcase_add_test(add_world(suite, "polling", begin_polling), test_polling_before_sleeping);
 	add_ends(add_world(suite, "ends", world_begin));
-	add_device(add_world(suite, "device", world_begin));
-	tcase_add_test(add_world(suite, "required", begin_required), test_required);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return run_suite(suite);
 }
