@@ -27,6 +27,8 @@
  * lies. */
 #define TRANSPORT_COPY_MAX 16384u
 #define TRANSPORT_IOV_MAX  4u
+/* Of memory that is not the reactor's: a guest has a handful. */
+#define TRANSPORT_MEMORIES_MAX 64u
 
 struct transport;
 struct transport_conn;
@@ -81,6 +83,9 @@ struct transport_ops {
 	void (*unlisten)(struct transport_listener *l);
 	void (*send)(struct transport_conn *conn, struct transport_send *s);
 	void (*close)(struct transport_conn *conn);
+	/* NULL, both: payloads may lie anywhere. */
+	int (*memory_add)(struct transport *t, void *base, size_t size_bytes);
+	void (*memory_remove)(struct transport *t, void *base);
 	void (*destroy)(struct transport *t);
 };
 
@@ -165,6 +170,24 @@ static inline void transport_send(struct transport_conn *conn, struct transport_
 static inline void transport_close(struct transport_conn *conn)
 {
 	conn->transport->ops->close(conn);
+}
+
+/* Memory in which payloads will lie, beside the reactor's (reactor_memory): a guest's, say. What is
+ * added is registered once with the devices that want that, so that nothing of it is copied nor
+ * registered for each payload; memory that was not added works too. It stays the caller's. base:
+ * aligned to BLOCK_SIZE. -EINVAL: it overlaps what was added before; -E_LIMIT: so many regions were
+ * (TRANSPORT_MEMORIES_MAX). */
+static inline int transport_memory_add(struct transport *t, void *base, size_t size_bytes)
+{
+	return t->ops->memory_add != NULL ? t->ops->memory_add(t, base, size_bytes) : 0;
+}
+
+/* Before it is unmapped: nothing may be in flight that lies there, in either direction, so no send
+ * that is not done and no memory from rx_buffer that has not come with rx or closed. */
+static inline void transport_memory_remove(struct transport *t, void *base)
+{
+	if (t->ops->memory_remove != NULL)
+		t->ops->memory_remove(t, base);
 }
 
 /* No connection may be left, and no listener that was not given to transport_unlisten. The reactor

@@ -1,6 +1,6 @@
-/* The transport's inside: the device with its queues (device.c), a connection's life (conn.c), its
- * set-up over the control connection (setup.c), sending (tx.c) and receiving (rx.c). Private to
- * net/rdma; the states are in rdma.h.
+/* The transport's inside: the device with its queues (device.c), what is registered with it
+ * (memory.c), a connection's life (conn.c), its set-up over the control connection (setup.c),
+ * sending (tx.c) and receiving (rx.c). Private to net/rdma; the states are in rdma.h.
  *
  * INVARIANTS
  *  1. The device is open while there is a connection, and its descriptors are polled for as long.
@@ -50,7 +50,7 @@ struct rdma_arena {
 	struct rdma_arena *next;
 };
 
-/* A piece of the reactor's memory that is registered. */
+/* Memory in which payloads lie; mr: NULL while it is not registered. */
 struct rdma_region {
 	uint8_t *base;
 	size_t size_bytes;
@@ -92,6 +92,8 @@ struct rdma {
 	struct rdma_region regions[RDMA_REGIONS_MAX];
 	uint32_t region_count;
 	size_t regions_bytes; /* of the reactor's memory, from its base on */
+	struct rdma_region added[TRANSPORT_MEMORIES_MAX]; /* in the order of their addresses */
+	uint32_t added_count;
 	struct rdma_arena *rx_arenas[RDMA_RX_ARENAS_MAX];
 	uint32_t rx_arena_count;
 	uint16_t rx_free[RDMA_RX_SLOTS_MAX];
@@ -211,19 +213,12 @@ void rdma_device_close(struct rdma *t);
 /* The entry of the device's table by which the peer at this address is reached best. -ENODEV. */
 int rdma_device_gid(struct rdma *t, const char *peer_address, struct ibv_gid_entry *ret);
 
-/* The registration that holds [p, p + size_bytes), or NULL: it is not memory of the pools. */
-struct ibv_mr *rdma_region_find(struct rdma *t, const void *p, size_t size_bytes);
-
 /* Buffers for one connection more; -ENOMEM, -E_LIMIT. And for one less. */
 int rdma_receive_more(struct rdma *t);
 void rdma_receive_less(struct rdma *t);
 uint8_t *rdma_receive_memory(const struct rdma *t, uint16_t slot);
 /* The buffer is posted again, or is one too many. */
 void rdma_receive_again(struct rdma *t, uint16_t slot);
-
-/* NULL: no memory, or none that the device registers. */
-struct rdma_arena *rdma_arena_get(struct rdma *t);
-void rdma_arena_put(struct rdma *t, struct rdma_arena *arena);
 
 /* Takes the completions that are there to their connections. */
 void rdma_poll(struct rdma *t);
@@ -234,6 +229,22 @@ void rdma_wait_end(struct rdma *t);
 
 /* Frees t when it is destroyed and nothing is under way. */
 void rdma_free_if_unused(struct rdma *t);
+
+/* -- memory.c --------------------------------------------------------------------------------- */
+
+/* The registration that holds [p, p + size_bytes), or NULL: it is memory of nobody's. */
+struct ibv_mr *rdma_region_find(struct rdma *t, const void *p, size_t size_bytes);
+
+/* As in transport.h. */
+int rdma_memory_add(struct transport *head, void *base, size_t size_bytes);
+void rdma_memory_remove(struct transport *head, void *base);
+
+/* NULL: no memory, or none that the device registers. */
+struct rdma_arena *rdma_arena_get(struct rdma *t);
+void rdma_arena_put(struct rdma *t, struct rdma_arena *arena);
+
+/* Nothing is registered any more; what was added to the transport stays known. */
+void rdma_memory_close(struct rdma *t);
 
 /* -- conn.c ----------------------------------------------------------------------------------- */
 

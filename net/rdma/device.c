@@ -1,4 +1,4 @@
-/* device: the device, its queues, registered memory, and waiting for completions. See conn.h.
+/* device: the device, its queues, and waiting for completions. See conn.h.
  *
  * Happy path: rdma_device_open when the first connection is made, rdma_device_close when the last
  * is gone. Completions are taken when the channel says so: rdma_poll, then the notification is
@@ -7,8 +7,7 @@
  *
  * Failure modes: whatever the device refuses is the failure of the connection that needed it. An
  * event that says that the device, or one of the shared queues, is broken ends all connections; the
- * next one opens it anew. Memory that it does not register is registered for each payload, if that
- * is possible, and warned of once. */
+ * next one opens it anew. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -143,7 +142,6 @@ int rdma_device_open(struct rdma *t, struct error *err)
 	if (t->context != NULL)
 		return t->failed ? error_set(err, -ENODEV, "the RDMA device has failed") : 0;
 	t->failed = false;
-	t->regions_refused = false;
 	rc = choose_device(t, &attr, err);
 	if (rc != 0)
 		return rc;
@@ -155,32 +153,6 @@ int rdma_device_open(struct rdma *t, struct error *err)
 		  rc == -ENOMEM ? " (raise the limit of locked memory, RLIMIT_MEMLOCK)" : "");
 	rdma_device_close(t);
 	return rc;
-}
-
-static void arena_free(struct rdma *t, struct rdma_arena *arena)
-{
-	if (arena->mr != NULL)
-		t->verbs->dereg_mr(arena->mr);
-	free(arena->memory);
-	free(arena);
-}
-
-static void free_memory(struct rdma *t)
-{
-	while (t->rx_arena_count > 0)
-		arena_free(t, t->rx_arenas[--t->rx_arena_count]);
-	while (t->tx_arenas != NULL) {
-		struct rdma_arena *arena = t->tx_arenas;
-
-		t->tx_arenas = arena->next;
-		arena_free(t, arena);
-	}
-	while (t->region_count > 0)
-		t->verbs->dereg_mr(t->regions[--t->region_count].mr);
-	t->regions_bytes = 0;
-	t->rx_free_count = 0;
-	t->rx_used = 0;
-	t->rx_lost = 0;
 }
 
 /* What cannot be given back is a device that is gone: there is nobody to tell. */
@@ -195,7 +167,10 @@ void rdma_device_close(struct rdma *t)
 		t->verbs->destroy_cq(t->cq);
 	if (t->channel != NULL)
 		t->verbs->destroy_comp_channel(t->channel);
-	free_memory(t);
+	rdma_memory_close(t);
+	t->rx_free_count = 0;
+	t->rx_used = 0;
+	t->rx_lost = 0;
 	if (t->pd != NULL)
 		t->verbs->dealloc_pd(t->pd);
 	t->verbs->close_device(t->context);
@@ -274,92 +249,6 @@ int rdma_device_gid(struct rdma *t, const char *peer_address, struct ibv_gid_ent
 	return best > 0 ? 0 : -ENODEV;
 }
 
-/* -- memory ----------------------------------------------------------------------------------- */
-
-/* Registers what the reactor's memory has grown by. Each allocation lies within one growth. */
-static void register_growth(struct rdma *t)
-{
-	void *base;
-	size_t size;
-	struct ibv_mr *mr = NULL;
-
-	reactor_memory_range(t->head.reactor, &base, &size);
-	if (t->regions_refused || size == t->regions_bytes)
-		return;
-	if (t->region_count < RDMA_REGIONS_MAX)
-		mr = t->verbs->reg_mr(t->pd, (uint8_t *)base + t->regions_bytes,
-				      size - t->regions_bytes,
-				      IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
-	if (mr == NULL) {
-		t->regions_refused = true;
-		log_warn(
-		    "rdma",
-		    "I/O memory beyond %zu MiB isn't registered with the device: %s; it works, "
-		    "slower (raise the limit of locked memory, RLIMIT_MEMLOCK)",
-		    t->regions_bytes >> 20, err_text(-errno));
-		return;
-	}
-	t->regions[t->region_count++] =
-	    (struct rdma_region){(uint8_t *)base + t->regions_bytes, size - t->regions_bytes, mr};
-	t->regions_bytes = size;
-}
-
-struct ibv_mr *rdma_region_find(struct rdma *t, const void *p, size_t size_bytes)
-{
-	const uint8_t *at = p;
-	uint32_t low = 0, high;
-
-	register_growth(t);
-	high = t->region_count;
-	while (low < high) { /* the first that ends behind it */
-		const uint32_t middle = low + (high - low) / 2;
-		const struct rdma_region *r = &t->regions[middle];
-
-		if (r->base + r->size_bytes <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low == t->region_count || at < t->regions[low].base)
-		return NULL;
-	return size_bytes <= (size_t)(t->regions[low].base + t->regions[low].size_bytes - at)
-		   ? t->regions[low].mr
-		   : NULL;
-}
-
-static struct rdma_arena *arena_create(struct rdma *t)
-{
-	struct rdma_arena *arena = calloc(1, sizeof *arena);
-	const size_t size = ROUND_UP((size_t)RDMA_ARENA_SLOTS * RDMA_SLOT_SIZE, (size_t)BLOCK_SIZE);
-
-	if (arena == NULL)
-		return NULL;
-	arena->memory = aligned_alloc(BLOCK_SIZE, size);
-	if (arena->memory != NULL)
-		arena->mr = t->verbs->reg_mr(t->pd, arena->memory, size, IBV_ACCESS_LOCAL_WRITE);
-	if (arena->mr == NULL) {
-		arena_free(t, arena);
-		return NULL;
-	}
-	return arena;
-}
-
-struct rdma_arena *rdma_arena_get(struct rdma *t)
-{
-	struct rdma_arena *arena = t->tx_arenas;
-
-	if (arena == NULL)
-		return arena_create(t);
-	t->tx_arenas = arena->next;
-	return arena;
-}
-
-void rdma_arena_put(struct rdma *t, struct rdma_arena *arena)
-{
-	arena->next = t->tx_arenas;
-	t->tx_arenas = arena;
-}
-
 /* -- receive buffers -------------------------------------------------------------------------- */
 
 uint8_t *rdma_receive_memory(const struct rdma *t, uint16_t slot)
@@ -392,7 +281,7 @@ static int fill_receive_queue(struct rdma *t)
 		if (t->rx_free_count == 0) {
 			const uint32_t first = t->rx_arena_count * RDMA_ARENA_SLOTS;
 			struct rdma_arena *arena =
-			    t->rx_arena_count < RDMA_RX_ARENAS_MAX ? arena_create(t) : NULL;
+			    t->rx_arena_count < RDMA_RX_ARENAS_MAX ? rdma_arena_get(t) : NULL;
 
 			if (arena == NULL)
 				return -ENOMEM;

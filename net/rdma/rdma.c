@@ -364,6 +364,8 @@ static const struct transport_ops rdma_ops = {
     .unlisten = rdma_unlisten,
     .send = rdma_send,
     .close = rdma_close,
+    .memory_add = rdma_memory_add,
+    .memory_remove = rdma_memory_remove,
     .destroy = rdma_destroy,
 };
 

@@ -65,6 +65,7 @@ struct side {
 	uint64_t last_id;
 	bool in_order; /* request_id rises by one */
 	void *buffer;  /* lent to the transport, at most one */
+	void *memory;  /* to be lent, instead of one that is made for each payload */
 	struct transport_stats stats;
 };
 
@@ -135,6 +136,13 @@ static inline void send_control(struct side *side, uint64_t id, uint32_t size)
 	free(p);
 }
 
+static inline void side_drop_buffer(struct side *side)
+{
+	if (side->buffer != side->memory)
+		free(side->buffer);
+	side->buffer = NULL;
+}
+
 static inline void side_ready(struct transport_conn *conn, void *arg)
 {
 	struct side *side = arg;
@@ -155,7 +163,9 @@ static inline void *side_rx_buffer(struct transport_conn *conn, const struct fra
 	ck_assert_ptr_null(side->buffer);
 	if (side->refuse_buffers)
 		return NULL;
-	side->buffer = aligned_alloc(BLOCK_SIZE, ROUND_UP(f->payload_size, BLOCK_SIZE));
+	side->buffer = side->memory != NULL
+			   ? side->memory
+			   : aligned_alloc(BLOCK_SIZE, ROUND_UP(f->payload_size, BLOCK_SIZE));
 	return side->buffer;
 }
 
@@ -188,8 +198,7 @@ static inline void side_rx(struct transport_conn *conn, const struct frame *f, v
 				      .payload_size = f->payload_size};
 		send_payload(side, reply, f->payload);
 	}
-	free(side->buffer);
-	side->buffer = NULL;
+	side_drop_buffer(side);
 	if (side->close_in_rx) {
 		inside_call = true;
 		transport_close(conn);
@@ -209,8 +218,7 @@ static inline void side_closed(struct transport_conn *conn, int reason, void *ar
 	side->reason = reason;
 	side->closed_count++;
 	side->conn = NULL;
-	free(side->buffer);
-	side->buffer = NULL;
+	side_drop_buffer(side);
 }
 
 static const struct transport_handler handler = {

@@ -111,42 +111,103 @@ static void pool_send_done(struct transport_send *send, int status)
 	container_of(send, struct pool_send, send)->done = true;
 }
 
+/* Sends a payload from where it lies, and waits until it has arrived. */
+static void send_from(uint8_t *memory, uint32_t size, uint64_t id)
+{
+	static struct pool_send s;
+
+	fill(memory, size, id);
+	s = (struct pool_send){
+	    .send = {.frame = {.wire_version = FRAME_VERSION,
+			       .op = FRAME_CONTROL,
+			       .request_id = id,
+			       .payload_size = size,
+			       .crc_count = frame_crc_count(size),
+			       .crcs = s.crcs},
+		     .iov = {{memory, size}},
+		     .iov_count = 1,
+		     .done = pool_send_done},
+	};
+	frame_payload_crcs(memory, size, s.crcs);
+	transport_send(client.conn, &s.send);
+	wait_flag(&s.done);
+	wait_count(&server.rx_count, id);
+	ck_assert_mem_eq(server.last_payload, memory, size);
+}
+
 /* Memory of the reactor's is registered once, and nothing of it is copied, but for tiny payloads.
  */
 START_TEST(test_pools_are_registered_once)
 {
-	static struct pool_send s;
 	uint8_t *memory = reactor_memory(reactor, MIB);
 	unsigned registered;
 
-	fill(memory, MIB, 5);
 	connect_sides();
 	for (unsigned i = 0; i < 10; i++) {
-		const uint32_t size = i % 2 == 0 ? BLOCK_SIZE : 256 * 1024;
-
-		s = (struct pool_send){0};
-		s.send = (struct transport_send){
-		    .frame = {.wire_version = FRAME_VERSION,
-			      .op = FRAME_CONTROL,
-			      .request_id = i + 1,
-			      .payload_size = size,
-			      .crc_count = frame_crc_count(size),
-			      .crcs = s.crcs},
-		    .iov = {{memory, size}},
-		    .iov_count = 1,
-		    .done = pool_send_done,
-		};
-		frame_payload_crcs(memory, size, s.crcs);
-		transport_send(client.conn, &s.send);
-		wait_flag(&s.done);
-		wait_count(&server.rx_count, i + 1);
-		ck_assert_mem_eq(server.last_payload, memory, size);
+		send_from(memory, i % 2 == 0 ? BLOCK_SIZE : 256 * 1024, i + 1);
 		if (i == 1)
 			registered = fake_device.mr_count;
 	}
 	ck_assert_uint_eq(fake_device.mr_count, registered);
 	ck_assert_uint_eq(counters().registrations, 5); /* where the test's owner received */
 	ck_assert_uint_eq(counters().copied_bytes, 0);
+}
+END_TEST
+
+/* Memory that was added is registered once with each device, and what lies in it is neither copied
+ * nor registered again, as where it goes and as where it comes from. */
+START_TEST(test_added_memory)
+{
+	const size_t size = 4 * MIB;
+	uint8_t *guest = aligned_alloc(BLOCK_SIZE, size);
+	unsigned before;
+
+	ck_assert_int_eq(transport_memory_add(transport, guest + 2 * MIB, MIB), 0);
+	ck_assert_int_eq(transport_memory_add(transport, guest, 2 * MIB), 0);
+	ck_assert_int_eq(transport_memory_add(transport, guest + MIB, 4096), -EINVAL);
+	ck_assert_int_eq(transport_memory_add(transport, guest + 3 * MIB - 4096, 8192), -EINVAL);
+	ck_assert_int_eq(transport_memory_add(transport, guest + 2 * MIB - 4096, 4096), -EINVAL);
+	for (unsigned round = 0; round < 2; round++) { /* the device is opened anew */
+		connect_sides();
+		server.memory = guest + 2 * MIB;
+		before = fake_device.mr_count;
+		for (uint64_t i = 0; i < 5; i++)
+			send_from(guest + i * 65536, 256 * 1024, i + 1);
+		ck_assert_uint_eq(fake_device.mr_count, before + 2);
+		ck_assert_uint_eq(counters().registrations, 0);
+		ck_assert_uint_eq(counters().copied_bytes, 0);
+		forget_sides();
+		run_while(is_device_used, NULL);
+		ck_assert_uint_eq(fake_device.mr_count, 0);
+	}
+	transport_memory_remove(transport, guest);
+	connect_sides();
+	server.memory = guest + 2 * MIB;
+	send_from(guest, 256 * 1024, 1); /* works, and costs a registration */
+	ck_assert_uint_eq(counters().registrations, 1);
+	before = fake_device.mr_count;
+	transport_memory_remove(transport, guest + 2 * MIB);
+	ck_assert_uint_eq(fake_device.mr_count, before - 1);
+	free(guest);
+}
+END_TEST
+
+START_TEST(test_so_many_memories)
+{
+	uint8_t *guest = aligned_alloc(BLOCK_SIZE, (TRANSPORT_MEMORIES_MAX + 1) * BLOCK_SIZE);
+
+	for (uint32_t i = 0; i < TRANSPORT_MEMORIES_MAX; i++)
+		ck_assert_int_eq(
+		    transport_memory_add(transport, guest + i * BLOCK_SIZE, BLOCK_SIZE), 0);
+	ck_assert_int_eq(transport_memory_add(
+			     transport, guest + TRANSPORT_MEMORIES_MAX * BLOCK_SIZE, BLOCK_SIZE),
+			 -E_LIMIT);
+	for (uint32_t i = 0; i < TRANSPORT_MEMORIES_MAX; i++) /* in another order */
+		transport_memory_remove(transport,
+					guest + (i * 7 % TRANSPORT_MEMORIES_MAX) * BLOCK_SIZE);
+	ck_assert_int_eq(transport_memory_add(carrier, guest, BLOCK_SIZE), 0); /* TCP needs none */
+	transport_memory_remove(carrier, guest);
+	free(guest);
 }
 END_TEST
 
@@ -575,6 +636,8 @@ static void add_frames(TCase *tc)
 	tcase_add_test(tc, test_one_turn_leaves_in_one_call);
 	tcase_add_test(tc, test_sends_before_ready_wait);
 	tcase_add_test(tc, test_pools_are_registered_once);
+	tcase_add_test(tc, test_added_memory);
+	tcase_add_test(tc, test_so_many_memories);
 	tcase_add_test(tc, test_payload_is_the_senders_until_it_is_fetched);
 	tcase_add_test(tc, test_plain_peer);
 	tcase_add_test(tc, test_plain_peer_that_goes_unheard);
