@@ -358,6 +358,9 @@ static bool erasure_fits(const struct history *h, const Pave__V1__LedgerErasure 
 	       memcmp(r->cluster.data, root_cluster(h->root)->bytes, sizeof(struct uuid)) == 0 &&
 	       strcmp(r->node, e->node) == 0 && strcmp(r->site, e->site) == 0 &&
 	       r->layer == (e->layer != 0 ? e->layer : e->volume) && r->whole == e->whole_volume &&
+	       r->n_more_layers == e->n_more_layers &&
+	       (r->n_more_layers == 0 || memcmp(r->more_layers, e->more_layers,
+						r->n_more_layers * sizeof *r->more_layers) == 0) &&
 	       r->n_chunks == e->n_chunks &&
 	       (r->n_chunks == 0 ||
 		memcmp(r->chunks, e->chunks, r->n_chunks * sizeof *r->chunks) == 0) &&

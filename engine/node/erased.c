@@ -15,6 +15,20 @@ static int64_t driver_wall(const struct node_lease *k)
 	return (int64_t)reactor_now_ns(k->config.reactor) + k->driver_clock_ns;
 }
 
+/* false: no memory. */
+static bool copy_numbers(void **ret, size_t *ret_count, const void *numbers, size_t count,
+			 size_t size)
+{
+	if (count == 0)
+		return true;
+	*ret = malloc(count * size);
+	if (*ret == NULL)
+		return false;
+	memcpy(*ret, numbers, count * size);
+	*ret_count = count;
+	return true;
+}
+
 Pave__V1__ErasureReport *node_erasure_begin(struct node_lease *k, const Pave__V1__Erase *what)
 {
 	Pave__V1__ErasureReport *r = malloc(sizeof *r);
@@ -25,15 +39,13 @@ Pave__V1__ErasureReport *node_erasure_begin(struct node_lease *k, const Pave__V1
 	r->layer = what->volume;
 	r->whole = what->whole_volume;
 	r->started_at = driver_wall(k);
-	if (what->whole_volume || what->n_chunks == 0)
-		return r;
-	r->chunks = malloc(what->n_chunks * sizeof *r->chunks);
-	if (r->chunks == NULL) {
+	if (!copy_numbers((void **)&r->more_layers, &r->n_more_layers, what->more_layers,
+			  what->n_more_layers, sizeof *r->more_layers) ||
+	    (!what->whole_volume && !copy_numbers((void **)&r->chunks, &r->n_chunks, what->chunks,
+						  what->n_chunks, sizeof *r->chunks))) {
 		pave__v1__erasure_report__free_unpacked(r, NULL);
 		return NULL;
 	}
-	memcpy(r->chunks, what->chunks, what->n_chunks * sizeof *r->chunks);
-	r->n_chunks = what->n_chunks;
 	return r;
 }
 

@@ -404,8 +404,15 @@ static bool ask_end(struct node_lease *k, uint64_t token, struct lease_erase *re
 
 static void handle_layers(struct node_lease *k, uint64_t request_id, const Pave__V1__Control *what)
 {
-	uint64_t token = ask_begin(k, request_id, k->config.layers != NULL);
+	uint64_t token;
 
+	/* Here bytes of a volume are stored anew. */
+	if (what->body_case == PAVE__V1__CONTROL__BODY_LAYER_MERGE &&
+	    now(k) >= k->state.deadline_ns) {
+		rpc_fail(&k->rpc, request_id, -E_NO_LEASE, err_text(-E_NO_LEASE));
+		return;
+	}
+	token = ask_begin(k, request_id, k->config.layers != NULL);
 	if (token != 0)
 		k->config.layers(token, what, k->config.arg);
 }
@@ -464,7 +471,9 @@ static void lease_handle(struct rpc *rpc, const struct rpc_request *request, voi
 		handle_erase(k, request->request_id, m->erase);
 	else if (m->body_case == PAVE__V1__CONTROL__BODY_NODE_DEVICES && request->request_id != 0)
 		handle_devices(k, request->request_id, m->node_devices);
-	else if (m->body_case == PAVE__V1__CONTROL__BODY_LAYER_CHANGES && request->request_id != 0)
+	else if ((m->body_case == PAVE__V1__CONTROL__BODY_LAYER_CHANGES ||
+		  m->body_case == PAVE__V1__CONTROL__BODY_LAYER_MERGE) &&
+		 request->request_id != 0)
 		handle_layers(k, request->request_id, m);
 	else if (request->request_id != 0)
 		rpc_fail(rpc, request->request_id, -EOPNOTSUPP,

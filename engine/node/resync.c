@@ -327,6 +327,8 @@ static int pull_take_answer(struct node_pull *p, const struct frame *f)
 	pull_count(p, f->payload_size);
 	pull_tell(p);
 	rc = node_session_check_now(p->session);
+	if (rc == 0 && permit_find_layer(&p->session->permit, p->layer) == NULL)
+		rc = -E_NO_PERMIT; /* it was merged, and is being erased */
 	if (rc != 0)
 		return rc;
 	if (p->rx_buffer.data != NULL) {

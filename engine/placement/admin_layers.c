@@ -23,7 +23,7 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/placement/driver.h"
-#include "engine/placement/layers.h"
+#include "engine/placement/family.h"
 
 #define SETTLE_WAIT_MS 30000u
 
@@ -143,18 +143,28 @@ struct reg_volume *admin_first_snapshot(struct pd *pd, const struct reg_volume *
 /* -- dropping layers -------------------------------------------------------------------------- */
 
 /* A tombstone for a layer that no tombstone of its volume stands for. */
-static struct reg_volume *add_tombstone(struct pd *pd, const struct reg_volume *of)
+struct reg_volume *admin_add_tombstone(struct pd *pd, const struct reg_volume *of)
 {
-	struct reg_node **nodes = calloc(of->node_count + 1, sizeof *nodes);
+	struct reg_node **nodes = calloc(of->node_count + of->drop_count + 1, sizeof *nodes);
+	uint32_t node_count = of->node_count;
 	struct reg_volume *t = NULL;
 	char name[NAME_SIZE_MAX];
 
 	if (nodes == NULL)
 		return NULL;
 	memcpy(nodes, of->nodes, of->node_count * sizeof *nodes);
+	/* Where it was, and has not been erased yet. */
+	for (uint32_t i = 0; i < of->drop_count; i++) {
+		uint32_t k = 0;
+
+		while (k < node_count && nodes[k] != of->drops[i].node)
+			k++;
+		if (k == node_count && node_count < REG_MAP_NODES_MAX)
+			nodes[node_count++] = of->drops[i].node;
+	}
 	/* A name that nobody can give. */
 	snprintf(name, sizeof name, "@%llu", (unsigned long long)pd->reg.next_volume);
-	t = reg_volume_add(&pd->reg, name, 0, of->replicas, of->chunk_size, nodes, of->node_count,
+	t = reg_volume_add(&pd->reg, name, 0, of->replicas, of->chunk_size, nodes, node_count,
 			   NULL);
 	if (t == NULL) {
 		free(nodes);
@@ -183,7 +193,7 @@ static int add_tombstones(struct pd *pd, const struct reg_volume *v, struct reg_
 			  uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
-		ret[i] = add_tombstone(pd, v);
+		ret[i] = admin_add_tombstone(pd, v);
 		if (ret[i] != NULL)
 			continue;
 		while (i > 0)
@@ -202,6 +212,12 @@ int admin_drop_layers(struct pd *pd, struct reg_volume *v)
 
 	if (add_tombstones(pd, v, graves, count - 1) != 0)
 		return -ENOMEM;
+	if (family_leave(&pd->reg, v, count) != 0) {
+		while (--count > 0)
+			reg_volume_forget(&pd->reg, graves[count - 1]);
+		return -ENOMEM;
+	}
+	pd->merge_after_ns = 0;
 	reg_volume_bury(&pd->reg, v);
 	v->erase_layer = top;
 	reg_save_volume(&pd->reg, v);
@@ -265,6 +281,7 @@ void admin_layer_sealed(struct pd *pd, struct reg_volume *v, volume_id_t layer)
 
 	if (l == NULL || l->id != layer || l->owner != v->id)
 		return; /* said before */
+	pd->merge_after_ns = 0;
 	l->sealed = true;
 	layers_save(&pd->reg, l);
 	log_info("pd", "volume %s: layer %llu is sealed", v->name, (unsigned long long)layer);
@@ -287,15 +304,6 @@ static void snapshot_committed(struct pd_request *q)
 	DL_DELETE(pd->requests, q);
 	DL_APPEND(pd->settling, q);
 	settling_arm(pd);
-}
-
-/* Its host may still send to a node that a chunk has moved away from. */
-static bool holds_dropped(const struct reg_volume *v)
-{
-	for (uint32_t i = 0; v->attachment.live && i < v->drop_count; i++)
-		if (!v->drops[i].released)
-			return true;
-	return false;
 }
 
 static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char *snapshot,
@@ -321,11 +329,6 @@ static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char
 	memcpy(ret_name, name, NAME_SIZE_MAX);
 	if (reg_volume_find(&pd->reg, ret_name) != NULL)
 		return error_set(err, -EEXIST, "snapshot %s is there already", ret_name);
-	if (v->move_count > 0 || holds_dropped(v))
-		return error_set(err, -E_IN_USE,
-				 "volume %s: copies of it are being moved: again when that is done "
-				 "(pave rebalance status)",
-				 v->name);
 	if (layers_open_below(&pd->reg, v) != NULL)
 		return error_set(
 		    err, -E_IN_USE, "volume %s: its last snapshot is not settled yet%s", v->name,
@@ -336,6 +339,15 @@ static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char
 	return check_room(pd, v->name, err);
 }
 
+/* What moves begins anew when the chunks have their new layer. False: no memory. */
+static bool cancel_moves(struct reg *reg, struct reg_volume *v)
+{
+	while (v->move_count > 0)
+		if (reg_move_cancel(reg, v, &v->moves[v->move_count - 1]) != 0)
+			return false;
+	return true;
+}
+
 /* T gets N and the snapshot's volume above it. NULL: no memory. */
 static struct reg_volume *take_snapshot(struct pd *pd, struct reg_volume *v, const char *name)
 {
@@ -344,6 +356,8 @@ static struct reg_volume *take_snapshot(struct pd *pd, struct reg_volume *v, con
 	struct reg_layer *n;
 	struct reg_volume *s;
 
+	if (!cancel_moves(reg, v))
+		return NULL;
 	if (t == NULL)
 		t = layers_add(reg, v->id, 0, v->id);
 	if (t == NULL)
@@ -456,6 +470,29 @@ static int check_rollback(struct pd *pd, const struct reg_volume *s, struct reg_
 	return check_room(pd, v->name, err);
 }
 
+/* v lies where the snapshot does. What it has elsewhere is seen to (family_leave, tombstones).
+ * -ENOMEM: nothing has changed. */
+static int take_places(struct pd *pd, const struct reg_volume *s, struct reg_volume *v)
+{
+	const size_t size = (size_t)s->chunk_count * s->replicas;
+	struct reg_node **nodes = calloc(s->node_count + 1, sizeof *nodes);
+	uint8_t *map = malloc(size + 1);
+
+	if (nodes == NULL || map == NULL) {
+		free(nodes);
+		free(map);
+		return -ENOMEM;
+	}
+	memcpy(nodes, s->nodes, s->node_count * sizeof *nodes);
+	memcpy(map, s->map, size);
+	v->drop_count = 0;
+	reg_volume_set_map(v, nodes, s->node_count, map, s->chunk_count);
+	v->map_version = MAX(v->map_version, s->map_version) + 1;
+	reg_save_map(&pd->reg, v);
+	note(pd, v);
+	return 0;
+}
+
 /* v begins anew above the snapshot's layer; what was above that is given up. -ENOMEM. */
 static int roll_back(struct pd *pd, const struct reg_volume *s, struct reg_volume *v)
 {
@@ -467,10 +504,12 @@ static int roll_back(struct pd *pd, const struct reg_volume *s, struct reg_volum
 	uint32_t count = count_dropped(pd, v);
 	struct reg_layer *n;
 
-	if (add_tombstones(pd, v, graves, count) != 0)
+	if (!cancel_moves(reg, v) || add_tombstones(pd, v, graves, count) != 0)
 		return -ENOMEM;
 	n = layers_add(reg, layers_new_id(reg), parent, v->id);
-	if (n == NULL) {
+	if (n == NULL || family_leave(reg, v, count) != 0 || take_places(pd, s, v) != 0) {
+		if (n != NULL)
+			layers_drop(reg, n->id, (volume_id_t[LAYERS_MAX]){0});
 		while (count > 0)
 			reg_volume_forget(reg, graves[--count]);
 		return -ENOMEM;
@@ -585,6 +624,13 @@ static int grow(struct pd *pd, struct reg_volume *v, uint64_t size, struct error
 	uint8_t *map = NULL;
 	int rc = 0;
 
+	for (uint32_t i = 0; i < v->drop_count && chunks > v->chunk_count; i++)
+		if (v->drops[i].chunk >= v->chunk_count)
+			return error_set(
+			    err, -E_IN_USE,
+			    "volume %s: node %s has not erased yet what lay beyond its "
+			    "end: again when it has (pave node list)",
+			    v->name, v->drops[i].node->name);
 	if (chunks > v->chunk_count) {
 		rc = admin_place(pd, v->name, chunks - v->chunk_count, v->chunk_size, v->policy,
 				 &nodes, &node_count, &map, err);

@@ -14,6 +14,7 @@
 
 #include "control.pb-c.h"
 #include "engine/placement/arena.h"
+#include "engine/placement/layers.h"
 #include "engine/placement/ledger.h"
 #include "engine/placement/pd.h"
 #include "engine/placement/permits.h"
@@ -81,8 +82,10 @@ struct pd_erase { /* an Erase on its way to a node */
 	struct rpc_call call;
 	struct pd *pd;
 	struct reg_node *node;
-	volume_id_t volume, layer; /* layer: what is erased */
-	chunk_no_t *chunks;	   /* malloc'd; NULL: the whole volume */
+	volume_id_t volume;
+	volume_id_t layers[LAYERS_MAX]; /* that are erased */
+	size_t layer_count;
+	chunk_no_t *chunks; /* malloc'd; NULL: the whole volume */
 	size_t chunk_count;
 	struct pd_erase *next, *prev;
 };
@@ -124,6 +127,8 @@ struct pd {
 	struct pd_push *pushes; /* permits that wait for the ledger */
 	struct pd_ledger_read *ledger_reads;
 	struct pd_diff *diffs;
+	struct pd_merge *merge; /* of two layers, under way; NULL: none */
+	uint64_t merge_after_ns;
 	char default_policy[NAME_SIZE_MAX];
 	uint32_t lifetime_ms, renew_ms;
 	bool only_added; /* nodes that nobody has added are refused */
@@ -276,6 +281,21 @@ void admin_settling_timer(struct reactor_timer *t);
 /* Some snapshot of v, or NULL. */
 struct reg_volume *admin_first_snapshot(struct pd *pd, const struct reg_volume *v);
 int admin_drop_layers(struct pd *pd, struct reg_volume *v);
+/* A tombstone for one more layer of the volume, wherever it may lie; not saved yet. NULL: no
+ * memory.
+ */
+struct reg_volume *admin_add_tombstone(struct pd *pd, const struct reg_volume *of);
+
+/* -- merge.c ---------------------------------------------------------------------------------- */
+
+/* Begins a merge of layers, if there is one to be made. */
+void merge_tick(struct pd *pd);
+/* A member of the volume's family is to move: that comes first. */
+void merge_gives_way(struct pd *pd, const struct reg_volume *v);
+/* One is under way of layers that the volume stands on. */
+bool merge_is_of(struct pd *pd, const struct reg_volume *v);
+/* Without a word: for pd_abandon. */
+void merge_drop(struct pd *pd);
 
 /* -- diff.c ----------------------------------------------------------------------------------- */
 

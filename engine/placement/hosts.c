@@ -237,7 +237,7 @@ static int check_attach(struct pd *pd, const Pave__V1__Attach *a, struct reg_vol
 				 "volume %s: holder, site or endpoint of the attachment is empty, "
 				 "too long or not printable",
 				 v->name);
-	if (reg_volume_is_snapshot(v) && !a->read_only)
+	if (reg_volume_is_snapshot(v) && !a->read_only && !a->maintenance)
 		return error_set(err, -EROFS,
 				 "volume %s is a snapshot, which is only read: attach it with "
 				 "--read-only, or write to a clone (pave volume clone %s NAME)",

@@ -99,6 +99,18 @@ uint32_t layers_children(const struct reg *reg, volume_id_t id)
 	return count;
 }
 
+void layers_count_children(struct reg *reg)
+{
+	for (struct reg_layer *l = reg->layers; l != NULL; l = l->hh.next)
+		l->children = 0;
+	for (const struct reg_layer *l = reg->layers; l != NULL; l = l->hh.next) {
+		struct reg_layer *parent = layers_find(reg, l->parent);
+
+		if (parent != NULL)
+			parent->children++;
+	}
+}
+
 /* -- dropping --------------------------------------------------------------------------------- */
 
 static size_t layer_key(volume_id_t id, char *ret, size_t size)
@@ -106,7 +118,7 @@ static size_t layer_key(volume_id_t id, char *ret, size_t size)
 	return (size_t)snprintf(ret, size, LAYERS_KEY_PREFIX "%016llx", (unsigned long long)id);
 }
 
-static void forget(struct reg *reg, struct reg_layer *l)
+void layers_forget(struct reg *reg, struct reg_layer *l)
 {
 	struct kv_batch *batch = reg_batch(reg);
 	char key[40];
@@ -135,7 +147,7 @@ uint32_t layers_drop(struct reg *reg, volume_id_t top, volume_id_t *ret_ids)
 	while (l != NULL) {
 		volume_id_t parent = l->parent;
 
-		forget(reg, l);
+		layers_forget(reg, l);
 		if (parent == 0 || layers_children(reg, parent) > 0 || is_a_top(reg, parent) ||
 		    count == LAYERS_MAX)
 			break;
@@ -143,11 +155,6 @@ uint32_t layers_drop(struct reg *reg, volume_id_t top, volume_id_t *ret_ids)
 		l = layers_find(reg, parent);
 	}
 	return count;
-}
-
-bool layers_has_family(struct reg *reg, const struct reg_volume *v)
-{
-	return layers_find(reg, layers_top(v)) != NULL;
 }
 
 /* -- kv --------------------------------------------------------------------------------------- */

@@ -9,8 +9,7 @@
  * Invariants:
  * 1. A layer with children takes no new guest writes; only the owner's attachment may still settle
  *    it, until it is sealed.
- * 2. The volumes of a family (they share layers) have one policy, and one place for each chunk that
- *    they share.
+ * 2. The volumes of a family (they share layers) have one policy; where they lie: family.h.
  * 3. A layer goes when it has neither children nor a volume of which it is the top.
  *
  * Thread: the driver's reactor. Changes are saved as those of the register are. */
@@ -31,6 +30,7 @@ struct reg_layer {
 	volume_id_t parent; /* 0: a root */
 	volume_id_t owner;  /* the volume that writes it, or wrote it */
 	bool sealed;
+	uint32_t children; /* when they were last counted; not kept */
 	UT_hash_handle hh;
 };
 
@@ -39,6 +39,8 @@ struct reg_layer *layers_find(struct reg *reg, volume_id_t id);
 struct reg_layer *layers_add(struct reg *reg, volume_id_t id, volume_id_t parent,
 			     volume_id_t owner);
 void layers_save(struct reg *reg, const struct reg_layer *l);
+/* Nothing stands on it any more. It is freed. */
+void layers_forget(struct reg *reg, struct reg_layer *l);
 void layers_free_all(struct reg *reg);
 /* A new id; 0: there are no more. */
 volume_id_t layers_new_id(struct reg *reg);
@@ -54,6 +56,8 @@ struct reg_layer *layers_open_below(struct reg *reg, const struct reg_volume *v)
 int layers_unsettled(struct reg *reg, const struct reg_volume *v, const struct reg_layer *open,
 		     struct error *err);
 
+/* Of all layers at once. */
+void layers_count_children(struct reg *reg);
 uint32_t layers_children(const struct reg *reg, volume_id_t id);
 
 /* The volume gives its top layer up: forgets it and what only it needed below. Puts the ids of
@@ -69,8 +73,5 @@ static inline bool reg_volume_is_snapshot(const struct reg_volume *v)
 {
 	return strchr(v->name, '@') != NULL;
 }
-
-/* Some other volume shares a layer with it, or its layers are more than one. */
-bool layers_has_family(struct reg *reg, const struct reg_volume *v);
 
 #endif

@@ -24,7 +24,7 @@
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
 #include "engine/placement/driver.h"
-#include "engine/placement/layers.h"
+#include "engine/placement/family.h"
 
 static const char *const why_names[MOVE_WHY_COUNT] = {
     [MOVE_WHY_NONE] = "none",	[MOVE_WHY_BALANCE] = "balance",
@@ -176,8 +176,11 @@ static void view_volume(struct pd *pd, struct arena *a, struct view *w, struct r
 {
 	const size_t map_size = (size_t)v->chunk_count * v->replicas;
 	uint32_t *indices = arena_get(a, (v->node_count + 1) * sizeof *indices);
-	chunk_no_t *moving = arena_get(a, (REG_MOVES_MAX + 1) * sizeof *moving);
+	const bool snapshot = reg_volume_is_snapshot(v);
+	const uint32_t moving_max = snapshot ? v->chunk_count : 0;
+	chunk_no_t *moving = arena_get(a, (REG_MOVES_MAX + moving_max + 1) * sizeof *moving);
 	uint8_t *map = arena_get(a, map_size + 1);
+	uint32_t moving_count = v->move_count;
 
 	if (indices == NULL || moving == NULL || map == NULL)
 		return;
@@ -191,6 +194,10 @@ static void view_volume(struct pd *pd, struct arena *a, struct view *w, struct r
 		from->placed_bytes -= MIN(v->chunk_size, from->placed_bytes);
 		nodes[v->moves[i].to->plan_index].placed_bytes += v->chunk_size;
 	}
+	/* These move when the volume does whose snapshot it is. */
+	for (chunk_no_t c = 0; snapshot && c < v->chunk_count; c++)
+		if (family_follows(&pd->reg, v, c, NULL))
+			moving[moving_count++] = c;
 	*ret = (struct rebalance_volume){
 	    .policy = policy,
 	    .replicas = v->replicas,
@@ -199,7 +206,7 @@ static void view_volume(struct pd *pd, struct arena *a, struct view *w, struct r
 	    .map = map,
 	    .nodes = indices,
 	    .moving = moving,
-	    .moving_count = v->move_count,
+	    .moving_count = moving_count,
 	    .served = reg_attachment_end(&pd->reg, v, now) != 0,
 	};
 	w->ids[w->in.volume_count++] = v->id;
@@ -228,9 +235,7 @@ static int make_view(struct pd *pd, struct arena *a, struct view *w)
 	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next) {
 		uint32_t policy;
 
-		/* What shares layers would have to move together: that is not built yet. */
-		if (v->deleted || layers_has_family(&pd->reg, v) ||
-		    verdicts_policy(&pd->verdicts, v->policy) == NULL)
+		if (v->deleted || verdicts_policy(&pd->verdicts, v->policy) == NULL)
 			continue;
 		policy = policy_index(pd, a, w, policies, names, v->policy, now);
 		view_volume(pd, a, w, v, nodes, policy, &volumes[w->in.volume_count], now);
@@ -447,10 +452,23 @@ static bool may_start(struct pd *pd, struct reg_volume *v, const struct planned_
 	return v->holder != NULL && v->holder->conn != NULL && v->move_count < REG_MOVES_MAX &&
 	       m->chunk < v->chunk_count && reg_holds(v, m->chunk, m->from) &&
 	       !reg_holds(v, m->chunk, m->to) && reg_move_find(v, m->chunk) == NULL &&
-	       !reg_drops(v, m->chunk, m->to) && m->to->learners < PD_NODE_MOVES_MAX &&
+	       layers_open_below(&pd->reg, v) == NULL &&
+	       !family_drops(&pd->reg, v, m->chunk, m->to) && m->to->learners < PD_NODE_MOVES_MAX &&
 	       (pressing || (m->from->leavers < PD_NODE_MOVES_MAX && !p->paused &&
 			     reactor_now_ns(pd->reactor) >= pd->next_move_ns)) &&
 	       is_eligible(pd, v, m->to, now) && node_state(m->to, now) == NODE_UP;
+}
+
+/* Where another of its family goes, it goes too, if it can. */
+static void join_family(struct pd *pd, struct reg_volume *v, struct planned_move *m, int64_t now)
+{
+	struct reg_node *to = m->chunk < v->chunk_count && reg_holds(v, m->chunk, m->from)
+				  ? family_target(&pd->reg, v, m->chunk, m->from)
+				  : NULL;
+
+	if (to != NULL && is_eligible(pd, v, to, now) && !to->drain &&
+	    node_state(to, now) == NODE_UP)
+		m->to = to;
 }
 
 /* True: the volume has a new move. */
@@ -462,6 +480,11 @@ static bool start(struct pd *pd, struct planned_move *m, int64_t now)
 
 	if (v == NULL || v->deleted || m->done)
 		return false;
+	if (merge_is_of(pd, v)) {
+		merge_gives_way(pd, v);
+		return false;
+	}
+	join_family(pd, v, m, now);
 	if (!may_start(pd, v, m, now) ||
 	    reg_move_begin(&pd->reg, v, m->chunk, m->from, m->to, m->why, now) != 0)
 		return false;
@@ -504,14 +527,20 @@ static bool is_maintained(struct pd *pd, const struct reg_volume *v, int64_t now
 	return v->attachment.maintenance && reg_attachment_end(&pd->reg, v, now) != 0;
 }
 
-/* Has the volume attached by a node that gets a copy. A lapsed attachment counts as none. */
+/* Has the volume attached by a node that gets a copy. A lapsed attachment counts as none. What the
+ * attachment of another volume has to settle first waits for that one. */
 static void ask_maintenance(struct pd *pd, struct reg_volume *v, struct reg_node *n, int64_t now)
 {
 	const uint64_t now_ns = reactor_now_ns(pd->reactor);
+	const struct reg_layer *open = layers_open_below(&pd->reg, v);
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Maintain maintain = PAVE__V1__MAINTAIN__INIT;
 	char number[24];
 
+	if (open != NULL && open->owner != v->id)
+		v = reg_volume_by_id(&pd->reg, open->owner);
+	if (v == NULL || v->deleted)
+		return;
 	if (now_ns < v->maintain_after_ns || n->session == NULL ||
 	    reg_attachment_end(&pd->reg, v, now) != 0 ||
 	    reg_volume_older_end(&pd->reg, v, now) != 0)
@@ -759,6 +788,7 @@ static void tick(struct pd *pd)
 		plan_again(pd, now);
 	start_some(pd, now);
 	maintain(pd, now);
+	merge_tick(pd);
 	node_erase_all(pd);
 }
 
@@ -826,11 +856,38 @@ static struct reg_move *find_move(struct pd *pd, struct reg_volume *v,
 	return NULL;
 }
 
+/* More than these move by themselves. */
+#define FOLLOWERS_MAX LAYERS_MAX
+
+/* Before the map of v changes. */
+static uint32_t find_followers(struct reg *reg, const struct reg_volume *v, chunk_no_t chunk,
+			       struct reg_volume **ret)
+{
+	uint32_t count = 0;
+
+	for (struct reg_volume *s = reg->volumes; s != NULL && count < FOLLOWERS_MAX;
+	     s = s->hh.next)
+		if (family_of(s) == family_of(v) && family_follows(reg, s, chunk, v))
+			ret[count++] = s;
+	return count;
+}
+
+/* The snapshot lies where the volume does now. If it cannot be written down it moves by itself. */
+static void follow(struct pd *pd, struct reg_volume *s, const struct reg_move *m)
+{
+	if (reg_drops(s, m->chunk, m->to) ||
+	    reg_replace(&pd->reg, s, m->chunk, m->from, m->to) != 0)
+		return;
+	pd_ledger_move(&pd->ledger, s, m->chunk, m->from->name, m->to->name, move_why_name(m->why));
+}
+
 void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__MoveCommit *c)
 {
 	struct pd *pd = q->pd;
 	struct reg_planner *p = &pd->reg.planner;
 	const int64_t now = reg_now(&pd->reg, NULL);
+	struct reg_volume *followers[FOLLOWERS_MAX];
+	uint32_t follower_count;
 	struct reg_move *m;
 	struct reg_move was;
 	struct error err;
@@ -844,6 +901,7 @@ void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__Mov
 		return;
 	}
 	was = *m;
+	follower_count = find_followers(&pd->reg, v, c->chunk, followers);
 	if (!is_eligible(pd, v, was.to, now))
 		error_set(&err, -E_DENIED, "volume %s: node %s may hold no copy: its site %s: %s",
 			  v->name, was.to->name, was.to->site,
@@ -858,6 +916,8 @@ void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__Mov
 		 (unsigned long long)v->map_version, was.chunk, was.to->name, was.from->name);
 	pd_ledger_move(&pd->ledger, v, was.chunk, was.from->name, was.to->name,
 		       move_why_name(was.why));
+	for (uint32_t i = 0; i < follower_count; i++)
+		follow(pd, followers[i], &was);
 	p->moves_done++;
 	p->bytes_done += move_bytes(v, was.from);
 	reg_save_planner(&pd->reg);

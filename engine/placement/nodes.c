@@ -17,6 +17,7 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/placement/driver.h"
+#include "engine/placement/family.h"
 
 #define NONCE_SIZE_MIN 8u
 #define CLOCK_LATE_MAX 2u
@@ -90,8 +91,10 @@ static void retry_later(struct pd *pd)
 static bool says_it(const struct pd_erase *e, const Pave__V1__ErasureReport *r)
 {
 	return strcmp(r->node, e->node->name) == 0 && strcmp(r->site, e->node->site) == 0 &&
-	       r->layer == e->layer && r->whole == (e->chunks == NULL) &&
-	       r->n_chunks == e->chunk_count &&
+	       r->layer == e->layers[0] && r->n_more_layers == e->layer_count - 1 &&
+	       (r->n_more_layers == 0 ||
+		memcmp(r->more_layers, e->layers + 1, r->n_more_layers * sizeof *e->layers) == 0) &&
+	       r->whole == (e->chunks == NULL) && r->n_chunks == e->chunk_count &&
 	       (e->chunk_count == 0 ||
 		memcmp(r->chunks, e->chunks, e->chunk_count * sizeof *e->chunks) == 0);
 }
@@ -141,7 +144,9 @@ static void note_erasure(struct pd *pd, const struct pd_erase *e, const Pave__V1
 	Pave__V1__LedgerErasure m = PAVE__V1__LEDGER_ERASURE__INIT;
 
 	m.volume = e->volume;
-	m.layer = e->layer != e->volume ? e->layer : 0;
+	m.layer = e->layers[0] != e->volume ? e->layers[0] : 0;
+	m.more_layers = (uint64_t *)(uintptr_t)(e->layers + 1);
+	m.n_more_layers = e->layer_count - 1;
 	m.node = (char *)(uintptr_t)n->name;
 	m.site = (char *)(uintptr_t)n->site;
 	m.whole_volume = e->chunks == NULL;
@@ -195,9 +200,9 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		retry_later(pd);
 }
 
-/* Takes chunks over; NULL: the whole volume. */
+/* Of these layers: takes chunks over; NULL: all of each. */
 static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n, chunk_no_t *chunks,
-			size_t chunk_count)
+			size_t chunk_count, volume_id_t *layers, size_t layer_count)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Erase erase = PAVE__V1__ERASE__INIT;
@@ -216,8 +221,11 @@ static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n,
 	e->call.done = erase_done;
 	n->erasing = true;
 	DL_APPEND(pd->erases, e);
-	e->layer = v->erase_layer != 0 ? v->erase_layer : v->id;
-	erase.volume = e->layer;
+	e->layer_count = layer_count;
+	memcpy(e->layers, layers, layer_count * sizeof *layers);
+	erase.volume = layers[0];
+	erase.more_layers = layers + 1;
+	erase.n_more_layers = layer_count - 1;
 	erase.whole_volume = chunks == NULL;
 	erase.chunks = chunks;
 	erase.n_chunks = chunk_count;
@@ -226,13 +234,38 @@ static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n,
 	rpc_call_start(&n->session->rpc, &e->call, &m, PD_ERASE_TIMEOUT_MS);
 }
 
-/* Copies that the map names no more, node by node. */
+/* The drops of one node that are like the first: the same layers are to be erased. Returns how many
+ * chunks. */
+static size_t gather_drops(struct pd *pd, struct reg_volume *v, uint32_t first, chunk_no_t *chunks,
+			   volume_id_t *layers, uint32_t *ret_layer_count)
+{
+	struct reg_node *n = v->drops[first].node;
+	const uint32_t layer_count = family_erasable(&pd->reg, v, v->drops[first].chunk, n, layers);
+	size_t count = 0;
+
+	for (uint32_t k = first; k < v->drop_count && count < PD_ERASE_CHUNKS_MAX; k++) {
+		volume_id_t ids[LAYERS_MAX];
+
+		if (v->drops[k].node != n || !moves_may_erase(pd, v, &v->drops[k]))
+			continue;
+		if (family_erasable(&pd->reg, v, v->drops[k].chunk, n, ids) == layer_count &&
+		    memcmp(ids, layers, layer_count * sizeof *ids) == 0)
+			chunks[count++] = v->drops[k].chunk;
+	}
+	*ret_layer_count = layer_count;
+	return count;
+}
+
+/* Copies that the map names no more, node by node. One node erases one thing at a time, so of two
+ * members that leave it the second sees that the first is gone. */
 static void erase_drops(struct pd *pd, struct reg_volume *v)
 {
 	for (uint32_t i = 0; i < v->drop_count; i++) {
 		struct reg_node *n = v->drops[i].node;
+		volume_id_t layers[LAYERS_MAX];
+		uint32_t layer_count;
 		chunk_no_t *chunks;
-		size_t count = 0;
+		size_t count;
 
 		if (n->session == NULL || n->erasing || !moves_may_erase(pd, v, &v->drops[i]))
 			continue;
@@ -241,15 +274,29 @@ static void erase_drops(struct pd *pd, struct reg_volume *v)
 			retry_later(pd);
 			return;
 		}
-		for (uint32_t k = i; k < v->drop_count && count < PD_ERASE_CHUNKS_MAX; k++)
-			if (v->drops[k].node == n && moves_may_erase(pd, v, &v->drops[k]))
-				chunks[count++] = v->drops[k].chunk;
-		erase_start(pd, v, n, chunks, count);
+		count = gather_drops(pd, v, i, chunks, layers, &layer_count);
+		if (layer_count > 0) {
+			erase_start(pd, v, n, chunks, count, layers, layer_count);
+			continue;
+		}
+		/* Others have all of it there. */
+		reg_dropped(&pd->reg, v, n, chunks, count);
+		pd_background_flush(pd);
+		free(chunks);
+		i = UINT32_MAX; /* from the beginning */
 	}
+}
+
+static void erase_whole(struct pd *pd, struct reg_volume *v, struct reg_node *n)
+{
+	volume_id_t layer = v->erase_layer != 0 ? v->erase_layer : v->id;
+
+	erase_start(pd, v, n, NULL, 0, &layer, 1);
 }
 
 void node_erase_all(struct pd *pd)
 {
+	const int64_t now = reg_now(&pd->reg, NULL);
 	struct reg_volume *v;
 
 	if (pd->stopping)
@@ -257,9 +304,11 @@ void node_erase_all(struct pd *pd)
 	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
 		if (v->drop_count > 0)
 			erase_drops(pd, v);
+		if (v->erase_after > now)
+			continue;
 		for (uint32_t i = 0; v->deleted && i < v->erase_count; i++)
 			if (v->erase[i]->session != NULL && !v->erase[i]->erasing)
-				erase_start(pd, v, v->erase[i], NULL, 0);
+				erase_whole(pd, v, v->erase[i]);
 	}
 }
 

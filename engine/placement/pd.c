@@ -681,6 +681,7 @@ void pd_abandon(struct pd *pd)
 	ledger_read_drop(pd);
 	diff_drop(pd);
 	moves_planning_drop(pd);
+	merge_drop(pd);
 	DL_FOREACH_SAFE (pd->requests, q, next_q)
 		free(q);
 	DL_FOREACH_SAFE (pd->parked, q, next_q)

@@ -227,24 +227,21 @@ struct reg_volume *reg_volume_by_id(struct reg *reg, volume_id_t id)
 	return v;
 }
 
+void reg_count_chunk(const struct reg_volume *v, struct reg_node *n, int sign)
+{
+	/* A snapshot's own layer is empty. */
+	const uint64_t bytes = strchr(v->name, '@') == NULL ? v->chunk_size : 0;
+
+	INVARIANT(sign > 0 || n->placed_chunks > 0);
+	n->placed_chunks += (uint64_t)sign;
+	n->placed_bytes += sign > 0 ? bytes : -bytes;
+}
+
 /* Adds (sign 1) or takes off (sign -1) what the map lays on its nodes. */
 void reg_count_placed(const struct reg_volume *v, int sign)
 {
-	/* The members of a family lie in the same places. */
-	if (v->map == NULL || v->family != 0)
-		return;
-	for (size_t i = 0; i < (size_t)v->chunk_count * v->replicas; i++) {
-		struct reg_node *n = v->nodes[v->map[i]];
-
-		if (sign > 0) {
-			n->placed_chunks++;
-			n->placed_bytes += v->chunk_size;
-		} else {
-			INVARIANT(n->placed_chunks > 0);
-			n->placed_chunks--;
-			n->placed_bytes -= v->chunk_size;
-		}
-	}
+	for (size_t i = 0; v->map != NULL && i < (size_t)v->chunk_count * v->replicas; i++)
+		reg_count_chunk(v, v->nodes[v->map[i]], sign);
 }
 
 int reg_volume_link(struct reg *reg, struct reg_volume *v)
@@ -291,7 +288,6 @@ struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t ch
 
 void reg_volume_join(struct reg_volume *v, volume_id_t family)
 {
-	reg_count_placed(v, -1);
 	v->family = family;
 }
 
@@ -333,6 +329,27 @@ int reg_volume_bury(struct reg *reg, struct reg_volume *v)
 	v->map = NULL;
 	v->chunk_count = 0;
 	return 0;
+}
+
+void reg_volume_also_erase(struct reg *reg, struct reg_volume *tombstone,
+			   const struct reg_volume *v)
+{
+	struct reg_node **larger = realloc(
+	    tombstone->erase, (tombstone->erase_count + v->node_count + 1) * sizeof *larger);
+
+	if (larger == NULL) {
+		reg->broken = -ENOMEM;
+		return;
+	}
+	tombstone->erase = larger;
+	for (uint32_t i = 0; i < v->node_count; i++) {
+		uint32_t k = 0;
+
+		while (k < tombstone->erase_count && larger[k] != v->nodes[i])
+			k++;
+		if (k == tombstone->erase_count && k < REG_MAP_NODES_MAX)
+			larger[tombstone->erase_count++] = v->nodes[i];
+	}
 }
 
 void reg_volume_erased(struct reg_volume *v, const struct reg_node *n)

@@ -136,7 +136,8 @@ struct reg_move {
 	int64_t since;
 };
 
-/* A copy that no map names any more, and that is to be erased. */
+/* A copy that the volume's map names no more: of its layers what no other volume holds there is to
+ * be erased. The chunk may be beyond the volume's end. */
 struct reg_drop {
 	chunk_no_t chunk;
 	struct reg_node *node;
@@ -171,6 +172,7 @@ struct reg_volume {
 	struct reg_node **erase; /* of a tombstone; malloc'd */
 	uint32_t erase_count;
 	volume_id_t erase_layer; /* of a tombstone: what is to be erased; 0: id */
+	int64_t erase_after;	 /* wall; not before: somebody may still read it */
 
 	/* Of the running driver, not kept. */
 	bool moves_changed;
@@ -271,19 +273,29 @@ int reg_move_begin(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, stru
 /* The one place where a map changes: the next version names to in the place of from, whose copy is
  * to be erased. -ENOMEM: nothing has changed. */
 int reg_move_commit(struct reg *reg, struct reg_volume *v, struct reg_move *m);
+/* The same at once, without a move: nobody has the volume attached. -ENOMEM, -E_LIMIT: nothing has
+ * changed. */
+int reg_replace(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct reg_node *from,
+		struct reg_node *to);
+/* A copy that nobody uses, of a chunk that the map does not place there, is to be erased. -ENOMEM.
+ */
+int reg_drop_unused(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct reg_node *n);
 /* The learner's copy is to be erased. -ENOMEM: nothing has changed. */
 int reg_move_cancel(struct reg *reg, struct reg_volume *v, struct reg_move *m);
 /* The node has erased these chunks (sorted or not), or is gone for ever (count 0: all of them). */
 void reg_dropped(struct reg *reg, struct reg_volume *v, const struct reg_node *n,
 		 const chunk_no_t *chunks, size_t count);
 
-/* It lies where others of the family lie, and is not counted on its nodes again. */
+/* It is of that family. */
 void reg_volume_join(struct reg_volume *v, volume_id_t family);
 /* Another map; nodes and map are taken over (malloc'd). */
 void reg_volume_set_map(struct reg_volume *v, struct reg_node **nodes, uint32_t node_count,
 			uint8_t *map, uint32_t chunk_count);
 /* Turns it into a tombstone: the name is free, its nodes are to be erased. -ENOMEM. */
 int reg_volume_bury(struct reg *reg, struct reg_volume *v);
+/* The places of v are places of the tombstone too. -ENOMEM breaks the register. */
+void reg_volume_also_erase(struct reg *reg, struct reg_volume *tombstone,
+			   const struct reg_volume *v);
 /* The node has erased its copies. */
 void reg_volume_erased(struct reg_volume *v, const struct reg_node *n);
 /* Forgets a tombstone, in kv too. */

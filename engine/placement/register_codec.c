@@ -154,6 +154,7 @@ void reg_save_volume(struct reg *reg, const struct reg_volume *v)
 	m.family = v->family;
 	m.origin = (char *)(uintptr_t)v->origin;
 	m.erase_layer = v->erase_layer;
+	m.erase_after = v->erase_after;
 	volume_key(v->id, key);
 	reg_put(reg, PD_KV_VOLUMES, key, sizeof key, &m.base);
 }
@@ -423,6 +424,7 @@ static bool fill_volume(struct reg *reg, struct reg_volume *v, const Pave__Reg__
 	v->top = m->top;
 	v->family = m->family;
 	v->erase_layer = m->erase_layer;
+	v->erase_after = m->erase_after;
 	if (!set_name(v->name, m->name) || !set_name(v->policy, m->policy) ||
 	    !set_name(v->origin, m->origin))
 		return false;
@@ -544,7 +546,7 @@ static bool fill_drops(struct reg *reg, struct reg_volume *v, const Pave__Reg__M
 		v->drops[i] = (struct reg_drop){.chunk = m->drops[i]->chunk,
 						.node = reg_node_find(reg, m->drops[i]->node),
 						.generation = m->drops[i]->generation};
-		if (v->drops[i].node == NULL || v->drops[i].chunk >= v->chunk_count ||
+		if (v->drops[i].node == NULL || v->drops[i].chunk >= REG_CHUNKS_MAX ||
 		    reg_holds(v, v->drops[i].chunk, v->drops[i].node))
 			return false;
 		v->drop_count++;

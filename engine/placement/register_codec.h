@@ -16,6 +16,7 @@ void reg_init(struct reg *reg, struct reactor *r, struct kv *kv);
  * -ENOMEM. */
 int reg_own_dropped(struct reg_volume *v);
 void reg_count_moves(const struct reg_volume *v, int sign);
+void reg_count_chunk(const struct reg_volume *v, struct reg_node *n, int sign);
 void reg_count_placed(const struct reg_volume *v, int sign);
 int reg_volume_link(struct reg *reg, struct reg_volume *v); /* 0 or -ENOMEM */
 void reg_volume_free(struct reg_volume *v);

@@ -41,7 +41,7 @@ static uint32_t place_of(const struct reg_volume *v, chunk_no_t chunk, const str
 
 bool reg_holds(const struct reg_volume *v, chunk_no_t chunk, const struct reg_node *n)
 {
-	return place_of(v, chunk, n) != UINT32_MAX;
+	return chunk < v->chunk_count && place_of(v, chunk, n) != UINT32_MAX;
 }
 
 bool reg_drops(const struct reg_volume *v, chunk_no_t chunk, const struct reg_node *n)
@@ -198,10 +198,8 @@ int reg_move_commit(struct reg *reg, struct reg_volume *v, struct reg_move *m)
 	if (rc != 0)
 		return rc;
 	row[place_of(v, move.chunk, move.from)] = (uint8_t)to;
-	move.from->placed_chunks--;
-	move.from->placed_bytes -= v->chunk_size;
-	move.to->placed_chunks++;
-	move.to->placed_bytes += v->chunk_size;
+	reg_count_chunk(v, move.from, -1);
+	reg_count_chunk(v, move.to, 1);
 	v->map_version++;
 	move_end(v, m);
 	forget_unused(v, move.from);
@@ -219,6 +217,45 @@ int reg_move_cancel(struct reg *reg, struct reg_volume *v, struct reg_move *m)
 		return rc;
 	move_end(v, m);
 	forget_unused(v, move.to);
+	reg_save_map(reg, v);
+	return 0;
+}
+
+int reg_replace(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct reg_node *from,
+		struct reg_node *to)
+{
+	uint32_t place;
+	int rc;
+
+	PRE(reg_holds(v, chunk, from) && !reg_holds(v, chunk, to));
+	PRE(reg_move_find(v, chunk) == NULL && !v->attachment.live);
+	rc = find_or_append(v, to, &place);
+	if (rc == 0)
+		rc = drop_add(v, chunk, from);
+	if (rc != 0)
+		return rc;
+	row_of(v, chunk)[place_of(v, chunk, from)] = (uint8_t)place;
+	reg_count_chunk(v, from, -1);
+	reg_count_chunk(v, to, 1);
+	v->map_version++;
+	forget_unused(v, from);
+	reg_save_volume(reg, v);
+	reg_save_map(reg, v);
+	return 0;
+}
+
+int reg_drop_unused(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct reg_node *n)
+{
+	int rc;
+
+	PRE(!reg_holds(v, chunk, n));
+	if (reg_drops(v, chunk, n))
+		return 0;
+	rc = drop_add(v, chunk, n);
+	if (rc != 0)
+		return rc;
+	v->drops[v->drop_count - 1].generation = 0;
+	v->drops[v->drop_count - 1].released = true;
 	reg_save_map(reg, v);
 	return 0;
 }

@@ -55,7 +55,8 @@ static bool slot_in_use(const struct vchunk *c, uint32_t slot)
 	const struct vslot *s = &c->slots[slot];
 
 	return (!c->retired && (vchunk_used(c) & vmask_bit(slot)) != 0) || s->outstanding > 0 ||
-	       s->reading > 0 || s->marking > 0 || s->resync != NULL;
+	       s->reading > 0 || s->marking > 0 || s->resync != NULL ||
+	       !vlayers_slot_is_quiet(c, slot);
 }
 
 bool vchunk_uses(const struct vreplica *r, chunk_no_t no)
@@ -252,6 +253,7 @@ void vchunk_slot_learns(struct vchunk *c, uint32_t slot, uint32_t node)
 			    .node = (uint8_t)node,
 			    .replica = volume_replica_of(c->volume, node, c->no)};
 	c->learner = (uint8_t)slot;
+	vlayers_slot_begins(c, slot);
 	if (c->state == VCHUNK_SERVING)
 		join(c, slot);
 }
@@ -277,6 +279,7 @@ void vchunk_members_changed(struct vchunk *c)
 {
 	struct vwindow_entry *e = c->window.undecided;
 
+	vlayers_members_changed(c);
 	if (c->state == VCHUNK_SERVING && current_count(c) == 0)
 		c->reset_wanted = true;
 	while (e != NULL) {

@@ -10,8 +10,7 @@
 #include "engine/base/log.h"
 #include "engine/volume/core.h"
 
-static void restore_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
-			 const char *text);
+static void restore_some(struct volume *v);
 
 static struct vset *below(const struct volume *v)
 {
@@ -99,6 +98,11 @@ void vlayers_stop(struct volume *v)
 	}
 }
 
+bool vlayers_settled_below(const struct volume *v)
+{
+	return below(v) == NULL;
+}
+
 bool vlayers_single(const struct volume *v)
 {
 	return v->sealed_count == 0 && below(v) == NULL;
@@ -162,8 +166,54 @@ static void learnt(struct volume *v, chunk_no_t chunk)
 	for (const struct vset *set = v->sets; set != NULL; set = set->next)
 		set->chunks[chunk].good_known = false;
 	v->layers.restore_wanted = true;
+	if (v->chunks[chunk].move != NULL)
+		vmove_kick(v);
 	if (v->chunks[chunk].reads.head != NULL)
 		vchunk_kick(&v->chunks[chunk]);
+}
+
+static bool has_layer(const struct volume *v, uint32_t sealed, const struct vchunk *c,
+		      uint32_t slot)
+{
+	const uint8_t *states = states_of(v, sealed, c->no);
+	const vmask_t good = good_in(v, sealed, c->no);
+
+	if (good == 0 || states[slot] == VSEALED_WHOLE)
+		return good != 0;
+	return states[slot] == VSEALED_EMPTY && states[__builtin_ctz(good)] != VSEALED_WHOLE;
+}
+
+bool vlayers_slot_has_all(const struct vchunk *c, uint32_t slot)
+{
+	for (uint32_t i = 0; i < c->volume->sealed_count; i++)
+		if (!has_layer(c->volume, i, c, slot))
+			return false;
+	return true;
+}
+
+void vlayers_slot_begins(struct vchunk *c, uint32_t slot)
+{
+	struct volume *v = c->volume;
+
+	for (uint32_t i = 0; i < v->sealed_count; i++)
+		states_of(v, i, c->no)[slot] = VSEALED_UNKNOWN;
+	learnt(v, c->no);
+}
+
+void vlayers_members_changed(struct vchunk *c)
+{
+	learnt(c->volume, c->no);
+}
+
+bool vlayers_slot_is_quiet(const struct vchunk *c, uint32_t slot)
+{
+	const struct vlayers *l = &c->volume->layers;
+
+	for (uint32_t i = 0; i < VRESTORES_MAX; i++)
+		if (l->restores[i].busy && l->restores[i].chunk == c->no &&
+		    l->restores[i].slot == slot)
+			return false;
+	return true;
 }
 
 volume_id_t vlayers_id(const struct volume *v, uint32_t sealed)
@@ -190,7 +240,7 @@ void vlayers_take_state(struct volume *v, uint32_t sealed, const struct vreplica
 		return;
 	if (version_is_sealed(watermark))
 		states_of(v, sealed, chunk)[slot] = VSEALED_WHOLE;
-	else if (newest > 0 || watermark > 0)
+	else if (newest > 0)
 		states_of(v, sealed, chunk)[slot] = VSEALED_PART;
 }
 
@@ -227,12 +277,84 @@ static struct vrestore *free_restore(struct volume *v)
 	return NULL;
 }
 
-static bool is_restoring(const struct volume *v, const struct vreplica *r)
+static bool has_enough(const struct volume *v, const struct vreplica *r)
 {
+	uint32_t n = 0;
+
 	for (uint32_t i = 0; i < VRESTORES_MAX; i++)
-		if (v->layers.restores[i].busy && v->layers.restores[i].replica == r)
+		n += v->layers.restores[i].busy && v->layers.restores[i].replica == r;
+	return n >= VRESTORES_EACH;
+}
+
+static bool is_restoring(const struct volume *v, volume_id_t layer, chunk_no_t chunk, uint32_t slot)
+{
+	for (uint32_t i = 0; i < VRESTORES_MAX; i++) {
+		const struct vrestore *x = &v->layers.restores[i];
+
+		if (x->busy && x->layer == layer && x->chunk == chunk && x->slot == slot)
 			return true;
+	}
 	return false;
+}
+
+/* The slot is still its replica's. */
+static void set_state(struct vrestore *r, enum vsealed_state state)
+{
+	struct volume *v = r->volume;
+	const struct vchunk *c = &v->chunks[r->chunk];
+
+	for (uint32_t i = 0; i < v->sealed_count; i++)
+		if (v->sealed[i].id == r->layer && vchunk_slot_of(c, r->replica) == r->slot)
+			states_of(v, i, r->chunk)[r->slot] = (uint8_t)state;
+	learnt(v, r->chunk);
+	volume_event(v);
+	if (v->state < VOLUME_CLOSING && v->ended == 0)
+		restore_some(v);
+}
+
+static void looked(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		   const char *text)
+{
+	struct vrestore *r = container_of(call, struct vrestore, call);
+	const Pave__V1__ChunksReply *c;
+	const Pave__V1__ChunkState *s;
+
+	(void)text;
+	r->busy = r->looking = false;
+	vmove_kick(r->volume);
+	if (status != 0 || reply->body_case != PAVE__V1__CONTROL__BODY_CHUNKS_REPLY) {
+		r->volume->layers.restore_after_ns =
+		    volume_now(r->volume) + VRESTORE_RETRY_MS * NS_PER_MS;
+		return;
+	}
+	c = reply->chunks_reply;
+	s = c->n_chunks > 0 && c->chunks[0]->chunk == r->chunk ? c->chunks[0] : NULL;
+	if (s != NULL ? s->status != 0 : c->absent_status != 0)
+		set_state(r, VSEALED_DOUBT);
+	else if (s != NULL && version_is_sealed(s->watermark))
+		set_state(r, VSEALED_WHOLE);
+	else
+		set_state(r, s != NULL && s->newest > 0 ? VSEALED_PART : VSEALED_EMPTY);
+}
+
+/* What a learner's node holds of the chunk was not in what it listed when it connected. */
+static void look(struct vrestore *x, struct vchunk *c, uint32_t slot, volume_id_t layer)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Chunks chunks = PAVE__V1__CHUNKS__INIT;
+
+	x->busy = x->looking = true;
+	x->replica = c->slots[slot].replica;
+	x->layer = layer;
+	x->chunk = c->no;
+	x->slot = slot;
+	chunks.from = c->no;
+	chunks.max = 1;
+	chunks.layer = layer;
+	message.body_case = PAVE__V1__CONTROL__BODY_CHUNKS;
+	message.chunks = &chunks;
+	x->call.done = looked;
+	rpc_call_start(&x->replica->rpc, &x->call, &message, VRESYNC_PULL_MS);
 }
 
 static void restore_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
@@ -242,6 +364,7 @@ static void restore_done(struct rpc_call *call, int status, const Pave__V1__Cont
 	struct volume *v = r->volume;
 
 	r->busy = false;
+	vmove_kick(v);
 	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_PULL_REPLY)
 		status = -E_BAD_FRAME;
 	if (status != 0) {
@@ -251,11 +374,7 @@ static void restore_done(struct rpc_call *call, int status, const Pave__V1__Cont
 		v->layers.restore_after_ns = volume_now(v) + VRESTORE_RETRY_MS * NS_PER_MS;
 		return;
 	}
-	for (uint32_t i = 0; i < v->sealed_count; i++)
-		if (v->sealed[i].id == r->layer)
-			states_of(v, i, r->chunk)[r->slot] = VSEALED_WHOLE;
-	learnt(v, r->chunk);
-	volume_event(v);
+	set_state(r, VSEALED_WHOLE);
 }
 
 static void restore(struct vrestore *x, struct vchunk *c, uint32_t slot, uint32_t source,
@@ -282,29 +401,43 @@ static void restore(struct vrestore *x, struct vchunk *c, uint32_t slot, uint32_
 	rpc_call_start(&x->replica->rpc, &x->call, &message, VRESYNC_PULL_MS);
 }
 
+/* Now one, now another: a source may be damaged. */
+static uint32_t choose_source(struct volume *v, vmask_t sources)
+{
+	uint32_t i = v->layers.restore_at++ % v->slot_count;
+
+	while ((sources & vmask_bit(i)) == 0)
+		i = (i + 1) % v->slot_count;
+	return i;
+}
+
 /* Has a slot of the chunk that can be reached restore the layer. False: there is none to restore.
  */
 static bool restore_chunk(struct volume *v, uint32_t sealed, chunk_no_t chunk)
 {
 	struct vchunk *c = &v->chunks[chunk];
+	const uint8_t *states = states_of(v, sealed, chunk);
 	const vmask_t good = good_in(v, sealed, chunk);
 	const vmask_t sources = good & vchunk_ready_slots(c);
 	bool found = false;
 
-	if (good == c->members)
+	if (good == c->members && c->learner == VSLOT_NONE)
 		return false;
 	for (uint32_t i = 0; i < v->slot_count; i++) {
 		struct vrestore *x = free_restore(v);
 
-		if ((c->members & ~good & vmask_bit(i)) == 0 ||
-		    states_of(v, sealed, chunk)[i] == VSEALED_UNKNOWN ||
-		    states_of(v, sealed, chunk)[i] == VSEALED_DOUBT)
+		if ((vchunk_used(c) & ~good & vmask_bit(i)) == 0 || states[i] == VSEALED_DOUBT ||
+		    (states[i] == VSEALED_UNKNOWN && i != c->learner) || has_layer(v, sealed, c, i))
 			continue;
 		found = true;
-		if (x == NULL || sources == 0 || !vreplica_ready(c->slots[i].replica) ||
-		    is_restoring(v, c->slots[i].replica))
+		if (x == NULL || !vreplica_ready(c->slots[i].replica) ||
+		    has_enough(v, c->slots[i].replica) ||
+		    is_restoring(v, v->sealed[sealed].id, chunk, i))
 			continue;
-		restore(x, c, i, (uint32_t)__builtin_ctz(sources), v->sealed[sealed].id);
+		if (states[i] == VSEALED_UNKNOWN)
+			look(x, c, i, v->sealed[sealed].id);
+		else if (sources != 0)
+			restore(x, c, i, choose_source(v, sources), v->sealed[sealed].id);
 	}
 	return found;
 }
@@ -441,8 +574,8 @@ static void retire_chunk(struct vchunk *c, uint8_t *states)
 			states[i] = VSEALED_WHOLE;
 		else if (c->sealed != 0)
 			states[i] = VSEALED_PART;
-		else if (s->fresh && vreplica_ready(s->replica))
-			states[i] = VSEALED_EMPTY;
+		else if (vreplica_ready(s->replica))
+			states[i] = s->reported_newest == 0 ? VSEALED_EMPTY : VSEALED_PART;
 	}
 	/* Reads in flight above are done again: this sum is not that of before. */
 	top->epoch += c->epoch + 1;
@@ -576,6 +709,52 @@ static bool take_top(struct volume *v)
 	return true;
 }
 
+/* What the layer held is in the next one below now, everywhere. */
+static void merged(struct volume *v, uint32_t sealed)
+{
+	uint8_t *states = v->sealed[sealed].states;
+
+	for (uint32_t c = 0; c < v->chunk_count; c++) {
+		const uint8_t *upper = &states[(size_t)c * v->slot_count];
+		uint8_t *lower = states_of(v, sealed + 1, c);
+		bool touched = false;
+
+		for (uint32_t i = 0; i < v->slot_count; i++)
+			touched = touched || upper[i] == VSEALED_WHOLE;
+		/* Who was away is asked when it comes back; so is a learner, now. */
+		for (uint32_t i = 0; i < v->slot_count && touched; i++) {
+			if ((v->chunks[c].members & vmask_bit(i)) == 0)
+				lower[i] = VSEALED_UNKNOWN;
+			else if (upper[i] == VSEALED_WHOLE)
+				lower[i] = VSEALED_WHOLE;
+		}
+		learnt(v, c);
+	}
+	log_info("volume", "%s: layer %llu is merged into %llu", v->config.name,
+		 (unsigned long long)v->sealed[sealed].id,
+		 (unsigned long long)v->sealed[sealed + 1].id);
+	free(states);
+	v->sealed_count--;
+	memmove(&v->sealed[sealed], &v->sealed[sealed + 1],
+		(v->sealed_count - sealed) * sizeof(*v->sealed));
+}
+
+/* Sealed layers that the permit names no more. The lowest first: one may have been merged into
+ * another that was merged. */
+static bool take_merged(struct volume *v)
+{
+	const struct permit *p = &v->attach.permit;
+	bool any = false;
+
+	for (uint32_t i = v->sealed_count; i-- > 0;) {
+		if (i + 1 == v->sealed_count || permit_find_layer(p, v->sealed[i].id) != NULL)
+			continue;
+		merged(v, i);
+		any = true;
+	}
+	return any;
+}
+
 /* What the permit says of layers comes true. */
 static void take_layers(struct volume *v)
 {
@@ -589,6 +768,7 @@ static void take_layers(struct volume *v)
 	}
 	if (v->ended == 0 && p->layers[0].id != v->sets->layer)
 		changed = take_top(v) || changed;
+	changed = take_merged(v) || changed;
 	if (!changed || v->ended != 0)
 		return;
 	for (uint32_t n = 0; n < v->node_count; n++)

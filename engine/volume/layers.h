@@ -17,7 +17,9 @@
  * Of a SEALED layer a replica has each chunk WHOLE (it has the last word), or it holds nothing and
  * nobody in a majority has more (the chunk was never touched), or it must restore it: it may lack
  * blocks, and may hold some that were never acknowledged. Its node pulls exactly what another one
- * has (Pull.exact). Until then the guest reads nothing from it in this chunk.
+ * has (Pull.exact). Until then the guest reads nothing from it in this chunk. A learner (move.h) is
+ * given every sealed layer in the same way; what its node holds already, for another volume of the
+ * family, is not pulled again.
  *
  * INVARIANTS
  *  1. A majority that is present holds at least one WHOLE copy of every chunk that the layer was
@@ -35,7 +37,8 @@
 #include "engine/volume/quorum.h"
 #include "engine/volume/replica.h"
 
-#define VRESTORES_MAX	  4u
+#define VRESTORES_MAX	  8u
+#define VRESTORES_EACH	  4u /* of one replica */
 #define VRESTORE_RETRY_MS 500u
 
 struct vchunk;
@@ -51,7 +54,7 @@ struct vset {
 
 enum vsealed_state {
 	VSEALED_UNKNOWN,
-	VSEALED_EMPTY, /* holds nothing of the chunk */
+	VSEALED_EMPTY, /* holds no block of the chunk */
 	VSEALED_PART,  /* holds something, and not the last word */
 	VSEALED_WHOLE,
 	VSEALED_DOUBT, /* its node cannot tell now: a device is missing there */
@@ -66,6 +69,7 @@ struct vrestore {
 	struct volume *volume;
 	struct rpc_call call;
 	bool busy;
+	bool looking; /* at what it holds; nothing is pulled yet */
 	struct vreplica *replica;
 	volume_id_t layer;
 	chunk_no_t chunk;
@@ -77,7 +81,7 @@ struct vlayers {
 	bool told;
 	bool restore_wanted; /* something may have to be restored */
 	uint64_t restore_after_ns;
-	uint32_t restore_at; /* where looking goes on: of sealed layers x chunks */
+	uint32_t restore_at; /* the next source, by turns */
 	struct vrestore restores[VRESTORES_MAX];
 };
 
@@ -92,11 +96,22 @@ void vlayers_permit(struct volume *v);
 /* For Renew; 0: nothing to tell. */
 volume_id_t vlayers_settled(const struct volume *v);
 
+/* No layer is being settled: the chunks of the top one may change their members. */
+bool vlayers_settled_below(const struct volume *v);
+
 /* Whether there is one layer only. */
 bool vlayers_single(const struct volume *v);
 
 /* Slots that have all that the sealed layers hold of the chunk. */
 vmask_t vlayers_good(struct vchunk *c);
+/* Whether the slot, be it the learner's, is known to have all that the sealed layers hold of the
+ * chunk. */
+bool vlayers_slot_has_all(const struct vchunk *c, uint32_t slot);
+/* Nothing is known of the slot: another replica is there. */
+void vlayers_slot_begins(struct vchunk *c, uint32_t slot);
+void vlayers_members_changed(struct vchunk *c);
+/* Nothing that restores the slot is under way. */
+bool vlayers_slot_is_quiet(const struct vchunk *c, uint32_t slot);
 /* Slots that have all that lies below c's layer. */
 vmask_t vlayers_whole(struct vchunk *c);
 

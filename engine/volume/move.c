@@ -5,7 +5,7 @@
  *     whatever is in flight, holds a watermark of this generation, and every write that is
  *     acknowledged from then on has enough copies among the old members and among the new ones. So
  *     whichever map the next attachment gets, a majority of it holds what was acknowledged, and the
- *     seal.
+ *     seal. It has every sealed layer whole, too.
  *  2. While the answer is in doubt the chunk is not reconciled: that would rest on members that may
  *     not be its members any more.
  *  3. A slot is used again only when nothing of its earlier replica is on the wire.
@@ -138,7 +138,7 @@ static bool has_left(const struct vmove *x)
 	const struct vslot *s = &x->chunk->slots[x->leaving];
 
 	return s->outstanding == 0 && s->reading == 0 && s->marking == 0 && s->resync == NULL &&
-	       x->mark == NULL;
+	       x->mark == NULL && vlayers_slot_is_quiet(x->chunk, x->leaving);
 }
 
 /* -- steps ------------------------------------------------------------------------------------- */
@@ -201,7 +201,8 @@ static bool is_complete(struct vmove *x)
 {
 	struct vchunk *c = x->chunk;
 
-	if (c->state == VCHUNK_SERVING && !c->reset_wanted && c->slots[x->learner].current)
+	if (c->state == VCHUNK_SERVING && !c->reset_wanted && c->slots[x->learner].current &&
+	    vlayers_slot_has_all(c, x->learner))
 		return true;
 	c->joint = false;
 	if (x->mark != NULL)
@@ -241,7 +242,8 @@ static void step(struct vmove *x)
 		if (c->state == VCHUNK_UNOPENED)
 			vreconcile_want(c, true);
 		if (c->state != VCHUNK_SERVING || c->reset_wanted ||
-		    !c->slots[x->learner].current || !volume_gate_open(c->volume))
+		    !c->slots[x->learner].current || !volume_gate_open(c->volume) ||
+		    !vlayers_slot_has_all(c, x->learner))
 			break;
 		c->joint = true;
 		c->joint_seq = c->window.last_seq;
@@ -323,7 +325,7 @@ static void begin(struct vchunk *c, uint32_t from, uint32_t to)
 			x = &v->moves.moves[i];
 	while ((vchunk_used(c) & vmask_bit(place)) != 0)
 		place++;
-	if (x == NULL)
+	if (x == NULL || !vlayers_settled_below(v))
 		return; /* the list comes again */
 	INVARIANT(place < v->slot_count);
 	*x = (struct vmove){.chunk = c,

@@ -455,6 +455,55 @@ bool cluster_ask_shot(struct cluster *c, struct shot *s)
 	return send_errand(c, &m, shot_asked);
 }
 
+/* When it is in doubt, or refused because somebody reads it, it is asked for again. */
+static void shot_deleted(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	(void)reply;
+	if (status == 0 || status == -ENOENT)
+		c->deleting = NULL;
+}
+
+bool cluster_delete_shot(struct cluster *c)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeDelete d = PAVE__V1__VOLUME_DELETE__INIT;
+	struct shot *s;
+
+	if (!c->admin.open || c->admin.busy || c->shot_count == 0)
+		return false;
+	s = c->deleting;
+	if (s == NULL)
+		s = &c->shots[sim_random_below(c->world, c->shot_count)];
+	if (c->deleting == NULL && (!s->exists || s->deleted))
+		return false;
+	s->deleted = true;
+	c->deleting = s;
+	d.name = s->name;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_DELETE;
+	m.volume_delete = &d;
+	sim_trace(c->world, c->admin_machine->process, "deletes %s", s->name);
+	return send_errand(c, &m, shot_deleted);
+}
+
+static void layers_counted(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	if (status == 0 && reply->body_case == PAVE__V1__CONTROL__BODY_VOLUME_GET_REPLY &&
+	    reply->volume_get_reply->info != NULL)
+		c->layers = (uint32_t)reply->volume_get_reply->info->n_layers;
+}
+
+bool cluster_count_layers(struct cluster *c)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeGet g = PAVE__V1__VOLUME_GET__INIT;
+	char name[] = CLUSTER_VOLUME;
+
+	g.name = name;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_GET;
+	m.volume_get = &g;
+	return send_errand(c, &m, layers_counted);
+}
+
 bool cluster_renew_snapshot(struct cluster *c)
 {
 	Pave__V1__Control m;

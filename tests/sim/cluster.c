@@ -139,7 +139,7 @@ static int start_serving(struct machine *m, struct error *err)
 	rc = eraser_start(sim_reactor(m->process), m->node.pool, &m->node.shard, erased, m,
 			  &m->node.eraser);
 	if (rc == 0)
-		rc = layer_work_start(sim_reactor(m->process), m->node.pool, lease_answer, m,
+		rc = layer_work_start(sim_reactor(m->process), m->node.pool, 0, lease_answer, m,
 				      &m->node.layer_work);
 	if (rc != 0)
 		return rc;
@@ -221,7 +221,7 @@ static void node_crashed(struct machine *m)
 		pool_abandon(m->node.open.impl);
 	sim_abandon(m->node.eraser);
 	m->node.eraser = NULL;
-	sim_abandon(m->node.layer_work);
+	layer_work_abandon(m->node.layer_work);
 	m->node.layer_work = NULL;
 	m->node.lease = NULL;
 	m->node.shard = NULL;

@@ -87,12 +87,13 @@ struct site_truth {
 				     * UINT64_MAX: it is eligible */
 };
 
-/* A snapshot of the volume; in seeds with three nodes, for what shares layers does not move. */
-#define CLUSTER_SHOTS 4u
+/* A snapshot of the volume; in most seeds. */
+#define CLUSTER_SHOTS 8u
 struct shot {
 	char name[NAME_SIZE_MAX]; /* with the volume's */
 	bool exists;		  /* the driver has said so */
 	bool settled;
+	bool deleted; /* or about to be: nobody is to read it any more */
 	struct oracle_shot *oracle;
 };
 
@@ -120,6 +121,8 @@ struct cluster {
 	uint32_t rot_node;
 	uint32_t permit_lifetime_ms;
 	bool faults_over;
+	struct shot *deleting; /* its deletion is in doubt; or NULL */
+	uint32_t layers;       /* that the volume stands on, when it was last asked */
 	int64_t snapshot_life_ns;
 	uint64_t snapshot_until_ns; /* virtual time: no snapshot is in force for longer */
 	struct shot shots[CLUSTER_SHOTS];
@@ -159,6 +162,10 @@ bool cluster_count_moves(struct cluster *c);
 
 /* Takes a snapshot of the volume, or goes on asking for the last one; likewise. */
 bool cluster_take_shot(struct cluster *c);
+/* Deletes one of them, or goes on asking for that; likewise. */
+bool cluster_delete_shot(struct cluster *c);
+/* Asks how many layers the volume stands on: c->layers, 0 until then; likewise. */
+bool cluster_count_layers(struct cluster *c);
 /* Asks whether it is settled. Likewise. */
 bool cluster_ask_shot(struct cluster *c, struct shot *s);
 

@@ -594,7 +594,10 @@ static void next_shot(void *arg)
 
 	if (c->faults_over)
 		return;
-	cluster_take_shot(c);
+	if (c->shot_count < 2 || chance(c, 1, 2))
+		cluster_take_shot(c);
+	else
+		cluster_delete_shot(c);
 	sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
 }
 
@@ -707,7 +710,7 @@ void faults_begin(struct cluster *c)
 	/* With three nodes nothing can move. */
 	if (c->node_count > 3)
 		sim_schedule(c->world, NULL, below(c, MOVES_GAP_NS), next_moves, c);
-	else
+	if (c->node_count <= 3 || chance(c, 2, 3))
 		sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
 }
 

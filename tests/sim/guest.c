@@ -340,7 +340,7 @@ static struct shot *choose_shot(struct guest *g)
 	if (c->shot_count == 0 || !sim_chance(c->world, 1, 3))
 		return NULL;
 	s = &c->shots[sim_random_below(c->world, c->shot_count)];
-	return s->exists ? s : NULL;
+	return s->exists && !s->deleted ? s : NULL;
 }
 
 static void attach(struct guest *g)

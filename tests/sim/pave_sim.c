@@ -99,6 +99,8 @@ static bool is_settled(struct cluster *c)
 	for (uint32_t i = 0; i < c->shot_count; i++) {
 		struct shot *s = &c->shots[i];
 
+		if (s->deleted)
+			continue;
 		all = all && (s->settled || !s->exists);
 		if (s->exists && !s->settled && !c->admin.busy)
 			cluster_ask_shot(c, s);
@@ -124,7 +126,7 @@ static void read_shots(struct cluster *c)
 			     SETTLE_NS / NS_PER_S);
 	shot_reader = g;
 	for (uint32_t i = 0; i < c->shot_count && !c->failed; i++) {
-		if (!c->shots[i].exists)
+		if (!c->shots[i].exists || c->shots[i].deleted)
 			continue;
 		guest_verify(g, &c->shots[i]);
 		if (!cluster_run(c, SETTLE_NS, is_shot_read) && !c->failed)
@@ -150,6 +152,29 @@ static void settle_moves(struct cluster *c)
 	if (!cluster_run(c, SETTLE_NS, nothing_moves) && !c->failed)
 		cluster_fail(c, "%d moves are still under way %llu s after the faults",
 			     c->moves_active, SETTLE_NS / NS_PER_S);
+}
+
+static bool is_merged(struct cluster *c)
+{
+	uint32_t shots = 0;
+
+	for (uint32_t i = 0; i < c->shot_count; i++)
+		shots += c->shots[i].exists && !c->shots[i].deleted;
+	if (c->deleting != NULL && !c->admin.busy)
+		cluster_delete_shot(c);
+	else if (!c->admin.busy)
+		cluster_count_layers(c);
+	return c->deleting == NULL && c->layers != 0 && c->layers <= shots + 2;
+}
+
+/* What deleted snapshots stood on is merged: the volume stands on as many layers as it has
+ * snapshots, and two. Every node must be there for that, and every block good. */
+static void settle_layers(struct cluster *c)
+{
+	c->layers = 0;
+	if (!cluster_run(c, SETTLE_NS, is_merged) && !c->failed)
+		cluster_fail(c, "the volume stands on %u layers, more than its snapshots need",
+			     c->layers);
 }
 
 static bool certified(struct cluster *c)
@@ -186,6 +211,8 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		read_shots(c);
 	if (!c->failed)
 		settle_moves(c);
+	if (!c->failed && c->shot_count > 0 && lost >= c->node_count && c->stats.rot == 0)
+		settle_layers(c);
 	if (!c->failed)
 		converge_check(c, SETTLE_NS);
 	if (!c->failed)

@@ -34,36 +34,6 @@ static void come_back(struct peer *p, const char *role, const char *name)
 	ck_assert_int_eq(peer_connect(p, role, name), 0);
 }
 
-static void start_snapshot(const char *name, const char *snapshot)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__VolumeSnapshot s = PAVE__V1__VOLUME_SNAPSHOT__INIT;
-
-	s.name = (char *)(uintptr_t)name;
-	s.snapshot = (char *)(uintptr_t)snapshot;
-	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_SNAPSHOT;
-	m.volume_snapshot = &s;
-	peer_ask_start(admin, &m);
-}
-
-static int ask_snapshot(const char *name, const char *snapshot)
-{
-	start_snapshot(name, snapshot);
-	return peer_ask_wait(admin);
-}
-
-static int ask_clone(const char *source, const char *name)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__VolumeClone c = PAVE__V1__VOLUME_CLONE__INIT;
-
-	c.source = (char *)(uintptr_t)source;
-	c.name = (char *)(uintptr_t)name;
-	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_CLONE;
-	m.volume_clone = &c;
-	return peer_ask(admin, &m);
-}
-
 static int ask_rollback(const char *source)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -85,19 +55,6 @@ static int ask_resize(const char *name, uint64_t size)
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
 	m.volume_resize = &r;
 	return peer_ask(admin, &m);
-}
-
-static int renew_sealed(volume_id_t volume, generation_t generation, volume_id_t sealed)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__Renew r = PAVE__V1__RENEW__INIT;
-
-	r.volume = volume;
-	r.generation = generation;
-	r.sealed = sealed;
-	m.body_case = PAVE__V1__CONTROL__BODY_RENEW;
-	m.renew = &r;
-	return peer_ask(host, &m);
 }
 
 static int attach_read_only(struct peer *p, const char *volume)
@@ -145,14 +102,14 @@ static volume_id_t settled_snapshot(volume_id_t *ret_volume)
 	v = p.volume;
 	EXPECT_LAYERS(&p, 1, v);
 	permit_deinit(&p);
-	start_snapshot("v", "s");
+	start_snapshot(admin, "v", "s");
 	rig_run_ms(rig, 500);
 	/* The host has a permit with both; the admin waits. */
 	ck_assert(!admin->answered);
 	ck_assert_uint_eq(host->permit_notices, 1);
 	top = host->notice.layers[0].id;
 	EXPECT_LAYERS(&host->notice, 2, top, v);
-	ck_assert_int_eq(renew_sealed(v, 1, v), 0);
+	ck_assert_int_eq(renew_sealed(host, v, 1, v), 0);
 	p = reply_permit(host);
 	EXPECT_LAYERS(&p, 1, top, v);
 	permit_deinit(&p);
@@ -188,10 +145,10 @@ START_TEST(snapshot_of_an_attached_volume)
 	ck_assert_int_eq(ask_volume(admin, "v@s"), 0);
 	ck_assert_str_eq(info()->origin, "v");
 	/* A snapshot is no volume that one could snapshot, and holds its volume. */
-	ck_assert_int_eq(ask_snapshot("v", "s"), -EEXIST);
-	ck_assert_int_eq(ask_snapshot("v@s", "t"), -EINVAL);
-	ck_assert_int_eq(ask_snapshot("v", "S/"), -EINVAL);
-	ck_assert_int_eq(ask_snapshot("w", "s"), -ENOENT);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), -EEXIST);
+	ck_assert_int_eq(ask_snapshot(admin, "v@s", "t"), -EINVAL);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "S/"), -EINVAL);
+	ck_assert_int_eq(ask_snapshot(admin, "w", "s"), -ENOENT);
 	ck_assert_int_eq(ask_delete(admin, "v"), -E_IN_USE);
 	ck_assert_int_eq(ask_rollback("v@s"), -E_IN_USE);
 }
@@ -209,13 +166,14 @@ START_TEST(settled_by_the_next_attachment)
 	v = p.volume;
 	permit_deinit(&p);
 	ck_assert_int_eq(ask_detach(host, v, 1), 0);
-	ck_assert_int_eq(ask_snapshot("v", "s"), 0); /* nobody holds it: nobody is waited for */
+	ck_assert_int_eq(ask_snapshot(admin, "v", "s"),
+			 0); /* nobody holds it: nobody is waited for */
 	ck_assert(info()->settling);
 	ck_assert_int_eq(attach_read_only(h2, "v@s"), -E_IN_USE);
-	ck_assert_int_eq(ask_clone("v@s", "w"), 0);
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
 	ck_assert_int_eq(ask_attach(h2, "w", "h2", "par"), -E_IN_USE);
 	ck_assert_ptr_nonnull(strstr(h2->text, "attach v once"));
-	ck_assert_int_eq(ask_snapshot("v", "t"), -E_IN_USE);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "t"), -E_IN_USE);
 	rig_pd_crash(rig, SIM_POWER_LOSS);
 	rig_pd_start(rig);
 	come_back(admin, "admin", "test");
@@ -227,10 +185,10 @@ START_TEST(settled_by_the_next_attachment)
 	EXPECT_LAYERS(&p, 2, top, v);
 	permit_deinit(&p);
 	/* The older generation, and another layer, settle nothing. */
-	ck_assert_int_eq(renew_sealed(v, 1, v), -E_FENCED);
-	ck_assert_int_eq(renew_sealed(v, 2, top), 0);
+	ck_assert_int_eq(renew_sealed(host, v, 1, v), -E_FENCED);
+	ck_assert_int_eq(renew_sealed(host, v, 2, top), 0);
 	ck_assert_int_eq(attach_read_only(h2, "v@s"), -E_IN_USE);
-	ck_assert_int_eq(renew_sealed(v, 2, v), 0);
+	ck_assert_int_eq(renew_sealed(host, v, 2, v), 0);
 	ck_assert_int_eq(attach_read_only(h2, "v@s"), 0);
 	ck_assert_int_eq(ask_attach(h2, "w", "h2", "par"), 0);
 	p = reply_permit(h2);
@@ -244,7 +202,7 @@ START_TEST(snapshot_of_a_new_volume)
 {
 	struct peer *h2 = peer_new(rig, "host", "h2");
 
-	ck_assert_int_eq(ask_snapshot("v", "s"), 0);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
 	ck_assert(!info()->settling);
 	ck_assert_int_eq(attach_read_only(h2, "v@s"), 0);
 }
@@ -266,12 +224,12 @@ START_TEST(layers_are_dropped)
 	volume_id_t v, top = settled_snapshot(&v);
 	volume_id_t clone;
 
-	ck_assert_int_eq(ask_clone("v@s", "w"), 0);
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
 	clone = info()->id;
 	ck_assert_str_eq(info()->origin, "v@s");
-	ck_assert_int_eq(ask_clone("v@s", "w"), -EEXIST);
-	ck_assert_int_eq(ask_clone("v", "x"), -EINVAL);
-	ck_assert_int_eq(ask_clone("v@s", "x@y"), -EINVAL);
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), -EEXIST);
+	ck_assert_int_eq(ask_clone(admin, "v", "x"), -EINVAL);
+	ck_assert_int_eq(ask_clone(admin, "v@s", "x@y"), -EINVAL);
 	ck_assert_int_eq(ask_detach(host, v, 1), 0);
 	ck_assert_int_eq(ask_rollback("v@s"), 0);
 	ck_assert_uint_eq(info()->n_layers, 2);
@@ -305,7 +263,7 @@ START_TEST(layers_are_bounded)
 
 	do {
 		snprintf(name, sizeof(name), "s%u", taken);
-	} while (ask_snapshot("v", name) == 0 && ++taken < PERMIT_LAYERS_MAX);
+	} while (ask_snapshot(admin, "v", name) == 0 && ++taken < PERMIT_LAYERS_MAX);
 	ck_assert_int_eq(admin->status, -E_LIMIT);
 	ck_assert_uint_eq(taken, PERMIT_LAYERS_MAX - 2);
 	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
@@ -316,7 +274,7 @@ START_TEST(resize)
 {
 	const uint64_t larger = 3 * SIZE + (1 << 20);
 
-	ck_assert_int_eq(ask_snapshot("v", "s"), 0);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
 	ck_assert_int_eq(ask_resize("v", larger), 0);
 	ck_assert_uint_eq(info()->size, larger);
 	ck_assert_int_eq(ask_resize("v", SIZE), -EOPNOTSUPP);
@@ -403,6 +361,112 @@ START_TEST(diff)
 }
 END_TEST
 
+/* v's snapshots s and t, of which s is deleted: t's layer is to be merged into the one below.
+ * Returns it. */
+static volume_id_t deleted_snapshot(void)
+{
+	volume_id_t v, upper = settled_snapshot(&v);
+
+	start_snapshot(admin, "v", "t");
+	rig_run_ms(rig, 500);
+	ck_assert_int_eq(renew_sealed(host, v, 1, upper), 0);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	for (uint32_t n = 0; n < 3; n++) {
+		nodes[n]->merge_has = 1;
+		nodes[n]->merge_blocks = 7;
+		nodes[n]->merge_lower_whole = true;
+	}
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	return upper;
+}
+
+/* Time passes, with leases and renewals. */
+static void live(volume_id_t v, unsigned seconds)
+{
+	static const char *const names[] = {"n1", "n2", "n3"};
+
+	for (unsigned i = 0; i < seconds; i++) {
+		rig_run_ms(rig, 1000);
+		for (uint32_t n = 0; n < 3; n++)
+			ask_lease(nodes[n], names[n], rig_sites[n], (uint8_t)(n + 1), 0);
+		ck_assert_int_eq(renew_sealed(host, v, 1, 0), 0);
+	}
+}
+
+START_TEST(a_deleted_snapshots_layer_is_merged)
+{
+	volume_id_t upper = deleted_snapshot(), v = 1, top = host->notice.layers[0].id;
+	struct permit p;
+
+	live(v, 4);
+	for (uint32_t n = 0; n < 3; n++) {
+		ck_assert_uint_ge(nodes[n]->merges, 2); /* until nothing had to be written */
+		ck_assert_uint_eq(nodes[n]->merge_upper, upper);
+		ck_assert_uint_eq(nodes[n]->merge_lower, v);
+		ck_assert(!nodes[n]->merge_fresh);
+	}
+	p = reply_permit(host);
+	EXPECT_LAYERS(&p, 1, top, v);
+	permit_deinit(&p);
+	/* Who has an older permit may still read it. */
+	ck_assert_uint_eq(nodes[0]->erased_layers >> upper & 1, 0);
+	live(v, LIFETIME_MS / 1000 + 7);
+	for (uint32_t n = 0; n < 3; n++)
+		ck_assert_uint_eq(nodes[n]->erased_layers >> upper & 1, 1);
+	ck_assert_uint_eq(nodes[0]->erased_layers >> v & 1, 0);
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+	ck_assert_int_eq(ask_volume(admin, "v@t"), 0);
+	ck_assert_uint_eq(info()->n_layers, 2);
+	ck_assert_uint_eq(info()->layers[1], v);
+}
+END_TEST
+
+/* A copy that is not whole, or not there, ends it: nothing changes. */
+START_TEST(a_merge_wants_every_copy)
+{
+	volume_id_t upper = deleted_snapshot(), v = 1;
+
+	nodes[2]->merge_has = 0;
+	live(v, 8);
+	ck_assert_uint_eq(nodes[0]->merges, 0);
+	nodes[2]->merge_has = 1;
+	nodes[2]->merge_lower_whole = false;
+	live(v, 30);
+	ck_assert_uint_eq(nodes[0]->merges, 0);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(info()->n_layers, 3);
+	/* Nobody has anything of the lower one: then it may begin there. */
+	nodes[0]->merge_lower_whole = nodes[1]->merge_lower_whole = false;
+	live(v, 30);
+	ck_assert(nodes[2]->merge_fresh);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(info()->n_layers, 2);
+	(void)upper;
+}
+END_TEST
+
+/* A crash of the driver in between: the next one begins anew. */
+START_TEST(a_merge_outlives_the_driver)
+{
+	deleted_snapshot();
+	rig_run_ms(rig, 1500);
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+	come_back(host, "host", "h1");
+	for (uint32_t n = 0; n < 3; n++) {
+		static const char *const names[] = {"n1", "n2", "n3"};
+
+		come_back(nodes[n], "node", names[n]);
+	}
+	live(1, 30);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(info()->n_layers, 2);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("placement_layers");
@@ -419,6 +483,9 @@ int main(void)
 	tcase_add_test(tc, layers_are_bounded);
 	tcase_add_test(tc, resize);
 	tcase_add_test(tc, diff);
+	tcase_add_test(tc, a_deleted_snapshots_layer_is_merged);
+	tcase_add_test(tc, a_merge_wants_every_copy);
+	tcase_add_test(tc, a_merge_outlives_the_driver);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -94,13 +94,13 @@ static const Pave__V1__RebalanceStatusReply *ask_status(void)
 	return admin->reply->rebalance_status_reply;
 }
 
-static int ask_commit(struct peer *p, generation_t generation, uint32_t chunk, const char *from,
-		      const char *to)
+static int ask_commit_of(struct peer *p, volume_id_t volume, generation_t generation,
+			 uint32_t chunk, const char *from, const char *to)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__MoveCommit c = PAVE__V1__MOVE_COMMIT__INIT;
 
-	c.volume = 1;
+	c.volume = volume;
 	c.generation = generation;
 	c.chunk = chunk;
 	c.from = (char *)(uintptr_t)from;
@@ -108,6 +108,12 @@ static int ask_commit(struct peer *p, generation_t generation, uint32_t chunk, c
 	m.body_case = PAVE__V1__CONTROL__BODY_MOVE_COMMIT;
 	m.move_commit = &c;
 	return peer_ask(p, &m);
+}
+
+static int ask_commit(struct peer *p, generation_t generation, uint32_t chunk, const char *from,
+		      const char *to)
+{
+	return ask_commit_of(p, 1, generation, chunk, from, to);
 }
 
 /* A renewal that says that these chunks are still moving; the moves that it is told. */
@@ -135,17 +141,22 @@ static bool in_permit(const char *node)
 	return found;
 }
 
-/* How many chunks the map lays on the node. */
-static uint32_t placed(const char *node)
+/* How many chunks the volume's map lays on the node. */
+static uint32_t placed_of(const char *volume, const char *node)
 {
 	const Pave__V1__VolumeGetReply *g;
 	uint32_t n = 0;
 
-	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_int_eq(ask_volume(admin, volume), 0);
 	g = admin->reply->volume_get_reply;
 	for (size_t i = 0; i < g->map.len; i++)
 		n += strcmp(g->nodes[g->map.data[i]]->node, node) == 0;
 	return n;
+}
+
+static uint32_t placed(const char *node)
+{
+	return placed_of("v", node);
 }
 
 START_TEST(drain_moves_every_chunk)
@@ -221,19 +232,30 @@ START_TEST(old_copies_of_a_dead_host_wait_for_its_permit)
 }
 END_TEST
 
+static void come_back(struct peer *p, const char *role, const char *name)
+{
+	ck_assert(sim_run_flag(rig->world, &p->closed));
+	ck_assert_int_eq(peer_connect(p, role, name), 0);
+}
+
+/* After a crash of the driver, of which everybody hears. */
+static void restart(void)
+{
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+	for (uint32_t i = 0; i < 4; i++)
+		come_back(nodes[i], "node", names[i]);
+	come_back(host, "host", "h1");
+	leases();
+}
+
 START_TEST(a_new_start_goes_on)
 {
 	ck_assert_int_eq(ask_drain("n1", false), 0);
 	run_s(2);
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
-	rig_pd_crash(rig, SIM_POWER_LOSS);
-	rig_pd_start(rig);
-	rig_run_ms(rig, 100);
-	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
-	for (uint32_t i = 0; i < 4; i++)
-		ck_assert_int_eq(peer_connect(nodes[i], "node", names[i]), 0);
-	ck_assert_int_eq(peer_connect(host, "host", "h1"), 0);
-	leases();
+	restart();
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS - 1);
 	ck_assert_uint_eq(placed("n4"), 1);
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
@@ -357,12 +379,12 @@ START_TEST(a_distance_that_is_taken_back)
 }
 END_TEST
 
-static int ask_maintenance(struct peer *p, const char *holder)
+static int ask_maintenance_of(struct peer *p, const char *volume, const char *holder)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
 
-	a.volume = (char *)(uintptr_t) "#1"; /* nodes know numbers */
+	a.volume = (char *)(uintptr_t)volume;
 	a.holder = (char *)(uintptr_t)holder;
 	a.holder_site = (char *)(uintptr_t) "par";
 	a.endpoint = (char *)(uintptr_t) "maintenance";
@@ -370,6 +392,11 @@ static int ask_maintenance(struct peer *p, const char *holder)
 	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
 	m.attach = &a;
 	return peer_ask(p, &m);
+}
+
+static int ask_maintenance(struct peer *p, const char *holder)
+{
+	return ask_maintenance_of(p, "#1", holder); /* nodes know numbers */
 }
 
 START_TEST(detached_volumes_are_maintained)
@@ -504,6 +531,145 @@ START_TEST(a_lost_node_is_replaced_after_the_grace)
 }
 END_TEST
 
+/* -- families ---------------------------------------------------------------------------------- */
+
+/* v has the snapshot v@s, settled: v's layers are the result and 1. *ret_own: the snapshot's. */
+static volume_id_t snapshot(volume_id_t *ret_own)
+{
+	volume_id_t top;
+
+	start_snapshot(admin, "v", "s");
+	rig_run_ms(rig, 500);
+	top = host->notice.layers[0].id;
+	ck_assert_int_eq(renew_sealed(host, 1, 1, 1), 0);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	*ret_own = admin->reply->volume_get_reply->info->id;
+	return top;
+}
+
+static bool has_erased(const struct peer *node, volume_id_t layer)
+{
+	return (node->erased_layers >> layer & 1) != 0;
+}
+
+/* n1 can be forgotten without force. */
+static void nothing_is_left(void)
+{
+	peer_close(nodes[0]);
+	nodes[0] = NULL;
+	run_s(1);
+	ck_assert_msg(ask_remove("n1", false) == 0, "%s", admin->text);
+}
+
+START_TEST(a_snapshot_moves_with_its_volume)
+{
+	volume_id_t own, top = snapshot(&own);
+
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_msg(ask_commit(host, 1, c, "n1", "n4") == 0, "%s", host->text);
+	ck_assert_uint_eq(placed("n1"), 0);
+	ck_assert_uint_eq(placed_of("v@s", "n1"), 0);
+	ck_assert_uint_eq(placed_of("v@s", "n4"), CHUNKS);
+	run_s(2);
+	/* The host may still read there. */
+	ck_assert(!has_erased(nodes[0], top) && !has_erased(nodes[0], 1));
+	restart();
+	renew(NULL, 0);
+	run_s(3);
+	ck_assert(has_erased(nodes[0], top) && has_erased(nodes[0], 1) &&
+		  has_erased(nodes[0], own));
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status()->stuck, 0);
+	nothing_is_left();
+}
+END_TEST
+
+/* What two volumes share stays until both have left, and goes to one place. */
+START_TEST(a_clone_moves_after_its_volume)
+{
+	struct peer *keeper = peer_new(rig, "host", "n4");
+	volume_id_t own, top = snapshot(&own);
+	volume_id_t clone;
+
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
+	clone = admin->reply->volume_get_reply->info->id;
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
+	renew(NULL, 0);
+	run_s(3);
+	ck_assert(has_erased(nodes[0], top) && has_erased(nodes[0], own));
+	ck_assert(!has_erased(nodes[0], 1));
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(placed_of("w", "n1"), CHUNKS);
+	ck_assert_uint_ge(nodes[3]->maintains, 1);
+	ck_assert_int_eq(ask_maintenance_of(keeper, "w", "n4"), 0);
+	run_s(2);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_msg(
+		    ask_commit_of(keeper, clone, keeper->notice.generation, c, "n1", "n4") == 0,
+		    "%s", keeper->text);
+	ck_assert_int_eq(ask_detach(keeper, clone, keeper->notice.generation), 0);
+	run_s(3);
+	ck_assert(has_erased(nodes[0], 1) && has_erased(nodes[0], clone));
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+}
+END_TEST
+
+/* One that is deleted leaves what it shared to those that are still there, and nothing behind. */
+START_TEST(a_clone_is_deleted_where_its_volume_has_left)
+{
+	volume_id_t own, top = snapshot(&own);
+
+	(void)top;
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
+	renew(NULL, 0);
+	run_s(3);
+	ck_assert(!has_erased(nodes[0], 1));
+	ck_assert_int_eq(ask_delete(admin, "w"), 0);
+	restart();
+	run_s(3);
+	ck_assert(has_erased(nodes[0], 1));
+	ck_assert(!has_erased(nodes[1], 1) && !has_erased(nodes[3], 1));
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+	nothing_is_left();
+}
+END_TEST
+
+/* A snapshot does not wait for moves; they begin again. */
+START_TEST(a_snapshot_is_taken_while_chunks_move)
+{
+	volume_id_t own;
+
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	start_snapshot(admin, "v", "s");
+	rig_run_ms(rig, 500);
+	ck_assert_uint_eq(host->notice.layer_count, 2);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	run_s(3);
+	ck_assert_uint_eq(renew(NULL, 0), 0); /* not before it is settled */
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), -ENOENT);
+	ck_assert_int_eq(renew_sealed(host, 1, 1, 1), 0);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	own = admin->reply->volume_get_reply->info->id;
+	ck_assert_uint_ne(own, 0);
+	run_s(5);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
+	ck_assert_uint_eq(placed_of("v@s", "n4"), 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("placement moves");
@@ -525,6 +691,10 @@ int main(void)
 	tcase_add_test(tc, detached_volumes_are_maintained);
 	tcase_add_loop_test(tc, damage_of_a_detached_volume_is_repaired, 0, 2);
 	tcase_add_test(tc, maintenance_gives_way);
+	tcase_add_test(tc, a_snapshot_moves_with_its_volume);
+	tcase_add_test(tc, a_clone_moves_after_its_volume);
+	tcase_add_test(tc, a_clone_is_deleted_where_its_volume_has_left);
+	tcase_add_test(tc, a_snapshot_is_taken_while_chunks_move);
 	tcase_add_test(tc, the_last_copies_stay);
 	tcase_add_test(tc, a_lost_node_is_replaced_after_the_grace);
 	suite_add_tcase(s, tc);

@@ -143,6 +143,34 @@ static void on_evidence_notice(struct peer *p, const Pave__V1__EvidenceNotice *n
 	revocations_free(doc);
 }
 
+/* Of the upper layer it has the chunks in merge_has; each has merge_blocks to be written once. */
+static void answer_merge(struct peer *p, struct rpc *rpc, const struct rpc_request *q)
+{
+	const Pave__V1__LayerMerge *ask = q->message->layer_merge;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LayerMergeReply r = PAVE__V1__LAYER_MERGE_REPLY__INIT;
+
+	r.chunk = ask->chunk;
+	while (ask->look && r.chunk < 32 && (p->merge_has >> r.chunk & 1) == 0)
+		r.chunk++;
+	r.found = r.chunk < 32;
+	r.upper_whole = true;
+	r.lower_whole = p->merge_lower_whole;
+	if (!ask->look) {
+		p->merges++;
+		p->merge_upper = ask->upper;
+		p->merge_lower = ask->lower;
+		p->merge_fresh = ask->fresh;
+		r.done = true;
+		if ((p->merge_done >> ask->chunk & 1) == 0)
+			r.blocks = p->merge_blocks;
+		p->merge_done |= 1u << ask->chunk;
+	}
+	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE_REPLY;
+	m.layer_merge_reply = &r;
+	rpc_reply(rpc, q->request_id, &m);
+}
+
 static void answer_changes(struct peer *p, struct rpc *rpc, const struct rpc_request *q)
 {
 	const Pave__V1__LayerChanges *ask = q->message->layer_changes;
@@ -191,6 +219,9 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 		p->erases++;
 		p->erase_asked = true;
 		p->erase_volume = q->message->erase->volume;
+		p->erased_layers |= 1ull << (p->erase_volume & 63);
+		for (size_t i = 0; i < q->message->erase->n_more_layers; i++)
+			p->erased_layers |= 1ull << (q->message->erase->more_layers[i] & 63);
 		ck_assert(q->message->erase->whole_volume || q->message->erase->n_chunks > 0);
 		m.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
 		m.empty = &empty;
@@ -201,6 +232,9 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 		break;
 	case PAVE__V1__CONTROL__BODY_LAYER_CHANGES:
 		answer_changes(p, rpc, q);
+		break;
+	case PAVE__V1__CONTROL__BODY_LAYER_MERGE:
+		answer_merge(p, rpc, q);
 		break;
 	default:
 		ck_abort_msg("the driver sent something unexpected");
@@ -608,4 +642,49 @@ void rig_three(struct rig *r, struct peer *admin, struct peer *nodes[3])
 		ck_assert_msg(ask_lease(nodes[i], names[i], rig_sites[i], (uint8_t)(i + 1), 0) == 0,
 			      "%s", nodes[i]->text);
 	}
+}
+
+/* -- layers ----------------------------------------------------------------------------------- */
+
+void start_snapshot(struct peer *p, const char *name, const char *snapshot)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeSnapshot s = PAVE__V1__VOLUME_SNAPSHOT__INIT;
+
+	s.name = (char *)(uintptr_t)name;
+	s.snapshot = (char *)(uintptr_t)snapshot;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_SNAPSHOT;
+	m.volume_snapshot = &s;
+	peer_ask_start(p, &m);
+}
+
+int ask_snapshot(struct peer *p, const char *name, const char *snapshot)
+{
+	start_snapshot(p, name, snapshot);
+	return peer_ask_wait(p);
+}
+
+int ask_clone(struct peer *p, const char *source, const char *name)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeClone c = PAVE__V1__VOLUME_CLONE__INIT;
+
+	c.source = (char *)(uintptr_t)source;
+	c.name = (char *)(uintptr_t)name;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_CLONE;
+	m.volume_clone = &c;
+	return peer_ask(p, &m);
+}
+
+int renew_sealed(struct peer *p, volume_id_t volume, generation_t generation, volume_id_t sealed)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Renew r = PAVE__V1__RENEW__INIT;
+
+	r.volume = volume;
+	r.generation = generation;
+	r.sealed = sealed;
+	m.body_case = PAVE__V1__CONTROL__BODY_RENEW;
+	m.renew = &r;
+	return peer_ask(p, &m);
 }

@@ -40,9 +40,15 @@ struct peer {
 	bool erase_refuse; /* answers Erase with an error */
 	bool erase_hold;   /* doesn't answer it */
 	volume_id_t erase_volume;
+	uint64_t erased_layers; /* ever: a bit for each of the first 64 */
 	uint32_t erases, maintains;
 	uint32_t runs[6]; /* what it says of the changes in layers; of two runs */
 	size_t run_values;
+	uint32_t merge_has, merge_done; /* chunks of the upper layer */
+	uint64_t merge_blocks;
+	bool merge_lower_whole, merge_fresh;
+	uint32_t merges; /* asked for */
+	volume_id_t merge_upper, merge_lower;
 	bool changes_refuse;
 	volume_id_t changes_layers[4]; /* that it was asked for last */
 	size_t changes_layer_count;
@@ -108,6 +114,12 @@ int ask_attach_if_free(struct peer *p, const char *volume, const char *holder, c
 int ask_renew(struct peer *p, volume_id_t volume, generation_t generation);
 int ask_detach(struct peer *p, volume_id_t volume, generation_t generation);
 void start_volume_detach(struct peer *p, const char *volume);
+
+void start_snapshot(struct peer *p, const char *name, const char *snapshot);
+int ask_snapshot(struct peer *p, const char *name, const char *snapshot);
+int ask_clone(struct peer *p, const char *source, const char *name);
+/* A renewal that says that the layer is sealed. */
+int renew_sealed(struct peer *p, volume_id_t volume, generation_t generation, volume_id_t sealed);
 
 /* The permit in the last reply (attach or renew), verified as a host would; the caller frees it. */
 struct permit reply_permit(struct peer *p);

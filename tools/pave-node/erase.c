@@ -1,7 +1,7 @@
 /* erase: see erase.h.
  *
- *   queued --it is the head--> vacating: no host's write can reach it any more --> erasing, chunk
- *   by chunk --> erased
+ *   queued --it is the head--> layer by layer: vacating: no host's write can reach it any more -->
+ *   erasing, chunk by chunk --> erased
  *
  * INVARIANT: the head of the list is the one under way; the next begins when its last chunk is
  * done, or one of them has failed. */
@@ -12,13 +12,17 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "engine/evidence/permit.h"
+
 struct erasure {
 	struct erasure *next;
 	uint64_t token;
-	volume_id_t volume;
-	bool vacated;
-	uint32_t count, done_count;
-	chunk_no_t chunks[]; /* UINT32_MAX alone: the whole volume */
+	uint32_t vacated; /* layers */
+	volume_id_t layers[1 + PERMIT_LAYERS_MAX];
+	uint32_t layer_count;
+	uint32_t chunk_count;
+	uint64_t done_count; /* of every chunk of every layer */
+	chunk_no_t chunks[]; /* UINT32_MAX alone: the whole layer */
 };
 
 struct eraser {
@@ -74,7 +78,7 @@ static void vacated(struct node_vacate_op *op)
 	struct eraser *e = container_of(op, struct eraser, vacate);
 
 	e->busy = false;
-	e->list->vacated = true;
+	e->list->vacated++;
 	reactor_defer(e->reactor, &e->task);
 }
 
@@ -90,22 +94,24 @@ static void vacate_head(struct eraser *e)
 
 	e->vacate = (struct node_vacate_op){
 	    .done = vacated,
-	    .volume = head->volume,
-	    .whole = is_whole(head) || head->count > NODE_VACATE_CHUNKS_MAX,
+	    .volume = head->layers[head->vacated],
+	    .whole = is_whole(head) || head->chunk_count > NODE_VACATE_CHUNKS_MAX,
 	};
 	if (!e->vacate.whole) {
-		e->vacate.chunk_count = head->count;
-		memcpy(e->vacate.chunks, head->chunks, head->count * sizeof(head->chunks[0]));
+		e->vacate.chunk_count = head->chunk_count;
+		memcpy(e->vacate.chunks, head->chunks, head->chunk_count * sizeof(head->chunks[0]));
 	}
 	node_shard_vacate(*e->shard, &e->vacate);
 }
 
 static void erase_next(struct eraser *e)
 {
+	const struct erasure *head = e->list;
+
 	e->op = (struct store_erase_op){
 	    .done = chunk_erased,
-	    .volume = e->list->volume,
-	    .chunk = e->list->chunks[e->list->done_count],
+	    .volume = head->layers[head->done_count / head->chunk_count],
+	    .chunk = head->chunks[head->done_count % head->chunk_count],
 	};
 	pool_erase(e->pool, &e->op);
 }
@@ -113,6 +119,7 @@ static void erase_next(struct eraser *e)
 static void eraser_tick(struct reactor_task *task)
 {
 	struct eraser *e = container_of(task, struct eraser, task);
+	const struct erasure *head;
 
 	if (e->busy)
 		return;
@@ -120,12 +127,14 @@ static void eraser_tick(struct reactor_task *task)
 		eraser_end(e);
 		return;
 	}
-	while (e->list != NULL && e->list->done_count == e->list->count)
+	while (e->list != NULL &&
+	       e->list->done_count == (uint64_t)e->list->chunk_count * e->list->layer_count)
 		finish_head(e, 0);
-	if (e->list == NULL)
+	head = e->list;
+	if (head == NULL)
 		return;
 	e->busy = true;
-	if (!e->list->vacated && *e->shard != NULL)
+	if (head->vacated <= head->done_count / head->chunk_count && *e->shard != NULL)
 		vacate_head(e);
 	else
 		erase_next(e);
@@ -155,7 +164,10 @@ static bool is_sane(const Pave__V1__Erase *what)
 	for (size_t i = 0; !what->whole_volume && i < what->n_chunks; i++)
 		if (what->chunks[i] == UINT32_MAX)
 			return false;
-	return what->volume != 0;
+	for (size_t i = 0; i < what->n_more_layers; i++)
+		if (what->more_layers[i] == 0)
+			return false;
+	return what->volume != 0 && what->n_more_layers <= PERMIT_LAYERS_MAX;
 }
 
 void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what)
@@ -173,8 +185,11 @@ void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what)
 		return;
 	}
 	x->token = token;
-	x->volume = what->volume;
-	x->count = count;
+	x->layers[0] = what->volume;
+	x->layer_count = 1 + (uint32_t)what->n_more_layers;
+	for (uint32_t i = 1; i < x->layer_count; i++)
+		x->layers[i] = what->more_layers[i - 1];
+	x->chunk_count = count;
 	if (what->whole_volume)
 		x->chunks[0] = UINT32_MAX;
 	else if (count > 0)

@@ -3,8 +3,16 @@
  *   LayerChanges: layer by layer from the top, piece by piece of its changes --> a map of the
  *   chunk's blocks --> runs, as many as an answer takes
  *
- * INVARIANT: the head of the list is the one under way, if `busy`; the next begins when it is
- * answered.
+ *   LayerMerge: LOWER (the versions that the lower layer has) --> CHECK (if it has no last word:
+ * all of it is of an earlier attempt) --> UPPER (some changes of the upper one) --> read --> write
+ * --> the next run that the lower one lacks ... --> the next changes ... --> the lower one's last
+ * word
+ *   --> answered
+ *
+ * INVARIANTS
+ *  1. The head of the list is the one under way, if `busy`; the next begins when it is answered.
+ *  2. A merge writes with the versions of the upper layer, so it may be begun again, and break off,
+ *     anywhere: what is above is newer, and both layers are sealed.
  *
  * Failure modes: an error of the store ends the request with it; whoever asked asks another node,
  * or again. */
@@ -24,6 +32,8 @@
 struct job {
 	struct job *next;
 	uint64_t token;
+	bool merge; /* layers[0] into layers[1] */
+	bool look, fresh;
 	chunk_no_t chunk;
 	block_no_t from;
 	uint32_t layer_count;
@@ -31,10 +41,31 @@ struct job {
 };
 
 enum block_mark { UNCHANGED, CHANGED, ZEROED };
+enum merge_step { MERGE_LOWER, MERGE_CHECK, MERGE_UPPER };
+
+struct merge {
+	enum merge_step step;
+	bool sealed; /* the lower layer has its last word */
+	uint32_t lower_blocks,
+	    known_blocks; /* of the lower layer; those that the upper one has too */
+	uint32_t at;	  /* of w->changes */
+	block_no_t next;
+	block_no_t run_block; /* under way */
+	uint32_t run_count;
+	uint64_t blocks;
+	union {
+		struct store_read read;
+		struct store_write write;
+		struct store_watermark_op seal;
+	} op;
+	uint32_t crcs[IO_BLOCKS_MAX];
+	struct reactor_timer pace;
+};
 
 struct layer_work {
 	struct reactor *reactor;
 	struct pool *pool;
+	uint64_t rate;
 	void (*answer)(uint64_t token, int status, const char *text,
 		       const Pave__V1__Control *message, void *arg);
 	void *arg;
@@ -42,8 +73,11 @@ struct layer_work {
 	bool busy;
 	uint32_t at; /* layer */
 	uint8_t *marks;
+	version_t *lower; /* versions that the lower layer has */
+	uint8_t *data;	  /* IO_SIZE_MAX */
 	struct store_changes_op op;
 	struct store_change changes[STORE_CHANGES_MAX];
+	struct merge merge;
 	struct reactor_task task;
 	bool stopping;
 	void (*stop_done)(void *arg);
@@ -59,6 +93,20 @@ static void finish_head(struct layer_work *w, int status, const Pave__V1__Contro
 	w->answer(head->token, status, err_text(status), message, w->arg);
 	free(head);
 	reactor_defer(w->reactor, &w->task);
+}
+
+static void list_changes(struct layer_work *w, volume_id_t layer, block_no_t from,
+			 void (*done)(struct store_changes_op *op, int status))
+{
+	w->op = (struct store_changes_op){
+	    .done = done,
+	    .volume = layer,
+	    .chunk = w->list->chunk,
+	    .from = from,
+	    .changes = w->changes,
+	    .max = STORE_CHANGES_MAX,
+	};
+	pool_changes(w->pool, &w->op);
 }
 
 /* -- LayerChanges ----------------------------------------------------------------------------- */
@@ -90,9 +138,7 @@ static void answer_changes(struct layer_work *w)
 	finish_head(w, 0, &message);
 }
 
-static void ask(struct layer_work *w, block_no_t from);
-
-static void changes_done(struct store_changes_op *op, int status)
+static void listed(struct store_changes_op *op, int status)
 {
 	struct layer_work *w = container_of(op, struct layer_work, op);
 
@@ -105,71 +151,346 @@ static void changes_done(struct store_changes_op *op, int status)
 
 		/* A layer further up hides it. */
 		for (block_no_t b = c->block; b < c->block + c->block_count; b++)
-			if (w->marks[b] == UNCHANGED)
+			if (b < CHUNK_BLOCKS_MAX && w->marks[b] == UNCHANGED)
 				w->marks[b] = c->zero ? ZEROED : CHANGED;
 	}
-	if (op->next != UINT32_MAX) {
-		ask(w, op->next);
-	} else if (++w->at < w->list->layer_count) {
-		ask(w, w->list->from);
-	} else {
+	if (op->next != UINT32_MAX)
+		list_changes(w, w->list->layers[w->at], op->next, listed);
+	else if (++w->at < w->list->layer_count)
+		list_changes(w, w->list->layers[w->at], w->list->from, listed);
+	else
 		answer_changes(w);
-	}
 }
 
-static void ask(struct layer_work *w, block_no_t from)
+/* -- LayerMerge ------------------------------------------------------------------------------- */
+
+static void answer_merge(struct layer_work *w, bool done)
 {
-	w->op = (struct store_changes_op){
-	    .done = changes_done,
-	    .volume = w->list->layers[w->at],
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LayerMergeReply reply = PAVE__V1__LAYER_MERGE_REPLY__INIT;
+
+	reply.chunk = w->list->chunk;
+	reply.done = done;
+	reply.blocks = w->merge.blocks;
+	message.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE_REPLY;
+	message.layer_merge_reply = &reply;
+	finish_head(w, 0, &message);
+}
+
+static void merge_sealed(struct store_watermark_op *op, int status)
+{
+	struct layer_work *w =
+	    container_of(container_of((void *)op, struct merge, op), struct layer_work, merge);
+
+	if (status != 0)
+		finish_head(w, status, NULL);
+	else
+		answer_merge(w, true);
+}
+
+static void merge_seal(struct layer_work *w)
+{
+	if (w->merge.sealed) {
+		answer_merge(w, true);
+		return;
+	}
+	w->merge.op.seal = (struct store_watermark_op){
+	    .done = merge_sealed,
+	    .volume = w->list->layers[1],
 	    .chunk = w->list->chunk,
-	    .from = from,
-	    .changes = w->changes,
-	    .max = STORE_CHANGES_MAX,
+	    .watermark = version_make(GENERATION_MAX, VERSION_SEQ_MAX),
 	};
-	pool_changes(w->pool, &w->op);
+	pool_watermark(w->pool, &w->merge.op.seal);
+}
+
+static void merge_next(struct layer_work *w);
+
+static void merge_paced(struct reactor_timer *timer)
+{
+	struct layer_work *w =
+	    container_of(container_of(timer, struct merge, pace), struct layer_work, merge);
+
+	if (w->stopping)
+		answer_merge(w, false);
+	else
+		merge_next(w);
+}
+
+static void merge_written(struct store_write *op, int status)
+{
+	struct layer_work *w =
+	    container_of(container_of((void *)op, struct merge, op), struct layer_work, merge);
+	struct merge *m = &w->merge;
+	const uint64_t bytes = (uint64_t)m->run_count * BLOCK_SIZE;
+
+	if (status != 0) {
+		finish_head(w, status, NULL);
+		return;
+	}
+	m->blocks += m->run_count;
+	for (uint32_t i = 0; i < m->run_count; i++)
+		w->lower[m->run_block + i] = op->version;
+	if (m->blocks >= LAYER_MERGE_BYTES / BLOCK_SIZE || w->stopping)
+		answer_merge(w, false);
+	else if (w->rate > 0)
+		reactor_timer_arm(w->reactor, &m->pace,
+				  reactor_now_ns(w->reactor) + bytes * NS_PER_S / w->rate);
+	else
+		merge_next(w);
+}
+
+static void merge_write(struct layer_work *w, version_t version, bool zero)
+{
+	struct merge *m = &w->merge;
+
+	m->op.write = (struct store_write){
+	    .done = merge_written,
+	    .kind = zero ? STORE_ZERO : STORE_DATA,
+	    .volume = w->list->layers[1],
+	    .chunk = w->list->chunk,
+	    .block = m->run_block,
+	    .block_count = m->run_count,
+	    .version = version,
+	    .crcs = m->crcs,
+	    .data = w->data,
+	    .resync = true,
+	};
+	pool_write(w->pool, &m->op.write);
+}
+
+static void merge_read(struct store_read *op, int status)
+{
+	struct layer_work *w =
+	    container_of(container_of((void *)op, struct merge, op), struct layer_work, merge);
+
+	if (status != 0)
+		finish_head(w, status, NULL);
+	else
+		merge_write(w, w->changes[w->merge.at].version, false);
+}
+
+/* The next blocks of the listed changes that the lower layer lacks. False: there are none. */
+static bool merge_find(struct layer_work *w)
+{
+	struct merge *m = &w->merge;
+
+	for (; m->at < w->op.count; m->at++) {
+		const struct store_change *c = &w->changes[m->at];
+		block_no_t b = c->block;
+
+		while (b < c->block + c->block_count && w->lower[b] >= c->version)
+			b++;
+		m->run_block = b;
+		while (b < c->block + c->block_count && b - m->run_block < IO_BLOCKS_MAX &&
+		       w->lower[b] < c->version)
+			b++;
+		m->run_count = b - m->run_block;
+		if (m->run_count > 0)
+			return true;
+	}
+	return false;
+}
+
+static void merge_listed(struct store_changes_op *op, int status);
+
+static void merge_next(struct layer_work *w)
+{
+	struct merge *m = &w->merge;
+
+	if (!merge_find(w)) {
+		if (m->next != UINT32_MAX)
+			list_changes(w, w->list->layers[0], m->next, merge_listed);
+		else
+			merge_seal(w);
+		return;
+	}
+	if (w->changes[m->at].zero) {
+		merge_write(w, w->changes[m->at].version, true);
+		return;
+	}
+	m->op.read = (struct store_read){
+	    .done = merge_read,
+	    .volume = w->list->layers[0],
+	    .chunk = w->list->chunk,
+	    .block = m->run_block,
+	    .block_count = m->run_count,
+	    .data = w->data,
+	    .ret_crcs = m->crcs,
+	};
+	pool_read(w->pool, &m->op.read);
+}
+
+/* More of the changes has come. The step that it leads to. */
+static enum merge_step merge_take(struct layer_work *w)
+{
+	struct merge *m = &w->merge;
+	const struct store_changes_op *op = &w->op;
+
+	for (uint32_t i = 0; i < op->count; i++) {
+		const struct store_change *c = &op->changes[i];
+
+		for (block_no_t b = c->block; b < c->block + c->block_count; b++) {
+			if (m->step == MERGE_LOWER)
+				w->lower[b] = c->version;
+			else
+				m->known_blocks += w->lower[b] == c->version;
+		}
+		if (m->step == MERGE_LOWER)
+			m->lower_blocks += c->block_count;
+	}
+	if (op->next != UINT32_MAX)
+		return m->step;
+	if (m->step == MERGE_LOWER && !m->sealed && m->lower_blocks > 0)
+		return MERGE_CHECK;
+	return MERGE_UPPER;
+}
+
+static void merge_listed(struct store_changes_op *op, int status)
+{
+	struct layer_work *w = container_of(op, struct layer_work, op);
+	struct merge *m = &w->merge;
+	enum merge_step next;
+	block_no_t from;
+
+	if (status == 0 && op->count > 0 &&
+	    op->changes[op->count - 1].block + op->changes[op->count - 1].block_count >
+		CHUNK_BLOCKS_MAX)
+		status = -E_CORRUPT;
+	if (status != 0) {
+		finish_head(w, status, NULL);
+		return;
+	}
+	m->next = op->next;
+	if (m->step == MERGE_UPPER) {
+		m->at = 0;
+		merge_next(w);
+		return;
+	}
+	next = merge_take(w);
+	if (m->step == MERGE_CHECK && next != MERGE_CHECK && m->known_blocks != m->lower_blocks) {
+		finish_head(w, -EBUSY, NULL); /* something else was here */
+		return;
+	}
+	from = next == m->step ? op->next : 0;
+	m->step = next;
+	list_changes(w, w->list->layers[next == MERGE_LOWER], from, merge_listed);
+}
+
+/* The first chunk from this one on that is here. False: none is. */
+static bool find_chunk(struct layer_work *w, volume_id_t layer, chunk_no_t from,
+		       struct store_chunk_state *ret)
+{
+	return pool_chunks(w->pool, layer, from, ret, 1) == 1;
+}
+
+static void answer_look(struct layer_work *w, const struct store_chunk_state *upper,
+			const struct store_chunk_state *lower)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LayerMergeReply reply = PAVE__V1__LAYER_MERGE_REPLY__INIT;
+
+	reply.found = upper != NULL;
+	if (upper != NULL) {
+		reply.chunk = upper->chunk;
+		reply.upper_whole = version_is_sealed(upper->watermark);
+		reply.lower_whole = lower != NULL && version_is_sealed(lower->watermark);
+	}
+	message.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE_REPLY;
+	message.layer_merge_reply = &reply;
+	finish_head(w, 0, &message);
+}
+
+static void merge_begin(struct layer_work *w)
+{
+	struct job *j = w->list;
+	struct store_chunk_state upper, lower;
+	const bool has_upper = find_chunk(w, j->layers[0], j->chunk, &upper);
+	bool has_lower;
+	int status = 0;
+
+	w->merge = (struct merge){.step = MERGE_LOWER, .pace.fire = merge_paced};
+	if (j->look && has_upper)
+		j->chunk = upper.chunk;
+	has_lower = find_chunk(w, j->layers[1], j->chunk, &lower) && lower.chunk == j->chunk;
+	w->merge.sealed = has_lower && version_is_sealed(lower.watermark);
+	if (!has_upper || upper.chunk != j->chunk)
+		status = j->look ? pool_absent(w->pool, j->layers[0]) : -EBUSY;
+	else
+		status = upper.status;
+	if (status == 0)
+		status = has_lower ? lower.status : pool_absent(w->pool, j->layers[1]);
+	if (status == 0 && !j->look &&
+	    (!version_is_sealed(upper.watermark) ||
+	     (!w->merge.sealed && (!j->fresh || (has_lower && lower.watermark != 0)))))
+		status = -EBUSY;
+	if (status != 0) {
+		finish_head(w, status, NULL);
+		return;
+	}
+	if (j->look) {
+		answer_look(w, has_upper ? &upper : NULL, has_lower ? &lower : NULL);
+		return;
+	}
+	memset(w->lower, 0, CHUNK_BLOCKS_MAX * sizeof(w->lower[0]));
+	list_changes(w, j->layers[1], 0, merge_listed);
 }
 
 /* -- life ------------------------------------------------------------------------------------- */
 
-static void tick(struct reactor_task *task)
+static void work_free(struct layer_work *w)
 {
-	struct layer_work *w = container_of(task, struct layer_work, task);
 	struct job *x, *tmp;
 
-	if (w->busy)
-		return;
-	if (!w->stopping) {
-		if (w->list == NULL)
-			return;
-		w->busy = true;
-		w->at = 0;
-		memset(w->marks, UNCHANGED, CHUNK_BLOCKS_MAX);
-		ask(w, w->list->from);
-		return;
-	}
 	LL_FOREACH_SAFE(w->list, x, tmp)
 	free(x);
-	w->stop_done(w->stop_arg);
 	free(w->marks);
+	free(w->lower);
+	free(w->data);
 	free(w);
 }
 
-int layer_work_start(struct reactor *r, struct pool *pool,
+static void tick(struct reactor_task *task)
+{
+	struct layer_work *w = container_of(task, struct layer_work, task);
+
+	if (w->busy)
+		return;
+	if (w->stopping) {
+		w->stop_done(w->stop_arg);
+		work_free(w);
+		return;
+	}
+	if (w->list == NULL)
+		return;
+	w->busy = true;
+	if (w->list->merge) {
+		merge_begin(w);
+		return;
+	}
+	w->at = 0;
+	memset(w->marks, UNCHANGED, CHUNK_BLOCKS_MAX);
+	list_changes(w, w->list->layers[0], w->list->from, listed);
+}
+
+int layer_work_start(struct reactor *r, struct pool *pool, uint64_t rate,
 		     void (*answer)(uint64_t token, int status, const char *text,
 				    const Pave__V1__Control *message, void *arg),
 		     void *arg, struct layer_work **ret_work)
 {
 	struct layer_work *w = calloc(1, sizeof(*w));
 
-	if (w != NULL)
-		w->marks = malloc(CHUNK_BLOCKS_MAX);
-	if (w == NULL || w->marks == NULL) {
-		free(w);
+	if (w == NULL)
+		return -ENOMEM;
+	w->marks = malloc(CHUNK_BLOCKS_MAX);
+	w->lower = malloc(CHUNK_BLOCKS_MAX * sizeof(w->lower[0]));
+	w->data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	if (w->marks == NULL || w->lower == NULL || w->data == NULL) {
+		work_free(w);
 		return -ENOMEM;
 	}
 	w->reactor = r;
 	w->pool = pool;
+	w->rate = rate;
 	w->answer = answer;
 	w->arg = arg;
 	w->task.run = tick;
@@ -177,35 +498,51 @@ int layer_work_start(struct reactor *r, struct pool *pool,
 	return 0;
 }
 
-static bool is_sane(const Pave__V1__LayerChanges *c)
+static bool fill_changes(struct job *x, const Pave__V1__LayerChanges *c)
 {
-	for (size_t i = 0; i < c->n_layers; i++)
-		if (c->layers[i] == 0)
+	if (c->n_layers == 0 || c->n_layers > PERMIT_LAYERS_MAX || c->chunk == UINT32_MAX ||
+	    c->from >= CHUNK_BLOCKS_MAX)
+		return false;
+	x->chunk = c->chunk;
+	x->from = c->from;
+	x->layer_count = (uint32_t)c->n_layers;
+	for (uint32_t i = 0; i < x->layer_count; i++) {
+		x->layers[i] = c->layers[i];
+		if (x->layers[i] == 0)
 			return false;
-	return c->n_layers > 0 && c->n_layers <= PERMIT_LAYERS_MAX && c->chunk != UINT32_MAX &&
-	       c->from < CHUNK_BLOCKS_MAX;
+	}
+	return true;
+}
+
+static bool fill_merge(struct job *x, const Pave__V1__LayerMerge *m)
+{
+	x->merge = true;
+	x->chunk = m->chunk;
+	x->layers[0] = m->upper;
+	x->layers[1] = m->lower;
+	x->look = m->look;
+	x->fresh = m->fresh;
+	return m->upper != 0 && m->lower != 0 && m->upper != m->lower && m->chunk != UINT32_MAX;
 }
 
 void layer_work_add(struct layer_work *w, uint64_t token, const Pave__V1__Control *what)
 {
-	const Pave__V1__LayerChanges *c = what->layer_changes;
-	struct job *x = NULL;
+	struct job *x = calloc(1, sizeof(*x));
+	bool good;
 
-	if (!is_sane(c)) {
-		w->answer(token, -EINVAL, err_text(-EINVAL), NULL, w->arg);
-		return;
-	}
-	x = calloc(1, sizeof(*x));
 	if (x == NULL) {
 		w->answer(token, -ENOMEM, err_text(-ENOMEM), NULL, w->arg);
 		return;
 	}
 	x->token = token;
-	x->chunk = c->chunk;
-	x->from = c->from;
-	x->layer_count = (uint32_t)c->n_layers;
-	for (uint32_t i = 0; i < x->layer_count; i++)
-		x->layers[i] = c->layers[i];
+	good = what->body_case == PAVE__V1__CONTROL__BODY_LAYER_MERGE
+		   ? fill_merge(x, what->layer_merge)
+		   : fill_changes(x, what->layer_changes);
+	if (!good) {
+		free(x);
+		w->answer(token, -EINVAL, err_text(-EINVAL), NULL, w->arg);
+		return;
+	}
 	LL_APPEND(w->list, x);
 	reactor_defer(w->reactor, &w->task);
 }
@@ -216,4 +553,10 @@ void layer_work_stop(struct layer_work *w, void (*done)(void *arg), void *arg)
 	w->stop_done = done;
 	w->stop_arg = arg;
 	reactor_defer(w->reactor, &w->task);
+}
+
+void layer_work_abandon(struct layer_work *w)
+{
+	if (w != NULL)
+		work_free(w);
 }

@@ -2,6 +2,7 @@
  * after the other:
  *
  *   LayerChanges  which blocks of a chunk have a version in any of some layers
+ *   LayerMerge    the blocks of a chunk of a sealed layer are written to the sealed layer below too
  *
  * Thread: the reactor's. */
 #ifndef PAVE_NODE_LAYER_WORK_H
@@ -10,11 +11,14 @@
 #include "control.pb-c.h"
 #include "engine/pool/pool.h"
 
+#define LAYER_MERGE_BYTES (16u << 20) /* written for one request; then the driver asks again */
+
 struct layer_work;
 
-/* answer: called once for each layer_work_add, never inline but for what is refused at once; status
- * < 0: text says why, else message is the reply. 0 or -ENOMEM. */
-int layer_work_start(struct reactor *r, struct pool *pool,
+/* rate: bytes a second that merging writes at most; 0: one piece after the other. answer: called
+ * once for each layer_work_add, inline only for what is refused at once; status < 0: text says why,
+ * else message is the reply. 0 or -ENOMEM. */
+int layer_work_start(struct reactor *r, struct pool *pool, uint64_t rate,
 		     void (*answer)(uint64_t token, int status, const char *text,
 				    const Pave__V1__Control *message, void *arg),
 		     void *arg, struct layer_work **ret_work);
@@ -24,5 +28,8 @@ void layer_work_add(struct layer_work *w, uint64_t token, const Pave__V1__Contro
 
 /* Those that have not begun are forgotten; done, never inline, when none is under way. */
 void layer_work_stop(struct layer_work *w, void (*done)(void *arg), void *arg);
+
+/* Frees it, without a word: the simulator's crash. NULL is allowed. */
+void layer_work_abandon(struct layer_work *w);
 
 #endif

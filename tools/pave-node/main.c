@@ -355,7 +355,8 @@ static int serve(struct node *n, struct error *err)
 	int rc = eraser_start(n->reactor, n->pool, &n->shard, erased, n, &n->eraser);
 
 	if (rc == 0)
-		rc = layer_work_start(n->reactor, n->pool, lease_answer, n, &n->layer_work);
+		rc = layer_work_start(n->reactor, n->pool, n->resync_rate, lease_answer, n,
+				      &n->layer_work);
 	if (rc == 0)
 		rc = devices_start(n->reactor, n->pool, lease_answer, n, &n->devices);
 	if (rc != 0)

@@ -1,0 +1,447 @@
+/* The driver merges a sealed layer that only one other, sealed too, stands on, into that one's
+ * place: what a deleted snapshot leaves behind. So a volume whose snapshots come and go stands on
+ * as many layers as it has snapshots, and two; and what is hidden by now gives its space back.
+ *
+ *        v           v          L: the lower layer, which nobody stands on but U, and nothing but
+ *        |           |             through U sees
+ *        U     -->   L'         L': what L held, with what U held above it; under the id of L
+ *        |
+ *        L
+ *
+ *   LOOKING   every node of the chunks' rows says what it has of U, and whether it is whole
+ *   PASS      each node writes what U has and L lacks to L, on itself (LayerMerge), chunk by chunk
+ *     |        ^
+ *     |        +-- something had to be written
+ *     v
+ *   the last pass wrote nothing anywhere --> what stands on U stands on L, in one batch; permits
+ *   without U to all that are attached; U is erased when no permit that names it can live any more
+ *
+ * Whoever reads through U and L sees the same at every moment, so a merge may break off anywhere:
+ * by a crash of anybody, or because a member is to move, and is begun again by the next driver.
+ *
+ * INVARIANTS
+ *  1. The driver exchanges the layers only when every copy that some row names has said, after all
+ *     of them had it, that it has all of U in L.
+ *  2. No member of the family moves, or has something to be erased, meanwhile; one that must move
+ *     ends the merge.
+ *
+ * Failure modes: a node that is away, not eligible, or not whole in one of the layers: the merge is
+ * given up, and tried again. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "engine/base/assert.h"
+#include "engine/base/log.h"
+#include "engine/placement/driver.h"
+#include "engine/placement/family.h"
+
+#define MERGE_TIMEOUT_MS 60000u
+#define MERGE_AGAIN_S	 20u /* after one that was given up */
+#define MERGE_PASSES_MAX 8u
+
+enum { HAS_UPPER = 1, HAS_LOWER = 2 };
+
+struct merge_node {
+	struct rpc_call call;
+	struct pd_merge *merge;
+	struct reg_node *node;
+	bool busy;
+	chunk_no_t chunk; /* asked for */
+	uint8_t *has;	  /* by chunk: HAS_... */
+};
+
+struct pd_merge {
+	struct pd *pd;
+	volume_id_t upper, lower;
+	uint32_t pass; /* 0: looking */
+	uint64_t blocks, all_blocks;
+	uint64_t map_versions; /* of the members, added up */
+	uint32_t chunk_count;
+	bool given_up;
+	uint32_t node_count, running;
+	struct merge_node nodes[];
+};
+
+static void merge_free(struct pd_merge *x)
+{
+	for (uint32_t i = 0; i < x->node_count; i++)
+		free(x->nodes[i].has);
+	free(x);
+}
+
+void merge_drop(struct pd *pd)
+{
+	struct pd_merge *x = pd->merge;
+
+	pd->merge = NULL;
+	if (x == NULL)
+		return;
+	for (uint32_t i = 0; i < x->node_count; i++)
+		if (x->nodes[i].busy)
+			rpc_call_cancel(&x->nodes[i].call);
+	merge_free(x);
+}
+
+/* -- what can be merged ----------------------------------------------------------------------- */
+
+static bool stands_on(struct reg *reg, const struct reg_volume *v, volume_id_t layer)
+{
+	volume_id_t ids[PERMIT_LAYERS_MAX];
+	const uint32_t count = v->deleted ? 0 : layers_of(reg, v, ids, PERMIT_LAYERS_MAX);
+
+	for (uint32_t i = 0; i < count; i++)
+		if (ids[i] == layer)
+			return true;
+	return false;
+}
+
+static bool is_planned(const struct pd *pd, const struct reg_volume *v)
+{
+	for (size_t i = 0; i < pd->plan.count; i++)
+		if (!pd->plan.moves[i].done && pd->plan.moves[i].volume == v->id)
+			return true;
+	return false;
+}
+
+/* Every node that has a copy can be asked, and may store it. */
+static bool is_ready(struct pd *pd, const struct reg_volume *v, int64_t now)
+{
+	if (v->move_count > 0 || v->drop_count > 0 || layers_open_below(&pd->reg, v) != NULL ||
+	    is_planned(pd, v))
+		return false;
+	for (uint32_t i = 0; i < v->node_count; i++)
+		if (node_state(v->nodes[i], now) != NODE_UP ||
+		    !verdicts_get(&pd->verdicts, v->nodes[i]->site, v->policy, now)->eligible)
+			return false;
+	return true;
+}
+
+/* The only layer that stands on the lower one, when the two can be merged; NULL: they can't. */
+static struct reg_layer *upper_of(struct reg *reg, const struct reg_layer *lower)
+{
+	struct reg_layer *upper = NULL;
+
+	if (!lower->sealed)
+		return NULL;
+	for (struct reg_layer *l = reg->layers; l != NULL; l = l->hh.next) {
+		if (l->parent != lower->id)
+			continue;
+		if (upper != NULL || !l->sealed)
+			return NULL;
+		upper = l;
+	}
+	for (const struct reg_volume *v = reg->volumes; upper != NULL && v != NULL; v = v->hh.next)
+		if (!v->deleted && layers_top(v) == lower->id)
+			return NULL;
+	return upper;
+}
+
+/* All members that stand on the layer are ready. *ret_versions: of their maps. */
+static bool members_are_ready(struct pd *pd, volume_id_t layer, uint64_t *ret_versions)
+{
+	const int64_t now = reg_now(&pd->reg, NULL);
+
+	*ret_versions = 0;
+	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next) {
+		if (!stands_on(&pd->reg, v, layer))
+			continue;
+		if (!is_ready(pd, v, now))
+			return false;
+		if (!reg_volume_is_snapshot(v))
+			*ret_versions += v->map_version;
+	}
+	return true;
+}
+
+/* -- passes ----------------------------------------------------------------------------------- */
+
+static void step(struct pd_merge *x, struct merge_node *n);
+
+static void give_up(struct pd_merge *x, const char *node, const char *why)
+{
+	if (!x->given_up)
+		log_info("pd", "layers %llu and %llu are not merged now: node %s: %s",
+			 (unsigned long long)x->upper, (unsigned long long)x->lower, node, why);
+	x->given_up = true;
+}
+
+static void take_look(struct pd_merge *x, struct merge_node *n, const Pave__V1__LayerMergeReply *r)
+{
+	if (!r->found || r->chunk < n->chunk || r->chunk >= x->chunk_count) {
+		n->chunk = x->chunk_count;
+		return;
+	}
+	if (r->upper_whole)
+		n->has[r->chunk] = (uint8_t)(HAS_UPPER | (r->lower_whole ? HAS_LOWER : 0));
+	n->chunk = r->chunk + 1;
+}
+
+static void answered(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		     const char *text)
+{
+	struct merge_node *n = container_of(call, struct merge_node, call);
+	struct pd_merge *x = n->merge;
+
+	n->busy = false;
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_LAYER_MERGE_REPLY)
+		status = -E_BAD_FRAME;
+	if (status != 0) {
+		give_up(x, n->node->name, text != NULL ? text : err_text(status));
+	} else if (x->pass == 0) {
+		take_look(x, n, reply->layer_merge_reply);
+	} else {
+		x->blocks += reply->layer_merge_reply->blocks;
+		if (reply->layer_merge_reply->done)
+			n->chunk++;
+	}
+	step(x, n);
+}
+
+static bool is_fresh(const struct pd_merge *x, chunk_no_t chunk)
+{
+	for (uint32_t i = 0; i < x->node_count; i++)
+		if ((x->nodes[i].has[chunk] & HAS_LOWER) != 0)
+			return false;
+	return true;
+}
+
+static void ask(struct pd_merge *x, struct merge_node *n)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LayerMerge merge = PAVE__V1__LAYER_MERGE__INIT;
+
+	merge.upper = x->upper;
+	merge.lower = x->lower;
+	merge.chunk = n->chunk;
+	merge.look = x->pass == 0;
+	merge.fresh = x->pass > 0 && is_fresh(x, n->chunk);
+	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE;
+	m.layer_merge = &merge;
+	n->call.done = answered;
+	n->busy = true;
+	rpc_call_start(&n->node->session->rpc, &n->call, &m, MERGE_TIMEOUT_MS);
+}
+
+static void pass_begin(struct pd_merge *x);
+
+static void end(struct pd_merge *x)
+{
+	x->pd->merge = NULL;
+	x->pd->merge_after_ns =
+	    x->given_up ? reactor_now_ns(x->pd->reactor) + MERGE_AGAIN_S * NS_PER_S : 0;
+	merge_free(x);
+}
+
+/* Every node of the chunk's rows has all of it, or none has any. */
+static bool rows_agree(const struct pd_merge *x, const struct reg_volume *v)
+{
+	for (chunk_no_t c = 0; c < v->chunk_count; c++) {
+		const bool fresh = is_fresh(x, c);
+		uint8_t want = 0;
+
+		for (uint32_t i = 0; i < x->node_count; i++)
+			want |= x->nodes[i].has[c] & HAS_UPPER;
+		if (want != 0 && !fresh)
+			want |= HAS_LOWER;
+		for (uint32_t i = 0; i < x->node_count; i++)
+			if (reg_holds(v, c, x->nodes[i].node) && x->nodes[i].has[c] != want)
+				return false;
+	}
+	return true;
+}
+
+static bool looks_agree(struct pd_merge *x)
+{
+	for (const struct reg_volume *v = x->pd->reg.volumes; v != NULL; v = v->hh.next)
+		if (stands_on(&x->pd->reg, v, x->upper) && !rows_agree(x, v))
+			return false;
+	return true;
+}
+
+static void exchange(struct pd_merge *x);
+
+static void pass_over(struct pd_merge *x)
+{
+	if (x->given_up) {
+		end(x);
+		return;
+	}
+	if (x->pass == 0 && !looks_agree(x)) {
+		give_up(x, "of some chunk", "it is not whole there yet, a host restores it");
+		end(x);
+		return;
+	}
+	x->all_blocks += x->blocks;
+	if (x->pass > 1 && x->blocks == 0) {
+		exchange(x);
+		end(x);
+		return;
+	}
+	if (x->pass == MERGE_PASSES_MAX) {
+		give_up(x, "some", "copies are restored all the time");
+		end(x);
+		return;
+	}
+	x->pass++;
+	pass_begin(x);
+}
+
+static void step(struct pd_merge *x, struct merge_node *n)
+{
+	while (x->pass > 0 && n->chunk < x->chunk_count && (n->has[n->chunk] & HAS_UPPER) == 0)
+		n->chunk++;
+	if (!x->given_up && n->chunk < x->chunk_count && n->node->session != NULL) {
+		ask(x, n);
+		return;
+	}
+	if (n->chunk < x->chunk_count)
+		give_up(x, n->node->name, "it is not connected");
+	if (--x->running == 0)
+		pass_over(x);
+}
+
+static void pass_begin(struct pd_merge *x)
+{
+	x->blocks = 0;
+	x->running = x->node_count;
+	for (uint32_t i = 0; i < x->node_count; i++)
+		x->nodes[i].chunk = 0;
+	/* The last step of a pass may free it. */
+	for (uint32_t i = 0, count = x->node_count; i < count; i++)
+		step(x, &x->nodes[i]);
+}
+
+/* -- the exchange ----------------------------------------------------------------------------- */
+
+static bool is_still_right(struct pd_merge *x, struct reg_layer **ret_upper)
+{
+	struct reg *reg = &x->pd->reg;
+	const struct reg_layer *lower = layers_find(reg, x->lower);
+	uint64_t versions;
+
+	*ret_upper = lower != NULL ? upper_of(reg, lower) : NULL;
+	return *ret_upper != NULL && (*ret_upper)->id == x->upper &&
+	       members_are_ready(x->pd, x->upper, &versions) && versions == x->map_versions;
+}
+
+static void exchange(struct pd_merge *x)
+{
+	struct pd *pd = x->pd;
+	struct reg *reg = &pd->reg;
+	struct reg_layer *upper, *lower = layers_find(reg, x->lower);
+	const int64_t now = reg_now(reg, NULL);
+	struct reg_volume *grave, *v;
+	int64_t until = now;
+
+	if (!is_still_right(x, &upper))
+		return;
+	for (v = reg->volumes; v != NULL; v = v->hh.next)
+		if (stands_on(reg, v, x->upper))
+			break;
+	grave = v != NULL ? admin_add_tombstone(pd, v) : NULL;
+	if (grave == NULL)
+		return; /* no memory, or nothing to exchange: again later */
+	for (v = reg->volumes; v != NULL; v = v->hh.next) {
+		if (!stands_on(reg, v, x->upper))
+			continue;
+		until = MAX(until, reg_attachment_end(reg, v, now));
+		until = MAX(until, reg_volume_older_end(reg, v, now));
+		if (v->attachment.live)
+			host_push_later(pd, v->id);
+		reg_volume_also_erase(reg, grave, v);
+	}
+	grave->erase_layer = x->upper;
+	grave->erase_after = until;
+	for (struct reg_layer *l = reg->layers; l != NULL; l = l->hh.next) {
+		if (l->parent != x->upper)
+			continue;
+		l->parent = x->lower;
+		layers_save(reg, l);
+	}
+	lower->owner = upper->owner;
+	layers_save(reg, lower);
+	layers_forget(reg, upper);
+	reg_save_volume(reg, grave);
+	reg_save_meta(reg);
+	pd_background_flush(pd);
+	log_info("pd", "layer %llu is merged into %llu: %llu blocks", (unsigned long long)x->upper,
+		 (unsigned long long)x->lower, (unsigned long long)x->all_blocks);
+}
+
+/* -- begin ------------------------------------------------------------------------------------ */
+
+static void add_nodes(struct pd_merge *x, const struct reg_volume *v)
+{
+	for (uint32_t i = 0; i < v->node_count; i++) {
+		uint32_t k = 0;
+
+		while (k < x->node_count && x->nodes[k].node != v->nodes[i])
+			k++;
+		if (k < x->node_count)
+			continue;
+		x->nodes[x->node_count++] = (struct merge_node){
+		    .merge = x, .node = v->nodes[i], .has = calloc(x->chunk_count + 1, 1)};
+	}
+}
+
+static bool begin(struct pd *pd, const struct reg_layer *lower, const struct reg_layer *upper,
+		  uint64_t map_versions)
+{
+	const size_t nodes_max = HASH_COUNT(pd->reg.nodes);
+	struct pd_merge *x = calloc(1, sizeof *x + nodes_max * sizeof x->nodes[0]);
+	bool memory = x != NULL;
+
+	if (x == NULL)
+		return false;
+	x->pd = pd;
+	x->upper = upper->id;
+	x->lower = lower->id;
+	x->map_versions = map_versions;
+	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
+		if (stands_on(&pd->reg, v, upper->id))
+			x->chunk_count = MAX(x->chunk_count, v->chunk_count);
+	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
+		if (stands_on(&pd->reg, v, upper->id))
+			add_nodes(x, v);
+	for (uint32_t i = 0; i < x->node_count; i++)
+		memory = memory && x->nodes[i].has != NULL;
+	if (!memory || x->node_count == 0) {
+		merge_free(x);
+		return false;
+	}
+	pd->merge = x;
+	pass_begin(x);
+	return true;
+}
+
+void merge_tick(struct pd *pd)
+{
+	if (pd->merge != NULL || pd->reg.layers == NULL ||
+	    reactor_now_ns(pd->reactor) < pd->merge_after_ns)
+		return;
+	layers_count_children(&pd->reg);
+	for (const struct reg_layer *l = pd->reg.layers; l != NULL; l = l->hh.next) {
+		const struct reg_layer *upper =
+		    l->sealed && l->children == 1 ? upper_of(&pd->reg, l) : NULL;
+		uint64_t versions;
+
+		if (upper != NULL && members_are_ready(pd, upper->id, &versions) &&
+		    begin(pd, l, upper, versions))
+			return;
+	}
+	/* Not each second anew, when there are many. */
+	pd->merge_after_ns = reactor_now_ns(pd->reactor) + MERGE_AGAIN_S * NS_PER_S / 4;
+}
+
+void merge_gives_way(struct pd *pd, const struct reg_volume *v)
+{
+	if (pd->merge != NULL && stands_on(&pd->reg, v, pd->merge->upper))
+		give_up(pd->merge, "of the family", "copies are to move");
+}
+
+bool merge_is_of(struct pd *pd, const struct reg_volume *v)
+{
+	return pd->merge != NULL && stands_on(&pd->reg, v, pd->merge->upper);
+}
