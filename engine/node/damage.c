@@ -31,10 +31,9 @@ static int by_place(const void *a, const void *b)
 	return (da->block > db->block) - (da->block < db->block);
 }
 
-/* The runs of damage of the layer that the volume is written to: in a sealed one nothing is written
- * again. */
-static uint32_t ranges_of(volume_id_t volume, const struct store_damage *damage, uint32_t count,
-			  Pave__V1__DamagedRange *ret_ranges)
+/* The runs of damage in a layer. */
+static uint32_t ranges_of(volume_id_t volume, bool top, const struct store_damage *damage,
+			  uint32_t count, Pave__V1__DamagedRange *ret_ranges)
 {
 	Pave__V1__DamagedRange *last = NULL;
 	uint32_t n = 0;
@@ -53,6 +52,7 @@ static uint32_t ranges_of(volume_id_t volume, const struct store_damage *damage,
 		last->chunk = damage[i].chunk;
 		last->block = damage[i].block;
 		last->block_count = 1;
+		last->layer = top ? 0 : volume;
 	}
 	return n;
 }
@@ -63,8 +63,11 @@ static void tell(struct node_session *s, const struct store_damage *damage, uint
 	Pave__V1__DamagedRange *list[STORE_DAMAGE_MAX];
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Damage notice = PAVE__V1__DAMAGE__INIT;
-	uint32_t n = ranges_of(s->permit.layers[0].id, damage, count, ranges);
+	uint32_t n = 0;
 
+	/* What is damaged lies in one layer, so there are no more ranges than that. */
+	for (uint32_t i = 0; i < s->permit.layer_count; i++)
+		n += ranges_of(s->permit.layers[i].id, i == 0, damage, count, &ranges[n]);
 	if (n == 0)
 		return;
 	for (uint32_t i = 0; i < n; i++)

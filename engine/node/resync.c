@@ -14,6 +14,9 @@
  * in that layer may be of writes that were never acknowledged, and a sealed layer takes no newer
  * version that would hide them; so it goes. A crash in between leaves a copy that is not sealed.
  *
+ * A repair is the pull of some ranges of a sealed layer, which are damaged here: the same blocks
+ * under the same versions take the place of those that do not check.
+ *
  * INVARIANTS
  *  1. Nothing is applied, and no pull answered with 0, while the gate of the session that asked for
  *     it is closed; the source is in the permit (checked here), and so are we (checked there).
@@ -91,7 +94,7 @@ struct node_pull {
 	chunk_no_t chunk;
 	volume_id_t layer;
 	version_t above, below; /* below 0: no bound */
-	bool exact;
+	bool exact, repair;
 	bool storing; /* store is in flight */
 	union {
 		struct store_erase_op erase;
@@ -282,7 +285,8 @@ static int batch_check(struct pull_batch *batch, const struct frame *f, uint32_t
 		return rc;
 	for (uint32_t i = 0; i < *ret_run_count; i++)
 		if (batch->runs[i].version <= p->above ||
-		    (!p->exact && version_generation(batch->runs[i].version) > s->generation))
+		    (!p->exact && !p->repair &&
+		     version_generation(batch->runs[i].version) > s->generation))
 			return -E_BAD_FRAME;
 	return 0;
 }
@@ -857,10 +861,10 @@ static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, 
 	if (layer == NULL)
 		return error_set(err, -E_NO_PERMIT, "the permit does not name layer %llu",
 				 (unsigned long long)what->layer);
-	if (what->exact == layer->open)
+	if ((what->exact || what->repair) == layer->open || (what->exact && what->repair))
 		return error_set(err, -EINVAL,
-				 "layer %llu is %s: an exact pull is for a sealed layer, another "
-				 "for an open one",
+				 "layer %llu is %s: a pull that is exact or a repair is for a "
+				 "sealed layer, another for an open one",
 				 (unsigned long long)layer->id, layer->open ? "open" : "sealed");
 	if (strcmp(what->source_node, s->shard->config.identity.name) == 0 ||
 	    strlen(what->source_address) >= ADDR_SIZE_MAX)
@@ -892,9 +896,10 @@ void node_pull_begin(struct node_session *s, uint64_t request_id, const Pave__V1
 	p->request_id = request_id;
 	p->chunk = what->chunk;
 	p->layer = permit_find_layer(&s->permit, what->layer)->id;
-	p->above = what->exact ? 0 : what->above;
-	p->below = what->exact ? 0 : what->below;
+	p->above = what->exact || what->repair ? 0 : what->above;
+	p->below = what->exact || what->repair ? 0 : what->below;
 	p->exact = what->exact;
+	p->repair = what->repair;
 	p->range_count = range_count;
 	p->ranges[0] = (struct pull_range){0, s->chunk_blocks};
 	for (uint32_t i = 0; i < what->n_ranges / 2; i++)

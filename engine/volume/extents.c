@@ -1,5 +1,7 @@
 /* extents: which parts of a range are allocated, asked of one current replica: the runs of blocks
- * that have a version and are not zeroes.
+ * that have a version and are not zeroes. Of a volume with several layers it is one that is good in
+ * all of them, and is asked for one after the other, from the top; the first that has a block
+ * decides. While a layer is being sealed everything is said to be allocated.
  *
  * An answer may cover less than was asked for: one chunk, a few pages of changes, max extents.
  * Whatever can't be known now (no current replica to ask) is said to be allocated, which is never
@@ -25,12 +27,18 @@ struct extents_state {
 _Static_assert(sizeof(struct extents_state) <= sizeof(((struct volume_extents_op *)0)->impl),
 	       "impl is room");
 
+enum block_mark { BLOCK_UNKNOWN, BLOCK_DATA, BLOCK_ZERO };
+
 /* What is under way; control path, so from the heap. */
 struct extents_ask {
 	struct volume_extents_op *op;
 	struct vchunk *chunk;
 	struct vfetch fetch;
-	struct vplan_list list;
+	struct vplan_list list; /* of the layer that is asked for */
+	uint32_t sealed;	/* how many of the sealed layers were asked for */
+	uint32_t changes;	/* of their list, when it began */
+	uint8_t *marks;		/* of blocks [from, to) of the chunk: enum block_mark */
+	uint64_t from, to;
 	uint64_t epoch;
 	uint64_t since_ns;
 	bool waiting; /* for the chunk to be opened, or for a replica that can be asked */
@@ -83,32 +91,33 @@ static void all_allocated(struct volume_extents_op *op)
 	finish(op, 0);
 }
 
-/* The list, in the order of blocks, becomes extents of [from, to), blocks of the chunk. */
-static void answer(struct extents_ask *a, uint64_t from, uint64_t to)
+/* What the layer has, as far as its answer goes; no layer above it has it. */
+static void mark(struct extents_ask *a, const struct vfetch *f)
 {
-	struct volume_extents_op *op = a->op;
-	uint64_t at = from;
-
-	for (uint32_t i = 0; i < a->list.count && at < to; i++) {
+	if (f->from != UINT32_MAX)
+		a->to = MIN(a->to, (uint64_t)f->from);
+	for (uint32_t i = 0; i < a->list.count; i++) {
 		const struct vplan_run *run = &a->list.runs[i];
-		const uint64_t begin = MIN(MAX((uint64_t)run->block, at), to);
-		const uint64_t end = MIN((uint64_t)run->block + run->block_count, to);
+		const uint64_t end = MIN((uint64_t)run->block + run->block_count, a->to);
 
-		if (end <= at)
-			continue;
-		if (!add(op, (begin - at) * BLOCK_SIZE, false) ||
-		    !add(op, (end - begin) * BLOCK_SIZE, !run->zero))
-			return;
-		at = end;
+		for (uint64_t b = MAX((uint64_t)run->block, a->from); b < end; b++)
+			if (a->marks[b - a->from] == BLOCK_UNKNOWN)
+				a->marks[b - a->from] = run->zero ? BLOCK_ZERO : BLOCK_DATA;
 	}
-	if (at < to)
-		add(op, (to - at) * BLOCK_SIZE, false);
+}
+
+static void answer(struct extents_ask *a)
+{
+	for (uint64_t b = a->from; b < a->to; b++)
+		if (!add(a->op, BLOCK_SIZE, a->marks[b - a->from] == BLOCK_DATA))
+			return;
 }
 
 static void ask_free(struct extents_ask *a)
 {
 	vfetch_cancel(&a->fetch);
 	vplan_list_deinit(&a->list);
+	free(a->marks);
 	free(a);
 }
 
@@ -117,17 +126,23 @@ static void fetched(struct vfetch *f, int status)
 	struct extents_ask *a = f->owner;
 	struct volume_extents_op *op = a->op;
 	struct volume *v = a->chunk->volume;
-	const uint64_t from = op->offset % v->chunk_size / BLOCK_SIZE;
-	uint64_t to = MIN(from + op->size / BLOCK_SIZE, (uint64_t)v->chunk_blocks);
-	/* One layer's list says nothing of those below. */
-	const bool known = status == 0 && vlayers_single(v) && a->chunk->epoch == a->epoch &&
+	const bool known = status == 0 && a->chunk == &v->chunks[a->chunk->no] &&
+			   vlayers_settled_below(v) && a->chunk->epoch == a->epoch &&
+			   v->layers.changes == a->changes &&
+			   (vlayers_good(a->chunk) & vmask_bit(f->slot)) != 0 &&
 			   a->chunk->slots[f->slot].current && v->ended == 0;
 
+	if (known)
+		mark(a, f);
+	if (known && a->sealed < v->sealed_count && a->to > a->from) {
+		a->list.count = 0;
+		vfetch_sealed(f, a->chunk, vlayers_id(v, a->sealed++), f->slot, (block_no_t)a->from,
+			      EXTENTS_PAGES_MAX, &a->list, fetched, a);
+		return;
+	}
 	DL_DELETE(v->extents, a);
-	if (f->from != UINT32_MAX)
-		to = MIN(to, (uint64_t)f->from);
-	if (known && to > from) {
-		answer(a, from, to);
+	if (known && a->to > a->from) {
+		answer(a);
 		finish(op, 0);
 	} else {
 		all_allocated(op);
@@ -135,11 +150,13 @@ static void fetched(struct vfetch *f, int status)
 	ask_free(a);
 }
 
-/* A replica that has answered everything that was acknowledged. */
-static uint32_t find_slot(const struct vchunk *c)
+/* A replica that has answered everything that was acknowledged, and has all below. */
+static uint32_t find_slot(struct vchunk *c)
 {
+	const vmask_t good = vlayers_good(c);
+
 	for (uint32_t i = 0; i < c->volume->slot_count; i++)
-		if (c->state == VCHUNK_SERVING && (c->members & vmask_bit(i)) != 0 &&
+		if (c->state == VCHUNK_SERVING && (good & vmask_bit(i)) != 0 &&
 		    c->slots[i].current && vslot_ready(&c->slots[i]) &&
 		    vwindow_answered_below(&c->window, i, c->window.last_seq + 1))
 			return i;
@@ -163,7 +180,7 @@ static void try_ask(struct extents_ask *a)
 {
 	struct vchunk *c = a->chunk;
 	struct volume *v = c->volume;
-	const uint32_t slot = find_slot(c);
+	const uint32_t slot = vlayers_settled_below(v) ? find_slot(c) : UINT32_MAX;
 
 	if (c->state == VCHUNK_UNOPENED)
 		vreconcile_want(c, true);
@@ -171,9 +188,9 @@ static void try_ask(struct extents_ask *a)
 		return;
 	a->waiting = false;
 	a->epoch = c->epoch;
-	vfetch_changes(&a->fetch, c, slot, 0,
-		       (block_no_t)(a->op->offset % v->chunk_size / BLOCK_SIZE), EXTENTS_PAGES_MAX,
-		       &a->list, fetched, a);
+	a->changes = v->layers.changes;
+	vfetch_changes(&a->fetch, c, slot, 0, (block_no_t)a->from, EXTENTS_PAGES_MAX, &a->list,
+		       fetched, a);
 }
 
 void vextents_run(struct volume *v)
@@ -207,8 +224,14 @@ void volume_extents(struct volume *v, struct volume_extents_op *op)
 		finish(op, rc);
 		return;
 	}
-	a = vlayers_single(v) ? calloc(1, sizeof(*a)) : NULL;
-	if (a == NULL) {
+	a = calloc(1, sizeof(*a));
+	if (a != NULL) {
+		a->from = op->offset % v->chunk_size / BLOCK_SIZE;
+		a->to = MIN(a->from + op->size / BLOCK_SIZE, (uint64_t)v->chunk_blocks);
+		a->marks = calloc(a->to - a->from, 1);
+	}
+	if (a == NULL || a->marks == NULL) {
+		free(a);
 		all_allocated(op);
 		return;
 	}

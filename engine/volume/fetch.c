@@ -108,7 +108,7 @@ static void ask_changes(struct vfetch *f)
 
 	changes.chunk = f->chunk->no;
 	changes.above = f->above;
-	changes.layer = f->chunk->layer;
+	changes.layer = f->layer;
 	changes.from = f->from;
 	message.body_case = PAVE__V1__CONTROL__BODY_CHANGES;
 	message.changes = &changes;
@@ -116,23 +116,45 @@ static void ask_changes(struct vfetch *f)
 	rpc_call_start(&f->chunk->slots[f->slot].replica->rpc, &f->call, &message, 0);
 }
 
+static void begin_changes(struct vfetch *f, const struct vfetch *what)
+{
+	PRE(!f->busy);
+	*f = *what;
+	f->busy = true;
+	ask_changes(f);
+}
+
 void vfetch_changes(struct vfetch *f, struct vchunk *c, uint32_t slot, version_t above,
 		    block_no_t from, uint32_t pages_max, struct vplan_list *list,
 		    void (*done)(struct vfetch *f, int status), void *owner)
 {
-	PRE(!f->busy);
-	*f = (struct vfetch){
-	    .chunk = c,
-	    .slot = slot,
-	    .busy = true,
-	    .above = above,
-	    .from = from,
-	    .pages_max = pages_max,
-	    .list = list,
-	    .done = done,
-	    .owner = owner,
-	};
-	ask_changes(f);
+	begin_changes(f, &(struct vfetch){
+			     .chunk = c,
+			     .slot = slot,
+			     .layer = c->layer,
+			     .above = above,
+			     .from = from,
+			     .pages_max = pages_max,
+			     .list = list,
+			     .done = done,
+			     .owner = owner,
+			 });
+}
+
+void vfetch_sealed(struct vfetch *f, struct vchunk *c, volume_id_t layer, uint32_t slot,
+		   block_no_t from, uint32_t pages_max, struct vplan_list *list,
+		   void (*done)(struct vfetch *f, int status), void *owner)
+{
+	begin_changes(f, &(struct vfetch){
+			     .chunk = c,
+			     .slot = slot,
+			     .layer = layer,
+			     .from = from,
+			     .pages_max = pages_max,
+			     .list = list,
+			     .done = done,
+			     .owner = owner,
+			 });
 }
 
 void vfetch_cancel(struct vfetch *f)

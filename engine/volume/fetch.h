@@ -13,6 +13,7 @@ struct vfetch {
 	struct vchunk *chunk;
 	uint32_t slot;
 	bool busy;
+	volume_id_t layer; /* as frames name it */
 	version_t above;
 	block_no_t from;
 	uint32_t pages, pages_max;
@@ -32,6 +33,11 @@ void vfetch_state(struct vfetch *f, struct vchunk *c, uint32_t slot,
 void vfetch_changes(struct vfetch *f, struct vchunk *c, uint32_t slot, version_t above,
 		    block_no_t from, uint32_t pages_max, struct vplan_list *list,
 		    void (*done)(struct vfetch *f, int status), void *owner);
+
+/* The same of a sealed layer, of the chunk's number. */
+void vfetch_sealed(struct vfetch *f, struct vchunk *c, volume_id_t layer, uint32_t slot,
+		   block_no_t from, uint32_t pages_max, struct vplan_list *list,
+		   void (*done)(struct vfetch *f, int status), void *owner);
 
 /* No done follows. */
 void vfetch_cancel(struct vfetch *f);

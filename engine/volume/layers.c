@@ -32,6 +32,7 @@ static int add_sealed(struct volume *v, volume_id_t id, bool front)
 		memmove(&v->sealed[1], &v->sealed[0], v->sealed_count * sizeof(*v->sealed));
 	v->sealed[front ? 0 : v->sealed_count] = (struct vsealed){id, states};
 	v->sealed_count++;
+	v->layers.changes++;
 	return 0;
 }
 
@@ -411,6 +412,60 @@ static uint32_t choose_source(struct volume *v, vmask_t sources)
 	return i;
 }
 
+static void repaired(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+		     const char *text)
+{
+	struct vrestore *x = container_of(call, struct vrestore, call);
+	struct volume *v = x->volume;
+
+	(void)reply;
+	x->busy = x->repairing = false;
+	vmove_kick(v);
+	if (status == 0)
+		v->stats.repairs++;
+	else
+		log_info("volume", "%s: node %s could not repair chunk %u of layer %llu: %s",
+			 v->config.name, v->nodes[x->replica->node].name, x->chunk,
+			 (unsigned long long)x->layer, text != NULL ? text : err_text(status));
+}
+
+void vlayers_repair(struct volume *v, struct vreplica *r, volume_id_t layer, chunk_no_t chunk,
+		    block_no_t block, uint32_t block_count)
+{
+	struct vrestore *x = free_restore(v);
+	struct vchunk *c = &v->chunks[chunk];
+	const uint32_t slot = vchunk_slot_of(c, r);
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Pull pull = PAVE__V1__PULL__INIT;
+	uint32_t ranges[2] = {block, block_count};
+	const struct vreplica *from;
+	vmask_t sources = 0;
+
+	for (uint32_t i = 0; i < v->sealed_count; i++)
+		if (v->sealed[i].id == layer && states_of(v, i, chunk)[slot] == VSEALED_WHOLE)
+			sources = good_in(v, i, chunk) & vchunk_ready_slots(c) & ~vmask_bit(slot);
+	if (x == NULL || sources == 0 || is_restoring(v, layer, chunk, slot) ||
+	    !volume_gate_open(v))
+		return;
+	from = c->slots[choose_source(v, sources)].replica;
+	x->busy = x->repairing = true;
+	x->replica = r;
+	x->layer = layer;
+	x->chunk = chunk;
+	x->slot = slot;
+	pull.chunk = chunk;
+	pull.layer = layer;
+	pull.repair = true;
+	pull.ranges = ranges;
+	pull.n_ranges = 2;
+	pull.source_node = v->nodes[from->node].name;
+	pull.source_address = (char *)(uintptr_t)from->address;
+	message.body_case = PAVE__V1__CONTROL__BODY_PULL;
+	message.pull = &pull;
+	x->call.done = repaired;
+	rpc_call_start(&r->rpc, &x->call, &message, VRESYNC_PULL_MS);
+}
+
 /* Has a slot of the chunk that can be reached restore the layer. False: there is none to restore.
  */
 static bool restore_chunk(struct volume *v, uint32_t sealed, chunk_no_t chunk)
@@ -735,6 +790,7 @@ static void merged(struct volume *v, uint32_t sealed)
 		 (unsigned long long)v->sealed[sealed + 1].id);
 	free(states);
 	v->sealed_count--;
+	v->layers.changes++;
 	memmove(&v->sealed[sealed], &v->sealed[sealed + 1],
 		(v->sealed_count - sealed) * sizeof(*v->sealed));
 }

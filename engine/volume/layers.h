@@ -69,7 +69,8 @@ struct vrestore {
 	struct volume *volume;
 	struct rpc_call call;
 	bool busy;
-	bool looking; /* at what it holds; nothing is pulled yet */
+	bool looking;	/* at what it holds; nothing is pulled yet */
+	bool repairing; /* some blocks, of a copy that is whole */
 	struct vreplica *replica;
 	volume_id_t layer;
 	chunk_no_t chunk;
@@ -79,6 +80,7 @@ struct vrestore {
 struct vlayers {
 	volume_id_t settled; /* the layer that is, and that the driver may be told of; 0: none */
 	bool told;
+	uint32_t changes;    /* of the list of sealed layers, ever */
 	bool restore_wanted; /* something may have to be restored */
 	uint64_t restore_after_ns;
 	uint32_t restore_at; /* the next source, by turns */
@@ -102,6 +104,10 @@ bool vlayers_settled_below(const struct volume *v);
 /* Whether there is one layer only. */
 bool vlayers_single(const struct volume *v);
 
+/* Blocks of a sealed layer are damaged on the node: they are pulled from another one, if that is
+ * possible now. The node says so again until it is done. */
+void vlayers_repair(struct volume *v, struct vreplica *r, volume_id_t layer, chunk_no_t chunk,
+		    block_no_t block, uint32_t block_count);
 /* Slots that have all that the sealed layers hold of the chunk. */
 vmask_t vlayers_good(struct vchunk *c);
 /* Whether the slot, be it the learner's, is known to have all that the sealed layers hold of the

@@ -317,6 +317,10 @@ static void take_damage(struct vreplica *r, const Pave__V1__Damage *damage)
 			continue;
 		log_info("volume", "%s: node %s says that chunk %u blocks %u+%u are damaged there",
 			 v->config.name, name_of(r), d->chunk, d->block, d->block_count);
+		if (d->layer != 0) {
+			vlayers_repair(v, r, d->layer, d->chunk, d->block, d->block_count);
+			continue;
+		}
 		/* Of a chunk that nobody has used yet it is repaired when told again. */
 		vreconcile_want(c, true);
 		vrewrite_repair(c, d->block, d->block_count);

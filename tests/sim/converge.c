@@ -101,13 +101,12 @@ static volume_id_t layer_id(const struct volume *v, uint32_t layer)
 	return layer <= v->sealed_count ? vlayers_id(v, layer - 1) : 0;
 }
 
-/* Layers that must be the same everywhere: the top one, and those that are sealed. What is damaged
- * in a sealed one is not written again, so with rot only the top counts. */
+/* Layers that must be the same everywhere: the top one, and those that are sealed. */
 static uint32_t layers_to_compare(const struct cluster *c)
 {
 	const struct volume *v = attached_volume(c);
 
-	return v == NULL || c->stats.rot > 0 ? 1 : 1 + v->sealed_count;
+	return v == NULL ? 1 : 1 + v->sealed_count;
 }
 
 /* Only another sealed layer stands on it: it may be half of a merge, and nobody sees but through

@@ -211,7 +211,7 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		read_shots(c);
 	if (!c->failed)
 		settle_moves(c);
-	if (!c->failed && c->shot_count > 0 && lost >= c->node_count && c->stats.rot == 0)
+	if (!c->failed && c->shot_count > 0 && lost >= c->node_count)
 		settle_layers(c);
 	if (!c->failed)
 		converge_check(c, SETTLE_NS);
