@@ -11,8 +11,10 @@
  *
  * INVARIANTS
  *  1. The head of the list is the one under way, if `busy`; the next begins when it is answered.
- *  2. A merge writes with the versions of the upper layer, so it may be begun again, and break off,
- *     anywhere: what is above is newer, and both layers are sealed.
+ *  2. What a merge writes has a version of its own, newer than any that a host gives, and the later
+ *     the upper layer was made the newer: so the upper layer wins whatever the versions of the two
+ *     are (what was settled in the lower one is as new as what was written above it meanwhile), and
+ *     a merge may break off, and be begun again, anywhere.
  *
  * Failure modes: an error of the store ends the request with it; whoever asked asks another node,
  * or again. */
@@ -93,6 +95,12 @@ static void finish_head(struct layer_work *w, int status, const Pave__V1__Contro
 	w->answer(head->token, status, err_text(status), message, w->arg);
 	free(head);
 	reactor_defer(w->reactor, &w->task);
+}
+
+/* Of all blocks that come from the upper layer. Layers are numbered as they are made. */
+static version_t merged_version(const struct layer_work *w)
+{
+	return version_make(GENERATION_MAX, w->list->layers[0]);
 }
 
 static void list_changes(struct layer_work *w, volume_id_t layer, block_no_t from,
@@ -190,7 +198,7 @@ static void merge_sealed(struct store_watermark_op *op, int status)
 
 static void merge_seal(struct layer_work *w)
 {
-	if (w->merge.sealed) {
+	if (w->merge.sealed && w->merge.blocks == 0) {
 		answer_merge(w, true);
 		return;
 	}
@@ -239,7 +247,7 @@ static void merge_written(struct store_write *op, int status)
 		merge_next(w);
 }
 
-static void merge_write(struct layer_work *w, version_t version, bool zero)
+static void merge_write(struct layer_work *w, bool zero)
 {
 	struct merge *m = &w->merge;
 
@@ -250,7 +258,7 @@ static void merge_write(struct layer_work *w, version_t version, bool zero)
 	    .chunk = w->list->chunk,
 	    .block = m->run_block,
 	    .block_count = m->run_count,
-	    .version = version,
+	    .version = merged_version(w),
 	    .crcs = m->crcs,
 	    .data = w->data,
 	    .resync = true,
@@ -266,23 +274,24 @@ static void merge_read(struct store_read *op, int status)
 	if (status != 0)
 		finish_head(w, status, NULL);
 	else
-		merge_write(w, w->changes[w->merge.at].version, false);
+		merge_write(w, false);
 }
 
 /* The next blocks of the listed changes that the lower layer lacks. False: there are none. */
 static bool merge_find(struct layer_work *w)
 {
+	const version_t version = merged_version(w);
 	struct merge *m = &w->merge;
 
 	for (; m->at < w->op.count; m->at++) {
 		const struct store_change *c = &w->changes[m->at];
 		block_no_t b = c->block;
 
-		while (b < c->block + c->block_count && w->lower[b] >= c->version)
+		while (b < c->block + c->block_count && w->lower[b] >= version)
 			b++;
 		m->run_block = b;
 		while (b < c->block + c->block_count && b - m->run_block < IO_BLOCKS_MAX &&
-		       w->lower[b] < c->version)
+		       w->lower[b] < version)
 			b++;
 		m->run_count = b - m->run_block;
 		if (m->run_count > 0)
@@ -305,7 +314,7 @@ static void merge_next(struct layer_work *w)
 		return;
 	}
 	if (w->changes[m->at].zero) {
-		merge_write(w, w->changes[m->at].version, true);
+		merge_write(w, true);
 		return;
 	}
 	m->op.read = (struct store_read){
@@ -333,7 +342,7 @@ static enum merge_step merge_take(struct layer_work *w)
 			if (m->step == MERGE_LOWER)
 				w->lower[b] = c->version;
 			else
-				m->known_blocks += w->lower[b] == c->version;
+				m->known_blocks += w->lower[b] == merged_version(w);
 		}
 		if (m->step == MERGE_LOWER)
 			m->lower_blocks += c->block_count;
