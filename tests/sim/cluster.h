@@ -122,6 +122,7 @@ struct cluster {
 	uint32_t permit_lifetime_ms;
 	bool faults_over;
 	struct shot *deleting; /* its deletion is in doubt; or NULL */
+	uint32_t undrained;    /* nodes, when the faults are over */
 	uint32_t layers;       /* that the volume stands on, when it was last asked */
 	int64_t snapshot_life_ns;
 	uint64_t snapshot_until_ns; /* virtual time: no snapshot is in force for longer */

@@ -167,10 +167,25 @@ static bool is_merged(struct cluster *c)
 	return c->deleting == NULL && c->layers != 0 && c->layers <= shots + 2;
 }
 
+static bool nothing_is_drained(struct cluster *c)
+{
+	if (c->admin.busy || !c->admin.open)
+		return false;
+	if (c->undrained == c->node_count)
+		return true;
+	if (cluster_rebalance(c, c->nodes[c->undrained]->process->name, true))
+		c->undrained++;
+	return false;
+}
+
 /* What deleted snapshots stood on is merged: the volume stands on as many layers as it has
- * snapshots, and two. Every node must be there for that, and every block good. */
+ * snapshots, and two. Every node must be there for that, and every block good; and nothing may have
+ * to leave a node, for here nobody attaches a snapshot so that it can move (Maintain). */
 static void settle_layers(struct cluster *c)
 {
+	c->undrained = 0;
+	if (!cluster_run(c, SETTLE_NS, nothing_is_drained) && !c->failed)
+		cluster_fail(c, "the administrator cannot end a drain");
 	c->layers = 0;
 	if (!cluster_run(c, SETTLE_NS, is_merged) && !c->failed)
 		cluster_fail(c, "the volume stands on %u layers, more than its snapshots need",
