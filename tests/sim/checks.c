@@ -5,6 +5,7 @@
 
 #include "engine/volume/core.h"
 #include "tests/sim/guest.h"
+#include "tests/sim/maintainer.h"
 #include "tests/sim/watch.h"
 
 #define BOUNDS_EVERY 32u /* steps: looking at all queues costs more than a step */
@@ -53,6 +54,9 @@ void checks_step(struct cluster *c)
 	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
 		if (c->hosts[h]->process->alive && c->hosts[h]->guest->volume != NULL)
 			check_volume(c, c->hosts[h]->guest->volume);
+	for (uint32_t n = 0; n < c->node_count; n++)
+		if (maintainer_volume(c->nodes[n]->maintainer) != NULL)
+			check_volume(c, maintainer_volume(c->nodes[n]->maintainer));
 	for (uint32_t n = 0; n < c->node_count; n++)
 		if (c->nodes[n]->process->alive && c->nodes[n]->node.shard != NULL)
 			check_node(c, c->nodes[n]->node.shard);

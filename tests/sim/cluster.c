@@ -12,6 +12,7 @@
 #include "tests/sim/admin.h"
 #include "tests/sim/checks.h"
 #include "tests/sim/guest.h"
+#include "tests/sim/maintainer.h"
 #include "tests/sim/mutants.h"
 #include "tests/sim/watch.h"
 #include "tools/pave-node/erase.h"
@@ -95,6 +96,11 @@ static void lease_answer(uint64_t token, int status, const char *text,
 		node_lease_answer(m->node.lease, token, status, text, message);
 }
 
+static void lease_maintain(const char *volume, void *arg)
+{
+	maintainer_begin(((struct machine *)arg)->maintainer, volume);
+}
+
 static void fill_identity(const struct machine *m, struct node_identity *ret_identity)
 {
 	memset(ret_identity, 0, sizeof(*ret_identity));
@@ -130,6 +136,7 @@ static int start_serving(struct machine *m, struct error *err)
 					  .stats = lease_stats,
 					  .erase = lease_erase,
 					  .layers = lease_layers,
+					  .maintain = lease_maintain,
 					  .proof = &m->proof,
 					  .arg = m};
 	int rc;
@@ -211,6 +218,7 @@ static void boot_node(struct machine *m)
 
 static void node_crashed(struct machine *m)
 {
+	maintainer_crashed(m->maintainer);
 	if (m->node.lease != NULL)
 		node_lease_abandon(m->node.lease);
 	if (m->node.shard != NULL)
@@ -355,6 +363,7 @@ static void add_node(struct cluster *c, uint32_t i, uint32_t number)
 	if (demo_identity(&c->demo, m->site, name, SIM_EPOCH_NS - 86400 * (int64_t)NS_PER_S,
 			  SIM_EPOCH_NS + 86400 * 365 * (int64_t)NS_PER_S, &m->proof, &err) != 0)
 		cluster_fail(c, "node %s: %s", name, err.text);
+	m->maintainer = maintainer_create(m);
 	c->nodes[number] = m;
 	c->sites[number] = (struct site_truth){
 	    .name = site_names[number], .certificate_version = 1, .withdrawn_from_ns = UINT64_MAX};
@@ -474,6 +483,7 @@ void cluster_destroy(struct cluster *c)
 	for (uint32_t i = 0; i < c->machine_count; i++) {
 		trust_close(c->machines[i].trust);
 		identity_deinit(&c->machines[i].proof);
+		maintainer_destroy(c->machines[i].maintainer);
 		if (c->machines[i].kind == MACHINE_HOST)
 			guest_destroy(c->machines[i].guest);
 	}

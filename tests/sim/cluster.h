@@ -36,6 +36,7 @@ enum machine_kind { MACHINE_PD, MACHINE_NODE, MACHINE_HOST, MACHINE_ADMIN };
 
 struct cluster;
 struct guest;
+struct maintainer;
 
 struct machine {
 	struct cluster *cluster;
@@ -45,7 +46,8 @@ struct machine {
 	struct sim_disk *disk;
 	struct sim_kv *kv;
 	struct trust *trust;
-	struct identity proof; /* nodes: who they are */
+	struct identity proof;	       /* nodes: who they are */
+	struct maintainer *maintainer; /* nodes; outlives the process: maintainer.h */
 	bool dead_for_ever;
 	bool boot_scheduled;
 
@@ -122,7 +124,6 @@ struct cluster {
 	uint32_t permit_lifetime_ms;
 	bool faults_over;
 	struct shot *deleting; /* its deletion is in doubt; or NULL */
-	uint32_t undrained;    /* nodes, when the faults are over */
 	uint32_t layers;       /* that the volume stands on, when it was last asked */
 	int64_t snapshot_life_ns;
 	uint64_t snapshot_until_ns; /* virtual time: no snapshot is in force for longer */
@@ -135,7 +136,7 @@ struct cluster {
 	struct {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
 		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
-		    shot_attaches, fenced, ops, op_errors, records, receipts;
+		    shot_attaches, maintained, fenced, ops, op_errors, records, receipts;
 	} stats;
 };
 

@@ -167,25 +167,10 @@ static bool is_merged(struct cluster *c)
 	return c->deleting == NULL && c->layers != 0 && c->layers <= shots + 2;
 }
 
-static bool nothing_is_drained(struct cluster *c)
-{
-	if (c->admin.busy || !c->admin.open)
-		return false;
-	if (c->undrained == c->node_count)
-		return true;
-	if (cluster_rebalance(c, c->nodes[c->undrained]->process->name, true))
-		c->undrained++;
-	return false;
-}
-
 /* What deleted snapshots stood on is merged: the volume stands on as many layers as it has
- * snapshots, and two. Every node must be there for that, and every block good; and nothing may have
- * to leave a node, for here nobody attaches a snapshot so that it can move (Maintain). */
+ * snapshots, and two. Every node must be there for that, and every block good. */
 static void settle_layers(struct cluster *c)
 {
-	c->undrained = 0;
-	if (!cluster_run(c, SETTLE_NS, nothing_is_drained) && !c->failed)
-		cluster_fail(c, "the administrator cannot end a drain");
 	c->layers = 0;
 	if (!cluster_run(c, SETTLE_NS, is_merged) && !c->failed)
 		cluster_fail(c, "the volume stands on %u layers, more than its snapshots need",
@@ -244,8 +229,9 @@ static void print_stats(const struct cluster *c)
 	       "operations (%lu errors), %lu writes acknowledged, %lu refused, %lu blocks "
 	       "checked, %lu undecided seen; %lu frames, %lu connects; %lu kills, %lu power "
 	       "losses, %lu crashes at an I/O, %lu pauses, %lu cuts, %lu disconnects, %lu clock "
-	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks, %lu drains, %lu moves; "
-	       "%lu records in the ledger, %lu of them receipts; %u snapshots (%lu attaches, %lu "
+	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks, %lu drains, %lu moves, "
+	       "%lu maintenances; %lu records in the ledger, %lu of them receipts; %u snapshots "
+	       "(%lu attaches, %lu "
 	       "blocks)\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.ops,
@@ -253,8 +239,8 @@ static void print_stats(const struct cluster *c)
 	       ns.frames, ns.connects, c->stats.kills, c->stats.power_losses, c->stats.io_crashes,
 	       c->stats.pauses, c->stats.cuts, c->stats.disconnects, c->stats.clock_steps,
 	       c->stats.revocations, c->stats.contests, c->stats.rot, c->stats.moves, c->moves_done,
-	       c->stats.records, c->stats.receipts, c->shot_count, c->stats.shot_attaches,
-	       os.shot_blocks);
+	       c->stats.maintained, c->stats.records, c->stats.receipts, c->shot_count,
+	       c->stats.shot_attaches, os.shot_blocks);
 }
 
 /* How many faults the seed had, for the parent. */
