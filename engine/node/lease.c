@@ -407,8 +407,7 @@ static void handle_layers(struct node_lease *k, uint64_t request_id, const Pave_
 	uint64_t token;
 
 	/* Here bytes of a volume are stored anew. */
-	if (what->body_case == PAVE__V1__CONTROL__BODY_LAYER_MERGE &&
-	    now(k) >= k->state.deadline_ns) {
+	if (what->body_case == PAVE__V1__CONTROL__BODY_LAYER_MERGE && !node_lease_is_held(k)) {
 		rpc_fail(&k->rpc, request_id, -E_NO_LEASE, err_text(-E_NO_LEASE));
 		return;
 	}
@@ -790,4 +789,9 @@ void node_lease_abandon(struct node_lease *k)
 void node_lease_get_stats(const struct node_lease *k, struct node_lease_stats *ret_stats)
 {
 	*ret_stats = k->stats;
+}
+
+bool node_lease_is_held(const struct node_lease *k)
+{
+	return now(k) < k->state.deadline_ns;
 }

@@ -218,5 +218,7 @@ struct node_lease_stats {
 	struct node_lease_state state;
 };
 void node_lease_get_stats(const struct node_lease *lease, struct node_lease_stats *ret_stats);
+/* Whether it is in force now: bytes of volumes may be stored here. */
+bool node_lease_is_held(const struct node_lease *lease);
 
 #endif

@@ -117,6 +117,13 @@ static void fill_store_identity(const struct machine *m, struct store_identity *
 	ret_identity->shard_count = 1;
 }
 
+static bool may_store(void *arg)
+{
+	const struct machine *m = arg;
+
+	return m->node.lease != NULL && node_lease_is_held(m->node.lease);
+}
+
 static int start_serving(struct machine *m, struct error *err)
 {
 	struct node_shard_config shard = {.reactor = sim_reactor(m->process),
@@ -139,15 +146,19 @@ static int start_serving(struct machine *m, struct error *err)
 					  .maintain = lease_maintain,
 					  .proof = &m->proof,
 					  .arg = m};
+	const struct layer_work_config work = {.reactor = sim_reactor(m->process),
+					       .pool = m->node.pool,
+					       .may_store = may_store,
+					       .answer = lease_answer,
+					       .arg = m};
 	int rc;
 
 	fill_identity(m, &shard.identity);
 	fill_identity(m, &lease.identity);
-	rc = eraser_start(sim_reactor(m->process), m->node.pool, &m->node.shard, erased, m,
-			  &m->node.eraser);
+	rc = layer_work_start(&work, &m->node.layer_work);
 	if (rc == 0)
-		rc = layer_work_start(sim_reactor(m->process), m->node.pool, 0, lease_answer, m,
-				      &m->node.layer_work);
+		rc = eraser_start(sim_reactor(m->process), m->node.pool, &m->node.shard,
+				  m->node.layer_work, erased, m, &m->node.eraser);
 	if (rc != 0)
 		return rc;
 	rc = node_shard_start(&shard, &m->node.shard, err);

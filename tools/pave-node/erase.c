@@ -1,7 +1,7 @@
 /* erase: see erase.h.
  *
  *   queued --it is the head--> layer by layer: vacating: no host's write can reach it any more -->
- *   erasing, chunk by chunk --> erased
+ *   leaving: no merge writes to it any more --> erasing, chunk by chunk --> erased
  *
  * INVARIANT: the head of the list is the one under way; the next begins when its last chunk is
  * done, or one of them has failed. */
@@ -34,7 +34,9 @@ struct eraser {
 	struct erasure *list;
 	struct store_erase_op op;
 	struct node_vacate_op vacate;
-	bool busy; /* one of the two is under way */
+	struct layer_work *work;
+	struct layer_leave_op leave;
+	bool busy; /* one of the three is under way */
 	struct reactor_task task;
 	bool stopping;
 	void (*stop_done)(void *arg);
@@ -73,13 +75,24 @@ static void eraser_end(struct eraser *e)
 	done(arg);
 }
 
-static void vacated(struct node_vacate_op *op)
+static void left(struct layer_leave_op *op)
 {
-	struct eraser *e = container_of(op, struct eraser, vacate);
+	struct eraser *e = container_of(op, struct eraser, leave);
 
 	e->busy = false;
 	e->list->vacated++;
 	reactor_defer(e->reactor, &e->task);
+}
+
+static void vacated(struct node_vacate_op *op)
+{
+	struct eraser *e = container_of(op, struct eraser, vacate);
+
+	e->leave = (struct layer_leave_op){
+	    .done = left,
+	    .layer = e->list->layers[e->list->vacated],
+	};
+	layer_work_leave(e->work, &e->leave);
 }
 
 static bool is_whole(const struct erasure *x)
@@ -97,6 +110,10 @@ static void vacate_head(struct eraser *e)
 	    .volume = head->layers[head->vacated],
 	    .whole = is_whole(head) || head->chunk_count > NODE_VACATE_CHUNKS_MAX,
 	};
+	if (*e->shard == NULL) {
+		vacated(&e->vacate);
+		return;
+	}
 	if (!e->vacate.whole) {
 		e->vacate.chunk_count = head->chunk_count;
 		memcpy(e->vacate.chunks, head->chunks, head->chunk_count * sizeof(head->chunks[0]));
@@ -134,15 +151,15 @@ static void eraser_tick(struct reactor_task *task)
 	if (head == NULL)
 		return;
 	e->busy = true;
-	if (head->vacated <= head->done_count / head->chunk_count && *e->shard != NULL)
+	if (head->vacated <= head->done_count / head->chunk_count)
 		vacate_head(e);
 	else
 		erase_next(e);
 }
 
 int eraser_start(struct reactor *r, struct pool *pool, struct node_shard *const *shard,
-		 void (*erased)(uint64_t token, int status, void *arg), void *arg,
-		 struct eraser **ret_eraser)
+		 struct layer_work *work, void (*erased)(uint64_t token, int status, void *arg),
+		 void *arg, struct eraser **ret_eraser)
 {
 	struct eraser *e = calloc(1, sizeof(*e));
 
@@ -151,6 +168,7 @@ int eraser_start(struct reactor *r, struct pool *pool, struct node_shard *const 
 	e->reactor = r;
 	e->pool = pool;
 	e->shard = shard;
+	e->work = work;
 	e->erased = erased;
 	e->arg = arg;
 	e->task.run = eraser_tick;

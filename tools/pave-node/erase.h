@@ -1,5 +1,6 @@
 /* Erasures that the placement driver asks for, one after the other, chunk by chunk: first nothing
- * that a host has sent can reach them any more (node_shard_vacate), then they go.
+ * that a host has sent can reach them any more (node_shard_vacate), nor what a merge writes
+ * (layer_work_leave), then they go.
  *
  * Thread: the reactor's. */
 #ifndef PAVE_NODE_ERASE_H
@@ -8,14 +9,15 @@
 #include "control.pb-c.h"
 #include "engine/node/node.h"
 #include "engine/pool/pool.h"
+#include "tools/pave-node/layer_work.h"
 
 struct eraser;
 
-/* shard: *shard is looked at when an erasure begins; NULL while there is none.
+/* shard: *shard is looked at when an erasure begins; NULL while there is none. work outlives it.
  * erased: called once for each eraser_add, when all of it is durable or failed. 0 or -ENOMEM. */
 int eraser_start(struct reactor *r, struct pool *pool, struct node_shard *const *shard,
-		 void (*erased)(uint64_t token, int status, void *arg), void *arg,
-		 struct eraser **ret_eraser);
+		 struct layer_work *work, void (*erased)(uint64_t token, int status, void *arg),
+		 void *arg, struct eraser **ret_eraser);
 
 /* what is valid until this returns. Whoever adds bounds how many (LEASE_ERASES_MAX). */
 void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what);

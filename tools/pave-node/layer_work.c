@@ -3,11 +3,10 @@
  *   LayerChanges: layer by layer from the top, piece by piece of its changes --> a map of the
  *   chunk's blocks --> runs, as many as an answer takes
  *
- *   LayerMerge: LOWER (the versions that the lower layer has) --> CHECK (if it has no last word:
- * all of it is of an earlier attempt) --> UPPER (some changes of the upper one) --> read --> write
- * --> the next run that the lower one lacks ... --> the next changes ... --> the lower one's last
- * word
- *   --> answered
+ *   LayerMerge: if nobody has anything of the chunk in the lower layer: its last word, so that the
+ *   copy is whole at every moment --> LOWER (the versions that the lower layer has) --> UPPER (some
+ *   changes of the upper one) --> read --> write --> the next run that the lower one lacks ... -->
+ *   the next changes ... --> answered
  *
  * INVARIANTS
  *  1. The head of the list is the one under way, if `busy`; the next begins when it is answered.
@@ -15,6 +14,10 @@
  *     the upper layer was made the newer: so the upper layer wins whatever the versions of the two
  *     are (what was settled in the lower one is as new as what was written above it meanwhile), and
  *     a merge may break off, and be begun again, anywhere.
+ *  3. A merge writes to a copy that is whole, and says of none that it is: but for one that is
+ *     empty, like all others. So a copy that a merge has left half done can be read and restored
+ *     from like any other.
+ *  4. Nothing of a merge is under way in a layer that is being erased, and no more is begun.
  *
  * Failure modes: an error of the store ends the request with it; whoever asked asks another node,
  * or again. */
@@ -36,6 +39,7 @@ struct job {
 	uint64_t token;
 	bool merge; /* layers[0] into layers[1] */
 	bool look, fresh;
+	bool left; /* a layer of it is being erased */
 	chunk_no_t chunk;
 	block_no_t from;
 	uint32_t layer_count;
@@ -43,14 +47,11 @@ struct job {
 };
 
 enum block_mark { UNCHANGED, CHANGED, ZEROED };
-enum merge_step { MERGE_LOWER, MERGE_CHECK, MERGE_UPPER };
+enum merge_step { MERGE_LOWER, MERGE_UPPER };
 
 struct merge {
 	enum merge_step step;
-	bool sealed; /* the lower layer has its last word */
-	uint32_t lower_blocks,
-	    known_blocks; /* of the lower layer; those that the upper one has too */
-	uint32_t at;	  /* of w->changes */
+	uint32_t at; /* of w->changes */
 	block_no_t next;
 	block_no_t run_block; /* under way */
 	uint32_t run_count;
@@ -65,13 +66,9 @@ struct merge {
 };
 
 struct layer_work {
-	struct reactor *reactor;
-	struct pool *pool;
-	uint64_t rate;
-	void (*answer)(uint64_t token, int status, const char *text,
-		       const Pave__V1__Control *message, void *arg);
-	void *arg;
+	struct layer_work_config config;
 	struct job *list;
+	struct layer_leave_op *leaving; /* when the head of the list has ended */
 	bool busy;
 	uint32_t at; /* layer */
 	uint8_t *marks;
@@ -92,9 +89,9 @@ static void finish_head(struct layer_work *w, int status, const Pave__V1__Contro
 
 	LL_DELETE(w->list, head);
 	w->busy = false;
-	w->answer(head->token, status, err_text(status), message, w->arg);
+	w->config.answer(head->token, status, err_text(status), message, w->config.arg);
 	free(head);
-	reactor_defer(w->reactor, &w->task);
+	reactor_defer(w->config.reactor, &w->task);
 }
 
 /* Of all blocks that come from the upper layer. Layers are numbered as they are made. */
@@ -114,7 +111,7 @@ static void list_changes(struct layer_work *w, volume_id_t layer, block_no_t fro
 	    .changes = w->changes,
 	    .max = STORE_CHANGES_MAX,
 	};
-	pool_changes(w->pool, &w->op);
+	pool_changes(w->config.pool, &w->op);
 }
 
 /* -- LayerChanges ----------------------------------------------------------------------------- */
@@ -185,6 +182,22 @@ static void answer_merge(struct layer_work *w, bool done)
 	finish_head(w, 0, &message);
 }
 
+/* 0, or why nothing may be written any more. */
+static int merge_refused(const struct layer_work *w)
+{
+	if (w->list->left)
+		return -EBUSY;
+	return w->config.may_store(w->config.arg) ? 0 : -E_NO_LEASE;
+}
+
+static void merge_listed(struct store_changes_op *op, int status);
+
+static void merge_list_lower(struct layer_work *w)
+{
+	memset(w->lower, 0, CHUNK_BLOCKS_MAX * sizeof(w->lower[0]));
+	list_changes(w, w->list->layers[1], 0, merge_listed);
+}
+
 static void merge_sealed(struct store_watermark_op *op, int status)
 {
 	struct layer_work *w =
@@ -193,22 +206,19 @@ static void merge_sealed(struct store_watermark_op *op, int status)
 	if (status != 0)
 		finish_head(w, status, NULL);
 	else
-		answer_merge(w, true);
+		merge_list_lower(w);
 }
 
-static void merge_seal(struct layer_work *w)
+/* The lower layer has nothing of the chunk anywhere. */
+static void merge_seal_lower(struct layer_work *w)
 {
-	if (w->merge.sealed && w->merge.blocks == 0) {
-		answer_merge(w, true);
-		return;
-	}
 	w->merge.op.seal = (struct store_watermark_op){
 	    .done = merge_sealed,
 	    .volume = w->list->layers[1],
 	    .chunk = w->list->chunk,
 	    .watermark = version_make(GENERATION_MAX, VERSION_SEQ_MAX),
 	};
-	pool_watermark(w->pool, &w->merge.op.seal);
+	pool_watermark(w->config.pool, &w->merge.op.seal);
 }
 
 static void merge_next(struct layer_work *w);
@@ -240,9 +250,10 @@ static void merge_written(struct store_write *op, int status)
 		w->lower[m->run_block + i] = op->version;
 	if (m->blocks >= LAYER_MERGE_BYTES / BLOCK_SIZE || w->stopping)
 		answer_merge(w, false);
-	else if (w->rate > 0)
-		reactor_timer_arm(w->reactor, &m->pace,
-				  reactor_now_ns(w->reactor) + bytes * NS_PER_S / w->rate);
+	else if (w->config.rate > 0)
+		reactor_timer_arm(w->config.reactor, &m->pace,
+				  reactor_now_ns(w->config.reactor) +
+				      bytes * NS_PER_S / w->config.rate);
 	else
 		merge_next(w);
 }
@@ -250,7 +261,12 @@ static void merge_written(struct store_write *op, int status)
 static void merge_write(struct layer_work *w, bool zero)
 {
 	struct merge *m = &w->merge;
+	const int refused = merge_refused(w);
 
+	if (refused != 0) {
+		finish_head(w, refused, NULL);
+		return;
+	}
 	m->op.write = (struct store_write){
 	    .done = merge_written,
 	    .kind = zero ? STORE_ZERO : STORE_DATA,
@@ -263,7 +279,7 @@ static void merge_write(struct layer_work *w, bool zero)
 	    .data = w->data,
 	    .resync = true,
 	};
-	pool_write(w->pool, &m->op.write);
+	pool_write(w->config.pool, &m->op.write);
 }
 
 static void merge_read(struct store_read *op, int status)
@@ -300,8 +316,6 @@ static bool merge_find(struct layer_work *w)
 	return false;
 }
 
-static void merge_listed(struct store_changes_op *op, int status);
-
 static void merge_next(struct layer_work *w)
 {
 	struct merge *m = &w->merge;
@@ -310,7 +324,7 @@ static void merge_next(struct layer_work *w)
 		if (m->next != UINT32_MAX)
 			list_changes(w, w->list->layers[0], m->next, merge_listed);
 		else
-			merge_seal(w);
+			answer_merge(w, true);
 		return;
 	}
 	if (w->changes[m->at].zero) {
@@ -326,40 +340,24 @@ static void merge_next(struct layer_work *w)
 	    .data = w->data,
 	    .ret_crcs = m->crcs,
 	};
-	pool_read(w->pool, &m->op.read);
+	pool_read(w->config.pool, &m->op.read);
 }
 
-/* More of the changes has come. The step that it leads to. */
-static enum merge_step merge_take(struct layer_work *w)
+/* What the lower layer has. */
+static void merge_take(struct layer_work *w)
 {
-	struct merge *m = &w->merge;
-	const struct store_changes_op *op = &w->op;
+	for (uint32_t i = 0; i < w->op.count; i++) {
+		const struct store_change *c = &w->op.changes[i];
 
-	for (uint32_t i = 0; i < op->count; i++) {
-		const struct store_change *c = &op->changes[i];
-
-		for (block_no_t b = c->block; b < c->block + c->block_count; b++) {
-			if (m->step == MERGE_LOWER)
-				w->lower[b] = c->version;
-			else
-				m->known_blocks += w->lower[b] == merged_version(w);
-		}
-		if (m->step == MERGE_LOWER)
-			m->lower_blocks += c->block_count;
+		for (block_no_t b = c->block; b < c->block + c->block_count; b++)
+			w->lower[b] = c->version;
 	}
-	if (op->next != UINT32_MAX)
-		return m->step;
-	if (m->step == MERGE_LOWER && !m->sealed && m->lower_blocks > 0)
-		return MERGE_CHECK;
-	return MERGE_UPPER;
 }
 
 static void merge_listed(struct store_changes_op *op, int status)
 {
 	struct layer_work *w = container_of(op, struct layer_work, op);
 	struct merge *m = &w->merge;
-	enum merge_step next;
-	block_no_t from;
 
 	if (status == 0 && op->count > 0 &&
 	    op->changes[op->count - 1].block + op->changes[op->count - 1].block_count >
@@ -375,21 +373,20 @@ static void merge_listed(struct store_changes_op *op, int status)
 		merge_next(w);
 		return;
 	}
-	next = merge_take(w);
-	if (m->step == MERGE_CHECK && next != MERGE_CHECK && m->known_blocks != m->lower_blocks) {
-		finish_head(w, -EBUSY, NULL); /* something else was here */
+	merge_take(w);
+	if (op->next != UINT32_MAX) {
+		list_changes(w, w->list->layers[1], op->next, merge_listed);
 		return;
 	}
-	from = next == m->step ? op->next : 0;
-	m->step = next;
-	list_changes(w, w->list->layers[next == MERGE_LOWER], from, merge_listed);
+	m->step = MERGE_UPPER;
+	list_changes(w, w->list->layers[0], 0, merge_listed);
 }
 
 /* The first chunk from this one on that is here. False: none is. */
 static bool find_chunk(struct layer_work *w, volume_id_t layer, chunk_no_t from,
 		       struct store_chunk_state *ret)
 {
-	return pool_chunks(w->pool, layer, from, ret, 1) == 1;
+	return pool_chunks(w->config.pool, layer, from, ret, 1) == 1;
 }
 
 static void answer_look(struct layer_work *w, const struct store_chunk_state *upper,
@@ -409,39 +406,46 @@ static void answer_look(struct layer_work *w, const struct store_chunk_state *up
 	finish_head(w, 0, &message);
 }
 
+/* Whether the chunk's copies are as a merge needs them. */
+static int merge_check(const struct job *j, const struct store_chunk_state *upper,
+		       const struct store_chunk_state *lower)
+{
+	if (upper == NULL || !version_is_sealed(upper->watermark))
+		return -EBUSY;
+	if (lower != NULL && version_is_sealed(lower->watermark))
+		return 0;
+	/* One that lacks blocks, or has too many, is restored by a host first. */
+	return j->fresh && (lower == NULL || lower->newest == 0) ? 0 : -EBUSY;
+}
+
 static void merge_begin(struct layer_work *w)
 {
 	struct job *j = w->list;
 	struct store_chunk_state upper, lower;
-	const bool has_upper = find_chunk(w, j->layers[0], j->chunk, &upper);
+	const bool has_upper =
+	    find_chunk(w, j->layers[0], j->chunk, &upper) && (j->look || upper.chunk == j->chunk);
 	bool has_lower;
-	int status = 0;
+	int status;
 
 	w->merge = (struct merge){.step = MERGE_LOWER, .pace.fire = merge_paced};
 	if (j->look && has_upper)
 		j->chunk = upper.chunk;
 	has_lower = find_chunk(w, j->layers[1], j->chunk, &lower) && lower.chunk == j->chunk;
-	w->merge.sealed = has_lower && version_is_sealed(lower.watermark);
-	if (!has_upper || upper.chunk != j->chunk)
-		status = j->look ? pool_absent(w->pool, j->layers[0]) : -EBUSY;
-	else
-		status = upper.status;
+	status = has_upper ? upper.status : pool_absent(w->config.pool, j->layers[0]);
 	if (status == 0)
-		status = has_lower ? lower.status : pool_absent(w->pool, j->layers[1]);
-	if (status == 0 && !j->look &&
-	    (!version_is_sealed(upper.watermark) ||
-	     (!w->merge.sealed && (!j->fresh || (has_lower && lower.watermark != 0)))))
-		status = -EBUSY;
-	if (status != 0) {
+		status = has_lower ? lower.status : pool_absent(w->config.pool, j->layers[1]);
+	if (status == 0 && !j->look)
+		status = merge_check(j, has_upper ? &upper : NULL, has_lower ? &lower : NULL);
+	if (status == 0 && !j->look)
+		status = merge_refused(w);
+	if (status != 0)
 		finish_head(w, status, NULL);
-		return;
-	}
-	if (j->look) {
+	else if (j->look)
 		answer_look(w, has_upper ? &upper : NULL, has_lower ? &lower : NULL);
-		return;
-	}
-	memset(w->lower, 0, CHUNK_BLOCKS_MAX * sizeof(w->lower[0]));
-	list_changes(w, j->layers[1], 0, merge_listed);
+	else if (!has_lower || !version_is_sealed(lower.watermark))
+		merge_seal_lower(w);
+	else
+		merge_list_lower(w);
 }
 
 /* -- life ------------------------------------------------------------------------------------- */
@@ -458,10 +462,30 @@ static void work_free(struct layer_work *w)
 	free(w);
 }
 
+static bool is_merge_of(const struct job *x, volume_id_t layer)
+{
+	return x->merge && (x->layers[0] == layer || x->layers[1] == layer);
+}
+
+/* What is left, and not under way, ends by itself: it is refused when it begins. */
+static void tell_left(struct layer_work *w)
+{
+	struct layer_leave_op *op, *next;
+
+	LL_FOREACH_SAFE(w->leaving, op, next)
+	{
+		if (w->busy && is_merge_of(w->list, op->layer))
+			continue;
+		LL_DELETE(w->leaving, op);
+		op->done(op);
+	}
+}
+
 static void tick(struct reactor_task *task)
 {
 	struct layer_work *w = container_of(task, struct layer_work, task);
 
+	tell_left(w);
 	if (w->busy)
 		return;
 	if (w->stopping) {
@@ -481,10 +505,7 @@ static void tick(struct reactor_task *task)
 	list_changes(w, w->list->layers[0], w->list->from, listed);
 }
 
-int layer_work_start(struct reactor *r, struct pool *pool, uint64_t rate,
-		     void (*answer)(uint64_t token, int status, const char *text,
-				    const Pave__V1__Control *message, void *arg),
-		     void *arg, struct layer_work **ret_work)
+int layer_work_start(const struct layer_work_config *config, struct layer_work **ret_work)
 {
 	struct layer_work *w = calloc(1, sizeof(*w));
 
@@ -497,11 +518,7 @@ int layer_work_start(struct reactor *r, struct pool *pool, uint64_t rate,
 		work_free(w);
 		return -ENOMEM;
 	}
-	w->reactor = r;
-	w->pool = pool;
-	w->rate = rate;
-	w->answer = answer;
-	w->arg = arg;
+	w->config = *config;
 	w->task.run = tick;
 	*ret_work = w;
 	return 0;
@@ -540,7 +557,7 @@ void layer_work_add(struct layer_work *w, uint64_t token, const Pave__V1__Contro
 	bool good;
 
 	if (x == NULL) {
-		w->answer(token, -ENOMEM, err_text(-ENOMEM), NULL, w->arg);
+		w->config.answer(token, -ENOMEM, err_text(-ENOMEM), NULL, w->config.arg);
 		return;
 	}
 	x->token = token;
@@ -549,11 +566,21 @@ void layer_work_add(struct layer_work *w, uint64_t token, const Pave__V1__Contro
 		   : fill_changes(x, what->layer_changes);
 	if (!good) {
 		free(x);
-		w->answer(token, -EINVAL, err_text(-EINVAL), NULL, w->arg);
+		w->config.answer(token, -EINVAL, err_text(-EINVAL), NULL, w->config.arg);
 		return;
 	}
 	LL_APPEND(w->list, x);
-	reactor_defer(w->reactor, &w->task);
+	reactor_defer(w->config.reactor, &w->task);
+}
+
+void layer_work_leave(struct layer_work *w, struct layer_leave_op *op)
+{
+	struct job *x;
+
+	LL_FOREACH (w->list, x)
+		x->left = x->left || is_merge_of(x, op->layer);
+	LL_APPEND(w->leaving, op);
+	reactor_defer(w->config.reactor, &w->task);
 }
 
 void layer_work_stop(struct layer_work *w, void (*done)(void *arg), void *arg)
@@ -561,7 +588,7 @@ void layer_work_stop(struct layer_work *w, void (*done)(void *arg), void *arg)
 	w->stopping = true;
 	w->stop_done = done;
 	w->stop_arg = arg;
-	reactor_defer(w->reactor, &w->task);
+	reactor_defer(w->config.reactor, &w->task);
 }
 
 void layer_work_abandon(struct layer_work *w)

@@ -339,6 +339,13 @@ static int start_lease(struct node *n, struct error *err)
 	return rc;
 }
 
+static bool may_store(void *arg)
+{
+	const struct node *n = arg;
+
+	return n->lease != NULL && node_lease_is_held(n->lease);
+}
+
 static int serve(struct node *n, struct error *err)
 {
 	struct node_shard_config config = {
@@ -352,11 +359,19 @@ static int serve(struct node *n, struct error *err)
 	    .receipt = receipt_made,
 	    .arg = n,
 	};
-	int rc = eraser_start(n->reactor, n->pool, &n->shard, erased, n, &n->eraser);
+	const struct layer_work_config work = {
+	    .reactor = n->reactor,
+	    .pool = n->pool,
+	    .rate = n->resync_rate,
+	    .may_store = may_store,
+	    .answer = lease_answer,
+	    .arg = n,
+	};
+	int rc = layer_work_start(&work, &n->layer_work);
 
 	if (rc == 0)
-		rc = layer_work_start(n->reactor, n->pool, n->resync_rate, lease_answer, n,
-				      &n->layer_work);
+		rc = eraser_start(n->reactor, n->pool, &n->shard, n->layer_work, erased, n,
+				  &n->eraser);
 	if (rc == 0)
 		rc = devices_start(n->reactor, n->pool, lease_answer, n, &n->devices);
 	if (rc != 0)
