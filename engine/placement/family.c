@@ -6,10 +6,10 @@
 
 #include "engine/base/assert.h"
 
-static bool has_layer(struct reg *reg, const struct reg_volume *v, volume_id_t layer)
+bool family_stands_on(struct reg *reg, const struct reg_volume *v, volume_id_t layer)
 {
 	volume_id_t ids[PERMIT_LAYERS_MAX];
-	const uint32_t count = layers_of(reg, v, ids, PERMIT_LAYERS_MAX);
+	const uint32_t count = v->deleted ? 0 : layers_of(reg, v, ids, PERMIT_LAYERS_MAX);
 
 	for (uint32_t i = 0; i < count; i++)
 		if (ids[i] == layer)
@@ -52,7 +52,8 @@ static bool is_needed(struct reg *reg, const struct reg_volume *v, volume_id_t l
 		      chunk_no_t chunk, const struct reg_node *n)
 {
 	for (struct reg_volume *w = reg->volumes; w != NULL; w = w->hh.next)
-		if (is_other_member(w, v) && is_there(w, chunk, n) && has_layer(reg, w, layer))
+		if (is_other_member(w, v) && is_there(w, chunk, n) &&
+		    family_stands_on(reg, w, layer))
 			return true;
 	return false;
 }
@@ -123,7 +124,7 @@ static bool is_below(struct reg *reg, const struct reg_volume *s, const struct r
 	const uint32_t count = layers_of(reg, s, ids, PERMIT_LAYERS_MAX);
 
 	/* So it is with the rest when it is with the first. */
-	return count < 2 || has_layer(reg, v, ids[1]);
+	return count < 2 || family_stands_on(reg, v, ids[1]);
 }
 
 bool family_follows(struct reg *reg, struct reg_volume *s, chunk_no_t chunk,
@@ -138,6 +139,16 @@ bool family_follows(struct reg *reg, struct reg_volume *s, chunk_no_t chunk,
 		if ((by == NULL || w == by) && is_other_member(w, s) &&
 		    !reg_volume_is_snapshot(w) && same_row(s, NULL, w, NULL, chunk) &&
 		    is_below(reg, s, w))
+			return true;
+	return false;
+}
+
+bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t layer, int64_t now)
+{
+	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : reg->volumes; w != NULL;
+	     w = w->hh.next)
+		if (is_other_member(w, v) && reg_attachment_end(reg, w, now) != 0 &&
+		    family_stands_on(reg, w, layer))
 			return true;
 	return false;
 }
@@ -162,7 +173,7 @@ int family_leave(struct reg *reg, struct reg_volume *v, uint32_t dropped)
 	if (dropped >= count)
 		return 0;
 	for (struct reg_volume *w = reg->volumes; w != NULL && heir == NULL; w = w->hh.next)
-		if (is_other_member(w, v) && has_layer(reg, w, ids[dropped]))
+		if (is_other_member(w, v) && family_stands_on(reg, w, ids[dropped]))
 			heir = w;
 	if (heir == NULL)
 		return 0;

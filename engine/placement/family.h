@@ -18,6 +18,12 @@ static inline volume_id_t family_of(const struct reg_volume *v)
 	return v->family != 0 ? v->family : v->id;
 }
 
+/* Whether the layer is one of the volume's. */
+bool family_stands_on(struct reg *reg, const struct reg_volume *v, volume_id_t layer);
+
+/* Somebody has another member attached that stands on the layer. */
+bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t layer, int64_t now);
+
 /* A member that still has something to let go of there: no target for the chunk. */
 bool family_drops(struct reg *reg, const struct reg_volume *v, chunk_no_t chunk,
 		  const struct reg_node *n);

@@ -57,7 +57,7 @@ struct pd_merge {
 	volume_id_t upper, lower;
 	uint32_t pass; /* 0: looking */
 	uint64_t blocks, all_blocks;
-	uint64_t map_versions; /* of the members, added up */
+	uint64_t map_versions; /* of the members: a hash */
 	uint32_t chunk_count;
 	bool given_up;
 	uint32_t node_count, running;
@@ -85,17 +85,6 @@ void merge_drop(struct pd *pd)
 }
 
 /* -- what can be merged ----------------------------------------------------------------------- */
-
-static bool stands_on(struct reg *reg, const struct reg_volume *v, volume_id_t layer)
-{
-	volume_id_t ids[PERMIT_LAYERS_MAX];
-	const uint32_t count = v->deleted ? 0 : layers_of(reg, v, ids, PERMIT_LAYERS_MAX);
-
-	for (uint32_t i = 0; i < count; i++)
-		if (ids[i] == layer)
-			return true;
-	return false;
-}
 
 static bool is_planned(const struct pd *pd, const struct reg_volume *v)
 {
@@ -138,19 +127,25 @@ static struct reg_layer *upper_of(struct reg *reg, const struct reg_layer *lower
 	return upper;
 }
 
-/* All members that stand on the layer are ready. *ret_versions: of their maps. */
+static uint64_t mix(uint64_t hash, uint64_t number)
+{
+	return (hash ^ number) * 0x100000001b3ull;
+}
+
+/* All members that stand on the layer are ready. *ret_versions: who they are, and their maps. A
+ * snapshot, which may come and go meanwhile, lies where a volume does, or moves by itself. */
 static bool members_are_ready(struct pd *pd, volume_id_t layer, uint64_t *ret_versions)
 {
 	const int64_t now = reg_now(&pd->reg, NULL);
 
-	*ret_versions = 0;
+	*ret_versions = 0xcbf29ce484222325ull;
 	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next) {
-		if (!stands_on(&pd->reg, v, layer))
+		if (!family_stands_on(&pd->reg, v, layer))
 			continue;
 		if (!is_ready(pd, v, now))
 			return false;
 		if (!reg_volume_is_snapshot(v))
-			*ret_versions += v->map_version;
+			*ret_versions = mix(mix(*ret_versions, v->id), v->map_version);
 	}
 	return true;
 }
@@ -255,7 +250,7 @@ static bool rows_agree(const struct pd_merge *x, const struct reg_volume *v)
 static bool looks_agree(struct pd_merge *x)
 {
 	for (const struct reg_volume *v = x->pd->reg.volumes; v != NULL; v = v->hh.next)
-		if (stands_on(&x->pd->reg, v, x->upper) && !rows_agree(x, v))
+		if (family_stands_on(&x->pd->reg, v, x->upper) && !rows_agree(x, v))
 			return false;
 	return true;
 }
@@ -338,13 +333,13 @@ static void exchange(struct pd_merge *x)
 	if (!is_still_right(x, &upper))
 		return;
 	for (v = reg->volumes; v != NULL; v = v->hh.next)
-		if (stands_on(reg, v, x->upper))
+		if (family_stands_on(reg, v, x->upper))
 			break;
 	grave = v != NULL ? admin_add_tombstone(pd, v) : NULL;
 	if (grave == NULL)
 		return; /* no memory, or nothing to exchange: again later */
 	for (v = reg->volumes; v != NULL; v = v->hh.next) {
-		if (!stands_on(reg, v, x->upper))
+		if (!family_stands_on(reg, v, x->upper))
 			continue;
 		until = MAX(until, reg_attachment_end(reg, v, now));
 		until = MAX(until, reg_volume_older_end(reg, v, now));
@@ -400,10 +395,10 @@ static bool begin(struct pd *pd, const struct reg_layer *lower, const struct reg
 	x->lower = lower->id;
 	x->map_versions = map_versions;
 	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
-		if (stands_on(&pd->reg, v, upper->id))
+		if (family_stands_on(&pd->reg, v, upper->id))
 			x->chunk_count = MAX(x->chunk_count, v->chunk_count);
 	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
-		if (stands_on(&pd->reg, v, upper->id))
+		if (family_stands_on(&pd->reg, v, upper->id))
 			add_nodes(x, v);
 	for (uint32_t i = 0; i < x->node_count; i++)
 		memory = memory && x->nodes[i].has != NULL;
@@ -437,11 +432,11 @@ void merge_tick(struct pd *pd)
 
 void merge_gives_way(struct pd *pd, const struct reg_volume *v)
 {
-	if (pd->merge != NULL && stands_on(&pd->reg, v, pd->merge->upper))
+	if (pd->merge != NULL && family_stands_on(&pd->reg, v, pd->merge->upper))
 		give_up(pd->merge, "of the family", "copies are to move");
 }
 
 bool merge_is_of(struct pd *pd, const struct reg_volume *v)
 {
-	return pd->merge != NULL && stands_on(&pd->reg, v, pd->merge->upper);
+	return pd->merge != NULL && family_stands_on(&pd->reg, v, pd->merge->upper);
 }

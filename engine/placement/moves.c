@@ -554,16 +554,16 @@ static void ask_maintenance(struct pd *pd, struct reg_volume *v, struct reg_node
 	rpc_notify(&n->session->rpc, &m);
 }
 
-/* A node that is there and says that blocks of the layer that v is written to are damaged; NULL:
- * none. A damaged block of a sealed layer is not written again. */
-static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v)
+/* A node that is there and says that blocks of a layer of v are damaged; NULL: none. */
+static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v,
+				     volume_id_t *ret_layer)
 {
-	const volume_id_t top = layers_top(v);
-
 	for (struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next)
 		for (uint32_t i = 0; n->session != NULL && i < n->damaged_count; i++)
-			if (n->damaged[i] == top)
+			if (family_stands_on(&pd->reg, v, n->damaged[i])) {
+				*ret_layer = n->damaged[i];
 				return n;
+			}
 	return NULL;
 }
 
@@ -572,7 +572,8 @@ static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v)
 static void maintain_damaged(struct pd *pd, struct reg_volume *v, int64_t now)
 {
 	const uint64_t now_ns = reactor_now_ns(pd->reactor);
-	struct reg_node *n = damaged_node(pd, v);
+	volume_id_t layer = 0;
+	struct reg_node *n = damaged_node(pd, v, &layer);
 
 	/* A host that has it writes it again without being asked for. */
 	if (n == NULL ||
@@ -581,6 +582,9 @@ static void maintain_damaged(struct pd *pd, struct reg_volume *v, int64_t now)
 		v->repair_again_ns = 0;
 		return;
 	}
+	/* Who has another volume attached that stands on the layer sees to it. */
+	if (family_has_host(&pd->reg, v, layer, now))
+		return;
 	if (now_ns >= v->repair_again_ns) {
 		v->repair_until_ns = now_ns + PD_REPAIR_S * NS_PER_S;
 		v->repair_again_ns = now_ns + PD_REPAIR_AGAIN_S * NS_PER_S;
