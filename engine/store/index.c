@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <utlist.h>
 
 #include "engine/base/assert.h"
@@ -73,7 +72,6 @@ int index_init(struct index *ix, uint32_t device_blocks, uint64_t cache_bytes,
 		index_deinit(ix);
 		return -ENOMEM;
 	}
-	memset(ix->page_buckets, 0, ix->page_bucket_count * sizeof(struct index_page *));
 	return 0;
 }
 
@@ -92,7 +90,7 @@ void index_deinit(struct index *ix)
 	slab_deinit(&ix->leaves);
 	slab_deinit(&ix->chunks);
 	slab_deinit(&ix->volumes);
-	free(ix->page_buckets);
+	large_free(ix->page_buckets, ix->page_bucket_count * sizeof(struct index_page *));
 	free(ix->chunk_buckets);
 	free(ix->volume_buckets);
 	*ix = (struct index){0};

@@ -17,7 +17,7 @@
 
 struct extent {
 	struct extent *next;
-	uint64_t pad;
+	size_t size;
 };
 
 void slab_init(struct slab *slab, size_t object_size, uint32_t objects_max)
@@ -34,7 +34,7 @@ void slab_deinit(struct slab *slab)
 	while (e != NULL) {
 		struct extent *next = e->next;
 
-		free(e);
+		large_free(e, e->size);
 		e = next;
 	}
 	*slab = (struct slab){.object_size = slab->object_size};
@@ -45,17 +45,20 @@ static int slab_grow(struct slab *slab)
 	uint64_t bytes = MIN(MAX(slab->memory_bytes, SLAB_EXTENT_MIN), SLAB_EXTENT_MAX);
 	uint32_t count = (uint32_t)((bytes - sizeof(struct extent)) / slab->object_size);
 	struct extent *e;
+	size_t size;
 	uint8_t *p;
 
 	count = MIN(count, slab->objects_max - slab->total);
 	if (count == 0)
 		return -E_LIMIT;
-	e = large_alloc(sizeof *e + count * slab->object_size);
+	size = sizeof *e + count * slab->object_size;
+	e = large_alloc(size);
 	if (e == NULL)
 		return -ENOMEM;
 	e->next = slab->extents;
+	e->size = size;
 	slab->extents = e;
-	slab->memory_bytes += sizeof *e + count * slab->object_size;
+	slab->memory_bytes += size;
 	p = (uint8_t *)(e + 1);
 	for (uint32_t i = 0; i < count; i++) {
 		void *object = p + i * slab->object_size;
