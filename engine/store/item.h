@@ -26,6 +26,8 @@ struct item {
 	uint16_t parts;	 /* groups that hold a part of it and are not applied yet */
 	uint32_t cursor; /* blocks gathered */
 	uint32_t growth; /* blocks that it may add to what is live */
+	uint32_t stage;	 /* its payload lies in the buffer of this stage (wlog.h), or 0 */
+	uint32_t staged; /* there, from this data block on */
 	int status;
 	uint64_t begun_ns; /* when its last group was handed to the disk */
 };

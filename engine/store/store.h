@@ -140,7 +140,7 @@ struct store_write {
 		       * than the fence, may use the reserve */
 	bool settles; /* what a host must write before a chunk can serve: may use the reserve */
 	bool trace;   /* store_write_begun_ns is to be exact: reads the clock once more a group */
-	uint64_t impl[14];
+	uint64_t impl[15];
 	struct store_hook hook;
 };
 
@@ -177,7 +177,7 @@ struct store_fence_op {
 	void (*done)(struct store_fence_op *op, int status);
 	volume_id_t volume;
 	generation_t generation;
-	uint64_t impl[14];
+	uint64_t impl[15];
 	struct store_hook hook;
 };
 void store_fence(struct store *store, struct store_fence_op *op);
@@ -196,7 +196,7 @@ struct store_watermark_op {
 	volume_id_t volume;
 	chunk_no_t chunk;
 	version_t watermark;
-	uint64_t impl[14];
+	uint64_t impl[15];
 	struct store_hook hook;
 };
 void store_watermark(struct store *store, struct store_watermark_op *op);
@@ -237,7 +237,7 @@ struct store_changes_op {
 	uint32_t max;
 	uint32_t count;
 	block_no_t next;
-	uint64_t impl[14];
+	uint64_t impl[15];
 	struct store_hook hook;
 };
 void store_changes(struct store *store, struct store_changes_op *op);
@@ -250,7 +250,7 @@ struct store_erase_op {
 	void (*done)(struct store_erase_op *op, int status);
 	volume_id_t volume;
 	chunk_no_t chunk;
-	uint64_t impl[14];
+	uint64_t impl[15];
 	struct store_hook hook;
 };
 void store_erase(struct store *store, struct store_erase_op *op);

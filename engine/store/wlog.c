@@ -183,17 +183,52 @@ static void group_add_iov(struct wlog_group *g, const void *data, size_t size)
 	g->iovs[g->iov_count++] = (struct iovec){(void *)(uintptr_t)data, size};
 }
 
+/* The group that is taken next. NULL: all are in flight. */
+static struct wlog_group *stage_of(struct wlog_stream *s)
+{
+	if (s->next == NULL && s->groups_free != NULL) {
+		s->next = s->groups_free;
+		s->groups_free = s->next->next;
+		s->stage++;
+		s->staged_blocks = 0;
+	}
+	return s->next;
+}
+
+/* A small payload that waits for the group in flight is copied while it is still in the cache, to
+ * where it will be when all before it fits; if it is to be elsewhere it is copied again. */
+static void stage_data(struct wlog_stream *s, struct item *item)
+{
+	const struct store_write *op = ITEM_OWNER(item, struct store_write);
+	struct wlog_group *g = stage_of(s);
+
+	if (g == NULL || op->block_count > COPY_BLOCKS ||
+	    s->staged_blocks + op->block_count > FORMAT_GROUP_DATA_MAX)
+		return;
+	memcpy(group_data(g, s->staged_blocks), op->data, (size_t)op->block_count * BLOCK_SIZE);
+	item->stage = s->stage;
+	item->staged = s->staged_blocks;
+	s->staged_blocks += op->block_count;
+}
+
+static bool is_staged(const struct wlog_group *g, const struct item *item)
+{
+	return item->cursor == 0 && item->stage != 0 && item->stage == g->stage &&
+	       item->staged == g->data_blocks;
+}
+
 /* Small payloads are copied, so that a group of them is one contiguous write. */
-static void group_add_data(struct wlog_group *g, const struct payload *p, uint32_t first,
+static void group_add_data(struct wlog_group *g, const struct payload *p, const struct item *item,
 			   uint32_t count)
 {
-	const uint8_t *data = p->data + (size_t)first * BLOCK_SIZE;
+	const uint8_t *data = p->data + (size_t)item->cursor * BLOCK_SIZE;
 	uint8_t *own = group_data(g, g->data_blocks);
 	size_t size = (size_t)count * BLOCK_SIZE;
 
-	memcpy(&g->crcs[g->data_blocks], &p->crcs[first], count * sizeof *p->crcs);
+	memcpy(&g->crcs[g->data_blocks], &p->crcs[item->cursor], count * sizeof *p->crcs);
 	if (count <= COPY_BLOCKS || (uintptr_t)data % BLOCK_SIZE != 0) {
-		memcpy(own, data, size);
+		if (!is_staged(g, item))
+			memcpy(own, data, size);
 		data = own;
 	}
 	group_add_iov(g, data, size);
@@ -229,7 +264,7 @@ static bool group_add(struct store *store, struct wlog_group *g, struct item *it
 		e.data_first = g->data_blocks;
 	}
 	if (has_data)
-		group_add_data(g, &p, item->cursor, fits);
+		group_add_data(g, &p, item, fits);
 	if (item->cursor == 0) {
 		g->growth += item->growth;
 		store->wlog.pending_growth += item->growth;
@@ -348,11 +383,12 @@ static uint32_t group_share(const struct wlog_stream *s)
 
 static struct wlog_group *group_take(struct wlog_stream *s, uint32_t room)
 {
-	struct wlog_group *g = s->groups_free;
+	struct wlog_group *g = stage_of(s);
 
 	INVARIANT(g != NULL);
-	s->groups_free = g->next;
+	s->next = NULL;
 	g->next = NULL;
+	g->stage = s->stage;
 	g->complete = false;
 	g->status = 0;
 	g->room = room;
@@ -520,6 +556,9 @@ void wlog_submit(struct store *store, struct item *item, enum wlog_kind kind, bo
 {
 	struct wlog_stream *s = &store->wlog.streams[kind];
 
+	item->stage = 0;
+	if (item->kind == ITEM_DATA && s->in_flight > 0)
+		stage_data(s, item);
 	item_push(urgent ? &s->urgent : &s->data, item);
 	s->waiting_blocks += item_waits(item);
 	wlog_kick(store);

@@ -41,6 +41,7 @@ struct wlog_group {
 	struct wlog_group *next; /* in the free list, or the next one in flight */
 	bool complete;
 	int status;
+	uint32_t stage; /* the number that it had as the stage */
 	uint64_t seq;
 	uint64_t begun_ns; /* handed to the disk */
 	uint32_t segment;
@@ -70,6 +71,9 @@ struct wlog_stream {
 	struct item_queue data;
 	uint32_t waiting_blocks; /* of data that clients and resync write, not yet gathered */
 	struct wlog_group *groups_free;
+	struct wlog_group *next; /* the stage: it is taken next, or NULL */
+	uint32_t stage;		 /* its number, from 1 */
+	uint32_t staged_blocks;	 /* of data that lie in it already */
 	struct wlog_group *head; /* in flight, in order */
 	struct wlog_group *tail;
 	uint32_t in_flight, in_flight_max;
