@@ -43,6 +43,7 @@
 #define ROCKS_INFO_LOGS	      4
 #define ROCKS_BLOOM_BITS      10.0
 #define ROCKS_LOG_LEVEL_WARN  2
+#define ROCKS_PIECE_BYTES     (256 * KIB)
 
 struct commit {
 	struct reactor_work work;
@@ -376,12 +377,35 @@ static void set_table_options(struct rocks *rocks)
 	rocksdb_block_based_options_destroy(table);
 }
 
+/* What a batch or a new table writes leaves in pieces, each when the one before is on the disk. All
+ * of it at once, when it is synced, would hold up what else is written there: 10 MB did so for four
+ * milliseconds. */
+static rocksdb_options_t *in_pieces(rocksdb_options_t *o)
+{
+	rocksdb_options_t *strict = rocksdb_options_create();
+	char *error = NULL;
+
+	rocksdb_options_set_bytes_per_sync(o, ROCKS_PIECE_BYTES);
+	rocksdb_options_set_wal_bytes_per_sync(o, ROCKS_PIECE_BYTES);
+	rocksdb_options_set_writable_file_max_buffer_size(o, ROCKS_PIECE_BYTES);
+	/* The C interface has no function for this one. */
+	rocksdb_get_options_from_string(o, "strict_bytes_per_sync=true", strict, &error);
+	if (error != NULL) {
+		log_warn("kv", "RocksDB writes are not paced: %s", error);
+		rocksdb_free(error);
+		rocksdb_options_destroy(strict);
+		return o;
+	}
+	rocksdb_options_destroy(o);
+	return strict;
+}
+
 static void set_options(struct rocks *rocks, size_t cache_bytes)
 {
 	/* What is young is soon written again: compressing it would be for nothing. */
 	static const int compression[] = {rocksdb_no_compression, rocksdb_no_compression,
 					  rocksdb_lz4_compression};
-	rocksdb_options_t *o = rocksdb_options_create();
+	rocksdb_options_t *o = in_pieces(rocksdb_options_create());
 
 	rocks->options = o;
 	rocks->cache = rocksdb_cache_create_lru(cache_bytes / 2);

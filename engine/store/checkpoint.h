@@ -41,8 +41,8 @@
 #define CHECKPOINT_DEVICE_DEN	8u /* between the two: a part of the device */
 #define CHECKPOINT_INTERVAL_NS	(30 * NS_PER_S)
 #define CHECKPOINT_DIRTY_PAGES	65536u
-#define CHECKPOINT_STEP		256u /* objects put into the batch in one turn */
-#define CHECKPOINT_PAUSE_NS	50000u
+#define CHECKPOINT_STEP		64u /* objects put into the batch in one turn */
+#define CHECKPOINT_PAUSE_NS	200000u
 #define CHECKPOINT_RESERVED_MIN 16u /* segments listed as those that may be opened next */
 #define CHECKPOINT_RESERVED_MAX 64u
 #define CHECKPOINT_RELEASE_MIN	4u /* segments that are worth a commit of their own */
