@@ -98,6 +98,10 @@ def plots(raw):
     return {name: text for name, text in out.items() if text is not None}
 
 
+def longer(seconds):
+    return "".join(f" ({w.title}: {w.seconds(seconds)} s)" for w in WORKS if w.seconds(seconds) != seconds)
+
+
 def write(raw, folder):
     """RESULTS.md and results/*.svg under folder."""
     pictures = plots(raw)
@@ -108,7 +112,7 @@ def write(raw, folder):
     rounds = len({m["round"] for m in raw["measurements"]})
     out = ["# Measured", "",
            f"By `pave-bench compare`, {time.strftime('%d %B %Y', time.gmtime(raw['begun']))}: {raw['machine']}. {rounds} rounds, in "
-           f"each of which the systems ran in turn, {s['seconds']} s each; volume or file of {s['size'] >> 20} MiB, filled first; "
+           f"each of which the systems ran in turn, {s['seconds']} s each{longer(s['seconds'])}; volume or file of {s['size'] >> 20} MiB, filled first; "
            f"Pavé's devices of {s['device_size'] >> 20} MiB each. Medians, and from the lowest to the highest; ratios are medians of "
            "the ratios within a round. How, and what may not be concluded: [METHOD.md](METHOD.md). The raw measurements: "
            "[results/measured.json](results/measured.json).", "",
