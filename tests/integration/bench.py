@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cluster import BUILD, Cluster, Failure, main, run  # noqa: E402
+from cluster import BUILD, OVER, Cluster, Failure, main, run  # noqa: E402
 
 BENCH = BUILD / "bench" / "pave-bench"
 
 
 def bench(cluster, *args):
-    return json.loads(run(BENCH, "--cluster", cluster.dir, "--json", *args).stdout)
+    return json.loads(run(BENCH, "--cluster", cluster.dir, "--json", *OVER, *args).stdout)
 
 
 def expect(what, condition):

@@ -161,7 +161,7 @@ expect 0 delete pave volume delete large
 expect 1 deleted pave volume delete large
 
 # -- attached
-expect 0 attach pave attach v1 --nbd "unix:$top/v1.sock" --detach
+expect 0 attach pave attach v1 --nbd "unix:$top/v1.sock" --detach ${PAVE_TEST_TRANSPORT:+--transport $PAVE_TEST_TRANSPORT}
 expect 0 attached pave volume list --json
 json attached '[v["state"] for v in o["volumes"]] == ["attached"]'
 expect 1 in-use pave volume delete v1
@@ -186,7 +186,7 @@ json map-revoked 'all(c["state"] == "degraded" and [r["state"] for r in c["repli
 expect 3 check-revoked pave policy check --policy secnumcloud-fr --site "$dir/evidence/site-rbx.dsse.json" \
 	--revocations "$dir/evidence/revocations.dsse.json" --root "$dir/evidence/root.dsse.json"
 # (A refused attachment leaves its memory to the end of the process, which LeakSanitizer would make another exit code.)
-expect 3 host-refused env ASAN_OPTIONS=detect_leaks=0 pave attach v1 --nbd "unix:$top/v1.sock" --detach --site rbx
+expect 3 host-refused env ASAN_OPTIONS=detect_leaks=0 pave attach v1 --nbd "unix:$top/v1.sock" --detach ${PAVE_TEST_TRANSPORT:+--transport $PAVE_TEST_TRANSPORT} --site rbx
 # A restart revives nothing, and the refreshed snapshot keeps the withdrawal.
 expect 0 down pave dev down --dir "$dir"
 expect 0 down-status pave dev status --dir "$dir" --json

@@ -14,6 +14,11 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("PAVE_BUILD", TOP / "build"))
 PAVE = BUILD / "tools" / "pave"
+# What every attachment must use; not set: as it chooses.
+TRANSPORT = os.environ.get("PAVE_TEST_TRANSPORT")
+OVER = ["--transport", TRANSPORT] if TRANSPORT else []
+# How many times as long as on a machine of its own everything may take, and evidence lives: an emulated machine is slow.
+SCALE = int(os.environ.get("PAVE_TEST_SCALE", "1"))
 
 
 class Failure(Exception):
@@ -22,20 +27,24 @@ class Failure(Exception):
 
 def wait_for(what, condition, seconds=60):
     """Polls condition until it is true; the bound is generous, and reaching it is a failure."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SCALE
     while True:
         result = condition()
         if result:
             return result
         if time.monotonic() > end:
-            raise Failure(f"waited {seconds} s for {what}")
+            raise Failure(f"waited {seconds * SCALE} s for {what}")
         time.sleep(0.05)
+
+
+def scaled(lifetime):
+    return f"{int(lifetime.removesuffix('s')) * SCALE}s"
 
 
 class Cluster:
     def __init__(self, *dev_up_options):
         self.dir = Path(tempfile.mkdtemp(prefix="pave-test-"))
-        self.options = dev_up_options
+        self.options = [scaled(o) if before == "--permit-lifetime" else o for before, o in zip((None, *dev_up_options), dev_up_options)]
         self.children = []
 
     def __enter__(self):
@@ -70,11 +79,11 @@ class Cluster:
 
     def pave(self, *args, check=True, timeout=120, parse=False):
         """Runs the CLI on this cluster. Returns the finished process, or the parsed output of --json."""
-        command = [str(PAVE), *map(str, args)]
+        command = [str(PAVE), *map(str, args), *(OVER if args[0] == "attach" else [])]
         if parse:
             command.append("--json")
         done = subprocess.run(command, env={**os.environ, "PAVE_CLUSTER": str(self.dir)}, capture_output=True,
-                              text=True, timeout=timeout, check=False)
+                              text=True, timeout=timeout * SCALE, check=False)
         if check and done.returncode != 0:
             raise Failure(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout) if parse else done
@@ -126,7 +135,7 @@ class Cluster:
 
 
 def run(*command, timeout=300, check=True):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout * SCALE, check=False)
     if check and done.returncode != 0:
         raise Failure(f"{' '.join(map(str, command))}: exit {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done

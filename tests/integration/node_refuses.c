@@ -17,6 +17,7 @@
 
 #include "engine/base/text.h"
 #include "tests/unit/test_node_peers.h"
+#include "tools/common/transports.h"
 
 #define VOLUME	   11u
 #define CHUNK_SIZE CHUNK_SIZE_DEFAULT
@@ -24,7 +25,7 @@
 #define DEVICE	   "400MiB"
 
 static struct reactor *reactor;
-static struct transport *transport;
+static struct transports transports; /* the hosts' as PAVE_TEST_TRANSPORT says, the driver's TCP */
 static struct demo demo;
 static char *revocations, *site_certificate;
 static struct peer_pd pd;
@@ -172,6 +173,19 @@ static void end_node(int signal_number, int expected)
 	node_pid = 0;
 }
 
+static void choose_transports(void)
+{
+	const char *wanted = getenv("PAVE_TEST_TRANSPORT");
+	struct transports_options options = {.choice = TRANSPORTS_TCP};
+	struct error err = {0};
+
+	if (wanted != NULL)
+		ck_assert_int_eq(
+		    transports_option(&options, "node_refuses", TRANSPORTS_OPTION, wanted), 0);
+	ck_assert_msg(transports_open(&options, reactor, false, "", &transports, &err) == 0, "%s",
+		      err.text);
+}
+
 /* -- evidence --------------------------------------------------------------------------------- */
 
 static int64_t wall(void)
@@ -229,7 +243,7 @@ static int update(struct peer_host *h, const struct peer_permit *p)
 static void greet(struct peer_host *h)
 {
 	peer_host_close(h);
-	peer_host_init(h, reactor, transport, wait_real, &demo);
+	peer_host_init(h, reactor, transports_use(&transports), wait_real, &demo);
 	reactor_refresh(reactor); /* deadlines begin now, however long the node took to start */
 	ck_assert_int_eq(peer_host_connect(h, node_address), 0);
 	ck_assert_int_eq(peer_host_hello(h, "host", "host"), 0);
@@ -293,7 +307,7 @@ static void setup(void)
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	wait_real.until = until;
 	ck_assert_int_eq(reactor_create(&config, &reactor), 0);
-	ck_assert_int_eq(transport_tcp_create(reactor, false, &transport), 0);
+	choose_transports();
 	ck_assert_int_eq(demo_init(&demo, NULL, &err), 0);
 	ck_assert_int_eq(demo_root(&demo, 1, wall() - day, wall() + day, &root, &err), 0);
 	f = fopen(in_dir("root"), "w");
@@ -304,7 +318,7 @@ static void setup(void)
 	ck_assert_int_eq(
 	    demo_site(&demo, "par", 1, wall() - day, wall() + day, &site_certificate, &err), 0);
 	revocations = make_revocations(1, 1, 0);
-	peer_pd_start(&pd, reactor, transport, "127.0.0.1:0", &demo);
+	peer_pd_start(&pd, reactor, transports.tcp, "127.0.0.1:0", &demo);
 	pd.revocations = revocations;
 	pd.site = site_certificate;
 	data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
@@ -323,7 +337,7 @@ static void teardown(void)
 	peer_host_close(&other);
 	peer_pd_stop(&pd);
 	let_pass_ms(10);
-	transport_destroy(transport);
+	transports_close(&transports, reactor);
 	reactor_destroy(reactor);
 	demo_deinit(&demo);
 	free(revocations);
