@@ -4,10 +4,13 @@ kernel_and_base() fetches Debian's packages once into a cache under the build di
 the libraries that they need, into a second part of the initramfs, made anew for each run. The kernel unpacks both, one over the other.
 
 Only processes that this module started are ever signalled."""
+import hashlib
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -158,8 +161,8 @@ def kernel_and_base(modules=MODULES, cache=CACHE):
     return kernels[0], cache / "base.cpio"
 
 
-def archive(path, programs, files, executables=None):
-    """programs of this build, found by their names in /bin; files, executables: {name in the guest: content}."""
+def archive(path, programs, files, executables=None, links=None):
+    """programs of this build, found by their names in /bin; files, executables, links: {name in the guest: content or target}."""
     part = Archive()
     libraries = set()
     for program in programs:
@@ -172,6 +175,8 @@ def archive(path, programs, files, executables=None):
         part.file(name, content)
     for name, content in (executables or {}).items():
         part.file(name, content, 0o755)
+    for name, target in (links or {}).items():
+        part.link(name, target)
     part.write(path)
 
 
@@ -206,28 +211,50 @@ class Disk:
         return self.socket.exists()
 
 
-class Guest:
-    """One virtual machine; its console is in `log`, from the first boot to the last."""
+def share(tag, folder, writable=False):
+    """QEMU's options for a folder of this machine that the guest may mount, to read unless writable."""
+    return ["-virtfs", f"local,path={folder},mount_tag={tag},security_model=none,readonly={'off' if writable else 'on'},multidevs=remap"]
 
-    def __init__(self, cluster, kernel, initramfs, disks, ports, memory_mib=2048):
+
+def plain_disk(name, image):
+    """And for a disk whose power is never lost."""
+    return ["-drive", f"file={image},format=raw,if=none,id={name},cache=unsafe,discard=unmap", "-device",
+            f"virtio-blk-pci,drive={name},serial={name}"]
+
+
+def mac_of(name):
+    """Of the guest of this name: all are on one network."""
+    return "52:54:00:%02x:%02x:%02x" % tuple(hashlib.sha256(name.encode()).digest()[:3])
+
+
+class Guest:
+    """One virtual machine; its console is in `log`, from the first boot to the last. options: further ones of QEMU's.
+    network: what QEMU calls a netdev, without its id; else a network of its own with a way to this machine's loopback."""
+
+    def __init__(self, cluster, kernel, initramfs, disks, ports, memory_mib=2048, name="guest", network=None, options=()):
         self.cluster = cluster
         self.kernel = kernel
         self.initramfs = initramfs
         self.disks = disks
         self.ports = ports
         self.memory_mib = memory_mib
-        self.log = cluster.dir / "log" / "guest.log"
+        self.network = network
+        self.options = options
+        self.log = cluster.dir / "log" / f"{name}.log"
+        self.mac = mac_of(name)
+        self.monitor = cluster.dir / f"{name}.qmp"
         self.process = None
         self.boot_at = 0  # where in the log this boot begins
 
     def command(self, append):
         forward = ",".join(["user,id=net", "ipv6=off", *[f"hostfwd=tcp:127.0.0.1:{p}-10.0.2.15:{p}" for p in self.ports]])
+        netdev = f"{self.network},id=net" if self.network else forward
         # It ends with this process, whatever that dies of.
         command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "q35,vmport=off", "-accel", "tcg,thread=multi",
-                   "-cpu", "max", "-smp", 2, "-m", self.memory_mib, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-monitor", "none",
+                   "-cpu", "max", "-smp", 2, "-m", self.memory_mib, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-qmp", f"unix:{self.monitor},server=on,wait=off",
                    "-serial", "stdio", "-kernel", self.kernel, "-initrd", self.initramfs, "-append",
-                   f"console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on {append}",
-                   "-netdev", forward, "-device", "virtio-net-pci,netdev=net,romfile="]
+                   f"console=ttyS0 quiet panic=-1 no_timer_check mitigations=off random.trust_cpu=on {append}",
+                   "-netdev", netdev, "-device", f"virtio-net-pci,netdev=net,mac={self.mac},romfile=,host_mtu=4200,speed=10000,duplex=full", *self.options]
         for n, disk in enumerate(self.disks):
             # cache=none: writes are answered when the disk behind has them in its cache, and flushes are passed on to it.
             command += ["-drive", f"file=nbd+unix:///?socket={disk.socket},format=raw,if=none,id=d{n},cache=none,discard=unmap",
@@ -240,6 +267,20 @@ class Guest:
         self.boot_at = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
             self.process = self.cluster.start(*self.command(append), stdin=subprocess.PIPE, stdout=log, stderr=log)
+
+    def set_link(self, is_up):
+        """The cable of its network is pulled, or put back."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(self.monitor))
+            answers = s.makefile()
+            answers.readline()  # the greeting
+            for command in ({"execute": "qmp_capabilities"}, {"execute": "set_link", "arguments": {"name": "net", "up": is_up}}):
+                s.sendall(f"{json.dumps(command)}\n".encode())
+                answer = answers.readline()
+                while '"event"' in answer:
+                    answer = answers.readline()
+                if '"return"' not in answer:
+                    raise Failure(f"QEMU's answer to {command}: {answer}")
 
     def console(self):
         """What this boot has printed so far."""
