@@ -73,6 +73,11 @@ static void add_reports(struct arena *a, const struct reg_volume *v, Pave__V1__V
 		s->chunks_behind = p->chunks_behind;
 		s->resync_left = p->resync_left;
 		s->resync_rate = p->resync_rate;
+		s->tx_frames = p->tx_frames;
+		s->tx_bytes = p->tx_bytes;
+		s->rx_frames = p->rx_frames;
+		s->rx_bytes = p->rx_bytes;
+		s->rx_copied_bytes = p->rx_copied_bytes;
 		list[i] = s;
 	}
 	if (list == NULL)

@@ -451,6 +451,11 @@ static void take_reports(struct reg_volume *v, const Pave__V1__Renew *r)
 		p->chunks_behind = s->chunks_behind;
 		p->resync_left = s->resync_left;
 		p->resync_rate = s->resync_rate;
+		p->tx_frames = s->tx_frames;
+		p->tx_bytes = s->tx_bytes;
+		p->rx_frames = s->rx_frames;
+		p->rx_bytes = s->rx_bytes;
+		p->rx_copied_bytes = s->rx_copied_bytes;
 	}
 	v->report_count = count;
 }

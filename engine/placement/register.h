@@ -113,6 +113,7 @@ struct replica_report { /* what the holder said of a node when it last renewed *
 	char state[24];
 	char transport[16];
 	uint64_t lag, resync_left, resync_rate;
+	uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes, rx_copied_bytes; /* of the connection */
 	uint32_t chunks_behind;
 };
 

@@ -357,6 +357,16 @@ uint32_t volume_get_connections(const struct volume *v, struct volume_connection
 
 /* -- for people -------------------------------------------------------------------------------- */
 
+static void describe_connection(const struct transport_conn *conn, Pave__V1__ReplicaState *item)
+{
+	item->transport = transport_name(conn);
+	item->tx_frames += conn->stats.tx_frames;
+	item->tx_bytes += conn->stats.tx_bytes;
+	item->rx_frames += conn->stats.rx_frames;
+	item->rx_bytes += conn->stats.rx_bytes;
+	item->rx_copied_bytes += conn->stats.rx_copied_bytes;
+}
+
 void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *items)
 {
 	static char current[] = "current", behind[] = "behind", catching_up[] = "catching-up",
@@ -373,7 +383,7 @@ void volume_describe_replicas(const struct volume *v, Pave__V1__ReplicaState *it
 		items[i].transport = none;
 		for (uint32_t k = 0; k < n->shard_count; k++) {
 			if (n->replicas[k]->conn != NULL)
-				items[i].transport = transport_name(n->replicas[k]->conn);
+				describe_connection(n->replicas[k]->conn, &items[i]);
 			ready = ready && vreplica_ready(n->replicas[k]);
 			items[i].lag += n->replicas[k]->backlog_ops;
 			items[i].resync_rate += n->replicas[k]->catchup.rate_blocks * BLOCK_SIZE;

@@ -105,6 +105,8 @@ static void print_resync(const Pave__V1__ReplicaState *s)
 
 static void print_replicas(const Pave__V1__StatusReply *r)
 {
+	char out[32], in[32];
+
 	for (size_t i = 0; i < r->n_volumes; i++) {
 		const Pave__V1__VolumeInfo *v = r->volumes[i];
 
@@ -116,7 +118,9 @@ static void print_replicas(const Pave__V1__StatusReply *r)
 
 			printf("%s %s %s", j > 0 ? "," : "", s->node, s->state);
 			if (s->transport[0] != '\0')
-				printf(" over %s", s->transport);
+				printf(" over %s (%s out, %s in)", s->transport,
+				       text_size(s->tx_bytes, out, sizeof out),
+				       text_size(s->rx_bytes, in, sizeof in));
 			if (s->lag > 0)
 				printf(" (%" PRIu64 " writes behind)", s->lag);
 			if (s->chunks_behind > 0)

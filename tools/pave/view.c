@@ -85,6 +85,11 @@ json_t *view_volume(const Pave__V1__VolumeInfo *v)
 		set(m, "state", json_string(r->state));
 		set(m, "lag", integer(r->lag));
 		set(m, "transport", json_string(r->transport));
+		set(m, "tx_frames", integer(r->tx_frames));
+		set(m, "tx_bytes", integer(r->tx_bytes));
+		set(m, "rx_frames", integer(r->rx_frames));
+		set(m, "rx_bytes", integer(r->rx_bytes));
+		set(m, "rx_copied_bytes", integer(r->rx_copied_bytes));
 		set(m, "chunks_behind", integer(r->chunks_behind));
 		set(m, "resync_left_bytes", integer(r->resync_left));
 		set(m, "resync_bytes_per_s", integer(r->resync_rate));
