@@ -72,18 +72,18 @@ class Cluster:
         return False
 
     def show_logs(self):
-        for log in [*sorted(self.dir.glob("log/*.log")), *sorted(self.dir.glob("attach/*/attach.log"))]:
+        for log in [*sorted(self.dir.glob("log/*.log")), *sorted(self.dir.glob("attach*/*/attach.log"))]:
             lines = log.read_text(errors="replace").splitlines()
             print(f"--- {log.name}, last of {len(lines)} lines", file=sys.stderr)
             print("\n".join(lines[-25:]), file=sys.stderr)
 
-    def pave(self, *args, check=True, timeout=120, parse=False):
+    def pave(self, *args, check=True, timeout=120, parse=False, **options):
         """Runs the CLI on this cluster. Returns the finished process, or the parsed output of --json."""
         command = [str(PAVE), *map(str, args), *(OVER if args[0] == "attach" else [])]
         if parse:
             command.append("--json")
         done = subprocess.run(command, env={**os.environ, "PAVE_CLUSTER": str(self.dir)}, capture_output=True,
-                              text=True, timeout=timeout * SCALE, check=False)
+                              text=True, timeout=timeout * SCALE, check=False, **options)
         if check and done.returncode != 0:
             raise Failure(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout) if parse else done
@@ -141,8 +141,9 @@ def run(*command, timeout=300, check=True):
     return done
 
 
-def main(tests):
-    """Runs the tests in order, each of which raises on failure; prints a line for each."""
+def main(tests, skipped=None):
+    """Runs the tests in order, each of which raises on failure; prints a line for each. skipped: what could not be tried here, which counts as a
+    skip when all the rest is well."""
     bad = 0
     for test in tests:
         begun = time.monotonic()
@@ -152,4 +153,6 @@ def main(tests):
         except (Failure, subprocess.TimeoutExpired, AssertionError) as e:
             bad += 1
             print(f"FAIL {test.__name__}: {type(e).__name__}: {e}", flush=True)
-    sys.exit(1 if bad else 0)
+    if skipped:
+        print(f"SKIP {skipped}", flush=True)
+    sys.exit(1 if bad else 77 if skipped else 0)

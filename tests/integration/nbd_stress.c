@@ -10,8 +10,9 @@
  *   nbd-stress --uri URI --size BYTES [--connections N] [--depth N] [--seconds N] --status FILE
  *
  * Runs until the time is over or SIGTERM, then reads everything once and prints a line of JSON;
- * SIGUSR1: reads everything in between, and goes on. Exit 0: nothing was lost; 1: something was
- * (the first is named); 2 usage; 3 the server stayed away for RECONNECT_S. --status: rewritten
+ * SIGUSR1: reads everything in between, and goes on. SIGUSR2: leaves its connections, with what is
+ * in flight there, and makes new ones. Exit 0: nothing was lost; 1: something was (the first is
+ * named); 2 usage; 3 the server stayed away for RECONNECT_S. --status: rewritten
  * twice a second with the counts of acknowledged and failed operations, violations, and times that
  * everything was read, so that whoever breaks things can see that work goes on. */
 #include <errno.h>
@@ -68,12 +69,14 @@ static struct {
 	uint64_t violations, verified;
 } g = {.conn_count = 2, .depth = 16, .next_number = 1, .random = 88172645463325252ull};
 
-static volatile sig_atomic_t stop_asked, verify_asked;
+static volatile sig_atomic_t stop_asked, verify_asked, reconnect_asked;
 
 static void on_signal(int signal_number)
 {
 	if (signal_number == SIGUSR1)
 		verify_asked = 1;
+	else if (signal_number == SIGUSR2)
+		reconnect_asked = 1;
 	else
 		stop_asked = 1;
 }
@@ -342,6 +345,10 @@ static int load(void)
 	       (g.seconds == 0 || now() - begun < g.seconds)) {
 		bool alive = false;
 
+		for (unsigned i = 0; reconnect_asked && i < g.conn_count; i++)
+			if (g.conns[i].h != NULL)
+				drop(&g.conns[i]);
+		reconnect_asked = 0;
 		for (unsigned i = 0; i < g.conn_count; i++)
 			alive |= turn(&g.conns[i], true);
 		write_status();
@@ -417,6 +424,7 @@ int main(int argc, char **argv)
 	signal(SIGTERM, on_signal);
 	signal(SIGINT, on_signal);
 	signal(SIGUSR1, on_signal);
+	signal(SIGUSR2, on_signal);
 	signal(SIGPIPE, SIG_IGN);
 	g.state = calloc(g.blocks, sizeof *g.state);
 	if (g.state == NULL)
