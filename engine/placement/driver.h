@@ -211,9 +211,10 @@ void node_erase_drop(struct pd *pd);
 /* -- hosts.c ---------------------------------------------------------------------------------- */
 
 void host_attach(struct pd_request *q, const Pave__V1__Control *m);
+void host_prepare(struct pd_request *q, const Pave__V1__Control *m);
 void host_renew(struct pd_request *q, const Pave__V1__Control *m);
 void host_detach(struct pd_request *q, const Pave__V1__Control *m);
-/* The admin's wish that an attachment ends. */
+/* The wish, of an admin or of a host that is to take over, that an attachment ends. */
 void host_volume_detach(struct pd_request *q, const Pave__V1__Control *m);
 void host_session_closed(struct pd *pd, struct pd_session *s);
 /* A newer permit for the holder, if it is connected; or why there is none. */

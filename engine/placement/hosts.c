@@ -426,6 +426,55 @@ void host_attach(struct pd_request *q, const Pave__V1__Control *m)
 	request_commit(q, attach_committed);
 }
 
+/* -- before a host takes a volume over ----------------------------------------------------------
+ */
+
+/* The nodes that a permit would name now, in the arena. */
+static Pave__V1__MapNode **eligible_nodes(struct pd *pd, struct arena *a,
+					  const struct reg_volume *v, int64_t now,
+					  size_t *ret_count)
+{
+	Pave__V1__MapNode **nodes = host_map_nodes(a, v);
+
+	*ret_count = 0;
+	for (uint32_t i = 0; nodes != NULL && i < v->node_count; i++)
+		if (verdicts_get(&pd->verdicts, v->nodes[i]->site, v->policy, now)->eligible)
+			nodes[(*ret_count)++] = nodes[i];
+	return nodes;
+}
+
+void host_prepare(struct pd_request *q, const Pave__V1__Control *m)
+{
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PrepareReply r = PAVE__V1__PREPARE_REPLY__INIT;
+	Pave__V1__Attach attach = PAVE__V1__ATTACH__INIT;
+	struct pd *pd = q->pd;
+	struct reg_volume *v;
+	struct arena arena = {0};
+	struct error err = {0};
+	int64_t now;
+
+	if (m->prepare->attach != NULL)
+		attach = *m->prepare->attach;
+	attach.if_free = attach.maintenance = false;
+	v = reg_volume_find(&pd->reg, attach.volume);
+	if (check_attach(pd, &attach, v, &err) != 0 || permits_now(&pd->permits, &now, &err) != 0) {
+		request_fail(q, &err);
+		return;
+	}
+	r.nodes = eligible_nodes(pd, &arena, v, now, &r.n_nodes);
+	if (arena_failed(&arena)) {
+		error_set(&err, -ENOMEM, "no memory for the nodes of %s", v->name);
+		request_fail(q, &err);
+	} else {
+		tell_root(pd, q->session, &r.root);
+		reply.body_case = PAVE__V1__CONTROL__BODY_PREPARE_REPLY;
+		reply.prepare_reply = &r;
+		request_reply(q, &reply);
+	}
+	arena_deinit(&arena);
+}
+
 /* -- renew ------------------------------------------------------------------------------------ */
 
 static void take_reports(struct reg_volume *v, const Pave__V1__Renew *r)

@@ -120,6 +120,7 @@ static const struct {
 } handlers[] = {
     {PAVE__V1__CONTROL__BODY_LEASE_REQUEST, ROLE_NODE, node_lease_request},
     {PAVE__V1__CONTROL__BODY_ATTACH, ROLE_HOST, host_attach},
+    {PAVE__V1__CONTROL__BODY_PREPARE, ROLE_HOST, host_prepare},
     {PAVE__V1__CONTROL__BODY_RENEW, ROLE_HOST, host_renew},
     {PAVE__V1__CONTROL__BODY_DETACH, ROLE_HOST, host_detach},
     {PAVE__V1__CONTROL__BODY_MOVE_COMMIT, ROLE_HOST, host_move_commit},
@@ -127,7 +128,7 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_VOLUME_LIST, ROLE_ADMIN, admin_volume_list},
     {PAVE__V1__CONTROL__BODY_VOLUME_GET, ROLE_ADMIN | ROLE_HOST, admin_volume_get},
     {PAVE__V1__CONTROL__BODY_VOLUME_DELETE, ROLE_ADMIN, admin_volume_delete},
-    {PAVE__V1__CONTROL__BODY_VOLUME_DETACH, ROLE_ADMIN, host_volume_detach},
+    {PAVE__V1__CONTROL__BODY_VOLUME_DETACH, ROLE_ADMIN | ROLE_HOST, host_volume_detach},
     {PAVE__V1__CONTROL__BODY_VOLUME_SNAPSHOT, ROLE_ADMIN, admin_volume_snapshot},
     {PAVE__V1__CONTROL__BODY_VOLUME_CLONE, ROLE_ADMIN, admin_volume_clone},
     {PAVE__V1__CONTROL__BODY_VOLUME_ROLLBACK, ROLE_ADMIN, admin_volume_rollback},

@@ -57,4 +57,7 @@ void reactor_io_cancel(struct reactor *r, struct reactor_io *io);
  * inherit that the signals are blocked, as do child processes. 0 or a negative errno. */
 int reactor_on_terminate(struct reactor *r, void (*fn)(int signal_number, void *arg), void *arg);
 
+/* The same of SIGUSR1; after reactor_on_terminate. */
+int reactor_on_user_signal(struct reactor *r, void (*fn)(int signal_number, void *arg), void *arg);
+
 #endif

@@ -69,6 +69,8 @@ struct uring {
 	int signal_fd; /* -1 for none */
 	void (*on_terminate)(int signal_number, void *arg);
 	void *on_terminate_arg;
+	void (*on_user)(int signal_number, void *arg); /* or NULL */
+	void *on_user_arg;
 
 	/* Shared with other threads, on cache lines of their own. */
 	_Alignas(64) _Atomic(struct reactor_task *) posted; /* newest first */
@@ -491,9 +493,12 @@ static void signal_arm(struct uring *u)
 static void signal_done(struct reactor_io *io, int32_t result)
 {
 	struct uring *u = container_of(io, struct uring, signal_io);
+	const int number = (int)u->signal_info.ssi_signo;
 
-	if (result == (int32_t)sizeof u->signal_info)
-		u->on_terminate((int)u->signal_info.ssi_signo, u->on_terminate_arg);
+	if (result == (int32_t)sizeof u->signal_info && number == SIGUSR1)
+		u->on_user(number, u->on_user_arg);
+	else if (result == (int32_t)sizeof u->signal_info)
+		u->on_terminate(number, u->on_terminate_arg);
 	signal_arm(u);
 }
 
@@ -514,6 +519,24 @@ int reactor_on_terminate(struct reactor *r, void (*fn)(int signal_number, void *
 	u->on_terminate = fn;
 	u->on_terminate_arg = arg;
 	signal_arm(u);
+	return 0;
+}
+
+int reactor_on_user_signal(struct reactor *r, void (*fn)(int signal_number, void *arg), void *arg)
+{
+	struct uring *u = uring_of(r);
+	sigset_t set;
+
+	PRE(fn != NULL && u->signal_fd >= 0);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR1);
+	u->on_user = fn;
+	u->on_user_arg = arg;
+	if (signalfd(u->signal_fd, &set, 0) < 0)
+		return -errno;
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	return 0;
 }
 

@@ -25,6 +25,7 @@
 #define BACKOFF_SEVERAL_MAX_MS 500u
 #define RENEW_MIN_MS	       100u
 
+static void begin(struct vattach *a);
 static void connect_now(struct vattach *a);
 static void renew(struct vattach *a);
 static void send_detach(struct vattach *a);
@@ -235,13 +236,11 @@ static void attach_done(struct rpc_call *call, int status, const Pave__V1__Contr
 	volume_event(v);
 }
 
-static void send_attach(struct vattach *a)
+static Pave__V1__Attach what_is_wanted(const struct vattach *a)
 {
 	const struct volume_config *config = &a->volume->config;
-	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Attach attach = PAVE__V1__ATTACH__INIT;
 
-	a->state = VATTACH_ATTACHING;
 	attach.volume = (char *)(uintptr_t)config->name;
 	attach.holder = (char *)(uintptr_t)config->holder;
 	attach.holder_site = (char *)(uintptr_t)config->holder_site;
@@ -249,11 +248,122 @@ static void send_attach(struct vattach *a)
 	attach.read_only = config->read_only;
 	attach.if_free = config->if_free;
 	attach.maintenance = config->maintenance;
+	return attach;
+}
+
+static void send_attach(struct vattach *a)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach attach = what_is_wanted(a);
+
+	a->state = VATTACH_ATTACHING;
 	message.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
 	message.attach = &attach;
 	a->call.done = attach_done;
 	a->calling = true;
 	rpc_call_start(&a->rpc, &a->call, &message, 0);
+}
+
+/* -- Prepare, and the end of whoever has the volume -----------------------------------------------
+ */
+
+static void prepare_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			 const char *text)
+{
+	struct vattach *a = container_of(call, struct vattach, call);
+
+	a->calling = false;
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_PREPARE_REPLY)
+		status = -E_BAD_FRAME;
+	if (is_elsewhere(status) || status == -E_BAD_FRAME) {
+		remember(a, status, text);
+		disconnect(a);
+		return;
+	}
+	if (status != 0) {
+		fail(a, status, text);
+		return;
+	}
+	take_root(a->volume, &reply->prepare_reply->root);
+	a->prepared = true;
+	a->state = VATTACH_PREPARED;
+	volume_take_nodes(a->volume, reply->prepare_reply->nodes, reply->prepare_reply->n_nodes);
+	if (a->take_over)
+		begin(a);
+	else
+		volume_event(a->volume);
+}
+
+static void send_prepare(struct vattach *a)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Prepare prepare = PAVE__V1__PREPARE__INIT;
+	Pave__V1__Attach attach = what_is_wanted(a);
+
+	a->state = VATTACH_PREPARING;
+	prepare.attach = &attach;
+	message.body_case = PAVE__V1__CONTROL__BODY_PREPARE;
+	message.prepare = &prepare;
+	a->call.done = prepare_done;
+	a->calling = true;
+	rpc_call_start(&a->rpc, &a->call, &message, call_timeout_ms(a));
+}
+
+static void release_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			 const char *text)
+{
+	struct vattach *a = container_of(call, struct vattach, call);
+
+	(void)reply;
+	a->calling = false;
+	if (is_elsewhere(status)) {
+		remember(a, status, text);
+		disconnect(a);
+		return;
+	}
+	if (status != 0) {
+		fail(a, status, text);
+		return;
+	}
+	a->released = true;
+	a->opened_ns = volume_now(a->volume);
+	send_attach(a);
+}
+
+/* The answer comes when the other host has let go, or when its permit has run out. */
+static void send_release(struct vattach *a)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeDetach detach = PAVE__V1__VOLUME_DETACH__INIT;
+
+	a->state = VATTACH_RELEASING;
+	detach.name = (char *)(uintptr_t)a->volume->config.name;
+	message.body_case = PAVE__V1__CONTROL__BODY_VOLUME_DETACH;
+	message.volume_detach = &detach;
+	a->call.done = release_done;
+	a->calling = true;
+	rpc_call_start(&a->rpc, &a->call, &message, VATTACH_RELEASE_TIMEOUT_MS);
+}
+
+/* Greeted by the driver, and not attached. */
+static void begin(struct vattach *a)
+{
+	if (!a->take_over)
+		send_prepare(a);
+	else if (a->volume->config.prepared != NULL && !a->released)
+		send_release(a);
+	else
+		send_attach(a);
+}
+
+void vattach_take_over(struct vattach *a)
+{
+	if (a->take_over)
+		return;
+	a->take_over = true;
+	a->opened_ns = volume_now(a->volume);
+	if (a->state == VATTACH_PREPARED && a->greeted && !a->closing)
+		begin(a);
 }
 
 /* -- Renew ------------------------------------------------------------------------------------- */
@@ -408,7 +518,7 @@ static void hello_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	a->backoff_ms = BACKOFF_MIN_MS;
 	drivers_found(&a->drivers);
 	if (a->state < VATTACH_ATTACHED)
-		send_attach(a);
+		begin(a);
 	else if (a->state == VATTACH_ATTACHED)
 		renew(a);
 	else if (a->state == VATTACH_DETACHING)
@@ -494,6 +604,9 @@ static void conn_closed(struct transport_conn *conn, int reason, void *arg)
 	a->calling = false;
 	switch (a->state) {
 	case VATTACH_GREETING:
+	case VATTACH_PREPARING:
+	case VATTACH_PREPARED:
+	case VATTACH_RELEASING:
 	case VATTACH_ATTACHING:
 		a->state = VATTACH_CONNECTING;
 		break;
@@ -583,9 +696,15 @@ static void timer_fire(struct reactor_timer *timer)
 		renew(a);
 }
 
+/* While it waits, be it to be told or for another host, the driver may be away. */
+static bool is_patient(const struct vattach *a)
+{
+	return (a->prepared && !a->take_over) || a->state == VATTACH_RELEASING;
+}
+
 void vattach_tick(struct vattach *a)
 {
-	if (a->state < VATTACH_ATTACHED && a->volume->ended == 0 &&
+	if (a->state < VATTACH_ATTACHED && a->volume->ended == 0 && !is_patient(a) &&
 	    volume_now(a->volume) > a->opened_ns + VATTACH_OPEN_TIMEOUT_MS * NS_PER_MS)
 		give_up_opening(a);
 }
@@ -600,6 +719,7 @@ void vattach_start(struct vattach *a, struct volume *v)
 	    .backoff_ms = BACKOFF_MIN_MS,
 	    .renew_ms = PERMIT_RENEW_MS,
 	    .opened_ns = volume_now(v),
+	    .take_over = v->config.prepared == NULL,
 	    .gate = {.why = -E_NO_PERMIT},
 	};
 	if (drivers_parse(v->config.pd_address, &a->drivers, &err) != 0) {

@@ -6,6 +6,13 @@
  *                                 v            v
  *                              refused      DETACHING -> DETACHED
  *
+ * A host that is to take the volume over goes another way from GREETING to ATTACHING:
+ *
+ *   GREETING -> PREPARING (Prepare) -> PREPARED --vattach_take_over--> RELEASING (VolumeDetach) ->
+ * ATTACHING
+ *
+ * and from there the same once it was told to, also over another connection.
+ *
  * There may be several drivers, of which one leads: whoever is not reachable, or does not lead,
  * makes room for the next (base/drivers.h).
  *
@@ -20,12 +27,17 @@
 
 #define VATTACH_OPEN_TIMEOUT_MS	  10000u /* until the first permit */
 #define VATTACH_DETACH_TIMEOUT_MS 3000u
+/* For whoever has the volume; more than the lifetimes of permits after which it has none. */
+#define VATTACH_RELEASE_TIMEOUT_MS 120000u
 /* With several drivers one that hangs must leave time to find another. */
 #define VATTACH_ELSEWHERE_MS 3000u
 
 enum vattach_state {
 	VATTACH_CONNECTING,
 	VATTACH_GREETING,
+	VATTACH_PREPARING, /* asks whether it might attach, and who the nodes are */
+	VATTACH_PREPARED,  /* waits to be told */
+	VATTACH_RELEASING, /* whoever has the volume lets go */
 	VATTACH_ATTACHING,
 	VATTACH_ATTACHED, /* the permit is ours; connected is a matter of its own */
 	VATTACH_DETACHING,
@@ -40,6 +52,9 @@ struct vattach {
 	bool greeted; /* the connection may be used */
 	bool calling; /* call is in flight */
 	bool closing;
+	bool prepared;	/* once */
+	bool take_over; /* told to; also where there is nothing to take over */
+	bool released;	/* nobody has the volume, or did a moment ago */
 	struct transport_conn *conn;
 	struct rpc rpc;
 	struct rpc_call call;
@@ -56,6 +71,7 @@ struct vattach {
 };
 
 void vattach_start(struct vattach *a, struct volume *v);
+void vattach_take_over(struct vattach *a);
 /* Releases the permit at the driver, as far as that can be reached. state becomes VATTACH_OVER and
  * conn NULL; volume_event tells. */
 void vattach_detach(struct vattach *a);

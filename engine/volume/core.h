@@ -96,6 +96,7 @@ struct volume {
 	struct extents_ask *extents; /* questions under way */
 
 	struct volume_open_op *open_op;
+	bool prepared_told;
 	struct error open_error;
 	uint64_t opening_ns, majority_ns;
 	void (*close_done)(void *arg);
@@ -122,6 +123,8 @@ static inline bool volume_gate_open(const struct volume *v)
 /* The driver's answer to Attach, checked; sets the volume up. -E_BAD_DOCUMENT, -ENOMEM. */
 int volume_take_map(struct volume *v, const Pave__V1__AttachReply *reply, struct error *err);
 void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count);
+/* Before there is a map: the nodes that a permit would name; connects to them. */
+void volume_take_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count);
 /* The permit in force is another, or the gate was closed. */
 void volume_permit_changed(struct volume *v);
 /* The attachment is over: why is -E_FENCED, or the reason why it could not begin. */

@@ -130,14 +130,55 @@ void volume_free_set(struct vset *set)
 	free(set);
 }
 
-static int make_nodes(struct volume *v, Pave__V1__MapNode *const *nodes)
+static uint32_t find_node(const struct volume *v, const char *name)
 {
-	v->nodes = calloc(v->node_count, sizeof(*v->nodes));
-	if (v->nodes == NULL)
+	uint32_t i = 0;
+
+	while (i < v->node_count && strcmp(v->nodes[i].name, name) != 0)
+		i++;
+	return i;
+}
+
+/* Takes the node, with its connections, out of where it was. */
+static void move_node(struct vnode *to, uint32_t index, struct vnode *from)
+{
+	*to = *from;
+	for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && to->replicas[k] != NULL; k++)
+		to->replicas[k]->node = index;
+	*from = (struct vnode){0};
+}
+
+/* In the order of the map, whose bytes are indices. Nodes that were connected to before there was a
+ * map keep their connections; those that are not in it come after the others. */
+static int make_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, uint32_t count)
+{
+	const uint32_t earlier_count = v->node_count;
+	struct vnode *earlier = v->nodes;
+	struct vnode *made = calloc(count + earlier_count, sizeof(*made));
+
+	if (made == NULL || count + earlier_count > VOLUME_NODES_MAX) {
+		free(made);
 		return -ENOMEM;
-	for (uint32_t i = 0; i < v->node_count; i++) {
-		snprintf(v->nodes[i].name, sizeof(v->nodes[i].name), "%s", nodes[i]->node);
-		snprintf(v->nodes[i].site, sizeof(v->nodes[i].site), "%s", nodes[i]->site);
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		const uint32_t k = find_node(v, nodes[i]->node);
+
+		if (k < earlier_count)
+			move_node(&made[i], i, &earlier[k]);
+	}
+	v->nodes = made;
+	v->node_count = count;
+	for (uint32_t k = 0; k < earlier_count; k++)
+		if (earlier[k].name[0] != '\0') {
+			move_node(&made[v->node_count], v->node_count, &earlier[k]);
+			v->node_count++;
+		}
+	free(earlier);
+	for (uint32_t i = 0; i < count; i++) {
+		if (made[i].name[0] != '\0')
+			continue;
+		snprintf(made[i].name, sizeof(made[i].name), "%s", nodes[i]->node);
+		snprintf(made[i].site, sizeof(made[i].site), "%s", nodes[i]->site);
 		if (replica_new(v, i, 0) == NULL)
 			return -ENOMEM;
 	}
@@ -191,10 +232,9 @@ int volume_take_map(struct volume *v, const Pave__V1__AttachReply *r, struct err
 	v->need = vquorum_need(r->replicas, r->min_acks);
 	v->freeze_ns =
 	    MAX(r->freeze_timeout_s * NS_PER_S, (uint64_t)VOLUME_HOLD_MIN_MS * NS_PER_MS);
-	v->node_count = (uint32_t)r->n_nodes;
 	rc = make_pools(v);
 	if (rc == 0)
-		rc = make_nodes(v, r->nodes);
+		rc = make_nodes(v, r->nodes, (uint32_t)r->n_nodes);
 	if (rc == 0)
 		rc = vlayers_init(v, r->map.data);
 	if (rc != 0) {
@@ -278,12 +318,30 @@ static bool add_node(struct volume *v, const Pave__V1__MapNode *m)
 void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count)
 {
 	for (size_t k = 0; k < count && v->ended == 0; k++) {
-		uint32_t i = 0;
+		const uint32_t i = find_node(v, nodes[k]->node);
 
-		while (i < v->node_count && strcmp(v->nodes[i].name, nodes[k]->node) != 0)
-			i++;
 		if (i < v->node_count || add_node(v, nodes[k]))
 			take_node(v, i, nodes[k]);
+	}
+}
+
+static void permit_node(struct vnode *n, bool permitted)
+{
+	n->permitted = permitted;
+	for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && n->replicas[k] != NULL; k++)
+		vreplica_set_permitted(n->replicas[k], permitted);
+}
+
+void volume_take_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count)
+{
+	PRE(v->chunks == NULL);
+	volume_take_addresses(v, nodes, count);
+	for (uint32_t i = 0; i < v->node_count; i++) {
+		size_t k = 0;
+
+		while (k < count && strcmp(nodes[k]->node, v->nodes[i].name) != 0)
+			k++;
+		permit_node(&v->nodes[i], k < count);
 	}
 }
 
@@ -321,9 +379,7 @@ void volume_permit_changed(struct volume *v)
 
 		if (v->attach.gate.deadline_ns == 0)
 			break; /* the gate alone was closed */
-		n->permitted = permit_find_node(p, n->name) != NULL;
-		for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && n->replicas[k] != NULL; k++)
-			vreplica_set_permitted(n->replicas[k], n->permitted);
+		permit_node(n, permit_find_node(p, n->name) != NULL);
 	}
 	for (uint32_t i = 0; i < v->node_count; i++)
 		for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && v->nodes[i].replicas[k] != NULL;

@@ -271,7 +271,11 @@ static void hello_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	r->traces = reply->hello_reply->traces;
 	if (reply->hello_reply->inflight_max != 0)
 		r->window = MIN(r->window, reply->hello_reply->inflight_max);
-	open_volume(r);
+	r->greeted = true;
+	if (r->volume->attach.signed_permit != NULL)
+		open_volume(r);
+	else
+		volume_event(r->volume);
 }
 
 static void conn_ready(struct transport_conn *conn, void *arg)
@@ -392,7 +396,7 @@ static void conn_closed(struct transport_conn *conn, int reason, void *arg)
 		log_info("volume", "%s: node %s is away: %s", r->volume->config.name, name_of(r),
 			 err_text(r->why != 0 ? r->why : -E_DISCONNECTED));
 	r->state = VREPLICA_AWAY;
-	r->closing = false;
+	r->closing = r->greeted = false;
 	r->conn = NULL;
 	r->tried = true;
 	rpc_closed(&r->rpc);
@@ -416,7 +420,7 @@ static void connect_now(struct vreplica *r)
 
 	PRE(r->conn == NULL);
 	if (r->stopped || !r->permitted || r->address[0] == '\0' ||
-	    r->volume->attach.signed_permit == NULL)
+	    (r->volume->attach.signed_permit == NULL && !r->volume->attach.prepared))
 		return;
 	r->state = VREPLICA_CONNECTING;
 	rc = transport_connect(r->volume->config.transport, r->address, &conn_handler, r, &r->conn);
@@ -513,6 +517,8 @@ void vreplica_set_permitted(struct vreplica *r, bool permitted)
 		}
 		return;
 	}
+	if (r->state == VREPLICA_GREETING && r->greeted && !r->closing)
+		open_volume(r);
 	/* Between Open and READY the node has the permit that Open carried; that one is short-lived
 	 * too, so it gets the newer one as soon as it may. */
 	if (r->state >= VREPLICA_SCANNING && !r->closing)

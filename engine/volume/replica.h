@@ -3,6 +3,7 @@
  *
  *   AWAY --retry timer, permitted, address known--> CONNECTING --ready--> GREETING (Hello)
  *     ^                                                                     |
+ *     |                               (waits for a permit, if there is none yet)
  *     |                                                   OPENING (Open: fences, verifies permit)
  *     |                                                                     |
  *     |                                                SCANNING (Chunks: every chunk's watermark)
@@ -95,6 +96,7 @@ struct vreplica {
 	bool overflow_wanted;
 	bool closing;
 	bool traces;	/* the node answers FRAME_F_TRACE */
+	bool greeted;	/* the node has answered Hello; without a permit that is all there is */
 	bool stopped;	/* for good */
 	bool tried;	/* has been READY or failed at least once */
 	int why;	/* it isn't READY: the last error */

@@ -1,7 +1,8 @@
 /* volume: a volume's life: opened, open, closed; and its tick. See volume.h and core.h.
  *
- *   ATTACHING --permit and map--> OPENING --older permits have run out, a majority of every chunk
- * is there--> OPEN --volume_close--> CLOSING --no operations, watermarks sealed--> STOPPING
+ *   ATTACHING --(prepared; volume_take_over;) permit and map--> OPENING --older permits have run
+ * out, a majority of every chunk is there--> OPEN --volume_close--> CLOSING --no operations,
+ * watermarks sealed--> STOPPING
  *   --connections gone, permit released--> GONE
  *
  * Failure modes: an opening that fails goes to STOPPING at once, and tells when it is over. An
@@ -75,8 +76,10 @@ void volume_replica_ready(struct volume *v, struct vreplica *r)
 void volume_replica_away(struct volume *v, struct vreplica *r)
 {
 	(void)r;
-	vreconcile_kick(v);
-	vresync_kick(v);
+	if (v->chunks != NULL) { /* else it is only being prepared */
+		vreconcile_kick(v);
+		vresync_kick(v);
+	}
 	volume_event(v);
 }
 
@@ -162,6 +165,25 @@ static void tell_opened(struct volume *v)
 	v->state = VOLUME_OPEN;
 	log_info("volume", "%s: open", v->config.name);
 	op->done(op, 0, v, NULL);
+}
+
+/* All that is possible without a permit. */
+static bool all_greeted(const struct volume *v)
+{
+	const struct vreplica *r;
+
+	FOR_EACH_REPLICA(v, r)
+	if (!r->tried && !r->greeted && r->address[0] != '\0')
+		return false;
+	return true;
+}
+
+static void check_prepared(struct volume *v)
+{
+	if (v->prepared_told || v->attach.state != VATTACH_PREPARED || !all_greeted(v))
+		return;
+	v->prepared_told = true;
+	v->config.prepared(v->config.arg);
 }
 
 static void check_opening(struct volume *v)
@@ -312,6 +334,8 @@ static void run_event(struct reactor_task *task)
 {
 	struct volume *v = container_of(task, struct volume, event_task);
 
+	if (v->state == VOLUME_ATTACHING && v->ended == 0)
+		check_prepared(v);
 	if (v->state == VOLUME_OPENING && v->ended == 0)
 		check_opening(v);
 	if (v->ended != 0)
@@ -401,13 +425,14 @@ static int copy_strings(struct volume *v)
 
 /* Without memory for anything: only the answer is left to give. */
 struct no_memory {
+	struct volume *none; /* where volume_take_over looks */
 	struct reactor_task task;
 	struct volume_open_op *op;
 };
 
 static void tell_no_memory(struct reactor_task *task)
 {
-	struct volume_open_op *op = ((struct no_memory *)(void *)task)->op;
+	struct volume_open_op *op = container_of(task, struct no_memory, task)->op;
 	struct error err;
 
 	error_set(&err, -ENOMEM, "no memory to attach volume %s", op->config.name);
@@ -435,6 +460,7 @@ void volume_open(struct volume_open_op *op)
 	}
 	v->reactor = op->config.reactor;
 	v->open_op = op;
+	op->impl[0] = v;
 	v->kick_task.run = run_kicked;
 	v->event_task.run = run_event;
 	v->tick.fire = tick_fire;
@@ -442,6 +468,14 @@ void volume_open(struct volume_open_op *op)
 	vhedge_init(v);
 	reactor_timer_arm(v->reactor, &v->tick, volume_now(v) + VOLUME_TICK_MS * NS_PER_MS);
 	vattach_start(&v->attach, v);
+}
+
+void volume_take_over(struct volume_open_op *op)
+{
+	struct volume *v = op->impl[0];
+
+	if (v != NULL && v->open_op == op && v->state == VOLUME_ATTACHING && v->ended == 0)
+		vattach_take_over(&v->attach);
 }
 
 void volume_close(struct volume *v, void (*done)(void *arg), void *arg)

@@ -107,6 +107,11 @@ struct volume_config {
 	bool read_only;
 	bool if_free;	  /* -E_IN_USE while another attachment is alive; else that one is fenced */
 	bool maintenance; /* only so that copies move; -E_IN_USE while somebody else has it */
+	/* Not NULL: the volume is to be taken over. Attaching stops when all that needs no
+	 * generation is done (the driver would give a permit, the nodes that it would name are
+	 * connected as far as they can be); then this is called, once, and volume_take_over goes
+	 * on. */
+	void (*prepared)(void *arg);
 	/* The attachment has ended by itself: -E_FENCED, or 0 when somebody asked for a detach (the
 	 * owner then calls volume_close). */
 	void (*ended)(int why, void *arg);
@@ -120,9 +125,14 @@ struct volume_open_op {
 	void (*done)(struct volume_open_op *op, int status, struct volume *v,
 		     const struct error *err);
 	struct volume_config config; /* strings are copied */
-	void *impl[4];
+	void *impl[6];
 };
 void volume_open(struct volume_open_op *op);
+
+/* Goes on with an opening that waits since `prepared` (or that is not so far yet): has whoever has
+ * the volume let go of it, or waits for the end of its permit, and attaches. After an op whose done
+ * has not run; again: nothing. */
+void volume_take_over(struct volume_open_op *op);
 
 uint64_t volume_size(const struct volume *v);
 uint64_t volume_chunk_size(const struct volume *v);

@@ -13,8 +13,9 @@
  * SIGUSR1: reads everything in between, and goes on. SIGUSR2: leaves its connections, with what is
  * in flight there, and makes new ones. Exit 0: nothing was lost; 1: something was (the first is
  * named); 2 usage; 3 the server stayed away for RECONNECT_S. --status: rewritten
- * twice a second with the counts of acknowledged and failed operations, violations, and times that
- * everything was read, so that whoever breaks things can see that work goes on. */
+ * twice a second with the counts of acknowledged and failed operations, violations, times that
+ * everything was read, and how many of the failed were answered with an error (the others lost
+ * their connection); so that whoever breaks things can see that work goes on. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -65,8 +66,9 @@ static struct {
 	unsigned conn_count, depth, seconds;
 	struct block_state *state;
 	struct conn conns[CONNS_MAX];
-	uint64_t next_number, acked_ops, failed_ops, reconnects, random;
+	uint64_t next_number, acked_ops, failed_ops, error_ops, reconnects, random;
 	uint64_t violations, verified;
+	double last_ack, longest_gap; /* seconds */
 } g = {.conn_count = 2, .depth = 16, .next_number = 1, .random = 88172645463325252ull};
 
 static volatile sig_atomic_t stop_asked, verify_asked, reconnect_asked;
@@ -168,6 +170,15 @@ static void check_block(uint64_t block, const uint8_t *p)
 	violation(block, p);
 }
 
+static void count_ack(void)
+{
+	const double at = now();
+
+	if (g.acked_ops++ > 0 && at - g.last_ack > g.longest_gap)
+		g.longest_gap = at - g.last_ack;
+	g.last_ack = at;
+}
+
 static void finish(struct slot *s, bool ok)
 {
 	for (unsigned i = 0; i < s->count; i++) {
@@ -184,7 +195,7 @@ static void finish(struct slot *s, bool ok)
 		}
 	}
 	if (ok)
-		g.acked_ops++;
+		count_ack();
 	else
 		g.failed_ops++;
 	s->active = false;
@@ -237,6 +248,7 @@ static void reap(struct conn *c)
 		if (!s->active)
 			continue;
 		r = nbd_aio_command_completed(c->h, (uint64_t)s->cookie);
+		g.error_ops += r < 0 && nbd_aio_is_ready(c->h);
 		if (r != 0)
 			finish(s, r > 0);
 	}
@@ -268,8 +280,8 @@ static void write_status(void)
 	f = fopen(tmp, "w");
 	if (f == NULL)
 		return;
-	fprintf(f, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", g.acked_ops, g.failed_ops,
-		g.violations, g.verified);
+	fprintf(f, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", g.acked_ops,
+		g.failed_ops, g.violations, g.verified, g.error_ops);
 	fclose(f);
 	rename(tmp, g.status);
 }
@@ -433,7 +445,9 @@ int main(int argc, char **argv)
 	if (rc == 0)
 		rc = verify_all();
 	printf("{\"acknowledged\": %" PRIu64 ", \"failed\": %" PRIu64 ", \"connections\": %" PRIu64
-	       ", \"violations\": %" PRIu64 "}\n",
-	       g.acked_ops, g.failed_ops, g.reconnects, g.violations);
+	       ", \"violations\": %" PRIu64 ", \"errors\": %" PRIu64
+	       ", \"longest_gap_ms\": %.1f}\n",
+	       g.acked_ops, g.failed_ops, g.reconnects, g.violations, g.error_ops,
+	       g.longest_gap * 1000);
 	return rc;
 }

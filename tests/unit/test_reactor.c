@@ -461,6 +461,31 @@ START_TEST(terminating_signals_are_events)
 }
 END_TEST
 
+static void on_user(int signal_number, void *arg)
+{
+	ck_assert_int_eq(signal_number, SIGUSR1);
+	*(bool *)arg = true;
+	kill(getpid(), SIGTERM);
+}
+
+static void on_terminate_stop(int signal_number, void *arg)
+{
+	ck_assert_int_eq(signal_number, SIGTERM);
+	reactor_stop(arg);
+}
+
+START_TEST(the_user_signal_is_an_event_of_its_own)
+{
+	bool seen = false;
+
+	ck_assert_int_eq(reactor_on_terminate(reactor, on_terminate_stop, reactor), 0);
+	ck_assert_int_eq(reactor_on_user_signal(reactor, on_user, &seen), 0);
+	kill(getpid(), SIGUSR1);
+	ck_assert_int_eq(reactor_run(reactor), 0);
+	ck_assert(seen);
+}
+END_TEST
+
 /* -- operations ------------------------------------------------------------------------------ */
 
 struct call {
@@ -858,6 +883,7 @@ static void add_all(TCase *tc, TCase *small, TCase *bare)
 	tcase_add_test(tc, stop_from_another_thread_and_again);
 	tcase_add_test(tc, stop_from_a_signal_handler);
 	tcase_add_test(tc, terminating_signals_are_events);
+	tcase_add_test(tc, the_user_signal_is_an_event_of_its_own);
 	tcase_add_test(tc, files_with_registered_memory);
 	tcase_add_test(tc, files_with_any_memory);
 	tcase_add_test(tc, a_large_send_is_whole);

@@ -1,10 +1,12 @@
 /* pave-attach: attaches one volume and serves it over NBD, until it is told to detach.
  *
- *   OPENING --volume_open--> SERVING --SIGTERM, detach asked for, or fenced--> DRAINING (NBD) -->
- * CLOSING (volume) --> exit
+ *   OPENING --volume_open (--migrate: as far as it goes, then SIGUSR1)--> SERVING --SIGTERM, detach
+ * asked for, or fenced--> DRAINING (NBD) --> CLOSING (volume) --> exit
  *
- * Prints "ready URI" on stdout when the volume can be used. Exit codes: 0 detached cleanly, 1
- * failed or fenced, 2 usage, 3 refused by policy, 4 the placement driver cannot be reached. */
+ * Prints "ready URI" on stdout when the volume can be used; with --migrate before that "prepared",
+ * and after it how long nobody served the volume at most, in milliseconds. Exit codes: 0 detached
+ * cleanly, 1 failed or fenced, 2 usage, 3 refused by policy, 4 the placement driver cannot be
+ * reached. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -30,7 +32,8 @@ struct attach {
 	int exit_code;
 	const char *volume_name, *pd, *root, *dir, *nbd, *site;
 	char holder[NAME_SIZE_MAX];
-	bool read_only, insecure, force, maintain;
+	bool read_only, insecure, force, maintain, migrate;
+	uint64_t told_ns; /* to take over; 0: not yet */
 	struct reactor *reactor;
 	struct transports_options transport;
 	struct transports transports;
@@ -56,6 +59,9 @@ static const char usage[] =
     "                      attaches it. pave-node starts it so\n"
     "  --cluster-dir DIR   not looked at: the process names its cluster by it\n"
     "  --read-only         serve it read-only\n"
+    "  --migrate           prepare to take it over from the host that has it, say \"prepared\", "
+    "and\n"
+    "                      do it on SIGUSR1\n"
     "  --force             take it over from another host that has attached it and is "
     "alive\n" TRANSPORTS_USAGE
     "  --insecure          allow addresses other than loopback, without TLS\n"
@@ -114,6 +120,27 @@ static void on_signal(int signal_number, void *arg)
 	detach(arg, 0);
 }
 
+static void prepared(void *arg)
+{
+	struct attach *a = arg;
+
+	log_info("attach", "volume %s: prepared; SIGUSR1 takes it over", a->volume_name);
+	puts("prepared");
+	fflush(stdout);
+}
+
+static void on_user_signal(int signal_number, void *arg)
+{
+	struct attach *a = arg;
+
+	(void)signal_number;
+	if (!a->opening || a->told_ns != 0)
+		return;
+	log_info("attach", "volume %s: takes over", a->volume_name);
+	a->told_ns = reactor_now_ns(a->reactor);
+	volume_take_over(&a->open);
+}
+
 static void on_ended(int why, void *arg)
 {
 	struct attach *a = arg;
@@ -123,6 +150,22 @@ static void on_ended(int why, void *arg)
 	else
 		log_error("attach", "volume %s: %s", a->volume_name, err_text(why));
 	detach(a, why == 0 ? 0 : 1);
+}
+
+/* From the signal on: the other host goes on serving until it has heard of it. */
+static void ready(const struct attach *a)
+{
+	const uint64_t took_ns = reactor_now_ns(a->reactor) - a->told_ns;
+	char text[1100];
+
+	if (!a->migrate) {
+		daemon_ready(nbd_uri(a->server));
+		return;
+	}
+	log_info("attach", "volume %s: taken over within %.1f ms", a->volume_name,
+		 (double)took_ns / NS_PER_MS);
+	snprintf(text, sizeof text, "%s %.1f", nbd_uri(a->server), (double)took_ns / NS_PER_MS);
+	daemon_ready(text);
 }
 
 static void opened(struct volume_open_op *op, int status, struct volume *v, const struct error *err)
@@ -151,7 +194,7 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 	log_info("attach", "volume %s: %llu bytes%s at %s", a->volume_name,
 		 (unsigned long long)volume_size(v), volume_read_only(v) ? ", read-only," : "",
 		 nbd_uri(a->server));
-	daemon_ready(nbd_uri(a->server));
+	ready(a);
 }
 
 /* 0, 2, or -1 when the answer was printed. */
@@ -191,6 +234,9 @@ static int take_option(struct attach *a, int c)
 	case 'F':
 		a->force = true;
 		return 0;
+	case 'm':
+		a->migrate = true;
+		return 0;
 	case 'I':
 		a->insecure = true;
 		return 0;
@@ -221,6 +267,7 @@ static int parse(struct attach *a, int argc, char **argv)
 	    {"cluster-dir", required_argument, NULL, 'C'},
 	    {"read-only", no_argument, NULL, 'R'},
 	    {"force", no_argument, NULL, 'F'},
+	    {"migrate", no_argument, NULL, 'm'},
 	    TRANSPORTS_LONG_OPTIONS,
 	    {"insecure", no_argument, NULL, 'I'},
 	    {"log-level", required_argument, NULL, 'l'},
@@ -237,7 +284,7 @@ static int parse(struct attach *a, int argc, char **argv)
 	if (rc != 0)
 		return rc;
 	if (optind != argc - 1 || a->pd == NULL || a->root == NULL || a->dir == NULL ||
-	    (a->nbd == NULL) != a->maintain) {
+	    (a->nbd == NULL) != a->maintain || (a->maintain && a->migrate)) {
 		fputs("pave-attach: VOLUME, --pd, --root, --dir and --nbd (or --maintain) are "
 		      "needed\n"
 		      "Try `pave-attach --help`.\n",
@@ -289,6 +336,10 @@ static int run(struct attach *a, struct error *err)
 	rc = reactor_on_terminate(a->reactor, on_signal, a);
 	if (rc != 0)
 		return error_set(err, rc, "signals: %s", err_text(rc));
+	if (a->migrate)
+		rc = reactor_on_user_signal(a->reactor, on_user_signal, a);
+	if (rc != 0)
+		return error_set(err, rc, "signals: %s", err_text(rc));
 	nbd.reactor = a->reactor;
 	if (a->maintain)
 		die_with_parent();
@@ -313,6 +364,7 @@ static int run(struct attach *a, struct error *err)
 		    .maintenance = a->maintain,
 		    .read_only = a->read_only,
 		    .if_free = !a->force,
+		    .prepared = a->migrate ? prepared : NULL,
 		    .ended = on_ended,
 		    .arg = a,
 		},

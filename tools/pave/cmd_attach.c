@@ -2,7 +2,9 @@
  * to end an attachment.
  *
  * In the foreground the command stays, and passes SIGTERM and SIGINT on; with --detach it leaves
- * the attachment running, with a session and a log of its own, once it serves. */
+ * the attachment running, with a session and a log of its own, once it serves. With --migrate there
+ * are two moments to wait for: it is prepared (and then left running, with --detach), and, after
+ * SIGUSR1, which is passed on too, it serves. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -23,7 +25,7 @@
 
 struct attach_options {
 	const char *volume, *nbd, *site, *root, *state, *transport;
-	bool read_only, detach, force;
+	bool read_only, detach, force, migrate;
 	struct cluster_ref cluster;
 	char dir[PATH_SIZE]; /* of this attachment: what evidence it has seen, its log */
 	char log[PATH_SIZE + 16];
@@ -62,7 +64,22 @@ static void libvirt_source(const char *uri, const char *volume, char *buf, size_
 		 host == NULL ? 0 : (int)(slash - colon - 1), host == NULL ? "" : colon + 1);
 }
 
-static int say_ready(const struct attach_options *o, const char *uri)
+static int say_prepared(const struct attach_options *o)
+{
+	if (cli.json) {
+		json_t *j = json_pack("{s:s, s:i, s:b, s:b}", "volume", o->volume, "pid",
+				      (int)child, "prepared", 1, "read_only", o->read_only);
+
+		return cmd_print_json(j);
+	}
+	printf("volume %s: prepared, pid %d; kill -USR1 %d takes it over\n", o->volume, (int)child,
+	       (int)child);
+	fflush(stdout);
+	return 0;
+}
+
+/* pause: for how many milliseconds at most nobody served it; NULL: it was not taken over. */
+static int say_ready(const struct attach_options *o, const char *uri, const char *pause)
 {
 	char qemu[1200], source[800], libvirt[1200];
 
@@ -76,12 +93,19 @@ static int say_ready(const struct attach_options *o, const char *uri)
 		 "<disk type='network' device='disk'><driver name='qemu' type='raw' cache='none' "
 		 "discard='unmap' error_policy='stop'/>%s<target dev='vda' bus='virtio'/></disk>",
 		 source);
-	if (cli.json)
-		return cmd_print_json(json_pack(
-		    "{s:s, s:s, s:i, s:b, s:s, s:s}", "volume", o->volume, "uri", uri, "pid",
-		    (int)child, "read_only", o->read_only, "qemu", qemu, "libvirt", libvirt));
+	if (cli.json) {
+		json_t *j = json_pack("{s:s, s:s, s:i, s:b, s:s, s:s}", "volume", o->volume, "uri",
+				      uri, "pid", (int)child, "read_only", o->read_only, "qemu",
+				      qemu, "libvirt", libvirt);
+
+		if (pause != NULL)
+			json_object_set_new(j, "pause_ms", json_real(strtod(pause, NULL)));
+		return cmd_print_json(j);
+	}
 	printf("volume %s: attached%s, pid %d\n", o->volume, o->read_only ? " read-only" : "",
 	       (int)child);
+	if (pause != NULL)
+		printf("  taken over, after a pause of %s ms at most\n", pause);
 	printf("  NBD      %s\n  qemu     %s\n  libvirt  %s\n", uri, qemu, libvirt);
 	fflush(stdout);
 	return 0;
@@ -118,6 +142,8 @@ static void run_child(const struct attach_options *o, int out)
 		argv[n++] = "--read-only";
 	if (o->force)
 		argv[n++] = "--force";
+	if (o->migrate)
+		argv[n++] = "--migrate";
 	if (o->transport != NULL) {
 		argv[n++] = "--transport";
 		argv[n++] = o->transport;
@@ -186,9 +212,38 @@ static int start_child(const struct attach_options *o, FILE **ret_out)
 	return *ret_out != NULL ? 0 : -ENOMEM;
 }
 
-static int serve(const struct attach_options *o)
+/* "prepared", or "ready URI", or of one that was taken over "ready URI MS". False: something else,
+ * or nothing. */
+static bool wait_for(FILE *out, const char *word, char *line, size_t size)
+{
+	if (fgets(line, (int)size, out) == NULL || strncmp(line, word, strlen(word)) != 0)
+		return false;
+	line[strcspn(line, "\n")] = '\0';
+	return true;
+}
+
+static int say_all(const struct attach_options *o, FILE *out)
 {
 	char line[1200] = "";
+	char *pause = NULL;
+
+	if (o->migrate && !wait_for(out, "prepared", line, sizeof line))
+		return -EPROTO;
+	if (o->migrate && say_prepared(o) != 0)
+		return 1;
+	if (o->migrate && o->detach)
+		return 0;
+	if (!wait_for(out, "ready ", line, sizeof line))
+		return -EPROTO;
+	if (o->migrate)
+		pause = strrchr(line, ' ');
+	if (pause != NULL)
+		*pause++ = '\0';
+	return say_ready(o, line + 6, pause);
+}
+
+static int serve(const struct attach_options *o)
+{
 	struct stat st = {0};
 	FILE *out = NULL;
 	int rc;
@@ -197,21 +252,22 @@ static int serve(const struct attach_options *o)
 		st.st_size = 0;
 	signal(SIGTERM, pass_on);
 	signal(SIGINT, o->detach ? SIG_DFL : pass_on);
+	if (o->migrate)
+		signal(SIGUSR1, pass_on);
 	rc = start_child(o, &out);
 	if (rc != 0) {
 		fprintf(stderr, "pave attach: %s\n", err_text(rc));
 		return 1;
 	}
-	if (fgets(line, sizeof line, out) == NULL || strncmp(line, "ready ", 6) != 0) {
-		fclose(out);
+	rc = say_all(o, out);
+	fclose(out);
+	if (rc == -EPROTO) {
 		rc = exit_code_of(child);
 		if (o->detach)
 			show_log(o, st.st_size);
-		return rc != 0 ? rc : 1;
+		/* One that only waits to take over may be told to end. */
+		return rc != 0 || o->migrate ? rc : 1;
 	}
-	line[strcspn(line, "\n")] = '\0';
-	rc = say_ready(o, line + 6);
-	fclose(out);
 	return o->detach ? rc : exit_code_of(child);
 }
 
@@ -264,15 +320,11 @@ static bool is_volume(const char *name)
 int cmd_attach(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"nbd", required_argument, NULL, 'n'},
-	    {"read-only", no_argument, NULL, 'R'},
-	    {"detach", no_argument, NULL, 'd'},
-	    {"force", no_argument, NULL, 'F'},
-	    {"site", required_argument, NULL, 's'},
-	    {"root", required_argument, NULL, 'r'},
-	    {"state", required_argument, NULL, 'S'},
-	    {"transport", required_argument, NULL, 't'},
-	    {0},
+	    {"nbd", required_argument, NULL, 'n'},	 {"read-only", no_argument, NULL, 'R'},
+	    {"detach", no_argument, NULL, 'd'},		 {"force", no_argument, NULL, 'F'},
+	    {"migrate", no_argument, NULL, 'm'},	 {"site", required_argument, NULL, 's'},
+	    {"root", required_argument, NULL, 'r'},	 {"state", required_argument, NULL, 'S'},
+	    {"transport", required_argument, NULL, 't'}, {0},
 	};
 	static struct attach_options o;
 	int c, rc;
@@ -290,6 +342,9 @@ int cmd_attach(int argc, char **argv)
 			break;
 		case 'F':
 			o.force = true;
+			break;
+		case 'm':
+			o.migrate = true;
 			break;
 		case 's':
 			o.site = optarg;
