@@ -136,7 +136,8 @@ struct cluster {
 	struct {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
 		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
-		    shot_attaches, maintained, fenced, ops, op_errors, records, receipts;
+		    shot_attaches, maintained, migrations, fenced, ops, op_errors, records,
+		    receipts;
 	} stats;
 };
 

@@ -32,6 +32,7 @@
 #define DRAIN_MAX_NS	  (40 * NS_PER_S)
 #define MOVES_GAP_NS	  (12 * NS_PER_S)
 #define SHOTS_GAP_NS	  (15 * NS_PER_S)
+#define MIGRATIONS_GAP_NS (8 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
 #define SNAPSHOT_LONG_NS  (43200 * (int64_t)NS_PER_S)
 #define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
@@ -601,6 +602,21 @@ static void next_shot(void *arg)
 	sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
 }
 
+/* The other host prepares to take the volume over, and does so a little later. */
+static void next_migration(void *arg)
+{
+	struct cluster *c = arg;
+	struct machine *old = attached_host(c), *new;
+
+	if (c->faults_over)
+		return;
+	new = old == c->hosts[0] ? c->hosts[1] : c->hosts[0];
+	if (old != NULL && guest_migrate(new->guest))
+		sim_trace(c->world, NULL, "migration: from %s to %s", old->process->name,
+			  new->process->name);
+	sim_schedule(c->world, NULL, below(c, MIGRATIONS_GAP_NS), next_migration, c);
+}
+
 /* -- choosing -------------------------------------------------------------------------------- */
 
 struct kind {
@@ -712,6 +728,8 @@ void faults_begin(struct cluster *c)
 		sim_schedule(c->world, NULL, below(c, MOVES_GAP_NS), next_moves, c);
 	if (c->node_count <= 3 || chance(c, 2, 3))
 		sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
+	if (c->world->seed % 4 == 3)
+		sim_schedule(c->world, NULL, below(c, MIGRATIONS_GAP_NS), next_migration, c);
 }
 
 void faults_end(struct cluster *c, uint32_t lost_node)

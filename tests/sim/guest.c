@@ -11,6 +11,7 @@
 #define THINK_MAX_NS	(40 * NS_PER_MS)
 #define ATTACH_RETRY_NS (2 * NS_PER_S)
 #define AWAY_MAX_NS	(10 * NS_PER_S)
+#define PREPARED_MAX_NS (3 * NS_PER_S)
 #define STAY_MIN_NS	(2 * NS_PER_S)
 #define STAY_MAX_NS	(20 * NS_PER_S)
 #define HOT_BLOCKS	48u
@@ -253,7 +254,7 @@ static void detached(struct guest *g)
 	bool soon = g->quiet || sim_chance(world_of(g), 1, 3);
 
 	g->phase = GUEST_DETACHED;
-	g->detach_due = false;
+	g->detach_due = g->migrating = false;
 	arm(g, &g->timer, sim_random_below(world_of(g), soon ? ATTACH_RETRY_NS : AWAY_MAX_NS));
 }
 
@@ -311,6 +312,8 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 	g->phase = GUEST_ATTACHED;
 	g->generation = c->offered[g->number];
 	c->stats.attaches++;
+	c->stats.migrations += g->migrating;
+	g->migrating = false;
 	if (g->shot != NULL) {
 		c->stats.shot_attaches++;
 		oracle_shot_taken(c->oracle, g->shot->oracle);
@@ -343,10 +346,18 @@ static struct shot *choose_shot(struct guest *g)
 	return s->exists && !s->deleted ? s : NULL;
 }
 
+static void prepared(void *arg)
+{
+	struct guest *g = arg;
+
+	sim_trace(world_of(g), g->machine->process, "guest: prepared to take over");
+	arm(g, &g->timer, sim_random_below(world_of(g), PREPARED_MAX_NS));
+}
+
 static void attach(struct guest *g)
 {
 	g->phase = GUEST_OPENING;
-	g->shot = choose_shot(g);
+	g->shot = g->migrating ? NULL : choose_shot(g);
 	memset(&g->open, 0, sizeof(g->open));
 	g->open.done = opened;
 	g->open.config = (struct volume_config){
@@ -359,6 +370,8 @@ static void attach(struct guest *g)
 	    .holder = g->machine->process->name,
 	    .holder_site = g->machine->site,
 	    .endpoint = "sim",
+	    .if_free = g->migrating,
+	    .prepared = g->migrating ? prepared : NULL,
 	    .ended = ended,
 	    .arg = g,
 	};
@@ -373,6 +386,8 @@ static void timer_fired(struct reactor_timer *t)
 		attach(g);
 		return;
 	}
+	if (g->phase == GUEST_OPENING && g->migrating)
+		volume_take_over(&g->open);
 	if (g->phase == GUEST_ATTACHED && !g->quiet &&
 	    (!g->wanted || sim_chance(world_of(g), 1, 2)))
 		begin_detach(g);
@@ -425,7 +440,7 @@ void guest_crashed(struct guest *g)
 		sim_abandon(g->open.impl);
 	g->volume = NULL;
 	g->phase = GUEST_DETACHED;
-	g->detach_due = false;
+	g->detach_due = g->migrating = false;
 	g->verified = 0;
 }
 
@@ -435,6 +450,14 @@ bool guest_attach_now(struct guest *g)
 	    g->phase != GUEST_DETACHED || !g->wanted)
 		return false;
 	arm(g, &g->timer, 0);
+	return true;
+}
+
+bool guest_migrate(struct guest *g)
+{
+	if (g->quiet || !guest_attach_now(g))
+		return false;
+	g->migrating = true;
 	return true;
 }
 

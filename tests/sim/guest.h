@@ -2,6 +2,7 @@
  * checks with the oracle, detaches, attaches again. Several guests want the same volume.
  *
  *   DETACHED --timer--> OPENING --done--> ATTACHED --ended, or tired of it--> CLOSING --> DETACHED
+ *       \--guest_migrate--> OPENING, prepared --timer--> (takes over)
  *
  * The memory of a guest outlives the crashes of its process. */
 #ifndef SIM_GUEST_H
@@ -28,6 +29,7 @@ struct guest {
 	struct machine *machine;
 	uint32_t number;
 	enum guest_phase phase;
+	bool migrating;		/* opens the volume to take it over */
 	bool wanted;		/* to be attached; else it detaches and stays away */
 	bool quiet;		/* no operations of its own: it is being read back */
 	bool detach_due;	/* closes as soon as nothing is in flight */
@@ -50,6 +52,10 @@ void guest_crashed(struct guest *g);
 
 /* Attaches now, if it may. False: it is busy with something else. */
 bool guest_attach_now(struct guest *g);
+
+/* Prepares to take the volume over from the other host, and does so some time later. False: it is
+ * busy. */
+bool guest_migrate(struct guest *g);
 
 /* From now on it only reads all of the volume, or of a snapshot of it, block by block, until
  * all_verified. */

@@ -225,7 +225,8 @@ static void print_stats(const struct cluster *c)
 	struct sim_net_stats ns = sim_net_stats(c->world);
 
 	oracle_get_stats(c->oracle, &os);
-	printf("seed %lu: %lu s, %lu events, hash %016lx; %lu attaches (%lu fenced), %lu "
+	printf("seed %lu: %lu s, %lu events, hash %016lx; %lu attaches (%lu fenced, %lu migrated), "
+	       "%lu "
 	       "operations (%lu errors), %lu writes acknowledged, %lu refused, %lu blocks "
 	       "checked, %lu undecided seen; %lu frames, %lu connects; %lu kills, %lu power "
 	       "losses, %lu crashes at an I/O, %lu pauses, %lu cuts, %lu disconnects, %lu clock "
@@ -234,13 +235,13 @@ static void print_stats(const struct cluster *c)
 	       "(%lu attaches, %lu "
 	       "blocks)\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
-	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.ops,
-	       c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked, os.undecided_seen,
-	       ns.frames, ns.connects, c->stats.kills, c->stats.power_losses, c->stats.io_crashes,
-	       c->stats.pauses, c->stats.cuts, c->stats.disconnects, c->stats.clock_steps,
-	       c->stats.revocations, c->stats.contests, c->stats.rot, c->stats.moves, c->moves_done,
-	       c->stats.maintained, c->stats.records, c->stats.receipts, c->shot_count,
-	       c->stats.shot_attaches, os.shot_blocks);
+	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.migrations,
+	       c->stats.ops, c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked,
+	       os.undecided_seen, ns.frames, ns.connects, c->stats.kills, c->stats.power_losses,
+	       c->stats.io_crashes, c->stats.pauses, c->stats.cuts, c->stats.disconnects,
+	       c->stats.clock_steps, c->stats.revocations, c->stats.contests, c->stats.rot,
+	       c->stats.moves, c->moves_done, c->stats.maintained, c->stats.records,
+	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks);
 }
 
 /* How many faults the seed had, for the parent. */
