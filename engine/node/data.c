@@ -179,7 +179,7 @@ void node_request_finish(struct node_request *q, int status)
 		return;
 	}
 	send->frame = (struct frame){
-	    .wire_version = s->wire_version,
+	    .wire_version = s->rpc.wire_version,
 	    .op = q->op,
 	    .flags = FRAME_F_REPLY,
 	    .request_id = q->ask.request_id,

@@ -502,6 +502,13 @@ static void hello_called(struct rpc_call *call, int status, const Pave__V1__Cont
 		transport_close(k->conn);
 		return;
 	}
+	if (rpc_agree(&k->rpc, reply->hello_reply->version, reply->hello_reply->version) != 0) {
+		log_warn("lease",
+			 "the driver has chosen wire version %u, this node speaks %u to %u",
+			 reply->hello_reply->version, FRAME_VERSION_MIN, FRAME_VERSION);
+		transport_close(k->conn);
+		return;
+	}
 	k->backoff_ms = LEASE_BACKOFF_MIN_MS;
 	drivers_found(&k->drivers);
 	k->call.done = lease_called;

@@ -116,7 +116,6 @@ struct node_pull {
 	bool call_done; /* with 0 */
 	struct rpc_call permit_call;
 	bool permit_calling, permit_changed;
-	uint8_t wire_version;
 
 	struct transport_send send; /* FETCH */
 	bool sending, fetching, all_fetched;
@@ -443,8 +442,9 @@ static void source_called(struct rpc_call *call, int status, const Pave__V1__Con
 			pull_error(p, -E_BAD_FRAME);
 		else if (strcmp(reply->hello_reply->name, p->source) != 0)
 			pull_error(p, -E_WRONG_NODE);
-		else
-			p->wire_version = (uint8_t)MIN(reply->hello_reply->version, FRAME_VERSION);
+		else if (rpc_agree(&p->rpc, reply->hello_reply->version,
+				   reply->hello_reply->version) != 0)
+			pull_error(p, -E_WIRE_VERSION);
 	}
 	p->call_done = true;
 	pull_wake(p);
@@ -540,7 +540,7 @@ static void pull_fetch(struct node_pull *p)
 	p->fetching = true;
 	p->sending = true;
 	p->send.frame = (struct frame){
-	    .wire_version = p->wire_version,
+	    .wire_version = p->rpc.wire_version,
 	    .op = FRAME_FETCH,
 	    .request_id = p->fetch_id,
 	    .chunk = p->chunk,

@@ -221,7 +221,6 @@ void node_session_accept(struct node_shard *shard, struct transport_conn *conn)
 	}
 	s->shard = shard;
 	s->conn = conn;
-	s->wire_version = FRAME_VERSION_MIN;
 	s->gate = compute_gate(s);
 	s->hello_timer.fire = hello_timeout;
 	conn->handler = &session_handler;
@@ -282,14 +281,13 @@ void node_session_control_end(struct node_session *s)
 
 /* -- Hello ------------------------------------------------------------------------------------ */
 
-static int check_hello(const struct node_session *s, const Pave__V1__Hello *hello,
-		       struct error *err)
+static int check_hello(struct node_session *s, const Pave__V1__Hello *hello, struct error *err)
 {
 	const struct node_identity *me = &s->shard->config.identity;
 
 	if (s->state != SESSION_CONNECTED)
 		return error_set(err, -E_BAD_FRAME, "this connection was greeted already");
-	if (hello->version_min > FRAME_VERSION || hello->version_max < FRAME_VERSION_MIN)
+	if (rpc_agree(&s->rpc, hello->version_min, hello->version_max) != 0)
 		return error_set(err, -E_WIRE_VERSION,
 				 "node %s speaks wire versions %u to %u, the peer %u to %u: update "
 				 "the older of both",
@@ -328,12 +326,11 @@ void node_session_hello(struct node_session *s, uint64_t request_id, const Pave_
 		node_session_fail(s, request_id, rc, err.text);
 		return;
 	}
-	s->wire_version = (uint8_t)MIN(hello->version_max, FRAME_VERSION);
 	s->peer_is_node = strcmp(hello->role, "node") == 0;
 	snprintf(s->peer, sizeof(s->peer), "%s", hello->name);
 	s->state = SESSION_GREETED;
 	reactor_timer_cancel(shard_reactor(s->shard), &s->hello_timer);
-	reply.version = s->wire_version;
+	reply.version = s->rpc.wire_version;
 	reply.cluster = (ProtobufCBinaryData){sizeof(me->cluster.bytes), me->cluster.bytes};
 	reply.name = me->name;
 	reply.inflight_max = s->inflight_max;

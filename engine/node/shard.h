@@ -75,7 +75,6 @@ struct node_session {
 	struct reactor_timer hello_timer;
 	char peer[NAME_SIZE_MAX]; /* the name of Hello */
 	bool peer_is_node;
-	uint8_t wire_version;
 
 	uint32_t inflight_max;	     /* as told at Hello */
 	uint32_t reserved;	     /* of the shard's requests */

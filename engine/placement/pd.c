@@ -163,10 +163,11 @@ static int hello(struct pd_session *s, const Pave__V1__Hello *h, struct error *e
 	} roles[] = {
 	    {"admin", ROLE_ADMIN}, {"host", ROLE_HOST}, {"bench", ROLE_HOST}, {"node", ROLE_NODE}};
 
-	if (h->version_min > FRAME_VERSION || h->version_max < FRAME_VERSION)
+	if (rpc_agree(&s->rpc, h->version_min, h->version_max) != 0)
 		return error_set(err, -E_WIRE_VERSION,
-				 "the peer speaks wire versions %u to %u, this placement driver %u",
-				 h->version_min, h->version_max, FRAME_VERSION);
+				 "the peer speaks wire versions %u to %u, this placement driver "
+				 "%u to %u: update the older of both",
+				 h->version_min, h->version_max, FRAME_VERSION_MIN, FRAME_VERSION);
 	if ((h->cluster.len != 0 || strcmp(h->role, "admin") != 0) &&
 	    (h->cluster.len != sizeof s->pd->reg.cluster.bytes ||
 	     memcmp(h->cluster.data, s->pd->reg.cluster.bytes, h->cluster.len) != 0))
@@ -203,7 +204,7 @@ static void handle_hello(struct pd_session *s, const struct rpc_request *r)
 		return; /* hello_timer ends it, after the answer has left */
 	}
 	reactor_timer_cancel(s->pd->reactor, &s->hello_timer);
-	reply.version = FRAME_VERSION;
+	reply.version = s->rpc.wire_version;
 	reply.cluster.data = s->pd->reg.cluster.bytes;
 	reply.cluster.len = sizeof s->pd->reg.cluster.bytes;
 	reply.name = (char *)(uintptr_t) "pave-pd";

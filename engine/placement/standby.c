@@ -34,12 +34,16 @@ struct standby {
 	void *stopped_arg;
 };
 
-static void greet(struct session *s, uint64_t request_id)
+static void greet(struct session *s, uint64_t request_id, const Pave__V1__Hello *hello)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__HelloReply reply = PAVE__V1__HELLO_REPLY__INIT;
 
-	reply.version = FRAME_VERSION;
+	if (rpc_agree(&s->rpc, hello->version_min, hello->version_max) != 0) {
+		rpc_fail(&s->rpc, request_id, -E_WIRE_VERSION, err_text(-E_WIRE_VERSION));
+		return;
+	}
+	reply.version = s->rpc.wire_version;
 	reply.cluster.data = s->standby->cluster.bytes;
 	reply.cluster.len = sizeof s->standby->cluster.bytes;
 	reply.name = (char *)(uintptr_t) "pave-pd";
@@ -60,7 +64,7 @@ static void handle(struct rpc *rpc, const struct rpc_request *r, void *arg)
 	if (r->request_id == 0)
 		return;
 	if (r->message->body_case == PAVE__V1__CONTROL__BODY_HELLO) {
-		greet(s, r->request_id);
+		greet(s, r->request_id, r->message->hello);
 		return;
 	}
 	if (leader[0] != '\0')

@@ -498,7 +498,8 @@ static void hello_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		status = -E_BAD_FRAME;
 		text = "the driver's answer is of another kind";
 	}
-	if (status == 0 && reply->hello_reply->version != FRAME_VERSION) {
+	if (status == 0 &&
+	    rpc_agree(&a->rpc, reply->hello_reply->version, reply->hello_reply->version) != 0) {
 		status = -E_WIRE_VERSION;
 		text = err_text(status);
 	}

@@ -76,8 +76,8 @@ static void step_failed(struct vreplica *r, int status, const char *text)
 
 static void became_ready(struct vreplica *r)
 {
-	log_info("volume", "%s: node %s (%s) is ready", r->volume->config.name, name_of(r),
-		 r->address);
+	log_info("volume", "%s: node %s (%s) is ready, wire version %u", r->volume->config.name,
+		 name_of(r), r->address, r->rpc.wire_version);
 	r->state = VREPLICA_READY;
 	r->why = 0;
 	r->tried = true;
@@ -257,7 +257,8 @@ static void hello_done(struct rpc_call *call, int status, const Pave__V1__Contro
 
 	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_HELLO_REPLY)
 		status = -E_BAD_FRAME;
-	if (status == 0 && reply->hello_reply->version != FRAME_VERSION)
+	if (status == 0 &&
+	    rpc_agree(&r->rpc, reply->hello_reply->version, reply->hello_reply->version) != 0)
 		status = -E_WIRE_VERSION;
 	if (status == 0 && strcmp(reply->hello_reply->name, name_of(r)) != 0) {
 		status = -E_WRONG_NODE;

@@ -100,7 +100,9 @@ static void send_one(struct vreplica *r, struct vrequest *q)
 	q->ops->fill(q);
 	if (r->volume->trace != NULL)
 		trace_one(r, q);
-	q->send.frame.wire_version = FRAME_VERSION;
+	q->send.frame.wire_version = r->rpc.wire_version;
+	if (r->rpc.wire_version < FRAME_VERSION_SETTLE)
+		q->send.frame.flags &= (uint16_t)~FRAME_F_SETTLE;
 	q->send.frame.request_id = q->id;
 	q->bytes = q->send.frame.payload_size;
 	r->table[place] = q;

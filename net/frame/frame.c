@@ -88,6 +88,8 @@ static bool request_ok(const struct frame *f)
 
 	if (f->status != 0)
 		return false;
+	if ((flags & FRAME_F_SETTLE) != 0 && f->wire_version < FRAME_VERSION_SETTLE)
+		return false;
 	switch (f->op) {
 	case FRAME_CONTROL:
 		return f->flags == 0 && f->payload_size <= FRAME_CONTROL_MAX;

@@ -13,8 +13,16 @@
 
 #define FRAME_HEADER_SIZE 64u
 #define FRAME_MAGIC	  0x31465650u /* "PVF1" */
-#define FRAME_VERSION	  1u
-#define FRAME_VERSION_MIN 1u
+/* Wire versions. Each can do all that the one before can:
+ *   1  all but what follows
+ *   2  FRAME_F_SETTLE */
+#define FRAME_VERSION_MIN    1u
+#define FRAME_VERSION_SETTLE 2u
+#ifdef PAVE_PROTOCOL_PREVIOUS /* a build for tests, of programs that are one version behind */
+#define FRAME_VERSION 1u
+#else
+#define FRAME_VERSION 2u
+#endif
 #define FRAME_DATA_MAX	  IO_SIZE_MAX
 #define FRAME_CONTROL_MAX (4u << 20) /* a protobuf payload: certificates, maps */
 #define FRAME_CRCS_MAX	  (FRAME_CONTROL_MAX / BLOCK_SIZE)
@@ -37,7 +45,7 @@ enum frame_flag {
 	FRAME_F_DISCARD = 1u << 1,
 	FRAME_F_MORE = 1u << 2,	  /* FETCH reply: `block` says where to go on */
 	FRAME_F_SETTLE = 1u << 3, /* WRITE, ZERO: the host's own, to settle what replicas hold; may
-				   * use the reserve of a node that is full */
+				   * use the reserve of a node that is full. Not in version 1 */
 	/* WRITE, READ, ZERO: the answer says how long the steps took on the node, in ns, each up to
 	 * UINT32_MAX: chunk: until the log, or the disk, was begun; block: log or disk;
 	 * block_count: until the answer was handed over. */

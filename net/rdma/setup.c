@@ -46,7 +46,7 @@ static int send_control(struct transport_conn *control, uint16_t flags, uint64_t
 	pave__v1__control__pack(m, o->bytes);
 	frame_payload_crcs(o->bytes, (uint32_t)size, &o->crc);
 	o->send = (struct transport_send){
-	    .frame = {.wire_version = FRAME_VERSION,
+	    .frame = {.wire_version = FRAME_VERSION_MIN,
 		      .op = FRAME_CONTROL,
 		      .flags = flags,
 		      .request_id = request_id,

@@ -71,7 +71,7 @@ static int send_message(struct rpc *rpc, uint16_t flags, uint64_t request_id, in
 	pave__v1__control__pack(message, payload);
 	frame_payload_crcs(payload, (uint32_t)size, o->crcs);
 	o->rpc = rpc;
-	o->send.frame = (struct frame){.wire_version = FRAME_VERSION,
+	o->send.frame = (struct frame){.wire_version = rpc->wire_version,
 				       .op = FRAME_CONTROL,
 				       .flags = flags,
 				       .request_id = request_id,
@@ -302,7 +302,18 @@ void rpc_init(struct rpc *rpc, struct transport_conn *conn,
 			    .reactor = conn->transport->reactor,
 			    .handle = handle,
 			    .arg = arg,
+			    .wire_version = FRAME_VERSION_MIN,
 			    .next_id = 1};
+}
+
+int rpc_agree(struct rpc *rpc, uint32_t version_min, uint32_t version_max)
+{
+	const uint32_t newest = MIN(version_max, FRAME_VERSION);
+
+	if (newest < FRAME_VERSION_MIN || newest < version_min)
+		return -E_WIRE_VERSION;
+	rpc->wire_version = (uint8_t)newest;
+	return 0;
 }
 
 void rpc_closed(struct rpc *rpc)

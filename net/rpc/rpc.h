@@ -50,6 +50,7 @@ struct rpc {
 	void (*handle)(struct rpc *rpc, const struct rpc_request *request, void *arg);
 	void *arg;
 	uint64_t next_id;
+	uint8_t wire_version; /* that both sides speak: FRAME_VERSION_MIN until rpc_agree */
 	struct rpc_call *calls;
 	uint32_t call_count;
 	uint64_t queued_bytes; /* packed, not yet sent */
@@ -60,6 +61,11 @@ struct rpc {
 void rpc_init(struct rpc *rpc, struct transport_conn *conn,
 	      void (*handle)(struct rpc *rpc, const struct rpc_request *request, void *arg),
 	      void *arg);
+
+/* The wire version of the connection is the newest that both sides speak: by a Hello the peer's are
+ * version_min to version_max; by its answer both are the one that the peer has chosen. Control
+ * messages go in it from then on. -E_WIRE_VERSION: there is none, and nothing changes. */
+int rpc_agree(struct rpc *rpc, uint32_t version_min, uint32_t version_max);
 
 /* For the owner's rx with f->op == FRAME_CONTROL. A frame that doesn't check (CRCs, protobuf, a
  * reply that contradicts its header) is logged and closes the connection; nothing of it is passed

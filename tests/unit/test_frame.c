@@ -52,12 +52,18 @@ static int judge(const struct frame *f)
 START_TEST(test_layout)
 {
 	const struct frame f = write_frame();
-	static const uint8_t want[60] = {'P',  'V',  'F',  '1',	 1,    2,    0,	   0,	 8,    7,
-					 6,    5,    4,	   3,	 2,    1,    0x14, 0x13, 0x12, 0x11,
-					 0x24, 0x23, 0x01, 0x00, 3,    0,    0,	   0,	 0,    0x30,
-					 0,    0,    0x38, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31,
-					 0x37, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31, 0,    0,
-					 0,    0,    3,	   0,	 0,    0,    0,	   0,	 0,    0};
+	static const uint8_t want[60] = {'P',  'V',  'F',  '1',	 FRAME_VERSION,
+					 2,    0,    0,	   8,	 7,
+					 6,    5,    4,	   3,	 2,
+					 1,    0x14, 0x13, 0x12, 0x11,
+					 0x24, 0x23, 0x01, 0x00, 3,
+					 0,    0,    0,	   0,	 0x30,
+					 0,    0,    0x38, 0x37, 0x36,
+					 0x35, 0x34, 0x33, 0x32, 0x31,
+					 0x37, 0x37, 0x36, 0x35, 0x34,
+					 0x33, 0x32, 0x31, 0,	 0,
+					 0,    0,    3,	   0,	 0,
+					 0,    0,    0,	   0,	 0};
 	uint8_t h[FRAME_HEADER_SIZE], sealed[FRAME_HEADER_SIZE];
 	struct frame got;
 
@@ -173,6 +179,8 @@ START_TEST(test_requests)
 	BAD(f.op = 255);
 	BAD(f.flags = 32);
 	GOOD(f.flags = FRAME_F_SETTLE);
+	BAD(f.flags = FRAME_F_SETTLE; f.wire_version = FRAME_VERSION_SETTLE - 1);
+	GOOD(f.wire_version = FRAME_VERSION_SETTLE - 1);
 	GOOD(f.flags = FRAME_F_TRACE);
 	BAD(f.flags = FRAME_F_TRACE | FRAME_F_MORE);
 	BAD(f.flags = 0x8000);

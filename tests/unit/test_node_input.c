@@ -77,7 +77,8 @@ START_TEST(test_hello)
 	const struct uuid foreign = {{9}};
 
 	connect_host(&host);
-	ck_assert_int_eq(greet(2, 3, ours, "host", "h"), -E_WIRE_VERSION);
+	ck_assert_int_eq(greet(FRAME_VERSION + 1, FRAME_VERSION + 2, ours, "host", "h"),
+			 -E_WIRE_VERSION);
 	ck_assert_int_eq(greet(0, 0, ours, "host", "h"), -E_WIRE_VERSION);
 	ck_assert_int_eq(greet(1, 1, &foreign, "host", "h"), -E_WRONG_CLUSTER);
 	ck_assert_int_eq(greet(1, 1, NULL, "host", "h"), -E_WRONG_CLUSTER);
@@ -87,9 +88,13 @@ START_TEST(test_hello)
 	ck_assert_int_eq(greet(1, 1, ours, "host", ""), -E_BAD_FRAME);
 	/* Newer peers come down to us. */
 	ck_assert_int_eq(greet(1, 7, ours, "host", "h"), 0);
-	ck_assert_uint_eq(host.call_reply->hello_reply->version, 1);
+	ck_assert_uint_eq(host.call_reply->hello_reply->version, FRAME_VERSION);
 	ck_assert_str_eq(host.call_reply->hello_reply->name, "n1");
 	ck_assert_int_eq(greet(1, 7, ours, "host", "h"), -E_BAD_FRAME);
+	/* And we come down to older ones. */
+	connect_host(&host);
+	ck_assert_int_eq(greet(FRAME_VERSION_MIN, FRAME_VERSION_MIN, ours, "host", "h"), 0);
+	ck_assert_uint_eq(host.call_reply->hello_reply->version, FRAME_VERSION_MIN);
 }
 END_TEST
 

@@ -49,7 +49,8 @@ START_TEST(hello_is_judged)
 
 	/* Nothing before it. */
 	ck_assert_int_eq(ask_create(p, "v", SIZE, ""), -EINVAL);
-	ck_assert_int_eq(hello(p, 2, 3, own, 16, "node"), -E_WIRE_VERSION);
+	ck_assert_int_eq(hello(p, FRAME_VERSION + 1, FRAME_VERSION + 2, own, 16, "node"),
+			 -E_WIRE_VERSION);
 	ck_assert_int_eq(hello(p, 1, 1, other, 16, "node"), -E_WRONG_CLUSTER);
 	ck_assert_int_eq(hello(p, 1, 1, own, 5, "node"), -E_WRONG_CLUSTER);
 	ck_assert_int_eq(hello(p, 1, 1, NULL, 0, "host"), -E_WRONG_CLUSTER);

@@ -27,6 +27,11 @@ static void send_reply(struct fake_reply *r)
 	transport_send(r->conn->conn, &r->send);
 }
 
+static uint8_t version_of(const struct fake_node *n)
+{
+	return n->wire_version != 0 ? n->wire_version : FRAME_VERSION;
+}
+
 static struct fake_reply *make_reply(struct fake_conn *c, const struct frame *f, int status)
 {
 	struct fake_reply *r = calloc(1, sizeof(*r));
@@ -37,7 +42,7 @@ static struct fake_reply *make_reply(struct fake_conn *c, const struct frame *f,
 	r->epoch = c->epoch;
 	r->send.done = reply_sent;
 	r->send.frame = (struct frame){
-	    .wire_version = FRAME_VERSION,
+	    .wire_version = version_of(c->node),
 	    .op = f->op,
 	    .flags = FRAME_F_REPLY,
 	    .request_id = f->request_id,
@@ -123,6 +128,9 @@ static void take_write(struct fake_conn *c, const struct frame *f)
 	n->payload_bytes += f->payload_size;
 	ck_assert_uint_lt(f->chunk, RIG_CHUNKS);
 	ck_assert_uint_le(f->block + f->block_count, RIG_CHUNK_BLOCKS);
+	n->settles += (f->flags & FRAME_F_SETTLE) != 0;
+	ck_assert_uint_eq(f->wire_version, version_of(n));
+	ck_assert(f->wire_version >= FRAME_VERSION_SETTLE || (f->flags & FRAME_F_SETTLE) == 0);
 	if (n->full && (f->flags & FRAME_F_SETTLE) == 0)
 		status = -ENOSPC;
 	if (n->device_failed && f->chunk == 0)
@@ -372,7 +380,7 @@ static void node_handle(struct rpc *rpc, const struct rpc_request *request, void
 
 	switch (ask->body_case) {
 	case PAVE__V1__CONTROL__BODY_HELLO:
-		hello.version = FRAME_VERSION;
+		hello.version = version_of(c->node);
 		hello.name = (char *)(uintptr_t)c->node->name;
 		hello.inflight_max = 64;
 		m.body_case = PAVE__V1__CONTROL__BODY_HELLO_REPLY;

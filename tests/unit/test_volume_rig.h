@@ -73,13 +73,14 @@ struct fake_node {
 	uint64_t epochs;
 
 	/* What the test wants of it. */
-	bool delay_writes;  /* not even stored before fake_release */
-	bool hold_writes;   /* stored at once, answered at fake_release */
-	bool hold_reads;    /* answered, with the content of then, at fake_release */
-	int write_status;   /* writes are refused with this, nothing is stored */
-	bool full;	    /* of its space only the reserve is left: for what settles a chunk */
-	int write_lies;	    /* writes are stored, and answered with this */
-	bool device_failed; /* of chunk 0: -E_DEVICE for all that is asked of it */
+	bool delay_writes;    /* not even stored before fake_release */
+	bool hold_writes;     /* stored at once, answered at fake_release */
+	bool hold_reads;      /* answered, with the content of then, at fake_release */
+	int write_status;     /* writes are refused with this, nothing is stored */
+	uint8_t wire_version; /* that it speaks at most; 0: the newest */
+	bool full;	      /* of its space only the reserve is left: for what settles a chunk */
+	int write_lies;	      /* writes are stored, and answered with this */
+	bool device_failed;   /* of chunk 0: -E_DEVICE for all that is asked of it */
 	int read_status;
 	int open_status;
 	bool corrupt_reads;	/* what it sends does not check */
@@ -92,7 +93,8 @@ struct fake_node {
 	uint32_t delayed;
 
 	/* What it saw. */
-	uint64_t writes, reads, watermarks, pulls, changes, payload_bytes, pulled_blocks, opens;
+	uint64_t writes, reads, watermarks, pulls, changes, payload_bytes, pulled_blocks, opens,
+	    settles;
 	uint64_t copied_blocks; /* that came by pulls, whether they were there or not */
 	uint64_t updates;	/* of the permit */
 };

@@ -495,6 +495,26 @@ START_TEST(a_chunk_is_settled_although_its_nodes_are_full)
 }
 END_TEST
 
+/* What settles a chunk is sent to a node that is a version behind like any other write. */
+START_TEST(a_node_one_version_behind_is_settled_too)
+{
+	uint32_t first;
+
+	make_phantom();
+	rig->nodes[0].wire_version = FRAME_VERSION_SETTLE - 1;
+	rig->nodes[0].settles = rig->nodes[2].settles = 0;
+	fake_start(&rig->nodes[2]);
+	fake_crash(&rig->nodes[1]);
+	rig_open(host);
+	ck_assert_int_eq(rig_read(host, 2, 1, &first), 0);
+	fake_start(&rig->nodes[1]);
+	rig_run_ms(rig, 5000);
+	rig_must_agree(rig);
+	ck_assert_uint_eq(rig->nodes[0].settles, 0);
+	ck_assert_uint_gt(rig->nodes[2].settles, 0);
+}
+END_TEST
+
 /* Node 2 holds, above its watermark, a block that is older than what the others have acknowledged,
  * beside one that is newer: block by block, not by page. */
 START_TEST(folded_versions_do_not_lose_a_neighbour)
@@ -551,6 +571,7 @@ int main(void)
 	tcase_add_test(tc, a_read_only_attachment_settles_too);
 	tcase_add_test(tc, an_undecided_write_that_is_found_in_time_stays);
 	tcase_add_test(tc, a_chunk_is_settled_although_its_nodes_are_full);
+	tcase_add_test(tc, a_node_one_version_behind_is_settled_too);
 	tcase_add_test(tc, folded_versions_do_not_lose_a_neighbour);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);

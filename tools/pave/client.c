@@ -159,7 +159,7 @@ static int greet(struct client *c, struct error *err)
 	Pave__V1__Control *reply;
 	int rc;
 
-	hello.version_min = FRAME_VERSION;
+	hello.version_min = FRAME_VERSION_MIN;
 	hello.version_max = FRAME_VERSION;
 	hello.role = (char *)(uintptr_t) "admin";
 	hello.name = (char *)(uintptr_t) "pave";
@@ -170,7 +170,13 @@ static int greet(struct client *c, struct error *err)
 			 drivers_several(&c->drivers) ? CLIENT_SEVERAL_MS : 0, &reply, err);
 	if (rc != 0)
 		return rc;
-	if (reply->hello_reply->standby) {
+	if (rpc_agree(&c->rpc, reply->hello_reply->version, reply->hello_reply->version) != 0) {
+		rc = error_set(err, -E_WIRE_VERSION,
+			       "the placement driver at %s has chosen wire version %u, this "
+			       "program speaks %u to %u",
+			       c->address, reply->hello_reply->version, FRAME_VERSION_MIN,
+			       FRAME_VERSION);
+	} else if (reply->hello_reply->standby) {
 		c->standby = true;
 		snprintf(c->leader, sizeof c->leader, "%.*s", (int)sizeof c->leader - 1,
 			 reply->hello_reply->leader);
