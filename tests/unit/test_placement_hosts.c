@@ -153,6 +153,53 @@ START_TEST(a_live_attachment_is_not_taken_over_unasked)
 END_TEST
 
 /* What no permit can name is refused before it fences anybody. */
+static int ask_prepare(struct peer *p, const char *volume, const char *site)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Prepare ask = PAVE__V1__PREPARE__INIT;
+	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
+
+	a.volume = (char *)(uintptr_t)volume;
+	a.holder = (char *)(uintptr_t) "h2";
+	a.holder_site = (char *)(uintptr_t)site;
+	a.endpoint = (char *)(uintptr_t) "unix:/x";
+	a.if_free = true;
+	ask.attach = &a;
+	m.body_case = PAVE__V1__CONTROL__BODY_PREPARE;
+	m.prepare = &ask;
+	return peer_ask(p, &m);
+}
+
+/* A host may ask whether it could attach a volume; nothing changes by that. */
+START_TEST(a_host_that_prepares_changes_nothing)
+{
+	struct peer *h1 = peer_new(rig, "host", "h1"), *h2 = peer_new(rig, "host", "h2");
+	Pave__V1__Control none = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Prepare without = PAVE__V1__PREPARE__INIT;
+	struct permit p;
+
+	ck_assert_int_eq(ask_attach(h1, "v", "h1", "par"), 0);
+	p = reply_permit(h1);
+	ck_assert_int_eq(ask_prepare(h2, "v", "lyo"), 0);
+	ck_assert_uint_eq(h2->reply->prepare_reply->n_nodes, 3);
+	ck_assert_uint_gt(h2->reply->prepare_reply->root.len, 0);
+	ck_assert_int_eq(ask_renew(h1, p.volume, 1), 0);
+	ck_assert_int_eq(ask_prepare(h2, "w", "lyo"), -ENOENT);
+	ck_assert_int_eq(ask_prepare(h2, "v", ""), -E_DENIED);
+	ck_assert_int_eq(ask_prepare(admin, "v", "lyo"), -EPERM);
+	none.body_case = PAVE__V1__CONTROL__BODY_PREPARE;
+	none.prepare = &without;
+	ck_assert_int_eq(peer_ask(h2, &none), -ENOENT);
+	ck_assert_int_eq(ask_detach(h1, p.volume, 1), 0);
+	ck_assert_int_eq(ask_attach_if_free(h2, "v", "h2", "lyo"), 0);
+	permit_deinit(&p);
+	p = reply_permit(h2);
+	ck_assert_uint_eq(p.generation, 2);
+	ck_assert_int_eq(p.serve_after, 0);
+	permit_deinit(&p);
+}
+END_TEST
+
 START_TEST(a_bad_holder_takes_nothing_over)
 {
 	struct peer *h1 = peer_new(rig, "host", "h1");
@@ -615,6 +662,7 @@ int main(void)
 	tcase_add_test(t, take_over);
 	tcase_add_test(t, take_over_twice);
 	tcase_add_test(t, a_live_attachment_is_not_taken_over_unasked);
+	tcase_add_test(t, a_host_that_prepares_changes_nothing);
 	tcase_add_test(t, a_bad_holder_takes_nothing_over);
 	tcase_add_test(t, detach_releases);
 	tcase_add_test(t, revocation_is_pushed);

@@ -469,6 +469,7 @@ static const struct transport_handler node_handler = {
 
 static void accept_for(struct fake_node *n, struct transport_conn *conn, uint32_t shard)
 {
+	n->connects++;
 	for (uint32_t i = 0; i < RIG_CONNS; i++) {
 		struct fake_conn *c = &n->conns[i];
 

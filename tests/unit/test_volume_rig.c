@@ -188,6 +188,52 @@ static void answer_commit(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	rpc_reply(rpc, id, &m);
 }
 
+static void tell_detach(struct fake_pd *pd)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__DetachNotice notice = PAVE__V1__DETACH_NOTICE__INIT;
+
+	notice.volume = RIG_VOLUME;
+	m.body_case = PAVE__V1__CONTROL__BODY_DETACH_NOTICE;
+	m.detach_notice = &notice;
+	for (uint32_t i = 0; i < ARRAY_SIZE(pd->conns); i++)
+		if (pd->in_use[i])
+			rpc_notify(&pd->rpcs[i], &m);
+}
+
+static void answer_prepare(struct fake_pd *pd, struct rpc *rpc, uint64_t id)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PrepareReply r = PAVE__V1__PREPARE_REPLY__INIT;
+	struct map_nodes nodes;
+
+	pd->prepares++;
+	if (pd->prepare_status != 0) {
+		rpc_fail(rpc, id, pd->prepare_status, "it is not for this host");
+		return;
+	}
+	make_nodes(pd, &nodes);
+	for (uint32_t i = 0; i < nodes.count; i++)
+		if ((pd->nodes >> i & 1) != 0) /* in a permit */
+			nodes.list[r.n_nodes++] = nodes.list[i];
+	r.nodes = nodes.list;
+	m.body_case = PAVE__V1__CONTROL__BODY_PREPARE_REPLY;
+	m.prepare_reply = &r;
+	rpc_reply(rpc, id, &m);
+}
+
+static void answer_release(struct fake_pd *pd)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
+	m.empty = &empty;
+	if (pd->release_rpc != NULL)
+		rpc_reply(pd->release_rpc, pd->release_id, &m);
+	pd->release_rpc = NULL;
+}
+
 static void pd_handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
 {
 	struct fake_pd *pd = arg;
@@ -220,6 +266,15 @@ static void pd_handle(struct rpc *rpc, const struct rpc_request *request, void *
 		m.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
 		m.empty = &empty;
 		rpc_reply(rpc, request->request_id, &m);
+		answer_release(pd);
+		break;
+	case PAVE__V1__CONTROL__BODY_PREPARE:
+		answer_prepare(pd, rpc, request->request_id);
+		break;
+	case PAVE__V1__CONTROL__BODY_VOLUME_DETACH:
+		pd->release_rpc = rpc;
+		pd->release_id = request->request_id;
+		tell_detach(pd);
 		break;
 	default:
 		ck_abort_msg("the driver is asked something odd");
@@ -316,15 +371,7 @@ void rig_move_drop(struct rig *rig)
 
 void rig_notify_detach(struct rig *rig)
 {
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__DetachNotice notice = PAVE__V1__DETACH_NOTICE__INIT;
-
-	notice.volume = RIG_VOLUME;
-	m.body_case = PAVE__V1__CONTROL__BODY_DETACH_NOTICE;
-	m.detach_notice = &notice;
-	for (uint32_t i = 0; i < ARRAY_SIZE(rig->pd.conns); i++)
-		if (rig->pd.in_use[i])
-			rpc_notify(&rig->pd.rpcs[i], &m);
+	tell_detach(&rig->pd);
 }
 
 /* -- the world --------------------------------------------------------------------------------- */
@@ -452,9 +499,17 @@ static void host_ended(int why, void *arg)
 	h->ended_why = why;
 }
 
+static void host_prepared(void *arg)
+{
+	struct rig_host *h = arg;
+
+	ck_assert(!h->prepared);
+	h->prepared = true;
+}
+
 void rig_open_start(struct rig_host *h)
 {
-	h->opened = h->ended = h->closed = false;
+	h->opened = h->ended = h->closed = h->prepared = false;
 	h->open = (struct volume_open_op){
 	    .done = open_done,
 	    .config =
@@ -468,6 +523,7 @@ void rig_open_start(struct rig_host *h)
 		    .holder_site = "par",
 		    .endpoint = "test",
 		    .read_only = h->read_only,
+		    .prepared = h->migrates ? host_prepared : NULL,
 		    .ended = host_ended,
 		    .arg = h,
 		},

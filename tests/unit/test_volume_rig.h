@@ -93,6 +93,7 @@ struct fake_node {
 	uint32_t delayed;
 
 	/* What it saw. */
+	uint64_t connects;
 	uint64_t writes, reads, watermarks, pulls, changes, payload_bytes, pulled_blocks, opens,
 	    settles;
 	uint64_t copied_blocks; /* that came by pulls, whether they were there or not */
@@ -117,7 +118,11 @@ struct fake_pd {
 	uint32_t shards;  /* of each node: 1, or 2 */
 	uint32_t unknown; /* mask: nodes whose addresses are not told */
 	uint32_t lifetime_ms;
-	uint64_t attaches, renews, detaches;
+	uint64_t attaches, renews, detaches, prepares;
+	int prepare_status; /* not 0: the answer */
+	/* Whoever wants the end of the attachment that is there waits for its Detach. */
+	struct rpc *release_rpc;
+	uint64_t release_id;
 	/* A replica that is replaced: rig_move. */
 	bool moving;
 	uint32_t move_chunk, move_from, move_to; /* nodes */
@@ -143,6 +148,7 @@ struct rig_host {
 	bool ended, closed;
 	int ended_why;
 	bool read_only;
+	bool migrates, prepared; /* opens to take over; is ready to */
 };
 
 struct rig {
