@@ -1,6 +1,7 @@
 /* revocation: how long a site that is revoked goes on accepting bytes.
  *
- *   revocation [--trials 200] [--cut-trials 200] [--lifetime 10s] [--cut-lifetime 2s]
+ *   revocation [--trials 200] [--cut-trials 200] [--apart-trials 200] [--lifetime 10s]
+ *              [--cut-lifetime 2s]
  *
  * A development cluster of three sites, real processes on this machine. This program is the host:
  * it has attached a volume, and keeps four writes of 4 KiB under way to a node, whatever happens. A
@@ -10,13 +11,18 @@
  *
  *   connected  the driver's push reaches the node. The host is stubborn: it never hands the node a
  *              newer permit, so that only the node's own lease stops it.
- *   cut        before the snapshot is sent, everything between the driver and all three nodes stops
- *              (a proxy that forwards no more); the host still reaches the nodes, and goes on under
- *              the permit that it has. Each of the three sites is a trial.
+ *   cut        before the snapshot is sent, everything stops between the driver and all three
+ * nodes, and between the driver and the host (proxies that forward no more); the host still reaches
+ * the nodes, and goes on under the permit that it has. That is the worst that a cut can do. Each of
+ * the three sites is a trial. apart      the same, and nothing passes between the host and the
+ * nodes either: site, host and driver are cut from one another. What the host had sent is not lost
+ * but late: at some moment up to one and a half lifetimes it is delivered, and the host reaches the
+ *              nodes again, while the driver stays cut off.
  *
- * In both the node must answer E_REVOKED, E_LEASE_EXPIRED or the like in the end, and take writes
- * again when the site is restored and the cut healed. Exit code 1: a cut trial lasted longer than
- * the lifetime of a permit, or the median of the connected ones was 50 ms or more. */
+ * In all three the node must answer E_REVOKED, E_LEASE_EXPIRED or the like in the end, and take
+ * writes again when the site is restored and the cut healed. Exit code 1: a trial of the last two
+ * lasted longer than the lifetime of a permit, or the median of the connected ones was 50 ms or
+ * more. */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -72,7 +78,7 @@ static struct transport *transport;
 static struct demo demo;
 static struct peers_wait wait_real;
 static struct cluster_ref cluster;
-static char dir[64], tools[4096];
+static char dir[64], tools[4096], owner_address[ADDR_SIZE_MAX];
 static struct peer_host admin, owner; /* two conversations with the driver */
 static struct target targets[SITES];
 static volume_id_t volume;
@@ -80,10 +86,24 @@ static generation_t generation;
 static uint64_t snapshot_version, chunk_size;
 static uint8_t block[BLOCK_SIZE];
 
+static void cluster_down(void);
+
+/* Once: the cluster may be what does not do. */
+static _Noreturn void give_up(void)
+{
+	static bool given_up;
+
+	if (!given_up && dir[0] != '\0') {
+		given_up = true;
+		cluster_down();
+	}
+	exit(1);
+}
+
 static _Noreturn void die(const char *what, const char *why)
 {
 	fprintf(stderr, "revocation: %s: %s\n", what, why);
-	exit(1);
+	give_up();
 }
 
 /* The peers are those of the tests, and assert with Check; here no test is running, and what they
@@ -97,7 +117,7 @@ void _mark_point(const char *file, int line)
 void _ck_assert_failed(const char *file, int line, const char *expr, const char *msg, ...)
 {
 	fprintf(stderr, "revocation: %s:%d: %s %s\n", file, line, expr, msg != NULL ? msg : "");
-	exit(1);
+	give_up();
 }
 
 static bool until(void *arg, const bool *flag)
@@ -173,6 +193,7 @@ static void cluster_down(void)
 		(char *const[]){(char *)(uintptr_t) "rm", (char *)(uintptr_t) "-rf", dir, NULL},
 		environ) == 0)
 		waitpid(pid, NULL, 0);
+	dir[0] = '\0';
 }
 
 static void load_keys(void)
@@ -193,19 +214,23 @@ static void load_keys(void)
 static struct proxy {
 	int listener;
 	unsigned port;
-	struct sockaddr_in driver;
+	/* What goes to the target while it is cut is delivered when it is not any more, and what
+	 * comes back passes, so that whatever the target has done is seen at once. Else what was on
+	 * its way is lost with the connections. */
+	bool late;
+	struct sockaddr_in target;
 	struct {
 		int a, b; /* 0: the place is free */
 	} pairs[PROXY_PAIRS];
 	atomic_bool cut, ends;
 	pthread_t thread;
-} proxy;
+} nodes_to_driver, host_to_driver, host_to_node[SITES];
 
-static void pair_close(unsigned i)
+static void pair_close(struct proxy *p, unsigned i)
 {
-	close(proxy.pairs[i].a);
-	close(proxy.pairs[i].b);
-	proxy.pairs[i].a = proxy.pairs[i].b = 0;
+	close(p->pairs[i].a);
+	close(p->pairs[i].b);
+	p->pairs[i].a = p->pairs[i].b = 0;
 }
 
 static bool forward(int from, int to)
@@ -225,89 +250,107 @@ static bool forward(int from, int to)
 	return n > 0;
 }
 
-static void proxy_accept(void)
+static void proxy_accept(struct proxy *p)
 {
-	int a = accept4(proxy.listener, NULL, NULL, SOCK_CLOEXEC);
+	int a = accept4(p->listener, NULL, NULL, SOCK_CLOEXEC);
 	int b = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	unsigned i = 0;
 
-	while (i < PROXY_PAIRS && proxy.pairs[i].a != 0)
+	while (i < PROXY_PAIRS && p->pairs[i].a != 0)
 		i++;
 	if (a < 0 || b < 0 || i == PROXY_PAIRS ||
-	    connect(b, (struct sockaddr *)&proxy.driver, sizeof proxy.driver) != 0) {
+	    connect(b, (struct sockaddr *)&p->target, sizeof p->target) != 0) {
 		close(a);
 		close(b);
 		return;
 	}
-	proxy.pairs[i].a = a;
-	proxy.pairs[i].b = b;
+	p->pairs[i].a = a;
+	p->pairs[i].b = b;
 }
 
 static void *proxy_main(void *arg)
 {
+	struct proxy *p = arg;
 	bool was_cut = false;
 
-	(void)arg;
-	while (!atomic_load(&proxy.ends)) {
-		struct pollfd fds[1 + 2 * PROXY_PAIRS] = {{.fd = proxy.listener, .events = POLLIN}};
-		const bool cut = atomic_load(&proxy.cut);
+	while (!atomic_load(&p->ends)) {
+		struct pollfd fds[1 + 2 * PROXY_PAIRS] = {{.fd = p->listener, .events = POLLIN}};
+		const bool cut = atomic_load(&p->cut);
 
-		/* What was on its way when it was cut is lost with the connections. */
-		for (unsigned i = 0; was_cut && !cut && i < PROXY_PAIRS; i++)
-			if (proxy.pairs[i].a != 0)
-				pair_close(i);
+		for (unsigned i = 0; was_cut && !cut && !p->late && i < PROXY_PAIRS; i++)
+			if (p->pairs[i].a != 0)
+				pair_close(p, i);
 		was_cut = cut;
 		for (unsigned i = 0; i < PROXY_PAIRS; i++) {
-			const bool used = proxy.pairs[i].a != 0 && !cut;
+			const bool used = p->pairs[i].a != 0, to = used && !cut;
+			const bool back = used && (!cut || p->late);
 
-			fds[1 + 2 * i] = (struct pollfd){used ? proxy.pairs[i].a : -1, POLLIN, 0};
-			fds[2 + 2 * i] = (struct pollfd){used ? proxy.pairs[i].b : -1, POLLIN, 0};
+			fds[1 + 2 * i] = (struct pollfd){to ? p->pairs[i].a : -1, POLLIN, 0};
+			fds[2 + 2 * i] = (struct pollfd){back ? p->pairs[i].b : -1, POLLIN, 0};
 		}
 		if (poll(fds, 1 + 2 * PROXY_PAIRS, 5) <= 0)
 			continue;
 		for (unsigned i = 0; i < PROXY_PAIRS; i++) {
-			if (atomic_load(&proxy.cut))
-				break;
-			if ((fds[1 + 2 * i].revents != 0 &&
-			     !forward(proxy.pairs[i].a, proxy.pairs[i].b)) ||
-			    (fds[2 + 2 * i].revents != 0 &&
-			     !forward(proxy.pairs[i].b, proxy.pairs[i].a)))
-				pair_close(i);
+			const bool is_cut = atomic_load(&p->cut);
+
+			if ((fds[1 + 2 * i].revents != 0 && !is_cut &&
+			     !forward(p->pairs[i].a, p->pairs[i].b)) ||
+			    (fds[2 + 2 * i].revents != 0 && (!is_cut || p->late) &&
+			     !forward(p->pairs[i].b, p->pairs[i].a)))
+				pair_close(p, i);
 		}
 		if (fds[0].revents != 0)
-			proxy_accept();
+			proxy_accept(p);
 	}
 	return NULL;
 }
 
-static void proxy_start(void)
+static void proxy_start(struct proxy *p, const char *target, bool late)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET};
 	socklen_t size = sizeof a;
 
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	proxy.driver = a;
-	proxy.driver.sin_port = htons((uint16_t)strtoul(strrchr(cluster.pd, ':') + 1, NULL, 10));
-	proxy.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (bind(proxy.listener, (struct sockaddr *)&a, sizeof a) != 0 ||
-	    listen(proxy.listener, 16) != 0 ||
-	    getsockname(proxy.listener, (struct sockaddr *)&a, &size) != 0)
+	p->target = a;
+	p->target.sin_port = htons((uint16_t)strtoul(strrchr(target, ':') + 1, NULL, 10));
+	p->late = late;
+	p->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (bind(p->listener, (struct sockaddr *)&a, sizeof a) != 0 ||
+	    listen(p->listener, 16) != 0 ||
+	    getsockname(p->listener, (struct sockaddr *)&a, &size) != 0)
 		die("proxy", strerror(errno));
-	proxy.port = ntohs(a.sin_port);
-	atomic_store(&proxy.cut, false);
-	atomic_store(&proxy.ends, false);
-	if (pthread_create(&proxy.thread, NULL, proxy_main, NULL) != 0)
+	p->port = ntohs(a.sin_port);
+	atomic_store(&p->cut, false);
+	atomic_store(&p->ends, false);
+	if (pthread_create(&p->thread, NULL, proxy_main, p) != 0)
 		die("proxy", "no thread");
 }
 
-static void proxy_stop(void)
+static void proxy_address(const struct proxy *p, char *buf, size_t size)
 {
-	atomic_store(&proxy.ends, true);
-	pthread_join(proxy.thread, NULL);
+	snprintf(buf, size, "127.0.0.1:%u", p->port);
+}
+
+static void proxy_stop(struct proxy *p)
+{
+	atomic_store(&p->ends, true);
+	pthread_join(p->thread, NULL);
 	for (unsigned i = 0; i < PROXY_PAIRS; i++)
-		if (proxy.pairs[i].a != 0)
-			pair_close(i);
-	close(proxy.listener);
+		if (p->pairs[i].a != 0)
+			pair_close(p, i);
+	close(p->listener);
+}
+
+static void cut_driver(bool cut)
+{
+	atomic_store(&nodes_to_driver.cut, cut);
+	atomic_store(&host_to_driver.cut, cut);
+}
+
+static void cut_nodes(bool cut)
+{
+	for (unsigned i = 0; i < SITES; i++)
+		atomic_store(&host_to_node[i].cut, cut);
 }
 
 /* The node once more, with the proxy for its driver. */
@@ -332,7 +375,7 @@ static void restart_behind_proxy(struct target *t)
 	size = fread(args, 1, sizeof args - 1, f);
 	fclose(f);
 	args[size] = '\0';
-	snprintf(through, sizeof through, "127.0.0.1:%u", proxy.port);
+	proxy_address(&nodes_to_driver, through, sizeof through);
 	for (char *a = args; a < args + size && argc < 63; a += strlen(a) + 1) {
 		argv[argc] = argc > 0 && strcmp(argv[argc - 1], "--pd") == 0 ? through : a;
 		argc++;
@@ -352,11 +395,17 @@ static void restart_behind_proxy(struct target *t)
 
 /* -- the driver ------------------------------------------------------------------------------- */
 
-static void greet(struct peer_host *h, const char *role)
+static void greet(struct peer_host *h, const char *address, const char *role)
 {
+	int rc;
+
+	reactor_refresh(reactor); /* processes were waited for: time limits count from now */
 	peer_host_init(h, reactor, transport, wait_real, &demo);
-	if (peer_host_connect(h, cluster.pd) != 0 || peer_host_hello(h, role, "bench") != 0)
-		die("the driver", "does not greet");
+	rc = peer_host_connect(h, address);
+	if (rc == 0)
+		rc = peer_host_hello(h, role, "bench");
+	if (rc != 0)
+		die("the driver does not greet", err_text(rc));
 }
 
 static char *make_snapshot(unsigned withdrawn)
@@ -445,12 +494,15 @@ static Pave__V1__Signed *attach(void)
 	return r->permit;
 }
 
-/* NULL: refused, as it is while no site is eligible. Lives until the next question. */
+/* NULL: refused, as it is while no site is eligible; or a connection that was cut has ended. Lives
+ * until the next question. */
 static Pave__V1__Signed *renew(void)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Renew r = PAVE__V1__RENEW__INIT;
 
+	if (owner.closed)
+		greet(&owner, owner_address, "host");
 	r.volume = volume;
 	r.generation = generation;
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW;
@@ -466,7 +518,9 @@ static void target_connect(struct target *t, Pave__V1__Signed *permit)
 	peer_host_init(&t->host, reactor, transport, wait_real, &demo);
 	while (rc != 0 && now() < end) {
 		rc = peer_host_connect(&t->host, t->address);
-		if (rc == 0 && peer_host_hello(&t->host, "host", "bench") == 0)
+		if (rc == 0)
+			rc = peer_host_hello(&t->host, "host", "bench");
+		if (rc == 0)
 			rc = peer_host_open(&t->host, permit, chunk_size);
 		if (rc != 0) {
 			if (t->host.conn != NULL)
@@ -548,18 +602,26 @@ static void restore(unsigned which)
 	}
 }
 
+enum kind { CONNECTED, CUT, APART };
+
 /* Revokes these sites; *ret_ns of each: the last success after the sending. */
-static void trial(unsigned which, bool cut, uint64_t ret_ns[SITES])
+static void trial(unsigned which, enum kind kind, uint64_t lifetime_ns, uint64_t ret_ns[SITES])
 {
 	char *envelope = make_snapshot(which);
-	uint64_t begun;
+	uint64_t begun, late_ns = 0;
 	bool over = false;
 
-	if (cut)
-		atomic_store(&proxy.cut, true);
+	if (kind == APART) {
+		reactor_random(reactor, &late_ns, sizeof late_ns);
+		late_ns %= lifetime_ns * 3 / 2;
+	}
+	cut_driver(kind != CONNECTED);
+	cut_nodes(kind == APART);
 	begun = now();
 	submit_start(envelope);
 	while (!over) {
+		if (now() - begun >= late_ns)
+			cut_nodes(false);
 		over = admin.called;
 		for (unsigned i = 0; i < SITES; i++)
 			if (which & (1u << i)) {
@@ -575,10 +637,10 @@ static void trial(unsigned which, bool cut, uint64_t ret_ns[SITES])
 	free(envelope);
 	for (unsigned i = 0; i < SITES; i++)
 		ret_ns[i] = targets[i].last_ok_ns > begun ? targets[i].last_ok_ns - begun : 0;
-	atomic_store(&proxy.cut, false);
+	cut_driver(false);
 }
 
-/* -- both kinds ------------------------------------------------------------------------------- */
+/* -- all kinds -------------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {
@@ -606,25 +668,34 @@ static void print(const char *kind, struct result *r)
 	fflush(stdout);
 }
 
-static void open_all(bool behind_proxy)
+static void open_all(bool behind_proxies)
 {
 	Pave__V1__Signed *permit;
 
-	greet(&admin, "admin");
-	greet(&owner, "host");
+	snprintf(owner_address, sizeof owner_address, "%.100s", cluster.pd);
+	if (behind_proxies) {
+		proxy_start(&nodes_to_driver, cluster.pd, false);
+		proxy_start(&host_to_driver, cluster.pd, false);
+		proxy_address(&host_to_driver, owner_address, sizeof owner_address);
+	}
+	greet(&admin, cluster.pd, "admin");
+	greet(&owner, owner_address, "host");
 	read_snapshot_version();
 	permit = attach();
-	if (behind_proxy) {
-		proxy_start();
-		for (unsigned i = 0; i < SITES; i++)
+	if (behind_proxies) {
+		for (unsigned i = 0; i < SITES; i++) {
 			restart_behind_proxy(&targets[i]);
+			proxy_start(&host_to_node[i], targets[i].address, true);
+			proxy_address(&host_to_node[i], targets[i].address,
+				      sizeof targets[i].address);
+		}
 		permit = renew();
 	}
 	for (unsigned i = 0; i < SITES; i++)
 		target_connect(&targets[i], permit);
 }
 
-static void close_all(bool behind_proxy)
+static void close_all(bool behind_proxies)
 {
 	for (unsigned i = 0; i < SITES; i++) {
 		peer_host_close(&targets[i].host);
@@ -635,8 +706,12 @@ static void close_all(bool behind_proxy)
 	peer_host_close(&admin);
 	peer_host_close(&owner);
 	cluster_down();
-	if (behind_proxy)
-		proxy_stop();
+	if (behind_proxies) {
+		proxy_stop(&nodes_to_driver);
+		proxy_stop(&host_to_driver);
+		for (unsigned i = 0; i < SITES; i++)
+			proxy_stop(&host_to_node[i]);
+	}
 	demo_deinit(&demo);
 	memset(&demo, 0, sizeof demo);
 	memset(targets, 0, sizeof targets);
@@ -672,7 +747,7 @@ static void connected(unsigned trials, const char *lifetime, struct result *r)
 		const unsigned site = n % SITES;
 		uint64_t times[SITES];
 
-		trial(1u << site, false, times);
+		trial(1u << site, CONNECTED, 0, times);
 		if (targets[site].refused_with != -E_REVOKED)
 			die("a connected node", err_text(targets[site].refused_with));
 		r->times[r->count++] = times[site];
@@ -681,7 +756,8 @@ static void connected(unsigned trials, const char *lifetime, struct result *r)
 	close_all(false);
 }
 
-static void cut(unsigned trials, const char *lifetime, struct result *r)
+static void cut(enum kind kind, unsigned trials, const char *lifetime, uint64_t lifetime_ns,
+		struct result *r)
 {
 	cluster_up(lifetime);
 	read_cluster_id();
@@ -691,7 +767,7 @@ static void cut(unsigned trials, const char *lifetime, struct result *r)
 	while (r->count < trials) {
 		uint64_t times[SITES];
 
-		trial(7, true, times);
+		trial(7, kind, lifetime_ns, times);
 		for (unsigned i = 0; i < SITES && r->count < trials; i++)
 			r->times[r->count++] = times[i];
 		restore(7);
@@ -699,42 +775,50 @@ static void cut(unsigned trials, const char *lifetime, struct result *r)
 	close_all(true);
 }
 
-int main(int argc, char **argv)
+struct options {
+	unsigned long trials[3]; /* by kind */
+	const char *lifetime, *cut_lifetime;
+	uint64_t cut_lifetime_ns;
+};
+
+static int parse(int argc, char **argv, struct options *o)
 {
-	static const struct option options[] = {{"trials", required_argument, NULL, 't'},
-						{"cut-trials", required_argument, NULL, 'c'},
+	static const struct option options[] = {{"trials", required_argument, NULL, CONNECTED},
+						{"cut-trials", required_argument, NULL, CUT},
+						{"apart-trials", required_argument, NULL, APART},
 						{"lifetime", required_argument, NULL, 'l'},
 						{"cut-lifetime", required_argument, NULL, 'L'},
 						{0}};
-	const struct reactor_config config = {.name = "bench"};
-	const char *lifetime = "10s", *cut_lifetime = "2s";
-	static struct result with_push, without;
-	unsigned long trials = 200, cut_trials = 200;
-	uint64_t cut_lifetime_ms;
-	bool good = true;
-	char *slash;
-	ssize_t n;
+	uint64_t ms;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == 't')
-			trials = strtoul(optarg, NULL, 10);
-		else if (c == 'c')
-			cut_trials = strtoul(optarg, NULL, 10);
-		else if (c == 'l')
-			lifetime = optarg;
+		if (c == 'l')
+			o->lifetime = optarg;
 		else if (c == 'L')
-			cut_lifetime = optarg;
+			o->cut_lifetime = optarg;
+		else if (c >= CONNECTED && c <= APART)
+			o->trials[c] = strtoul(optarg, NULL, 10);
 		else
 			return 2;
 	}
-	if (trials > TRIALS_MAX || cut_trials > TRIALS_MAX || optind != argc ||
-	    duration_parse_ms(cut_lifetime, &cut_lifetime_ms) != 0) {
-		fprintf(stderr, "usage: revocation [--trials N] [--cut-trials N] [--lifetime 10s] "
-				"[--cut-lifetime 2s]\n");
+	if (optind != argc || o->trials[CONNECTED] > TRIALS_MAX || o->trials[CUT] > TRIALS_MAX ||
+	    o->trials[APART] > TRIALS_MAX || duration_parse_ms(o->cut_lifetime, &ms) != 0) {
+		fprintf(stderr,
+			"usage: revocation [--trials N] [--cut-trials N] [--apart-trials N] "
+			"[--lifetime 10s] [--cut-lifetime 2s]\n");
 		return 2;
 	}
-	n = readlink("/proc/self/exe", tools, sizeof tools - 16);
+	o->cut_lifetime_ns = ms * NS_PER_MS;
+	return 0;
+}
+
+static void start(void)
+{
+	const struct reactor_config config = {.name = "bench"};
+	ssize_t n = readlink("/proc/self/exe", tools, sizeof tools - 16);
+	char *slash;
+
 	if (n < 0)
 		die("/proc/self/exe", strerror(errno));
 	tools[n] = '\0';
@@ -746,17 +830,35 @@ int main(int argc, char **argv)
 	    transport_tcp_create(reactor, false, &transport) != 0)
 		die("reactor", "cannot be made");
 	peer_fill(block, 1, 1);
-	if (trials > 0) {
-		connected((unsigned)trials, lifetime, &with_push);
-		print("connected", &with_push);
-		good = with_push.times[with_push.count / 2] < MEDIAN_MAX_NS;
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const names[] = {"connected", "cut", "apart"};
+	static struct result results[3];
+	struct options o = {{200, 200, 200}, "10s", "2s", 0};
+	bool good = true;
+	int rc = parse(argc, argv, &o);
+
+	if (rc != 0)
+		return rc;
+	start();
+	if (o.trials[CONNECTED] > 0) {
+		struct result *r = &results[CONNECTED];
+
+		connected((unsigned)o.trials[CONNECTED], o.lifetime, r);
+		print(names[CONNECTED], r);
+		good = r->times[r->count / 2] < MEDIAN_MAX_NS;
 	}
-	if (cut_trials > 0) {
-		cut((unsigned)cut_trials, cut_lifetime, &without);
-		print("cut", &without);
-		printf("           the lifetime of a permit is %llu ms\n",
-		       (unsigned long long)cut_lifetime_ms);
-		good = good && without.times[without.count - 1] <= cut_lifetime_ms * NS_PER_MS;
+	for (enum kind kind = CUT; kind <= APART; kind++) {
+		struct result *r = &results[kind];
+
+		if (o.trials[kind] == 0)
+			continue;
+		cut(kind, (unsigned)o.trials[kind], o.cut_lifetime, o.cut_lifetime_ns, r);
+		print(names[kind], r);
+		printf("           the lifetime of a permit is %.0f ms\n", ms(o.cut_lifetime_ns));
+		good = good && r->times[r->count - 1] <= o.cut_lifetime_ns;
 	}
 	puts(good ? "within the bounds" : "OVER a bound");
 	return good ? 0 : 1;
