@@ -524,7 +524,7 @@ int etcd_open(const struct etcd_config *config, struct etcd **ret_etcd, struct e
 	PRE(e->config.ttl_s >= ETCD_TTL_MIN_S && e->config.ttl_s <= ETCD_TTL_MAX_S);
 	PRE(config->family_count <= KV_FAMILIES_MAX);
 	rc = make_names(e, config, err);
-	if (rc == 0 && http_create(&config->servers, &e->beat.http) != 0)
+	if (rc == 0 && http_create(&config->servers, &config->tls, &e->beat.http) != 0)
 		rc = error_set(err, -ENOMEM, "no memory for HTTP");
 	if (rc != 0) {
 		free(e);

@@ -26,6 +26,7 @@
 #define KV_ETCD_H
 
 #include "engine/base/drivers.h"
+#include "engine/kv/http.h"
 #include "engine/kv/kv.h"
 
 #define ETCD_TTL_DEFAULT_S  3u
@@ -47,6 +48,7 @@ struct etcd_member { /* a process that shares the register */
 struct etcd_config {
 	struct reactor *reactor;
 	struct drivers servers;	 /* of etcd: HOST:PORT */
+	struct http_tls tls;	 /* to them; names lent until etcd_stop is done */
 	const char *prefix;	 /* of all keys, as "/pave/CLUSTER/" */
 	const char *name;	 /* of this process, unlike the others' */
 	const char *address;	 /* that others are told */

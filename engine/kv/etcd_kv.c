@@ -640,9 +640,9 @@ int etcd_store_create(const struct etcd_config *config, const char *prefix, int6
 	snprintf(s->seq_key, sizeof s->seq_key, "%sseq", s->prefix);
 	snprintf(s->mark_key, sizeof s->mark_key, "%smark", s->prefix);
 	snprintf(s->journal_prefix, sizeof s->journal_prefix, "%sjournal/", s->prefix);
-	if (http_create(&config->servers, &s->write_http) != 0 ||
-	    http_create(&config->servers, &s->read_http) != 0 ||
-	    http_create(&config->servers, &s->scan_http) != 0) {
+	if (http_create(&config->servers, &config->tls, &s->write_http) != 0 ||
+	    http_create(&config->servers, &config->tls, &s->read_http) != 0 ||
+	    http_create(&config->servers, &config->tls, &s->scan_http) != 0) {
 		etcd_store_destroy(s);
 		return -ENOMEM;
 	}

@@ -1,5 +1,6 @@
-/* http: see http.h. Plain HTTP; proxies of the environment are not used, because what goes through
- * here decides who leads.
+/* http: see http.h. Proxies of the environment are not used, because what goes through here decides
+ * who leads. With TLS, which is 1.2 at least, a server's certificate is checked, and that it is of
+ * the address that was asked for.
  *
  * Happy path: post -> [connection kept alive from the last time] -> 200 with JSON.
  *
@@ -24,6 +25,8 @@ struct http {
 	struct drivers servers;
 	CURL *curl;
 	struct curl_slist *headers;
+	const char *scheme;
+	char why[CURL_ERROR_SIZE]; /* what failed last, in more words */
 };
 
 void http_destroy(struct http *h)
@@ -57,7 +60,24 @@ static size_t take(char *data, size_t unit, size_t count, void *arg)
 	return size;
 }
 
-int http_create(const struct drivers *servers, struct http **ret_http)
+static void use_tls(struct http *h, const struct http_tls *tls)
+{
+	curl_easy_setopt(h->curl, CURLOPT_PROTOCOLS_STR, "https");
+	curl_easy_setopt(h->curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	curl_easy_setopt(h->curl, CURLOPT_SSL_VERIFYPEER, 1L);
+	curl_easy_setopt(h->curl, CURLOPT_SSL_VERIFYHOST, 2L);
+	if (tls->ca != NULL) {
+		curl_easy_setopt(h->curl, CURLOPT_CAINFO, tls->ca);
+		curl_easy_setopt(h->curl, CURLOPT_CAPATH, NULL);
+	}
+	if (tls->cert != NULL) {
+		curl_easy_setopt(h->curl, CURLOPT_SSLCERT, tls->cert);
+		curl_easy_setopt(h->curl, CURLOPT_SSLKEY, tls->key);
+	}
+	h->scheme = "https";
+}
+
+int http_create(const struct drivers *servers, const struct http_tls *tls, struct http **ret_http)
 {
 	struct http *h = calloc(1, sizeof *h);
 
@@ -80,9 +100,13 @@ int http_create(const struct drivers *servers, struct http **ret_http)
 	curl_easy_setopt(h->curl, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(h->curl, CURLOPT_PROXY, "");
 	curl_easy_setopt(h->curl, CURLOPT_PROTOCOLS_STR, "http");
+	h->scheme = "http";
+	curl_easy_setopt(h->curl, CURLOPT_ERRORBUFFER, h->why);
 	curl_easy_setopt(h->curl, CURLOPT_HTTPHEADER, h->headers);
 	curl_easy_setopt(h->curl, CURLOPT_CONNECTTIMEOUT_MS, (long)HTTP_CONNECT_MS);
 	curl_easy_setopt(h->curl, CURLOPT_WRITEFUNCTION, take);
+	if (tls->on)
+		use_tls(h, tls);
 	*ret_http = h;
 	return 0;
 }
@@ -113,7 +137,8 @@ static int post_one(struct http *h, const char *path, const char *body, uint32_t
 	CURLcode code;
 	int rc = 0;
 
-	snprintf(url, sizeof url, "http://%s%s", drivers_current(&h->servers), path);
+	h->why[0] = '\0';
+	snprintf(url, sizeof url, "%s://%s%s", h->scheme, drivers_current(&h->servers), path);
 	curl_easy_setopt(h->curl, CURLOPT_URL, url);
 	curl_easy_setopt(h->curl, CURLOPT_POSTFIELDS, body);
 	curl_easy_setopt(h->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(body));
@@ -122,7 +147,7 @@ static int post_one(struct http *h, const char *path, const char *body, uint32_t
 	code = curl_easy_perform(h->curl);
 	if (code != CURLE_OK) {
 		rc = error_set(err, -E_UNREACHABLE, "%s: %s", drivers_current(&h->servers),
-			       curl_easy_strerror(code));
+			       h->why[0] != '\0' ? h->why : curl_easy_strerror(code));
 		goto out;
 	}
 	curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &status);

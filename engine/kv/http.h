@@ -1,5 +1,5 @@
-/* JSON over HTTP, by POST, to one of several servers that are as good as one another; blocks. The
- * only user of libcurl.
+/* JSON over HTTP or HTTPS, by POST, to one of several servers that are as good as one another;
+ * blocks. The only user of libcurl.
  *
  * Thread: one at a time for each struct http. */
 #ifndef KV_HTTP_H
@@ -16,8 +16,17 @@
 
 struct http;
 
-/* servers is copied. -ENOMEM. The first call must come before other threads are started. */
-int http_create(const struct drivers *servers, struct http **ret_http);
+/* PEM files, as etcd's own clients have them. */
+struct http_tls {
+	bool on;	  /* else nothing below counts */
+	const char *ca;	  /* of whoever certifies the servers; NULL: as the system has it */
+	const char *cert; /* that this process shows, with its key; NULL: none */
+	const char *key;
+};
+
+/* servers is copied; the files' names are lent until http_destroy. -ENOMEM. The first call must
+ * come before other threads are started. */
+int http_create(const struct drivers *servers, const struct http_tls *tls, struct http **ret_http);
 void http_destroy(struct http *h); /* NULL is allowed */
 
 /* Sends body to the server that answered last, and to the others in turn when it does not answer

@@ -104,12 +104,46 @@ static bool answers(void)
 	return ok;
 }
 
-static void start_server(void)
+static char ca[96], server_cert[96], server_key[96], client_cert[96], client_key[96], other_ca[96];
+
+/* Of the test's own authority and another one. */
+static void make_certificates(void)
+{
+	static const char script[] =
+	    "cd \"$1\"\n"
+	    "new='openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days "
+	    "2'\n"
+	    "for ca in ca other-ca; do $new -keyout $ca.key -out $ca.pem -subj /CN=$ca; done\n"
+	    "for who in server client; do\n"
+	    "  $new -CA ca.pem -CAkey ca.key -keyout $who.key -out $who.pem -subj /CN=$who \\\n"
+	    "    -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE\n"
+	    "done\n";
+	pid_t pid = fork();
+	int status;
+
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		dup2(open("/dev/null", O_RDWR), 2);
+		execlp("sh", "sh", "-ec", script, "sh", dir, NULL);
+		_exit(127);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_msg(status == 0, "no certificates: is openssl there?");
+	snprintf(ca, sizeof ca, "%s/ca.pem", dir);
+	snprintf(other_ca, sizeof other_ca, "%s/other-ca.pem", dir);
+	snprintf(server_cert, sizeof server_cert, "%s/server.pem", dir);
+	snprintf(server_key, sizeof server_key, "%s/server.key", dir);
+	snprintf(client_cert, sizeof client_cert, "%s/client.pem", dir);
+	snprintf(client_key, sizeof client_key, "%s/client.key", dir);
+}
+
+/* With TLS it wants to see certificates of its authority too. */
+static void start_server(bool tls)
 {
 	char client[64], peer[64], member[80], data[96];
 
 	port = free_port();
-	snprintf(client, sizeof client, "http://127.0.0.1:%u", port);
+	snprintf(client, sizeof client, "%s://127.0.0.1:%u", tls ? "https" : "http", port);
 	snprintf(peer, sizeof peer, "http://127.0.0.1:%u", free_port());
 	snprintf(member, sizeof member, "t=%s", peer);
 	snprintf(data, sizeof data, "%s/data", dir);
@@ -123,7 +157,9 @@ static void start_server(void)
 		dup2(null, 2);
 		execlp("etcd", "etcd", "--name", "t", "--data-dir", data, "--listen-client-urls",
 		       client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
-		       "--initial-advertise-peer-urls", peer, "--initial-cluster", member, NULL);
+		       "--initial-advertise-peer-urls", peer, "--initial-cluster", member,
+		       tls ? "--client-cert-auth" : NULL, "--trusted-ca-file", ca, "--cert-file",
+		       server_cert, "--key-file", server_key, NULL);
 		_exit(127);
 	}
 	for (int i = 0; i < 600 && !answers(); i++) {
@@ -134,14 +170,26 @@ static void start_server(void)
 	ck_assert(answers());
 }
 
-static void set_up(void)
+static void set_up_any(bool tls)
 {
 	struct reactor_config config = {.name = "test", .worker_count = 2 * ETCD_WORKERS};
 
 	snprintf(dir, sizeof dir, "/tmp/pave-test-etcd-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
-	start_server();
+	if (tls)
+		make_certificates();
+	start_server(tls);
 	ck_assert_int_eq(reactor_create(&config, &reactor), 0);
+}
+
+static void set_up(void)
+{
+	set_up_any(false);
+}
+
+static void set_up_tls(void)
+{
+	set_up_any(true);
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -201,7 +249,7 @@ static void on_stopped(void *arg)
 	m->stopped = true;
 }
 
-static void join_as(struct member *m, const char *name, uint32_t ttl_s)
+static void join_with(struct member *m, const char *name, uint32_t ttl_s, struct http_tls tls)
 {
 	char servers[64], address[64];
 	struct error err = {0};
@@ -210,6 +258,7 @@ static void join_as(struct member *m, const char *name, uint32_t ttl_s)
 				     .name = name,
 				     .address = address,
 				     .ttl_s = ttl_s,
+				     .tls = tls,
 				     .family_count = FAMILIES,
 				     .large_families = 1u << LARGE,
 				     .elected = on_elected,
@@ -221,6 +270,11 @@ static void join_as(struct member *m, const char *name, uint32_t ttl_s)
 	snprintf(address, sizeof address, "%s:1", name);
 	ck_assert_int_eq(drivers_parse(servers, &config.servers, &err), 0);
 	ck_assert_msg(etcd_open(&config, &m->etcd, &err) == 0, "%s", err.text);
+}
+
+static void join_as(struct member *m, const char *name, uint32_t ttl_s)
+{
+	join_with(m, name, ttl_s, (struct http_tls){.on = false});
 }
 
 static bool comes_to_issue(struct member *m)
@@ -617,7 +671,7 @@ START_TEST(a_request_that_comes_late_changes_nothing)
 	ck_assert_int_eq(put_one(&m, SMALL, "k", "second"), 0);
 	snprintf(text, sizeof text, "127.0.0.1:%u", port);
 	ck_assert_int_eq(drivers_parse(text, &servers, &err), 0);
-	ck_assert_int_eq(http_create(&servers, &h), 0);
+	ck_assert_int_eq(http_create(&servers, &(struct http_tls){.on = false}, &h), 0);
 	ck_assert_int_eq(__real_http_post(h, "/v3/kv/txn", late, 5000, &reply, &err), 0);
 	ck_assert(!json_is_true(json_object_get(reply, "succeeded")));
 	json_decref(reply);
@@ -630,10 +684,62 @@ START_TEST(a_request_that_comes_late_changes_nothing)
 }
 END_TEST
 
+/* -- TLS -------------------------------------------------------------------------------------- */
+
+/* What the server says to a request with these. */
+static int post_with(struct http_tls tls, struct error *err)
+{
+	json_t *body = json_pack("{s:s}", "key", "bm9uZQ=="), *reply = NULL;
+	struct drivers servers;
+	char text[64];
+	struct http *h;
+	int rc;
+
+	snprintf(text, sizeof text, "127.0.0.1:%u", port);
+	ck_assert_int_eq(drivers_parse(text, &servers, err), 0);
+	ck_assert_int_eq(http_create(&servers, &tls, &h), 0);
+	rc = __real_http_post(h, "/v3/kv/range", body, 5000, &reply, err);
+	json_decref(body);
+	json_decref(reply);
+	http_destroy(h);
+	return rc;
+}
+
+START_TEST(both_sides_show_who_they_are)
+{
+	const struct http_tls good = {true, ca, client_cert, client_key};
+	struct error err = {0};
+	struct member m;
+
+	for (int i = 0; i < 100 && post_with(good, &err) != 0; i++)
+		pause_ms(100); /* until it has elected itself */
+	ck_assert_msg(post_with(good, &err) == 0, "%s", err.text);
+	/* A server that somebody else certifies is none; nor does the server take anybody. */
+	ck_assert_int_eq(
+	    post_with((struct http_tls){true, other_ca, client_cert, client_key}, &err),
+	    -E_UNREACHABLE);
+	ck_assert_msg(strstr(err.text, "certificate") != NULL, "%s", err.text);
+	ck_assert_int_eq(post_with((struct http_tls){true, NULL, client_cert, client_key}, &err),
+			 -E_UNREACHABLE);
+	ck_assert_int_eq(post_with((struct http_tls){.on = true, .ca = ca}, &err), -E_UNREACHABLE);
+	ck_assert_int_ne(post_with((struct http_tls){.on = false}, &err), 0);
+	/* And all that a register does. */
+	join_with(&m, "a", LONG_S, good);
+	ck_assert(waits_for(&m.elected, PATIENCE_NS));
+	etcd_loaded(m.etcd);
+	ck_assert_int_eq(put_one(&m, SMALL, "k", "v"), 0);
+	leave(&m);
+	join_with(&m, "b", LONG_S, good);
+	ck_assert(waits_for(&m.elected, PATIENCE_NS));
+	ck_assert_str_eq(scan(&m, SMALL, ""), "k=v ");
+	leave(&m);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("etcd");
-	TCase *tc = tcase_create("etcd");
+	TCase *tc = tcase_create("etcd"), *tls = tcase_create("tls");
 	SRunner *runner;
 	int failed;
 
@@ -648,6 +754,10 @@ int main(void)
 	tcase_add_test(tc, an_answer_that_is_lost_is_no_loss);
 	tcase_add_test(tc, a_request_that_comes_late_changes_nothing);
 	suite_add_tcase(suite, tc);
+	tcase_add_checked_fixture(tls, set_up_tls, tear_down);
+	tcase_set_timeout(tls, 240);
+	tcase_add_test(tls, both_sides_show_who_they_are);
+	suite_add_tcase(suite, tls);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

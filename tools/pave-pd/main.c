@@ -28,6 +28,7 @@
 struct driver {
 	const char *dir, *root, *key, *key_id, *listen, *policy;
 	const char *register_url, *name, *advertise;
+	struct http_tls register_tls;
 	uint32_t lifetime_ms, replace_after_s, leader_ttl_s;
 	bool insecure, only_added, ending;
 	int exit_code;
@@ -51,6 +52,9 @@ static const char usage[] =
     "  --listen HOST:PORT      default 127.0.0.1:0, any free port\n"
     "  --register etcd://HOST:PORT[,HOST:PORT...]  the register lies on etcd; several drivers may\n"
     "                          share it, of which one leads\n"
+    "  --register etcds://...  the same with TLS\n"
+    "  --register-ca FILE      PEM: who certifies etcd's servers (default: the system's)\n"
+    "  --register-cert FILE, --register-key FILE  PEM: what this driver shows them\n"
     "  --name NAME             of this driver, of several (default HOSTNAME-PORT)\n"
     "  --advertise HOST:PORT   where hosts, nodes and the CLI reach it (default: where it "
     "listens)\n"
@@ -162,6 +166,7 @@ static int start_shared(struct driver *d, struct error *err)
 						     .only_added = d->only_added,
 						     .default_policy = d->policy},
 					      .register_url = d->register_url,
+					      .tls = d->register_tls,
 					      .listen_address = d->listen,
 					      .name = d->name,
 					      .advertise = d->advertise,
@@ -259,6 +264,15 @@ static int take_option(struct driver *d, int c)
 	case 'G':
 		d->register_url = optarg;
 		return 0;
+	case 'a':
+		d->register_tls.ca = optarg;
+		return 0;
+	case 'c':
+		d->register_tls.cert = optarg;
+		return 0;
+	case 'e':
+		d->register_tls.key = optarg;
+		return 0;
 	case 'N':
 		d->name = optarg;
 		return 0;
@@ -305,6 +319,9 @@ static int parse(struct driver *d, int argc, char **argv)
 	    {"key-id", required_argument, NULL, 'K'},
 	    {"listen", required_argument, NULL, 'L'},
 	    {"register", required_argument, NULL, 'G'},
+	    {"register-ca", required_argument, NULL, 'a'},
+	    {"register-cert", required_argument, NULL, 'c'},
+	    {"register-key", required_argument, NULL, 'e'},
 	    {"name", required_argument, NULL, 'N'},
 	    {"advertise", required_argument, NULL, 'A'},
 	    {"leader-lease", required_argument, NULL, 'T'},

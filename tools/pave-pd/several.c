@@ -21,7 +21,8 @@
 #include "engine/base/text.h"
 #include "engine/placement/standby.h"
 
-#define SCHEME "etcd://"
+#define SCHEME	   "etcd://"
+#define TLS_SCHEME "etcds://"
 
 struct several {
 	struct several_config config;
@@ -192,28 +193,65 @@ static bool is_loopback(const char *address)
 	       strncmp(address, "[::1]:", 6) == 0;
 }
 
-static int parse_url(const struct several_config *config, struct drivers *ret, struct error *err)
+static int check_file(const char *option, const char *path, struct error *err)
 {
-	const char *url = config->register_url;
+	if (path == NULL || access(path, R_OK) == 0)
+		return 0;
+	return error_set(err, -errno, "%s %.300s: %s", option, path, strerror(errno));
+}
+
+static int check_tls(const struct http_tls *tls, struct error *err)
+{
 	int rc;
 
-	if (strncmp(url, SCHEME, strlen(SCHEME)) != 0)
+	if (!tls->on) {
+		if (tls->ca == NULL && tls->cert == NULL && tls->key == NULL)
+			return 0;
 		return error_set(err, -EINVAL,
-				 "--register %.200s: give etcd://HOST:PORT[,HOST:PORT...]", url);
-	rc = drivers_parse(url + strlen(SCHEME), ret, err);
+				 "--register-ca, --register-cert and --register-key are for a "
+				 "register at " TLS_SCHEME ", with TLS");
+	}
+	if ((tls->cert == NULL) != (tls->key == NULL))
+		return error_set(err, -EINVAL,
+				 "--register-cert and --register-key go together: give both");
+	rc = check_file("--register-ca", tls->ca, err);
+	if (rc == 0)
+		rc = check_file("--register-cert", tls->cert, err);
+	return rc == 0 ? check_file("--register-key", tls->key, err) : rc;
+}
+
+static int parse_url(const struct several_config *config, struct http_tls *ret_tls,
+		     struct drivers *ret, struct error *err)
+{
+	const char *url = config->register_url, *servers = NULL;
+	int rc;
+
+	*ret_tls = config->tls;
+	ret_tls->on = strncmp(url, TLS_SCHEME, strlen(TLS_SCHEME)) == 0;
+	if (ret_tls->on)
+		servers = url + strlen(TLS_SCHEME);
+	else if (strncmp(url, SCHEME, strlen(SCHEME)) == 0)
+		servers = url + strlen(SCHEME);
+	if (servers == NULL)
+		return error_set(err, -EINVAL,
+				 "--register %.200s: give " SCHEME
+				 "HOST:PORT[,HOST:PORT...], or " TLS_SCHEME "... with TLS",
+				 url);
+	rc = drivers_parse(servers, ret, err);
 	if (rc != 0)
 		return error_wrap(err, "--register");
 	for (uint32_t i = 0; i < ret->count; i++) {
 		if (strpbrk(ret->list[i], "/@?# ") != NULL || strchr(ret->list[i], ':') == NULL)
 			return error_set(err, -EINVAL, "--register: \"%s\" is no HOST:PORT",
 					 ret->list[i]);
-		if (!config->insecure && !is_loopback(ret->list[i]))
+		if (!ret_tls->on && !config->insecure && !is_loopback(ret->list[i]))
 			return error_set(err, -EACCES,
-					 "--register: etcd at %s is not on the loopback, and there "
-					 "is no TLS yet: give --insecure if its network is closed",
+					 "--register: etcd at %s is not on the loopback: reach it "
+					 "with TLS (" TLS_SCHEME "), or give --insecure if its "
+					 "network is closed",
 					 ret->list[i]);
 	}
-	return 0;
+	return check_tls(ret_tls, err);
 }
 
 /* The host's name and the port, of what a name may hold. */
@@ -232,12 +270,14 @@ static void default_name(const char *address, char *buf, size_t size)
 	}
 }
 
-static int open_etcd(struct several *s, const struct drivers *servers, struct error *err)
+static int open_etcd(struct several *s, const struct http_tls *tls, const struct drivers *servers,
+		     struct error *err)
 {
 	char prefix[64], id[40], name[NAME_SIZE_MAX];
 	const struct etcd_config config = {
 	    .reactor = s->config.pd.reactor,
 	    .servers = *servers,
+	    .tls = *tls,
 	    .prefix = prefix,
 	    .name = s->config.name != NULL ? s->config.name : name,
 	    .address = s->config.advertise,
@@ -263,6 +303,7 @@ int several_start(const struct several_config *config, struct several **ret_seve
 {
 	struct several *s = calloc(1, sizeof *s);
 	struct drivers servers;
+	struct http_tls tls;
 	int rc;
 
 	if (s == NULL)
@@ -270,7 +311,7 @@ int several_start(const struct several_config *config, struct several **ret_seve
 	s->config = *config;
 	s->shared = (struct pd_shared){.may_issue = may_issue, .drivers = drivers, .arg = s};
 	s->give_up_timer.fire = give_up;
-	rc = parse_url(config, &servers, err);
+	rc = parse_url(config, &tls, &servers, err);
 	if (rc != 0)
 		goto fail;
 	rc = standby_create(config->pd.reactor, root_cluster(trust_root(config->pd.trust)),
@@ -288,7 +329,7 @@ int several_start(const struct several_config *config, struct several **ret_seve
 	memcpy(s->address, s->listener->address, sizeof s->address);
 	if (s->config.advertise == NULL)
 		s->config.advertise = s->address;
-	rc = open_etcd(s, &servers, err);
+	rc = open_etcd(s, &tls, &servers, err);
 	if (rc != 0)
 		goto fail; /* the process ends with what was begun */
 	*ret_several = s;

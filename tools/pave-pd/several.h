@@ -16,12 +16,13 @@ struct several;
 
 struct several_config {
 	struct pd_config pd;	  /* but for kv, listen_address, shared, failed and arg */
-	const char *register_url; /* etcd://HOST:PORT[,HOST:PORT...] */
+	const char *register_url; /* etcd:// or etcds://HOST:PORT[,HOST:PORT...] */
+	struct http_tls tls;	  /* of etcds://; `on` is the address's to say */
 	const char *listen_address;
 	const char *name;      /* NULL: the host's, and the port */
 	const char *advertise; /* what others are told; NULL: where it listens */
 	uint32_t leader_ttl_s; /* 0: ETCD_TTL_DEFAULT_S */
-	bool insecure;	       /* etcd may be elsewhere than on the loopback: there is no TLS */
+	bool insecure;	       /* etcd may be elsewhere than on the loopback without TLS */
 };
 
 /* Listens, and follows. -EINVAL: the register's address or the name; what transport_listen returns;
