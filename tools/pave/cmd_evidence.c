@@ -7,7 +7,6 @@
 #include <getopt.h>
 #include <jansson.h>
 #include <openssl/crypto.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +16,9 @@
 #include "engine/evidence/dsse.h"
 #include "engine/evidence/file.h"
 #include "tools/pave/cmd.h"
+#include "tools/pave/offline.h"
 
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+#define GROUP "evidence"
 
 static const char help[] =
     "usage: pave evidence keygen --out KEY [--keyid ID] [--json]\n"
@@ -145,25 +145,6 @@ struct options {
 	int file_count;
 };
 
-static int usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int usage(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("pave evidence: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputs("; see pave evidence --help\n", stderr);
-	return EXIT_USAGE;
-}
-
-static int failed(const struct error *err)
-{
-	fprintf(stderr, "pave evidence: %s\n", err->text);
-	return EXIT_FAILED;
-}
-
 enum { OPT_OUT = 256, OPT_KEYID, OPT_KEY, OPT_TYPE, OPT_ROOT, OPT_JSON, OPT_CLUSTER };
 
 static const struct option long_options[] = {
@@ -194,7 +175,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case OPT_KEY:
 			if (o->key_count == SIGNATURES_MAX)
-				return usage("--key is given more than %u times", SIGNATURES_MAX);
+				return offline_usage(GROUP, "--key is given more than %u times",
+						     SIGNATURES_MAX);
 			o->keys[o->key_count++] = optarg;
 			break;
 		case OPT_TYPE:
@@ -210,29 +192,15 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'h':
 			fputs(help, stdout);
-			return EXIT_DONE;
+			return OFFLINE_DONE;
 		default:
 			fputs("see pave evidence --help\n", stderr);
-			return EXIT_USAGE;
+			return OFFLINE_USAGE;
 		}
 	}
 	o->files = argv + optind;
 	o->file_count = argc - optind;
 	return -1;
-}
-
-static int print_json(json_t *json)
-{
-	char *text = json == NULL ? NULL : json_dumps(json, JSON_INDENT(1));
-
-	json_decref(json);
-	if (text == NULL) {
-		fputs("pave evidence: no memory\n", stderr);
-		return EXIT_FAILED;
-	}
-	puts(text);
-	free(text);
-	return EXIT_DONE;
 }
 
 /* -- keygen ----------------------------------------------------------------------------------- */
@@ -268,12 +236,12 @@ static int keygen(const struct options *o)
 	int rc;
 
 	if (o->file_count != 0 || o->out == NULL)
-		return usage("keygen needs --out KEY and nothing else");
+		return offline_usage(GROUP, "keygen needs --out KEY and nothing else");
 	slash = strrchr(o->out, '/');
 	keyid = o->keyid != NULL ? o->keyid : slash == NULL ? o->out : slash + 1;
 	rc = signing_key_generate(keyid, &key, &err);
 	if (rc != 0)
-		return failed(&err);
+		return offline_failed(GROUP, &err);
 	private_pem = signing_key_private_pem(key);
 	public_pem = signing_key_public_pem(key);
 	if (asprintf(&pub_path, "%s.pub", o->out) < 0)
@@ -283,10 +251,10 @@ static int keygen(const struct options *o)
 	else
 		rc = write_key(o, pub_path, private_pem, public_pem, &err);
 	if (rc == 0)
-		rc = print_json(
-		    json_pack("{s:{s:s, s:s}}", keyid, "alg", "ed25519", "public", public_pem));
+		rc = offline_print_json(GROUP, json_pack("{s:{s:s, s:s}}", keyid, "alg", "ed25519",
+							 "public", public_pem));
 	else
-		rc = failed(&err);
+		rc = offline_failed(GROUP, &err);
 	if (private_pem != NULL)
 		OPENSSL_cleanse(private_pem, strlen(private_pem));
 	free(private_pem);
@@ -379,9 +347,11 @@ static int sign(const struct options *o)
 	int rc;
 
 	if (o->file_count != 1 || o->out == NULL || o->key_count == 0 || o->type == NULL)
-		return usage("sign needs --key KEYID=KEY, --type TYPE, one IN, and --out OUT");
+		return offline_usage(
+		    GROUP, "sign needs --key KEYID=KEY, --type TYPE, one IN, and --out OUT");
 	if (type == NULL)
-		return usage(
+		return offline_usage(
+		    GROUP,
 		    "--type %s: root, site, revocations or policy is needed, or the media type",
 		    o->type);
 	rc = read_keys(o, keys, &err);
@@ -395,13 +365,15 @@ static int sign(const struct options *o)
 	if (rc == 0)
 		rc = file_replace(o->out, text, strlen(text), 0644, &err);
 	if (rc == 0 && o->json)
-		rc = print_json(json_pack("{s:s, s:s, s:i}", "out", o->out, "type",
-					  type->media_type, "signatures_added", (int)o->key_count));
+		rc = offline_print_json(GROUP, json_pack("{s:s, s:s, s:i}", "out", o->out, "type",
+							 type->media_type, "signatures_added",
+							 (int)o->key_count));
 	else if (rc == 0)
 		printf("%s: %s, signed with %zu key%s\n", o->out, type->media_type, o->key_count,
 		       o->key_count == 1 ? "" : "s");
 	else
-		rc = rc == -EINVAL && data == NULL ? usage("%s", err.text) : failed(&err);
+		rc = rc == -EINVAL && data == NULL ? offline_usage(GROUP, "%s", err.text)
+						   : offline_failed(GROUP, &err);
 	free(text);
 	free(data);
 	for (size_t i = 0; i < o->key_count; i++)
@@ -458,7 +430,7 @@ static int verify(const struct options *o)
 	int rc;
 
 	if (o->file_count != 1 || o->root == NULL)
-		return usage("verify needs --root ROOT and one FILE");
+		return offline_usage(GROUP, "verify needs --root ROOT and one FILE");
 	rc = read_root(o->root, &root, &err);
 	if (rc == 0)
 		rc = file_read_whole(o->files[0], ENVELOPE_SIZE_MAX, &data, &size, &err);
@@ -468,12 +440,13 @@ static int verify(const struct options *o)
 			error_wrap(&err, "%s", o->files[0]);
 	}
 	if (o->json && (rc == 0 || data != NULL))
-		print_json(json_pack("{s:b, s:s}", "valid", rc == 0, rc == 0 ? "document" : "error",
-				     rc == 0 ? summary : err.text));
+		offline_print_json(GROUP, json_pack("{s:b, s:s}", "valid", rc == 0,
+						    rc == 0 ? "document" : "error",
+						    rc == 0 ? summary : err.text));
 	else if (rc == 0)
 		printf("%s: valid: %s\n", o->files[0], summary);
 	if (rc != 0)
-		rc = failed(&err);
+		rc = offline_failed(GROUP, &err);
 	free(data);
 	root_free(root);
 	return rc;
@@ -502,7 +475,7 @@ static int show(const struct options *o)
 	int rc;
 
 	if (o->file_count != 1)
-		return usage("show needs one FILE");
+		return offline_usage(GROUP, "show needs one FILE");
 	rc = file_read_whole(o->files[0], ENVELOPE_SIZE_MAX, &data, &size, &err);
 	if (rc == 0) {
 		rc = dsse_parse(data, size, &e, &err);
@@ -511,7 +484,7 @@ static int show(const struct options *o)
 	}
 	free(data);
 	if (rc != 0)
-		return failed(&err);
+		return offline_failed(GROUP, &err);
 	json = envelope_json(e);
 	document = json_object_get(json, "document");
 	if (!o->json) {
@@ -523,12 +496,12 @@ static int show(const struct options *o)
 	if (json_is_null(document)) {
 		fprintf(stderr, "pave evidence: %s: the payload is not well-formed JSON\n",
 			o->files[0]);
-		rc = EXIT_FAILED;
+		rc = OFFLINE_FAILED;
 		json_decref(json);
 	} else if (o->json) {
-		rc = print_json(json);
+		rc = offline_print_json(GROUP, json);
 	} else {
-		rc = print_json(json_incref(document));
+		rc = offline_print_json(GROUP, json_incref(document));
 		json_decref(json);
 	}
 	dsse_free(e);
@@ -547,12 +520,12 @@ int cmd_evidence(int argc, char **argv)
 	if (rc >= 0)
 		return rc;
 	if (o.file_count == 0)
-		return usage("one of keygen, sign, verify, show is needed");
+		return offline_usage(GROUP, "one of keygen, sign, verify, show is needed");
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
 		if (strcmp(verbs[i].name, o.files[0]) == 0) {
 			o.files++;
 			o.file_count--;
 			return verbs[i].run(&o);
 		}
-	return usage("%s: one of keygen, sign, verify, show is needed", o.files[0]);
+	return offline_usage(GROUP, "%s: one of keygen, sign, verify, show is needed", o.files[0]);
 }

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +18,9 @@
 #include "engine/evidence/evaluate.h"
 #include "engine/evidence/file.h"
 #include "tools/pave/cmd.h"
+#include "tools/pave/offline.h"
 
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3 };
+#define GROUP "policy"
 
 static const char help[] =
     "usage: pave policy check --policy NAME-or-FILE --site FILE --revocations FILE --root FILE\n"
@@ -56,25 +56,6 @@ struct evidence {
 	struct revocations_document *revocations;
 	struct policy_document *policy;
 };
-
-static int usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int usage(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("pave policy: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputs("; see pave policy --help\n", stderr);
-	return EXIT_USAGE;
-}
-
-static int failed(const struct error *err)
-{
-	fprintf(stderr, "pave policy: %s\n", err->text);
-	return EXIT_FAILED;
-}
 
 enum { OPT_POLICY = 256, OPT_SITE, OPT_REVOCATIONS, OPT_ROOT, OPT_AT, OPT_JSON, OPT_CLUSTER };
 
@@ -120,10 +101,10 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'h':
 			fputs(help, stdout);
-			return EXIT_DONE;
+			return OFFLINE_DONE;
 		default:
 			fputs("see pave policy --help\n", stderr);
-			return EXIT_USAGE;
+			return OFFLINE_USAGE;
 		}
 	}
 	o->files = argv + optind;
@@ -236,20 +217,6 @@ static void print_verdict(const struct verdict *v, const struct evidence *e, int
 		printf("  and %u more\n", v->failed_count - FAILED_RULES_MAX);
 }
 
-static int print_json(json_t *json)
-{
-	char *text = json == NULL ? NULL : json_dumps(json, JSON_INDENT(1));
-
-	json_decref(json);
-	if (text == NULL) {
-		fputs("pave policy: no memory\n", stderr);
-		return EXIT_FAILED;
-	}
-	puts(text);
-	free(text);
-	return EXIT_DONE;
-}
-
 static int64_t wall_now(void)
 {
 	struct timespec ts;
@@ -268,23 +235,25 @@ static int check(const struct options *o)
 
 	if (o->file_count != 0 || o->policy == NULL || o->site == NULL || o->revocations == NULL ||
 	    o->root == NULL)
-		return usage(
+		return offline_usage(
+		    GROUP,
 		    "check needs --policy, --site, --revocations and --root, and nothing else");
 	if (o->at != NULL && text_parse_time(o->at, &at) != 0)
-		return usage("--at %s: a time is needed, as 2026-11-23T10:00:00Z", o->at);
+		return offline_usage(GROUP, "--at %s: a time is needed, as 2026-11-23T10:00:00Z",
+				     o->at);
 	rc = open_evidence(o, &e, &err);
 	if (rc != 0) {
-		rc = failed(&err);
+		rc = offline_failed(GROUP, &err);
 		goto out;
 	}
 	evaluate(e.site, e.revocations, e.policy, at, &v);
 	evaluate_root(e.root, at, &v);
 	if (!o->json)
 		print_verdict(&v, &e, at);
-	else if (print_json(verdict_json(&v)) != EXIT_DONE)
-		rc = EXIT_FAILED;
+	else if (offline_print_json(GROUP, verdict_json(&v)) != OFFLINE_DONE)
+		rc = OFFLINE_FAILED;
 	if (rc == 0)
-		rc = v.eligible ? EXIT_DONE : EXIT_REFUSED;
+		rc = v.eligible ? OFFLINE_DONE : OFFLINE_REFUSED;
 out:
 	policy_free(e.policy);
 	revocations_free(e.revocations);
@@ -300,16 +269,16 @@ static int list(const struct options *o)
 	json_t *names;
 
 	if (o->file_count != 0)
-		return usage("list takes nothing");
+		return offline_usage(GROUP, "list takes nothing");
 	if (!o->json) {
 		for (const char *const *name = policy_preset_names(); *name != NULL; name++)
 			puts(*name);
-		return EXIT_DONE;
+		return OFFLINE_DONE;
 	}
 	names = json_array();
 	for (const char *const *name = policy_preset_names(); *name != NULL; name++)
 		json_array_append_new(names, json_string(*name));
-	return print_json(names);
+	return offline_print_json(GROUP, names);
 }
 
 static int show(const struct options *o)
@@ -317,7 +286,7 @@ static int show(const struct options *o)
 	const char *preset;
 
 	if (o->file_count != 1)
-		return usage("show needs the NAME of a preset");
+		return offline_usage(GROUP, "show needs the NAME of a preset");
 	preset = policy_preset(o->files[0]);
 	if (preset == NULL) {
 		fprintf(
@@ -325,9 +294,9 @@ static int show(const struct options *o)
 		    "pave policy: %s: there is no preset of this name; `pave policy list` names "
 		    "them\n",
 		    o->files[0]);
-		return EXIT_FAILED;
+		return OFFLINE_FAILED;
 	}
-	return print_json(json_loads(preset, 0, NULL));
+	return offline_print_json(GROUP, json_loads(preset, 0, NULL));
 }
 
 int cmd_policy(int argc, char **argv)
@@ -342,12 +311,12 @@ int cmd_policy(int argc, char **argv)
 	if (rc >= 0)
 		return rc;
 	if (o.file_count == 0)
-		return usage("one of check, list, show is needed");
+		return offline_usage(GROUP, "one of check, list, show is needed");
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
 		if (strcmp(verbs[i].name, o.files[0]) == 0) {
 			o.files++;
 			o.file_count--;
 			return verbs[i].run(&o);
 		}
-	return usage("%s: one of check, list, show is needed", o.files[0]);
+	return offline_usage(GROUP, "%s: one of check, list, show is needed", o.files[0]);
 }
