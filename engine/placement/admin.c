@@ -10,6 +10,7 @@
 #include "engine/placement/driver.h"
 #include "engine/placement/layers.h"
 #include "engine/placement/planner.h"
+#include "engine/placement/spread.h"
 
 static void fail(struct pd_request *q, int code, const char *fmt, const char *name)
 {
@@ -444,6 +445,7 @@ void admin_send_volume(struct pd_request *q, struct reg_volume *v, bool with_map
 			r.verdicts[r.n_verdicts++] = admin_verdict(
 			    pd, &a, v->nodes[i]->site, v->policy, now, FAILED_RULES_MAX);
 	}
+	r.spread = spread_explain(pd, &a, v, now, &r.n_spread);
 	r.nodes = host_map_nodes(&a, v);
 	r.n_nodes = v->node_count;
 	if (with_map) {

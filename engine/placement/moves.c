@@ -25,6 +25,7 @@
 #include "engine/base/log.h"
 #include "engine/placement/driver.h"
 #include "engine/placement/family.h"
+#include "engine/placement/spread.h"
 
 static const char *const why_names[MOVE_WHY_COUNT] = {
     [MOVE_WHY_NONE] = "none",	[MOVE_WHY_BALANCE] = "balance",
@@ -92,19 +93,6 @@ struct pd_planning {
 	struct pd_planning *next, *prev; /* in pd->plannings; the first is with the worker */
 };
 
-/* Where it lies, by its certificate. The texts are the certificate's. */
-static struct planner_site site_of(struct pd *pd, const char *name)
-{
-	const struct verdict_site *s = verdicts_site(&pd->verdicts, name);
-	struct planner_site p = {.name = name, .campus = ""};
-
-	if (s != NULL) {
-		p.campus = site_campus(s->doc);
-		p.has_position = site_position(s->doc, &p.latitude, &p.longitude);
-	}
-	return p;
-}
-
 static uint32_t site_index(struct pd *pd, struct arena *a, struct planner_site *sites,
 			   uint32_t *count, const char *name)
 {
@@ -114,7 +102,7 @@ static uint32_t site_index(struct pd *pd, struct arena *a, struct planner_site *
 		if (strcmp(sites[i].name, name) == 0)
 			return i;
 	p = &sites[*count];
-	*p = site_of(pd, name);
+	*p = spread_site(&pd->verdicts, name);
 	p->name = arena_text(a, p->name);
 	p->campus = arena_text(a, p->campus);
 	return (*count)++;
@@ -387,28 +375,6 @@ Pave__V1__Move **moves_list(struct arena *a, struct reg_volume *v, size_t *ret_c
 	return list;
 }
 
-/* Whether another eligible copy of the chunk lies closer to this one than the policy has it. */
-static bool is_too_close(struct pd *pd, const struct reg_volume *v, chunk_no_t chunk,
-			 const struct reg_node *n, int64_t now)
-{
-	const struct policy_document *policy = verdicts_policy(&pd->verdicts, v->policy);
-
-	for (uint32_t i = 0; policy != NULL && i < v->replicas; i++) {
-		const struct reg_node *other = v->nodes[v->map[(size_t)chunk * v->replicas + i]];
-		struct planner_site sites[2];
-
-		if (other == n || !is_eligible(pd, v, other, now))
-			continue;
-		sites[0] = site_of(pd, n->site);
-		sites[1] = site_of(pd, other->site);
-		if (!planner_sites_go_together(policy_distinct(policy),
-					       policy_min_distance_km(policy), &sites[0],
-					       &sites[strcmp(n->site, other->site) != 0]))
-			return true;
-	}
-	return false;
-}
-
 /* Whether there is still a reason, and a target. */
 static bool still_wanted(struct pd *pd, const struct reg_volume *v, const struct reg_move *m,
 			 int64_t now)
@@ -416,7 +382,7 @@ static bool still_wanted(struct pd *pd, const struct reg_volume *v, const struct
 	const bool reason =
 	    !is_eligible(pd, v, m->from, now) || leaves(pd, m->from, now) != MOVE_WHY_NONE ||
 	    (m->why == MOVE_WHY_BALANCE && pd->reg.planner.balancing) ||
-	    (m->why == MOVE_WHY_TOO_CLOSE && is_too_close(pd, v, m->chunk, m->from, now));
+	    (m->why == MOVE_WHY_TOO_CLOSE && spread_is_too_close(pd, v, m->chunk, m->from, now));
 	const int64_t seen = MAX(m->to->last_up, pd->started_at);
 
 	return reason && is_eligible(pd, v, m->to, now) && !m->to->drain &&

@@ -317,7 +317,21 @@ START_TEST(a_site_that_lost_its_label_is_left)
 }
 END_TEST
 
-/* rbx is 205 km from par; mrs is far enough from all. */
+/* What the admin is told of copies that lie too close: once, and so. */
+static void must_fail(const char *rule, const char *value, const char *bound, const char *source)
+{
+	const Pave__V1__FailedRule *f;
+
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->n_spread, 1);
+	f = admin->reply->volume_get_reply->spread[0];
+	ck_assert_str_eq(f->rule, rule);
+	ck_assert_str_eq(f->value, value);
+	ck_assert_str_eq(f->bound, bound);
+	ck_assert_str_eq(f->source, source);
+}
+
+/* rbx is 204 km from par; mrs is far enough from all. */
 START_TEST(a_greater_distance_moves_copies)
 {
 	const char *from[CHUNKS];
@@ -330,6 +344,8 @@ START_TEST(a_greater_distance_moves_copies)
 	ck_assert_int_eq(ask_set("pause"), 0); /* which stops no such move */
 	run_s(2);
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	must_fail("min_distance_km", "204.4 km between par and rbx (4 chunks)", "at least 230 km",
+		  "site par version 1, site rbx version 1");
 	/* They count until the others are there: nothing is quarantined. */
 	ck_assert(in_permit("n1") && in_permit("n2") && in_permit("n3") && in_permit("n4"));
 	for (uint32_t i = 0; i < CHUNKS; i++) {
@@ -344,6 +360,8 @@ START_TEST(a_greater_distance_moves_copies)
 	ck_assert_uint_eq(placed("n4"), CHUNKS);
 	ck_assert_uint_eq(placed("n2"), CHUNKS);
 	ck_assert_uint_eq(placed("n1") + placed("n3"), CHUNKS);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->n_spread, 0);
 	renew(NULL, 0);
 	run_s(3);
 	ck_assert_uint_eq(renew(NULL, 0), 0);

@@ -269,6 +269,10 @@ static void print_volume(const Pave__V1__VolumeGetReply *r)
 			       r->verdicts[i]->site, f->rule, f->field, f->value, f->bound,
 			       f->source);
 		}
+	for (size_t i = 0; i < r->n_spread; i++)
+		printf("copies fail %s: %s is %s, the bound is %s (%s)\n", r->spread[i]->rule,
+		       r->spread[i]->field, r->spread[i]->value, r->spread[i]->bound,
+		       r->spread[i]->source);
 }
 
 int cmd_volume_show(int argc, char **argv)
@@ -298,6 +302,7 @@ int cmd_volume_show(int argc, char **argv)
 							copy_state(r, r->nodes[i])));
 		json_object_set_new(o, "nodes", nodes);
 		json_object_set_new(o, "sites", sites);
+		json_object_set_new(o, "copies_failed", view_failed(r->spread, r->n_spread));
 		rc = cmd_print_json(o);
 	} else {
 		print_volume(reply->volume_get_reply);

@@ -130,21 +130,28 @@ json_t *view_node(const Pave__V1__NodeInfo *n)
 	return o;
 }
 
+json_t *view_failed(Pave__V1__FailedRule *const *list, size_t count)
+{
+	json_t *failed = json_array();
+
+	for (size_t i = 0; i < count; i++) {
+		json_t *f = json_object();
+
+		set(f, "rule", json_string(list[i]->rule));
+		set(f, "field", json_string(list[i]->field));
+		set(f, "value", json_string(list[i]->value));
+		set(f, "bound", json_string(list[i]->bound));
+		set(f, "source", json_string(list[i]->source));
+		json_array_append_new(failed, f);
+	}
+	return failed;
+}
+
 json_t *view_verdict(const Pave__V1__SiteVerdict *v)
 {
 	json_t *o = json_object();
-	json_t *failed = json_array();
+	json_t *failed = view_failed(v->failed, v->n_failed);
 
-	for (size_t i = 0; i < v->n_failed; i++) {
-		json_t *f = json_object();
-
-		set(f, "rule", json_string(v->failed[i]->rule));
-		set(f, "field", json_string(v->failed[i]->field));
-		set(f, "value", json_string(v->failed[i]->value));
-		set(f, "bound", json_string(v->failed[i]->bound));
-		set(f, "source", json_string(v->failed[i]->source));
-		json_array_append_new(failed, f);
-	}
 	set(o, "eligible", json_boolean(v->eligible));
 	set(o, "until", v->eligible ? view_time(v->until) : json_null());
 	set(o, "until_field", v->eligible ? json_string(v->until_field) : json_null());

@@ -12,6 +12,7 @@ json_t *view_time(int64_t unix_ns);
 json_t *view_volume(const Pave__V1__VolumeInfo *v);
 json_t *view_node(const Pave__V1__NodeInfo *n);
 /* {"eligible", "until", "failed": [{"rule", "field", "value", "bound"}]}, as `policy check`. */
+json_t *view_failed(Pave__V1__FailedRule *const *list, size_t count);
 json_t *view_verdict(const Pave__V1__SiteVerdict *v);
 json_t *view_site(const Pave__V1__SiteInfo *s);
 
