@@ -622,7 +622,7 @@ static void trial(unsigned which, enum kind kind, uint64_t lifetime_ns, uint64_t
 	while (!over) {
 		if (now() - begun >= late_ns)
 			cut_nodes(false);
-		over = admin.called;
+		over = admin.called && now() - begun >= late_ns;
 		for (unsigned i = 0; i < SITES; i++)
 			if (which & (1u << i)) {
 				keep_writing(&targets[i]);
