@@ -47,6 +47,9 @@ static const char *const names[MUTANTS] = {
     [MUTANT_CHANGES_CUT] = "changes-cut",
     [MUTANT_GENERATION_LOST] = "generation-lost",
     [MUTANT_OLDER_FORGOTTEN] = "older-forgotten",
+    [MUTANT_MERGE_DROPPED] = "merge-dropped",
+    [MUTANT_PART_SERVED] = "part-served",
+    [MUTANT_SEALED_EARLY] = "sealed-early",
 };
 
 const char *mutant_name(enum mutant m)

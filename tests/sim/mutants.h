@@ -32,6 +32,9 @@ enum mutant {
 	MUTANT_CHANGES_CUT,	   /* a node lists the first few changes only */
 	MUTANT_GENERATION_LOST,	   /* the driver does not make a generation durable */
 	MUTANT_OLDER_FORGOTTEN,	   /* the driver forgets the permit of an older attachment */
+	MUTANT_MERGE_DROPPED,	   /* a merge leaves the lower layer as it is */
+	MUTANT_PART_SERVED,	   /* a replica that lacks parts of sealed layers serves reads */
+	MUTANT_SEALED_EARLY,	   /* a layer is called sealed before all of it is settled */
 	MUTANTS
 };
 
