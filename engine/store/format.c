@@ -485,8 +485,9 @@ static int decode_run_table(const uint8_t *p, uint32_t run_count, struct format_
 
 		memcpy(&slot.location, p + 2, 4);
 		memcpy(&slot.version, p + 6, 8);
-		if (first < next || count == 0 || count > PAGE_BLOCKS - first ||
-		    !slot_is_sane(&slot) || slot.location > UINT32_MAX - count)
+		if (first < next || first >= PAGE_BLOCKS || count == 0 ||
+		    count > PAGE_BLOCKS - first || !slot_is_sane(&slot) ||
+		    slot.location > UINT32_MAX - count)
 			return -E_CORRUPT;
 		next = first + count;
 		for (uint32_t i = first; i < next; i++) {
