@@ -487,7 +487,7 @@ static int decode_run_table(const uint8_t *p, uint32_t run_count, struct format_
 		memcpy(&slot.version, p + 6, 8);
 		if (first < next || first >= PAGE_BLOCKS || count == 0 ||
 		    count > PAGE_BLOCKS - first || !slot_is_sane(&slot) ||
-		    slot.location > UINT32_MAX - count)
+		    slot.location > UINT32_MAX - (count - 1))
 			return -E_CORRUPT;
 		next = first + count;
 		for (uint32_t i = first; i < next; i++) {

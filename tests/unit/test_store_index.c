@@ -245,6 +245,44 @@ START_TEST(burying_goes_on_after_a_crash)
 }
 END_TEST
 
+/* -- values that do not check ----------------------------------------------------------------- */
+
+/* A page run by run: each of these has one run, and as many CRCs as its count says. */
+START_TEST(runs_beyond_a_page_are_refused)
+{
+	static const struct {
+		uint8_t first, count;
+		int status;
+	} cases[] = {{0, 16, 0},
+		     {15, 1, 0},
+		     {0, 17, -E_CORRUPT},
+		     {15, 2, -E_CORRUPT},
+		     {16, 1, -E_CORRUPT},
+		     {94, 94, -E_CORRUPT},
+		     {255, 1, -E_CORRUPT},
+		     {17, 255, -E_CORRUPT},
+		     {240, 32, -E_CORRUPT},
+		     {3, 0, -E_CORRUPT}};
+	uint8_t value[4 + 14 + 255 * 4];
+	struct format_slot slots[PAGE_BLOCKS];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		uint32_t location = 70000;
+
+		memset(value, 0, sizeof value);
+		value[0] = 2;
+		value[1] = 1;
+		value[4] = cases[i].first;
+		value[5] = cases[i].count;
+		memcpy(value + 6, &location, 4);
+		value[10] = 9;
+		ck_assert_msg(format_page_decode(value, 18 + 4u * cases[i].count, slots) ==
+				  cases[i].status,
+			      "%u blocks from %u", cases[i].count, cases[i].first);
+	}
+}
+END_TEST
+
 /* -- an index of version 1 -------------------------------------------------------------------- */
 
 struct rewriting {
@@ -463,6 +501,7 @@ int main(void)
 	tcase_add_test(tc, cleaning_and_burying_survive_failing_gets);
 	tcase_add_loop_test(tc, burying_goes_on_after_a_crash, 0, 2);
 	tcase_add_test(tc, an_index_of_version_1_is_read_and_rewritten);
+	tcase_add_test(tc, runs_beyond_a_page_are_refused);
 	tcase_add_test(tc, memory_is_bounded);
 	tcase_add_test(tc, opening_takes_the_memory_that_the_log_needs);
 	tcase_add_test(tc, the_log_after_a_checkpoint_is_bounded);
