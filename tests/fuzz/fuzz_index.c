@@ -38,7 +38,7 @@ static void check_segment(const uint8_t *data, size_t size)
 	if (rc != 0)
 		return;
 	INVARIANT(segment.state < FORMAT_SEGMENT_STATES && segment.stream <= 1);
-	INVARIANT(segment.live <= segment.used_blocks);
+	INVARIANT(segment.live <= FORMAT_SEGMENT_LIVE_MAX);
 	if (segment.version == FORMAT_INDEX_VERSION)
 		INVARIANT(format_segment_encode(&segment, again) == size &&
 			  memcmp(again, data, size) == 0);
