@@ -159,6 +159,39 @@ static void note_erasure(struct pd *pd, const struct pd_erase *e, const Pave__V1
 	pd_ledger_erasure(&pd->ledger, &m);
 }
 
+/* Everything that is to be erased of the chunk there now was asked for. */
+static bool erase_covers(struct pd *pd, const struct pd_erase *e, const struct reg_volume *v,
+			 chunk_no_t chunk)
+{
+	volume_id_t ids[LAYERS_MAX];
+	const uint32_t count = family_erasable(&pd->reg, v, chunk, e->node, ids);
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t k = 0;
+
+		while (k < e->layer_count && e->layers[k] != ids[i])
+			k++;
+		if (k == e->layer_count)
+			return false;
+	}
+	return true;
+}
+
+/* Another member of the family, which was to let go of a layer there as well, may have been deleted
+ * meanwhile, and have left that to this one: then the copy is erased once more, with that layer.
+ * Otherwise it would stay, be merged into nowhere, and be taken for whole if the chunk came back.
+ */
+static void erased_chunks(struct pd *pd, struct pd_erase *e, struct reg_volume *v)
+{
+	size_t covered = 0;
+
+	for (size_t i = 0; i < e->chunk_count; i++)
+		if (erase_covers(pd, e, v, e->chunks[i]))
+			e->chunks[covered++] = e->chunks[i];
+	if (covered > 0)
+		reg_dropped(&pd->reg, v, e->node, e->chunks, covered);
+}
+
 static void erase_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
 		       const char *text)
 {
@@ -176,7 +209,7 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 		log_info("pd", "node %s has erased %zu chunks of volume %s that it holds no more",
 			 e->node->name, e->chunk_count, v->name);
 		note_erasure(pd, e, reply, started_at);
-		reg_dropped(&pd->reg, v, e->node, e->chunks, e->chunk_count);
+		erased_chunks(pd, e, v);
 		pd_background_flush(pd);
 	} else if (status == 0 && v != NULL) {
 		log_info("pd", "node %s has erased its copies of volume #%llu (%s)", e->node->name,
