@@ -318,6 +318,7 @@ int reg_volume_bury(struct reg *reg, struct reg_volume *v)
 	v->move_count = 0;
 	HASH_DELETE(hh_name, reg->names, v);
 	v->deleted = true;
+	free(v->erase); /* one that was loaded has room for none */
 	v->erase = v->nodes;
 	v->erase_count = v->node_count;
 	v->nodes = NULL;
