@@ -30,6 +30,10 @@ struct reg_layer *layers_add(struct reg *reg, volume_id_t id, volume_id_t parent
 	l->parent = parent;
 	l->owner = owner;
 	HASH_ADD(hh, reg->layers, id, sizeof l->id, l);
+	if (l->hh.tbl == NULL) {
+		free(l);
+		return NULL;
+	}
 	return l;
 }
 
