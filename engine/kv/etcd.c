@@ -2,12 +2,12 @@
  *
  * A beat is one look at the leader's key, on a worker, at most one at a time:
  *
- *   FOLLOWING  every 250 ms: read it; when it is gone: a lease, and the key put if it is still gone
- *   LEADING    every quarter of the lease's time: a new lease, and the key put under it if its
- *   (LOADING)  revisions are those that were seen last. What comes of it:
- *                HELD     the deadline moves
- *                UNKNOWN  etcd did not answer: the deadline stays, and passes
- *                LOST     the key is gone, or another's
+ *   FOLLOWING  every 250 ms: read it; when it was not touched for as long as its holder may issue
+ * by it, delete it if it still is as it was; when it is gone: a lease, and the key put if it is
+ * still gone LEADING    every quarter of the lease's time: a new lease, and the key put under it if
+ * its (LOADING)  revisions are those that were seen last. What comes of it: HELD     the deadline
+ * moves UNKNOWN  etcd did not answer: the deadline stays, and passes LOST     the key is gone, or
+ * another's
  *
  * The compare of the last revision (mod_revision) keeps a put that etcd carries out late from
  * laying the key under an older lease again. One that was carried out although its answer was lost
@@ -47,9 +47,13 @@ struct beat {
 	/* Of the last lease that was asked for: until when the key certainly stands, if it is put
 	 * under it. */
 	uint64_t until_ns;
+	/* Who follows: the key's revision, and since when it is known to be that one. */
+	int64_t seen_revision;
+	uint64_t seen_ns;
 	enum outcome outcome;
 	struct error err;
 	struct etcd_member leader;
+	uint32_t leader_ttl_s; /* that it counts by; 0: it does not say */
 	struct etcd_member members[ETCD_MEMBERS_MAX];
 	size_t member_count;
 };
@@ -97,18 +101,21 @@ static struct etcd *etcd_of(struct beat *b)
 	return container_of(b, struct etcd, beat);
 }
 
-static void read_leader(const struct etcd_pair *p, struct etcd_member *ret)
+static void read_leader(struct beat *b, const struct etcd_pair *p)
 {
 	json_t *o = json_loadb((const char *)p->value, p->value_size, 0, NULL);
 	const char *name = json_string_value(json_object_get(o, "name"));
 	const char *address = json_string_value(json_object_get(o, "address"));
+	const json_int_t ttl_s = json_integer_value(json_object_get(o, "ttl_s"));
+	struct etcd_member *m = &b->leader;
 
-	*ret = (struct etcd_member){.leads = true};
+	*m = (struct etcd_member){.leads = true};
 	if (name != NULL && address != NULL) {
-		snprintf(ret->name, sizeof ret->name, "%.*s", (int)sizeof ret->name - 1, name);
-		snprintf(ret->address, sizeof ret->address, "%.*s", (int)sizeof ret->address - 1,
+		snprintf(m->name, sizeof m->name, "%.*s", (int)sizeof m->name - 1, name);
+		snprintf(m->address, sizeof m->address, "%.*s", (int)sizeof m->address - 1,
 			 address);
 	}
+	b->leader_ttl_s = ttl_s >= ETCD_TTL_MIN_S && ttl_s <= ETCD_TTL_MAX_S ? (uint32_t)ttl_s : 0;
 	json_decref(o);
 }
 
@@ -119,7 +126,7 @@ static enum outcome look(struct beat *b, const struct etcd_pairs *p)
 
 	if (p->count == 0)
 		return b->leads ? GONE : NOBODY_LEADS;
-	read_leader(key, &b->leader);
+	read_leader(b, key);
 	if (b->leads && key->create_revision != b->created)
 		return GONE;
 	if (b->lease == 0 || key->lease != b->lease) {
@@ -171,6 +178,38 @@ static enum outcome take_key(struct beat *b)
 	return outcome;
 }
 
+/* Whether the key stands still: nothing may be issued by it any more. Its holder counts from before
+ * it asked for the key to be put in this revision, and here it is counted from after that. */
+static bool stands_still(struct beat *b, const struct etcd_pair *key)
+{
+	const uint64_t read_ns = boot_ns();
+
+	if (key->mod_revision != b->seen_revision) {
+		b->seen_revision = key->mod_revision;
+		b->seen_ns = read_ns;
+	}
+	return b->leader_ttl_s > 0 && read_ns - b->seen_ns >= b->leader_ttl_s * NS_PER_S;
+}
+
+/* Takes it away from its holder, who can touch it no more. Its lease may live on for long: whoever
+ * comes to lead etcd lets every lease begin anew. */
+static enum outcome take_away(struct beat *b)
+{
+	struct etcd *e = etcd_of(b);
+	struct etcd_txn_reply r = {0};
+	struct etcd_txn t;
+	bool gone;
+
+	etcd_txn_init(&t);
+	etcd_txn_if_changed(&t, e->leader_key, b->seen_revision);
+	etcd_txn_delete(&t, e->leader_key, strlen(e->leader_key), "", 0);
+	if (etcd_txn_commit(b->http, &t, ETCD_BEAT_MS, &r, &b->err) != 0)
+		return UNKNOWN;
+	gone = r.succeeded;
+	etcd_txn_reply_deinit(&r);
+	return gone ? NOBODY_LEADS : OTHER_LEADS;
+}
+
 static enum outcome follow(struct beat *b)
 {
 	struct etcd *e = etcd_of(b);
@@ -181,6 +220,8 @@ static enum outcome follow(struct beat *b)
 		       &b->err) != 0)
 		return UNKNOWN;
 	outcome = look(b, &p);
+	if (outcome == OTHER_LEADS && stands_still(b, &p.list[0]))
+		outcome = take_away(b);
 	etcd_pairs_deinit(&p);
 	return outcome == NOBODY_LEADS ? take_key(b) : outcome;
 }
@@ -501,7 +542,8 @@ static int make_names(struct etcd *e, const struct etcd_config *config, struct e
 	snprintf(e->address, sizeof e->address, "%s", config->address);
 	snprintf(e->leader_key, sizeof e->leader_key, "%sleader", e->prefix);
 	snprintf(e->members_prefix, sizeof e->members_prefix, "%smembers/", e->prefix);
-	o = json_pack("{s:s,s:s}", "name", e->name, "address", e->address);
+	o = json_pack("{s:s,s:s,s:i}", "name", e->name, "address", e->address, "ttl_s",
+		      (int)e->config.ttl_s);
 	text = o != NULL ? json_dumps(o, JSON_COMPACT) : NULL;
 	json_decref(o);
 	if (text == NULL)

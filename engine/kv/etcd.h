@@ -10,7 +10,10 @@
  * revisions; both go through etcd's consensus. So the key stands for at least a lease's time from
  * the moment before the asking, whichever member of etcd fails and whatever its clock does; the
  * leader counts that time itself (CLOCK_BOOTTIME), less ETCD_CLOCK_BOUND_NS, and etcd_may_issue is
- * false when it is over. A successor needs the key to be gone. Hence two never issue at one time.
+ * false when it is over. A successor needs the key to be gone, or to have seen it untouched for the
+ * leader's ttl_s, which stands in it: then it deletes it, if it still is. Hence two never issue at
+ * one time. (A new leader of etcd lets every lease begin anew, so to wait for the lease's end may
+ * take twice as long.)
  *
  * WRITES are transactions that compare the revision at which the leader's key was created, and a
  * counter that each of them raises: nothing of a former leader is carried out late, and nothing

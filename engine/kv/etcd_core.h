@@ -2,7 +2,7 @@
  * leader's kv), etcd_batch.c (batches as bytes). Private to engine/kv.
  *
  * Keys, behind the prefix:
- *   leader            {"name","address"}, under the leader's lease
+ *   leader            {"name","address","ttl_s"}, under the leader's lease
  *   members/NAME      the address, under a lease of its own
  *   seq               "CREATED:N": the leader's N-th write
  *   f<I>/KEY 00 PPPP  part P of the value of KEY in family I: etcd bounds a request

@@ -46,7 +46,19 @@ static atomic_int posts_left = -1; /* of transactions, until nothing is answered
 static atomic_bool sends_last;	   /* the one that is not answered is carried out */
 static atomic_bool dead;
 static atomic_bool loses_once; /* only one answer is lost */
+static atomic_bool mutes_a;    /* member a lays its leader's key down, and etcd never hears it */
+static atomic_int lease_s;     /* that etcd grants in place of what is asked for; 0: as asked */
 static json_t *kept;	       /* the last transaction */
+
+/* The leader's key as member a writes it begins with {"name":"a", in base64. */
+static bool is_of_a(const json_t *body)
+{
+	char *text = json_dumps(body, JSON_COMPACT);
+	const bool found = strstr(text, "\"eyJuYW1lIjoiYSIs") != NULL;
+
+	free(text);
+	return found;
+}
 
 int __wrap_http_post(struct http *h, const char *path, const json_t *body, uint32_t timeout_ms,
 		     json_t **ret_reply, struct error *err)
@@ -54,8 +66,15 @@ int __wrap_http_post(struct http *h, const char *path, const json_t *body, uint3
 	const bool counts = strcmp(path, "/v3/kv/txn") == 0;
 	json_t *dropped = NULL;
 
-	if (atomic_load(&dead))
-		return error_set(err, -E_UNREACHABLE, "the test lets nothing through");
+	if (atomic_load(&dead) || (atomic_load(&mutes_a) && counts && is_of_a(body)))
+		return error_set(err, -E_UNREACHABLE, "the test does not let it through");
+	if (atomic_load(&lease_s) > 0 && strcmp(path, "/v3/lease/grant") == 0) {
+		json_t *longer = json_pack("{s:i}", "TTL", atomic_load(&lease_s));
+		int rc = __real_http_post(h, path, longer, timeout_ms, ret_reply, err);
+
+		json_decref(longer);
+		return rc;
+	}
 	if (counts && atomic_load(&posts_left) >= 0 && atomic_fetch_sub(&posts_left, 1) == 0) {
 		atomic_store(&dead, !atomic_load(&loses_once));
 		if (atomic_load(&sends_last) &&
@@ -512,6 +531,36 @@ START_TEST(a_leader_that_is_cut_off_stops_first)
 }
 END_TEST
 
+/* A new leader of etcd lets every lease begin anew: so does this one, for ten minutes. Whoever
+ * follows counts for itself how long the key was not touched. */
+START_TEST(a_key_that_stands_still_is_taken)
+{
+	struct member a, b;
+
+	atomic_store(&lease_s, 600);
+	lead(&a, "a", SHORT_S);
+	ck_assert_int_eq(put_one(&a, SMALL, "k", "of a"), 0);
+	join_as(&b, "b", LONG_S); /* what counts is how long a may issue */
+	/* It is touched: nobody takes it. */
+	ck_assert(!waits_for(&b.elected, 2 * SHORT_S * NS_PER_S));
+	ck_assert(!a.lost);
+	ck_assert_int_eq(put_one(&a, SMALL, "k", "of a still"), 0);
+	atomic_store(&mutes_a, true);
+	ck_assert(waits_for(&b.elected, PATIENCE_NS));
+	ck_assert(!etcd_may_issue(a.etcd));
+	ck_assert_int_eq(put_one(&a, SMALL, "k", "too late"), -EIO);
+	ck_assert(comes_to_issue(&b));
+	ck_assert_str_eq(scan(&b, SMALL, ""), "k=of a still ");
+	atomic_store(&mutes_a, false);
+	ck_assert(a.lost || waits_for(&a.lost, PATIENCE_NS));
+	ck_assert(etcd_may_issue(b.etcd));
+	atomic_store(&lease_s, 0);
+	etcd_follow(a.etcd);
+	leave(&a);
+	leave(&b);
+}
+END_TEST
+
 START_TEST(without_etcd_all_waits_and_goes_on)
 {
 	struct member m;
@@ -749,6 +798,7 @@ int main(void)
 	tcase_add_test(tc, a_value_may_be_larger_than_a_request);
 	tcase_add_test(tc, one_leads_and_the_other_takes_over);
 	tcase_add_test(tc, a_leader_that_is_cut_off_stops_first);
+	tcase_add_test(tc, a_key_that_stands_still_is_taken);
 	tcase_add_test(tc, without_etcd_all_waits_and_goes_on);
 	tcase_add_loop_test(tc, a_large_batch_is_whole_or_not_there, 0, 2);
 	tcase_add_test(tc, an_answer_that_is_lost_is_no_loss);
