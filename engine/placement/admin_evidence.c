@@ -242,7 +242,7 @@ void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m)
 	taken(q, take_revocations(q->pd, &m->revocations_put->envelope, &err), &err);
 }
 
-/* How many copies there are is decided when a volume is made: a policy that asks for others is one
+/* How many copies there are is decided when a volume is made: a policy that asks for more is one
  * for other volumes. The text is not verified yet; that is only the reason of a refusal. */
 static int check_copies(struct pd *pd, const ProtobufCBinaryData *e, struct error *err)
 {
@@ -260,21 +260,32 @@ static int check_copies(struct pd *pd, const ProtobufCBinaryData *e, struct erro
 		for (const struct reg_volume *v = pd->reg.volumes; rc == 0 && v != NULL;
 		     v = v->hh.next)
 			if (!v->deleted && strcmp(v->policy, policy_name(d)) == 0 &&
-			    (v->replicas != policy_replicas(d) ||
-			     v->min_acks != policy_min_acks(d)))
+			    v->replicas < policy_replicas(d))
 				rc = error_set(
 				    err, -E_IN_USE,
-				    "policy %s: version %llu asks for %u copies of which %u "
-				    "acknowledge, and volume %s under it has %u and %u, which does "
-				    "not "
-				    "change while it lives; sign it under another name, for new "
-				    "volumes",
+				    "policy %s: version %llu asks for %u copies, and volume %s "
+				    "under it has %u, which does not change while it lives; sign "
+				    "the policy under another name, make a volume under that, copy "
+				    "%s into it (nbdcopy), and delete it",
 				    policy_name(d), (unsigned long long)policy_version(d),
-				    policy_replicas(d), policy_min_acks(d), v->name, v->replicas,
-				    v->min_acks);
+				    policy_replicas(d), v->name, v->replicas, v->name);
 	policy_free(d);
 	dsse_free(envelope);
 	return rc;
+}
+
+/* Hosts are told with their next permit, which they get at once. Of a volume with more copies than
+ * the policy asks for by now a majority acknowledges all the same. */
+static void set_min_acks(struct pd *pd, const struct policy_document *d)
+{
+	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next) {
+		const uint32_t min_acks = MAX(policy_min_acks(d), v->replicas / 2 + 1);
+
+		if (v->deleted || strcmp(v->policy, policy_name(d)) != 0 || v->min_acks == min_acks)
+			continue;
+		v->min_acks = min_acks;
+		reg_save_volume(&pd->reg, v);
+	}
 }
 
 /* What the tenant signed stays beside what the operator makes of it: a driver that has seen neither
@@ -311,6 +322,7 @@ static int take_policy(struct pd *pd, const ProtobufCBinaryData *e, struct error
 		 (unsigned long long)policy_version(verdicts_policy(&pd->verdicts, name)),
 		 by_operator ? ", tightened by the operator" : "");
 	save_policy(pd, name, e, by_operator);
+	set_min_acks(pd, verdicts_policy(&pd->verdicts, name));
 	pd_ledger_document(&pd->ledger, "policy", name,
 			   policy_version(verdicts_policy(&pd->verdicts, name)), e->data, e->len);
 	return 0;

@@ -182,6 +182,7 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 	notice.nodes = host_map_nodes(&arena, v);
 	notice.n_nodes = notice.nodes != NULL ? v->node_count : 0;
 	notice.moves = moves_list(&arena, v, &notice.n_moves);
+	notice.min_acks = v->min_acks;
 	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
 	m.permit_notice = &notice;
 	/* Without memory the next renewal tells. */
@@ -536,6 +537,7 @@ static void renew_committed(struct pd_request *q)
 	r.nodes = host_map_nodes(&arena, v);
 	r.n_nodes = r.nodes != NULL ? v->node_count : 0;
 	r.moves = moves_list(&arena, v, &r.n_moves);
+	r.min_acks = v->min_acks;
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
 	m.renew_reply = &r;
 	if (arena_failed(&arena)) { /* half a list of moves would end the others */

@@ -160,8 +160,8 @@ static int take_permit(struct vattach *a, const Pave__V1__Signed *signed_permit,
 }
 
 /* A permit, or word that there is none, while attached. */
-static void take_news(struct vattach *a, const Pave__V1__Signed *signed_permit, int why,
-		      const char *text)
+static void take_news(struct vattach *a, const Pave__V1__Signed *signed_permit, uint32_t min_acks,
+		      int why, const char *text)
 {
 	struct volume *v = a->volume;
 	struct error err = {0};
@@ -182,6 +182,7 @@ static void take_news(struct vattach *a, const Pave__V1__Signed *signed_permit, 
 		return;
 	}
 	a->why = 0;
+	volume_take_min_acks(v, min_acks);
 	volume_permit_changed(v);
 }
 
@@ -391,12 +392,13 @@ static void renew_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	}
 	arm_renewal(a);
 	if (status != 0) {
-		take_news(a, NULL, status, text);
+		take_news(a, NULL, 0, status, text);
 		return;
 	}
 	volume_take_addresses(a->volume, reply->renew_reply->nodes, reply->renew_reply->n_nodes);
 	take_root(a->volume, &reply->renew_reply->root);
-	take_news(a, reply->renew_reply->permit, -E_NO_PERMIT, "the driver gave no permit");
+	take_news(a, reply->renew_reply->permit, reply->renew_reply->min_acks, -E_NO_PERMIT,
+		  "the driver gave no permit");
 	vmove_take_list(a->volume, reply->renew_reply->moves, reply->renew_reply->n_moves);
 }
 
@@ -567,7 +569,8 @@ static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg
 			return;
 		volume_take_addresses(a->volume, n->nodes, n->n_nodes);
 		take_root(a->volume, &n->root);
-		take_news(a, n->permit, status != 0 ? -(int)status : -E_NO_PERMIT, n->status_text);
+		take_news(a, n->permit, n->min_acks, status != 0 ? -(int)status : -E_NO_PERMIT,
+			  n->status_text);
 		if (n->permit != NULL)
 			vmove_take_list(a->volume, n->moves, n->n_moves);
 	} else if (m->body_case == PAVE__V1__CONTROL__BODY_DETACH_NOTICE) {

@@ -126,6 +126,8 @@ void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, si
 /* Before there is a map: the nodes that a permit would name; connects to them. */
 void volume_take_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count);
 /* The permit in force is another, or the gate was closed. */
+/* The policy asks for so many copies of what is written from now on; 0: as before. */
+void volume_take_min_acks(struct volume *v, uint32_t min_acks);
 void volume_permit_changed(struct volume *v);
 /* The attachment is over: why is -E_FENCED, or the reason why it could not begin. */
 void volume_end(struct volume *v, int why, const char *text);

@@ -345,6 +345,17 @@ void volume_take_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, size_t
 	}
 }
 
+void volume_take_min_acks(struct volume *v, uint32_t min_acks)
+{
+	const uint32_t need = vquorum_need(v->replicas, min_acks);
+
+	if (v->chunks == NULL || min_acks == 0 || need == v->need)
+		return;
+	log_info("volume", "%s: writes need %u copies from now on, and not %u", v->config.name,
+		 need, v->need);
+	v->need = need;
+}
+
 /* -- permits ----------------------------------------------------------------------------------- */
 
 /* Undecided writes are counted again: the gate opened, or a copy stopped counting. */

@@ -397,6 +397,67 @@ START_TEST(policy_is_put)
 }
 END_TEST
 
+static uint32_t min_acks_in_force(void)
+{
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	return admin->reply->volume_get_reply->info->min_acks;
+}
+
+/* How many copies acknowledge is changed at once, for what is there too, and kept. */
+START_TEST(min_acks_of_volumes_follow_the_policy)
+{
+	static const char what[] = "\"replicas\": 3, \"min_acks\": 2";
+	static const char more[] = "\"replicas\": 3, \"min_acks\": 3";
+	struct peer *h;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	ck_assert_uint_eq(h->reply->attach_reply->min_acks, 2);
+	ck_assert_msg(rig_put_policy(rig, admin, 2, what, more, false) == 0, "%s", admin->text);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(h->permit_notices, 1);
+	ck_assert_uint_eq(h->notice_min_acks, 3);
+	ck_assert_uint_eq(min_acks_in_force(), 3);
+	ck_assert_int_eq(ask_renew(h, 1, 1), 0);
+	ck_assert_uint_eq(h->reply->renew_reply->min_acks, 3);
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+	ck_assert_uint_eq(min_acks_in_force(), 3);
+	/* Less is the tenant's to ask for. */
+	ck_assert_int_eq(rig_put_policy(rig, admin, 3, what, what, false), -E_DENIED);
+	ck_assert_uint_eq(min_acks_in_force(), 3);
+	ck_assert_int_eq(rig_put_policy(rig, admin, 3, what, what, true), 0);
+	ck_assert_uint_eq(min_acks_in_force(), 2);
+	/* More copies are for new volumes, and the way there is told. */
+	ck_assert_int_eq(
+	    rig_put_policy(rig, admin, 4, what, "\"replicas\": 5, \"min_acks\": 3", false),
+	    -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(admin->text, "volume v under it has 3"));
+	ck_assert_ptr_nonnull(strstr(admin->text, "under another name"));
+}
+END_TEST
+
+/* Of a volume with more copies than the policy asks for by now a majority acknowledges. */
+START_TEST(fewer_copies_are_for_new_volumes)
+{
+	static const char what[] = "\"replicas\": 3, \"min_acks\": 2";
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	ck_assert_int_eq(
+	    rig_put_policy(rig, admin, 2, what, "\"replicas\": 1, \"min_acks\": 1", true), 0);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->info->replicas, 3);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->info->min_acks, 2);
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, ""), 0);
+	ck_assert_int_eq(ask_volume(admin, "w"), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->info->replicas, 1);
+}
+END_TEST
+
 /* A version of secnumcloud-fr with this in the place of "territory": ["FR"]. */
 static int put_policy(int version, const char *territory, bool by_tenant)
 {
@@ -858,6 +919,8 @@ int main(void)
 	tcase_add_test(t, two_contents_are_quarantined);
 	tcase_add_test(t, newer_certificate);
 	tcase_add_test(t, policy_is_put);
+	tcase_add_test(t, min_acks_of_volumes_follow_the_policy);
+	tcase_add_test(t, fewer_copies_are_for_new_volumes);
 	tcase_add_test(t, the_operator_may_only_tighten);
 	tcase_add_test(t, a_lost_key_makes_certificates_void);
 	tcase_add_test(t, a_root_comes_with_what_is_reissued);

@@ -117,6 +117,7 @@ static void on_permit_notice(struct peer *p, const Pave__V1__PermitNotice *n)
 	p->permit_notices++;
 	p->notice_after_asks = p->answers;
 	p->notice_status = -(int)n->status;
+	p->notice_min_acks = n->min_acks;
 	permit_deinit(&p->notice);
 	memset(&p->notice, 0, sizeof p->notice);
 	if (n->permit == NULL)

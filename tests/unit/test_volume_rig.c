@@ -154,6 +154,7 @@ static void answer_renew(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	r.nodes = nodes.list;
 	r.n_moves = nodes.move_count;
 	r.moves = nodes.moves;
+	r.min_acks = pd->min_acks;
 	r.permit = make_permit(pd, false);
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
 	m.renew_reply = &r;

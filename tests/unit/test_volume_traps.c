@@ -272,6 +272,33 @@ START_TEST(min_acks_of_the_policy_is_kept)
 }
 END_TEST
 
+/* And it may ask for more, or less, while the volume is attached. */
+START_TEST(min_acks_changes_with_a_permit)
+{
+	struct rig_op before, after, last;
+	const uint64_t permits = rig->pd.renews;
+
+	rig->nodes[2].hold_writes = true;
+	rig_start_write(host, &before, 0, 1, 2);
+	ck_assert_int_eq(rig_finish(&before), 0);
+	rig->pd.min_acks = 3;
+	while (rig->pd.renews < permits + 2)
+		rig_run_ms(rig, 100);
+	rig_start_write(host, &after, 1, 1, 3);
+	rig_run_ms(rig, 1000);
+	ck_assert(!after.done);
+	fake_release(&rig->nodes[2]);
+	ck_assert_int_eq(rig_finish(&after), 0);
+	rig->nodes[2].hold_writes = true;
+	rig->pd.min_acks = 2;
+	while (rig->pd.renews < permits + 5)
+		rig_run_ms(rig, 100);
+	rig_start_write(host, &last, 2, 1, 4);
+	ck_assert_int_eq(rig_finish(&last), 0);
+	fake_release(&rig->nodes[2]);
+}
+END_TEST
+
 /* -- the pause --------------------------------------------------------------------------------- */
 
 /* The host is stopped after it has sent a write and a read, until its permit has run out and
@@ -562,6 +589,7 @@ int main(void)
 	tcase_add_test(tc, a_copy_that_lost_its_permit_is_not_counted);
 	tcase_add_test(tc, a_node_whose_gate_is_closed_counts_again_when_it_opens);
 	tcase_add_test(tc, min_acks_of_the_policy_is_kept);
+	tcase_add_test(tc, min_acks_changes_with_a_permit);
 	tcase_add_test(tc, the_pause);
 	tcase_add_test(tc, read_then_unread);
 	tcase_add_test(tc, read_then_unread_by_a_later_write);
