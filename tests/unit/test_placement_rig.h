@@ -31,9 +31,9 @@ struct peer {
 
 	/* What it was told. */
 	uint32_t evidence_notices, permit_notices, detach_notices, scrubs;
-	uint64_t evidence_version;  /* of the last snapshot that it was sent */
-	int notice_status;	    /* of the last PermitNotice, negative */
-	struct permit notice;	    /* its permit; volume 0: none */
+	uint64_t evidence_version; /* of the last snapshot that it was sent */
+	int notice_status;	   /* of the last PermitNotice, negative */
+	struct permit notice;	   /* its permit; volume 0: none */
 	uint32_t notice_min_acks;
 	uint64_t notice_after_asks; /* how many answers it had when the last notice came */
 	uint64_t answers;

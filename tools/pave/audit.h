@@ -48,11 +48,33 @@ struct audit_event {
 	char text[300];
 };
 
+/* How many chunks a node held by the map, and how many had left it and were not known to be erased:
+ * from that moment on. */
+struct audit_sample {
+	int64_t at;
+	uint32_t holder, chunks, waiting;
+};
+
+struct audit_holder {
+	char node[NAME_SIZE_MAX];
+	uint32_t chunks, waiting;
+	uint32_t told_chunks, told_waiting; /* in its last sample */
+};
+
+struct audit_copies { /* since the volume was made; zeroed at first */
+	struct audit_holder *holders;
+	uint32_t holder_count;
+	struct audit_sample *samples; /* in the order of time */
+	size_t count, room;
+	bool failed; /* no memory */
+};
+
 struct audit_report {
 	const char *volume; /* name, or #id */
 	int64_t from, to;
 	struct audit_event *events;
 	size_t count, room;
+	struct audit_copies copies;
 	bool failed; /* no memory */
 };
 
@@ -63,6 +85,16 @@ void audit_report_html(FILE *out, const struct audit_report *report, const struc
 json_t *audit_report_json(const struct audit_report *report, const struct history *h,
 			  const struct history_volume *v);
 void audit_report_deinit(struct audit_report *report);
+
+/* -- audit_copies.c --------------------------------------------------------------------------- */
+
+/* A record that history has taken in. */
+void audit_copies_event(struct audit_copies *c, const struct history_volume *v,
+			const Pave__V1__LedgerRecord *r);
+/* A row a node: above the line what it held, below what had left it and was still there. */
+void audit_copies_svg(FILE *out, const struct audit_copies *c, int64_t from, int64_t to);
+json_t *audit_copies_json(const struct audit_copies *c, int64_t from);
+void audit_copies_deinit(struct audit_copies *c);
 
 /* -- audit_map.c ------------------------------------------------------------------------------ */
 

@@ -124,6 +124,9 @@ void audit_report_event(const struct history *h, const Pave__V1__LedgerRecord *r
 	const struct history_volume *v = history_find_volume(h, a->volume);
 	char size[40];
 
+	if (v != NULL)
+		audit_copies_event(&a->copies, v, r);
+	a->failed = a->failed || a->copies.failed;
 	if (v == NULL || r->at < a->from)
 		return;
 	switch (r->body_case) {
@@ -170,6 +173,7 @@ void audit_report_event(const struct history *h, const Pave__V1__LedgerRecord *r
 void audit_report_deinit(struct audit_report *a)
 {
 	free(a->events);
+	audit_copies_deinit(&a->copies);
 	*a = (struct audit_report){0};
 }
 
@@ -201,6 +205,26 @@ static struct node_sum sum_of(const struct history *h, const struct history_volu
 	return s;
 }
 
+/* Of the sites that have, or had, something of the volume. */
+static json_t *certificates_json(const struct history *h, const struct history_volume *v)
+{
+	json_t *list = json_array();
+
+	for (const struct history_site *s = h->sites; s != NULL; s = s->hh.next)
+		for (uint32_t i = 0; concerns_site(h, v, s->name) && i < s->version_count; i++) {
+			const struct site_document *d = s->versions[i].document;
+
+			json_array_append_new(
+			    list, json_pack("{s:s,s:I,s:o,s:o,s:s,s:s,s:s,s:b}", "site", s->name,
+					    "version", (json_int_t)site_version(d), "not_before",
+					    view_time(site_not_before(d)), "not_after",
+					    view_time(site_not_after(d)), "territory",
+					    site_territory(d), "campus", site_campus(d), "operator",
+					    site_operator(d), "void", s->versions[i].is_void));
+		}
+	return list;
+}
+
 json_t *audit_report_json(const struct audit_report *a, const struct history *h,
 			  const struct history_volume *v)
 {
@@ -225,11 +249,12 @@ json_t *audit_report_json(const struct audit_report *a, const struct history *h,
 			      (json_int_t)s.bytes, "pulled_bytes", (json_int_t)s.pulled,
 			      "tainted_writes", (json_int_t)s.tainted));
 	}
-	return json_pack("{s:s,s:I,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "volume", v->name, "id",
-			 (json_int_t)v->id, "policy", v->policy, "from", view_time(a->from), "to",
-			 view_time(a->to), "nodes", nodes, "events", events, "ledger",
-			 audit_ledger_json(h), "findings", audit_findings_json(h), "proves",
-			 audit_proves);
+	return json_pack(
+	    "{s:s,s:I,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "volume", v->name, "id",
+	    (json_int_t)v->id, "policy", v->policy, "from", view_time(a->from), "to",
+	    view_time(a->to), "nodes", nodes, "certificates", certificates_json(h, v), "copies",
+	    audit_copies_json(&a->copies, MAX(a->from, v->created_at)), "events", events, "ledger",
+	    audit_ledger_json(h), "findings", audit_findings_json(h), "proves", audit_proves);
 }
 
 /* -- the page --------------------------------------------------------------------------------- */
@@ -291,6 +316,32 @@ static void sites_table(FILE *out, const struct audit_report *a, const struct hi
 			v->ended_at == 0 ? count : 0, s.writes,
 			view_size_text(s.bytes + s.pulled, size, sizeof size), s.tainted);
 	}
+	fputs("</table></div>\n", out);
+}
+
+static void certificates_table(FILE *out, const struct history *h, const struct history_volume *v)
+{
+	char when[40];
+
+	fputs(
+	    "<div class=\"wide\"><table><tr><th>Site</th><th class=\"n\">Version</th>"
+	    "<th>From</th><th>Until</th><th>Territory</th><th>Campus</th><th>Operator</th></tr>\n",
+	    out);
+	for (const struct history_site *s = h->sites; s != NULL; s = s->hh.next)
+		for (uint32_t i = 0; concerns_site(h, v, s->name) && i < s->version_count; i++) {
+			const struct site_document *d = s->versions[i].document;
+
+			fputs("<tr>", out);
+			cell(out, s->name);
+			fprintf(out, "<td class=\"n\">%" PRIu64 "%s</td>", site_version(d),
+				s->versions[i].is_void ? " (void)" : "");
+			cell(out, view_time_text(site_not_before(d), when, sizeof when));
+			cell(out, view_time_text(site_not_after(d), when, sizeof when));
+			cell(out, site_territory(d));
+			cell(out, site_campus(d));
+			cell(out, site_operator(d));
+			fputs("</tr>\n", out);
+		}
 	fputs("</table></div>\n", out);
 }
 
@@ -413,6 +464,12 @@ void audit_report_html(FILE *out, const struct audit_report *a, const struct his
 	    "the bar: the time for which its site's loss of eligibility was told late.</p>\n",
 	    out);
 	timeline(out, a, h, v);
+	fputs("<h2>Copies over time</h2>\n<p>Above the line: how many chunks the node held. Below "
+	      "it: how many had left it, and were not yet erased.</p>\n",
+	      out);
+	audit_copies_svg(out, &a->copies, MAX(a->from, v->created_at), a->to);
+	fputs("<h2>Certificates in the ledger</h2>\n", out);
+	certificates_table(out, h, v);
 	fputs("<h2>Contradictions and notes</h2>\n", out);
 	findings_list(out, h);
 	fputs("<h2>What happened</h2>\n", out);
