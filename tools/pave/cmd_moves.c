@@ -335,12 +335,13 @@ int cmd_rebalance_cancel(int argc, char **argv)
 {
 	return set(
 	    argc, argv, "cancel",
-	    "levelling has ended; what is under way for it is given up, what has moved stays");
+	    "levelling has ended; what is under way for it is given up, what has moved stays; "
+	    "drains and evacuations go on (pave node undrain, pave site evacuate --undo)");
 }
 
 int cmd_rebalance_set(int argc, char **argv)
 {
-	return set(argc, argv, "set", "set");
+	return set(argc, argv, "set", "the bounds are set: pave rebalance status");
 }
 
 /* -- status ----------------------------------------------------------------------------------- */
