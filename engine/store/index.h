@@ -248,6 +248,11 @@ int index_set_leaf(struct index *ix, struct index_chunk *chunk, uint32_t leaf,
 struct index_page *index_find_page(const struct index *ix, const struct index_chunk *chunk,
 				   page_no_t no);
 
+/* Begins to bring from memory what index_find_page will look at: first its bucket, then, when that
+ * has come, the page. Changes nothing. */
+void index_prefetch_bucket(const struct index *ix, const struct index_chunk *chunk, page_no_t no);
+void index_prefetch_found(const struct index *ix, const struct index_chunk *chunk, page_no_t no);
+
 /* A page that isn't in memory gets its place there, LOADING (write false) or empty and FULL. 0;
  * -ENOMEM. */
 int index_make_page(struct index *ix, struct index_chunk *chunk, page_no_t no, bool write,

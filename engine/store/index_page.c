@@ -28,6 +28,21 @@ struct index_page *index_find_page(const struct index *ix, const struct index_ch
 	return page;
 }
 
+void index_prefetch_bucket(const struct index *ix, const struct index_chunk *chunk, page_no_t no)
+{
+	__builtin_prefetch(&ix->page_buckets[bucket_of(ix, chunk, no)]);
+}
+
+void index_prefetch_found(const struct index *ix, const struct index_chunk *chunk, page_no_t no)
+{
+	const struct index_page *page = ix->page_buckets[bucket_of(ix, chunk, no)];
+
+	if (page == NULL)
+		return;
+	__builtin_prefetch(page, 1);
+	__builtin_prefetch((const uint8_t *)page + 64, 1);
+}
+
 struct format_slot index_find_slot(const struct index *ix, const struct index_chunk *chunk,
 				   block_no_t block)
 {

@@ -254,6 +254,19 @@ void store_write(struct store *store, struct store_write *op)
 	look_up(store, item, op->volume, op->chunk, op->block, op->block_count);
 }
 
+void store_write_ahead(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
+		       enum store_ahead what)
+{
+	const struct index_chunk *c = index_find_chunk(&store->index, volume, chunk);
+
+	if (c == NULL)
+		return;
+	if (what == STORE_AHEAD_PLACE)
+		index_prefetch_bucket(&store->index, c, block >> PAGE_SHIFT);
+	else
+		index_prefetch_found(&store->index, c, block >> PAGE_SHIFT);
+}
+
 uint64_t store_write_begun_ns(const struct store_write *op)
 {
 	return ((const struct item *)(const void *)op->impl)->begun_ns;
