@@ -348,7 +348,7 @@ static void target_open(struct bench *b)
 
 	b->open_now = true;
 	options_complete(&b->o, b->target.size);
-	b->stamps = stamps_create(b->target.size);
+	b->stamps = stamps_create(b->target.size, b->o.verify);
 	if (b->stamps == NULL)
 		fprintf(stderr, "pave-bench: no memory for the stamps of %s\n", b->name);
 	else if (deepest_check(b, &err) != 0)

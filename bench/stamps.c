@@ -4,12 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUSY (1ull << 63)
-
 struct stamps {
-	uint64_t next;	   /* number of the next write */
-	uint64_t number[]; /* of the write that each block should hold; 0: none yet; BUSY: an
-			      operation is in flight */
+	uint64_t next;	  /* number of the next write */
+	uint64_t *number; /* of the write that each block should hold; 0: none yet. Or NULL */
+	uint64_t busy[];  /* a bit for each block: an operation is in flight. Small, for it is asked
+			     and changed for each operation */
 };
 
 /* Four times in a block, so that a torn one shows. */
@@ -22,24 +21,35 @@ static struct stamp stamp_of(uint64_t offset, uint64_t number)
 	return (struct stamp){offset, number, (offset ^ number) * 0x9e3779b97f4a7c15ull};
 }
 
-struct stamps *stamps_create(uint64_t volume_size)
+struct stamps *stamps_create(uint64_t volume_size, bool remember)
 {
-	struct stamps *s = calloc(1, sizeof *s + volume_size / BLOCK_SIZE * sizeof s->number[0]);
+	const uint64_t blocks = volume_size / BLOCK_SIZE;
+	struct stamps *s = calloc(1, sizeof *s + (blocks + 63) / 64 * sizeof s->busy[0]);
 
-	if (s != NULL)
-		s->next = 1;
-	return s;
+	if (s == NULL)
+		return NULL;
+	s->next = 1;
+	if (!remember)
+		return s;
+	s->number = calloc(blocks, sizeof s->number[0]);
+	if (s->number != NULL)
+		return s;
+	free(s);
+	return NULL;
 }
 
 void stamps_destroy(struct stamps *s)
 {
+	if (s == NULL)
+		return;
+	free(s->number);
 	free(s);
 }
 
 bool stamps_busy(const struct stamps *s, uint64_t offset, uint32_t size)
 {
 	for (uint64_t b = offset / BLOCK_SIZE; b < (offset + size) / BLOCK_SIZE; b++)
-		if ((s->number[b] & BUSY) != 0)
+		if ((s->busy[b / 64] >> b % 64 & 1) != 0)
 			return true;
 	return false;
 }
@@ -47,13 +57,13 @@ bool stamps_busy(const struct stamps *s, uint64_t offset, uint32_t size)
 void stamps_take(struct stamps *s, uint64_t offset, uint32_t size)
 {
 	for (uint64_t b = offset / BLOCK_SIZE; b < (offset + size) / BLOCK_SIZE; b++)
-		s->number[b] |= BUSY;
+		s->busy[b / 64] |= 1ull << b % 64;
 }
 
 void stamps_release(struct stamps *s, uint64_t offset, uint32_t size)
 {
 	for (uint64_t b = offset / BLOCK_SIZE; b < (offset + size) / BLOCK_SIZE; b++)
-		s->number[b] &= ~BUSY;
+		s->busy[b / 64] &= ~(1ull << b % 64);
 }
 
 void stamps_write(struct stamps *s, uint64_t offset, uint32_t size, uint8_t *data)
@@ -65,7 +75,8 @@ void stamps_write(struct stamps *s, uint64_t offset, uint32_t size, uint8_t *dat
 
 		for (uint32_t i = 0; i < BLOCK_SIZE; i += BLOCK_SIZE / 4)
 			memcpy(data + at + i, &stamp, sizeof stamp);
-		s->number[(offset + at) / BLOCK_SIZE] = number | BUSY;
+		if (s->number != NULL)
+			s->number[(offset + at) / BLOCK_SIZE] = number;
 	}
 }
 
@@ -84,8 +95,8 @@ uint64_t stamps_check(const struct stamps *s, uint64_t offset, uint32_t size, co
 {
 	uint64_t bad = 0;
 
-	for (uint32_t at = 0; at < size; at += BLOCK_SIZE) {
-		const uint64_t number = s->number[(offset + at) / BLOCK_SIZE] & ~BUSY;
+	for (uint32_t at = 0; s->number != NULL && at < size; at += BLOCK_SIZE) {
+		const uint64_t number = s->number[(offset + at) / BLOCK_SIZE];
 
 		if (number == 0 || block_is(data + at, offset + at, number))
 			continue;

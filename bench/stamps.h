@@ -11,8 +11,9 @@
 
 struct stamps;
 
-/* NULL without memory: 8 bytes a block of the volume. */
-struct stamps *stamps_create(uint64_t volume_size);
+/* NULL without memory: a bit for each block of the volume, and 8 bytes where they are remembered.
+ * What isn't checked needn't be: then stamps_check lets all pass. */
+struct stamps *stamps_create(uint64_t volume_size, bool remember);
 void stamps_destroy(struct stamps *s);
 
 bool stamps_busy(const struct stamps *s, uint64_t offset, uint32_t size);

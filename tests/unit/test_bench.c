@@ -315,7 +315,7 @@ static struct load *run(struct fake *f, const char *job, uint64_t duration_ns, b
 
 START_TEST(a_closed_loop_is_as_fast_as_its_target)
 {
-	struct stamps *stamps = stamps_create(DISK_SIZE);
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
 	const struct load_result *r;
 	struct fake f;
 	struct load *l;
@@ -338,7 +338,7 @@ END_TEST
 
 START_TEST(an_open_loop_omits_nothing)
 {
-	struct stamps *stamps = stamps_create(DISK_SIZE);
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
 	const struct load_result *r;
 	struct fake f;
 	struct load *l;
@@ -373,7 +373,7 @@ END_TEST
 
 START_TEST(a_lost_write_is_found)
 {
-	struct stamps *stamps = stamps_create(DISK_SIZE);
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
 	struct fake f;
 	struct load *l;
 
@@ -403,7 +403,7 @@ END_TEST
 
 START_TEST(an_error_ends_the_load)
 {
-	struct stamps *stamps = stamps_create(DISK_SIZE);
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
 	struct fake f;
 	struct load *l;
 
