@@ -5,7 +5,7 @@ from statistics import median
 from . import svg, targets
 from .systems import WORKS
 
-ORDER = ["pave", "pave-nbd", "limit1", "limit3-dsync", "limit3", "qemu-nbd", "nbdkit", "ceph", "gluster", "pave-unchecked"]
+ORDER = ["pave", "pave-nbd", "limit1", "limit3-dsync", "limit3", "qemu-nbd", "nbdkit", "ceph", "gluster"]
 
 
 def spread(values, digits=0):
@@ -56,7 +56,7 @@ def systems_table(raw):
 
 def rates_plot(raw, works, field, title, unit):
     m = targets.Medians(raw)
-    names = [n for n in ORDER if n != "pave-unchecked" and any(m.values(n, w.name, field) for w in works)]
+    names = [n for n in ORDER if any(m.values(n, w.name, field) for w in works)]
     groups = {}
     for w in works:
         groups[w.title.split(" KiB ", 1)[1]] = {n: (median(v), min(v), max(v)) for n in names if (v := m.values(n, w.name, field))}
