@@ -79,7 +79,8 @@ class Cluster:
 
     def pave(self, *args, check=True, timeout=120, parse=False, **options):
         """Runs the CLI on this cluster. Returns the finished process, or the parsed output of --json."""
-        command = [str(PAVE), *map(str, args), *(OVER if args[0] == "attach" else [])]
+        verb = next(a for a in args if not str(a).startswith("-"))
+        command = [str(PAVE), *map(str, args), *(OVER if verb == "attach" else [])]
         if parse:
             command.append("--json")
         done = subprocess.run(command, env={**os.environ, "PAVE_CLUSTER": str(self.dir)}, capture_output=True,
