@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
-from cluster import BUILD, SCALE, Cluster, Failure, main, run, wait_for  # noqa: E402,F401
+from cluster import BUILD, SCALE, TOP, Cluster, Failure, main, run, wait_for  # noqa: E402,F401
 
 SIZE = 32 << 20
 
