@@ -61,6 +61,7 @@ static struct fake_mr *mrs[MRS_MAX];
 static struct ibv_async_event events[EVENTS_MAX];
 static unsigned event_first, event_end;
 static struct fake_cq *the_cq;
+static bool is_broken; /* its completions are nobody's any more */
 static struct fake_read reads[READS_MAX];
 static unsigned read_first, read_end;
 static uint32_t numbers = 100;
@@ -182,6 +183,8 @@ void fake_device_event(enum ibv_event_type type)
 	struct ibv_async_event *e = &events[event_end++ % EVENTS_MAX];
 
 	*e = (struct ibv_async_event){.event_type = type};
+	is_broken = is_broken || type == IBV_EVENT_CQ_ERR || type == IBV_EVENT_SRQ_ERR ||
+		    type == IBV_EVENT_DEVICE_FATAL;
 	for (unsigned i = 0; i < QPS_MAX && e->element.qp == NULL; i++)
 		if (qps[i] != NULL)
 			e->element.qp = &qps[i]->qp;
@@ -334,7 +337,11 @@ static void completed(struct ibv_cq *head, uint64_t id, uint32_t qp, enum ibv_wc
 		return;
 	}
 	cq->ring[cq->end++ % cq->size] =
-	    (struct ibv_wc){.wr_id = id, .status = status, .qp_num = qp, .byte_len = size};
+	    (struct ibv_wc){.wr_id = id,
+			    .status = status,
+			    .opcode = size > 0 ? IBV_WC_RECV : IBV_WC_SEND,
+			    .qp_num = qp,
+			    .byte_len = size};
 	if (fake_device.mute)
 		return;
 	if (cq->armed)
@@ -448,10 +455,25 @@ static int modify_qp(struct ibv_qp *head, struct ibv_qp_attr *attr, int mask)
 	return 0;
 }
 
+/* Something that was posted to send was not heard of yet. */
+static bool has_work(const struct fake_qp *q)
+{
+	const struct fake_cq *cq = container_of(q->qp.send_cq, struct fake_cq, cq);
+
+	for (unsigned i = cq->first; i != cq->end; i++)
+		if (cq->ring[i % cq->size].qp_num == q->qp.qp_num &&
+		    cq->ring[i % cq->size].opcode == IBV_WC_SEND)
+			return true;
+	return q->held_count > 0;
+}
+
 static int destroy_qp(struct ibv_qp *head)
 {
 	struct fake_srq *srq = container_of(head->srq, struct fake_srq, srq);
 
+	/* Unless it never comes, whoever destroys waits for it. */
+	PRE(fake_device.never_flush || fake_device.mute || is_broken ||
+	    !has_work(container_of(head, struct fake_qp, qp)));
 	if (fake_device.eat_buffers && srq->first != srq->end)
 		srq->first++;
 	for (unsigned i = 0; i < QPS_MAX; i++)
@@ -507,9 +529,9 @@ static enum ibv_wc_status carry_out_send(struct fake_qp *from, const struct ibv_
 	id = srq->ids[srq->first++ % srq->size];
 	PRE(may_access(into->lkey - 7000, into->addr, into->length, IBV_ACCESS_LOCAL_WRITE));
 	status = gather(wr, (uint8_t *)(uintptr_t)into->addr, into->length, &size);
-	if (fake_device.corrupt_next)
-		((uint8_t *)(uintptr_t)into->addr)[3] ^= 4;
-	fake_device.corrupt_next = false;
+	if (fake_device.edit_next != NULL)
+		fake_device.edit_next((uint8_t *)(uintptr_t)into->addr, size);
+	fake_device.edit_next = NULL;
 	received = status != IBV_WC_SUCCESS ? IBV_WC_LOC_LEN_ERR : injected(FAKE_RECEIVE);
 	completed(to->qp.recv_cq, id, to->qp.qp_num, received, size);
 	if (received != IBV_WC_SUCCESS)
@@ -535,6 +557,21 @@ static enum ibv_wc_status carry_out_read(struct fake_qp *from, const struct ibv_
 	return IBV_WC_SUCCESS;
 }
 
+/* SENDs that are done, of which nobody was told yet. */
+static struct late_send {
+	struct ibv_cq *cq;
+	uint64_t id;
+	uint32_t qp;
+} late_sends[HELD_MAX];
+static unsigned late_count;
+
+void fake_device_sends_done(void)
+{
+	for (unsigned i = 0; i < late_count; i++)
+		completed(late_sends[i].cq, late_sends[i].id, late_sends[i].qp, IBV_WC_SUCCESS, 0);
+	late_count = 0;
+}
+
 static void finish(struct fake_qp *q, const struct ibv_send_wr *wr, enum fake_op op)
 {
 	enum ibv_wc_status status = IBV_WC_WR_FLUSH_ERR;
@@ -543,6 +580,12 @@ static void finish(struct fake_qp *q, const struct ibv_send_wr *wr, enum fake_op
 		status = op == FAKE_SEND ? carry_out_send(q, wr) : carry_out_read(q, wr);
 		if (status == IBV_WC_SUCCESS)
 			status = injected(op);
+	}
+	if (fake_device.late_sends && op == FAKE_SEND && status == IBV_WC_SUCCESS) {
+		PRE(late_count < HELD_MAX);
+		late_sends[late_count++] =
+		    (struct late_send){q->qp.send_cq, wr->wr_id, q->qp.qp_num};
+		return;
 	}
 	completed(q->qp.send_cq, wr->wr_id, q->qp.qp_num, status, 0);
 	if (status != IBV_WC_SUCCESS)
@@ -602,6 +645,8 @@ void fake_device_reset(void)
 	INVARIANT(fake_device.live == 0);
 	event_first = event_end;
 	read_first = read_end;
+	late_count = 0;
+	is_broken = false;
 	fake_device = (struct fake_device){
 	    .attr = {.max_qp = QPS_MAX,
 		     .max_qp_wr = 1024,

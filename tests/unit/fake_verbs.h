@@ -23,7 +23,10 @@ struct fake_device {
 	unsigned cq_max;  /* completion queues are no larger, whatever was agreed on; 0: no limit */
 	/* The next operation of this kind that would succeed ends with this; 0: it succeeds. */
 	enum ibv_wc_status next_status[FAKE_OPS];
-	bool corrupt_next; /* a bit of the next message is inverted */
+	bool late_sends; /* SENDs arrive, and are said to be done with fake_device_sends_done */
+	/* The next message, as it lies in the receive buffer, is changed by this; NULL: it isn't.
+	 */
+	void (*edit_next)(uint8_t *bytes, uint32_t size_bytes);
 	/* The call of this number, counted from 1, of those that can fail, does, with ENOMEM; 0:
 	 * none.
 	 */
@@ -41,6 +44,9 @@ void fake_device_reset(void);
 
 /* Carries out the READ that was posted first of those that are held. false: there is none. */
 bool fake_device_read_one(void);
+
+/* The completions of the SENDs that were late_sends. */
+void fake_device_sends_done(void);
 
 /* An event of the device; of its first queue pair, where it concerns one. */
 void fake_device_event(enum ibv_event_type type);
