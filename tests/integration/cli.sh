@@ -172,6 +172,26 @@ expect 0 detach pave detach v1
 expect 0 detached pave volume list --json
 json detached '[v["state"] for v in o["volumes"]] == ["detached"]'
 
+# -- what it is attached over: RDMA where there is a device, TCP where there is none, and no silence about it
+expect 2 over-pigeons pave attach v1 --nbd "unix:$top/v1.sock" --detach --transport pigeons
+says over-pigeons err "auto, tcp or rdma"
+over=tcp
+if [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ]; then
+	over=rdma
+else
+	expect 1 over-rdma pave attach v1 --nbd "unix:$top/v1.sock" --detach --transport rdma
+	says over-rdma err "this machine has no RDMA device"
+	says over-rdma err "use --transport tcp, or auto"
+fi
+expect 0 over-auto pave attach v1 --nbd "unix:$top/v1.sock" --detach
+for _ in $(seq 200); do
+	pave status --json >"$top/out" 2>"$top/err" && grep -q '"transport"' "$top/out" && break
+	sleep 0.1
+done
+expect 0 over-status pave status --json
+json over-status '[r["transport"] for v in o["volumes"] for r in v["attached_replicas"]] == ["'$over'"] * 3'
+expect 0 over-detach pave detach v1
+
 # -- revocation
 expect 2 revoke-time pave site revoke rbx --effective-from tomorrow
 expect 1 revoke-nothing pave site revoke nowhere
