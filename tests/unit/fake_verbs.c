@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "engine/base/assert.h"
@@ -106,6 +106,43 @@ static void free_device_list(struct ibv_device **list)
 	destroy(list);
 }
 
+/* -- its descriptors -------------------------------------------------------------------------- */
+
+/* The ends of its descriptors that are ours: what is written there wakes whoever polls. */
+static int event_end_fd, channel_end_fd;
+
+/* The other end. */
+static int wake_up_fd(int *ret_ours)
+{
+	int pair[2];
+
+	INVARIANT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+	*ret_ours = pair[0];
+	return pair[1];
+}
+
+static void wake_up(int ours)
+{
+	(void)!send(ours, "!", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void close_both(int *ours, int others)
+{
+	if (*ours >= 0)
+		close(*ours);
+	*ours = -1;
+	close(others);
+}
+
+void fake_device_hang_up(bool of_channel)
+{
+	int *ours = of_channel ? &channel_end_fd : &event_end_fd;
+
+	close(*ours);
+	*ours = -1;
+	is_broken = true;
+}
+
 static const char *get_device_name(struct ibv_device *d)
 {
 	(void)d;
@@ -118,13 +155,13 @@ static struct ibv_context *open_device(struct ibv_device *d)
 	if (fails())
 		return NULL;
 	fake_device.live++;
-	context.async_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	context.async_fd = wake_up_fd(&event_end_fd);
 	return &context;
 }
 
 static int close_device(struct ibv_context *c)
 {
-	close(c->async_fd);
+	close_both(&event_end_fd, c->async_fd);
 	fake_device.live--;
 	return 0;
 }
@@ -179,7 +216,6 @@ static void ack_async_event(struct ibv_async_event *event)
 
 void fake_device_event(enum ibv_event_type type)
 {
-	const uint64_t one = 1;
 	struct ibv_async_event *e = &events[event_end++ % EVENTS_MAX];
 
 	*e = (struct ibv_async_event){.event_type = type};
@@ -188,7 +224,7 @@ void fake_device_event(enum ibv_event_type type)
 	for (unsigned i = 0; i < QPS_MAX && e->element.qp == NULL; i++)
 		if (qps[i] != NULL)
 			e->element.qp = &qps[i]->qp;
-	(void)!write(context.async_fd, &one, sizeof one);
+	wake_up(event_end_fd);
 }
 
 /* -- memory ----------------------------------------------------------------------------------- */
@@ -253,13 +289,13 @@ static struct ibv_comp_channel *create_comp_channel(struct ibv_context *c)
 	if (fails())
 		return NULL;
 	fake_device.live++;
-	channel.fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	channel.fd = wake_up_fd(&channel_end_fd);
 	return &channel;
 }
 
 static int destroy_comp_channel(struct ibv_comp_channel *c)
 {
-	close(c->fd);
+	close_both(&channel_end_fd, c->fd);
 	fake_device.live--;
 	return 0;
 }
@@ -328,7 +364,6 @@ static void completed(struct ibv_cq *head, uint64_t id, uint32_t qp, enum ibv_wc
 		      uint32_t size)
 {
 	struct fake_cq *cq = container_of(head, struct fake_cq, cq);
-	const uint64_t one = 1;
 
 	if (cq->end - cq->first == cq->size) {
 		if (!cq->overrun)
@@ -345,7 +380,7 @@ static void completed(struct ibv_cq *head, uint64_t id, uint32_t qp, enum ibv_wc
 	if (fake_device.mute)
 		return;
 	if (cq->armed)
-		(void)!write(channel.fd, &one, sizeof one);
+		wake_up(channel_end_fd);
 	cq->armed = false;
 }
 

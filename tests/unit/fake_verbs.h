@@ -48,6 +48,10 @@ bool fake_device_read_one(void);
 /* The completions of the SENDs that were late_sends. */
 void fake_device_sends_done(void);
 
+/* A descriptor of the device hangs up, as when it is removed: that of the completion channel, or
+ * that of its events. */
+void fake_device_hang_up(bool of_channel);
+
 /* An event of the device; of its first queue pair, where it concerns one. */
 void fake_device_event(enum ibv_event_type type);
 

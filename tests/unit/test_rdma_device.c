@@ -65,13 +65,17 @@ START_TEST(test_every_status_in_setup)
 }
 END_TEST
 
-static void expect_events_end(enum ibv_event_type type)
+/* Work is under way. */
+static void begin_what_ends(void)
 {
 	connect_sides();
 	fake_device.hold = true;
 	send_control(&client, 1, 50000);
 	one_turn();
-	fake_device_event(type);
+}
+
+static void expect_end_and_another_beginning(void)
+{
 	wait_flag(&client.is_closed);
 	wait_flag(&server.is_closed);
 	ck_assert_uint_eq(outgoing_failed, 1);
@@ -83,6 +87,22 @@ static void expect_events_end(enum ibv_event_type type)
 	send_control(&client, 1, 50000);
 	wait_count(&server.rx_count, 1);
 }
+
+static void expect_events_end(enum ibv_event_type type)
+{
+	begin_what_ends();
+	fake_device_event(type);
+	expect_end_and_another_beginning();
+}
+
+/* Nobody says a word: its descriptors hang up. */
+START_TEST(test_device_is_removed)
+{
+	begin_what_ends();
+	fake_device_hang_up(_i == 0);
+	expect_end_and_another_beginning();
+}
+END_TEST
 
 START_TEST(test_device_fails)
 {
@@ -450,6 +470,7 @@ static void add_device(TCase *tc)
 
 	tcase_add_loop_test(tc, test_every_status, 0, statuses * FAKE_OPS);
 	tcase_add_loop_test(tc, test_every_status_in_setup, 0, statuses * 2);
+	tcase_add_loop_test(tc, test_device_is_removed, 0, 2);
 	tcase_add_test(tc, test_device_fails);
 	tcase_add_test(tc, test_completion_queue_overruns);
 	tcase_add_test(tc, test_receive_queue_breaks);
