@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/log.h"
 #include "tests/unit/rdma_world.h"
 
 static struct transport *spare;
@@ -100,6 +101,27 @@ START_TEST(test_device_is_removed)
 {
 	begin_what_ends();
 	fake_device_hang_up(_i == 0);
+	expect_end_and_another_beginning();
+}
+END_TEST
+
+/* Who comes while the old connections still hold a failed device is told so, and does not get it.
+ */
+START_TEST(test_nobody_gets_a_failed_device)
+{
+	struct side late = {.in_order = true};
+
+	begin_what_ends();
+	fake_device.never_flush = true; /* for RDMA_FLUSH_MS */
+	fake_device_event(IBV_EVENT_DEVICE_FATAL);
+	while (counters().lost < 2)
+		one_turn();
+	ck_assert_int_eq(
+	    transport_connect(transport, listener->address, &handler, &late, &late.conn), 0);
+	wait_flag(&late.is_closed);
+	ck_assert_int_eq(late.reason, -ENODEV);
+	ck_assert(!client.is_closed);
+	fake_device.never_flush = false;
 	expect_end_and_another_beginning();
 }
 END_TEST
@@ -426,6 +448,38 @@ START_TEST(test_way_that_does_not_carry)
 }
 END_TEST
 
+static unsigned told;
+
+static void count_fallbacks_told(enum log_level level, const char *line)
+{
+	told += level <= LOG_WARN && strstr(line, "TCP is used for now") != NULL;
+}
+
+/* Every address falls back by itself; who reads the log is told once. */
+START_TEST(test_one_warning)
+{
+	struct transport_listener *other;
+	struct error err;
+
+	ck_assert_int_eq(
+	    transport_listen(transport, "127.0.0.1:0", accepted, &server, &other, &err), 0);
+	fake_device.attr.max_qp = 1;
+	log_set_sink(count_fallbacks_told);
+	for (int i = 0; i < 2; i++) {
+		const char *address = i == 0 ? listener->address : other->address;
+
+		ck_assert_int_eq(
+		    transport_connect(transport, address, &handler, &client, &client.conn), 0);
+		wait_flag(&client.is_closed);
+		forget_sides();
+	}
+	log_set_sink(NULL);
+	ck_assert_uint_eq(counters().fallbacks, 2);
+	ck_assert_uint_eq(told, 1);
+	transport_unlisten(other);
+}
+END_TEST
+
 static void begin_required(void)
 {
 	rdma_setup.required = true;
@@ -487,6 +541,7 @@ static void add_device(TCase *tc)
 	tcase_add_test(tc, test_completion_queue_is_full);
 	tcase_add_test(tc, test_no_device);
 	tcase_add_test(tc, test_way_that_does_not_carry);
+	tcase_add_test(tc, test_one_warning);
 }
 
 int main(void)
@@ -495,5 +550,7 @@ int main(void)
 
 	add_device(add_world(suite, "device", world_begin));
 	tcase_add_test(add_world(suite, "required", begin_required), test_required);
+	tcase_add_test(add_world(suite, "failed", begin_required),
+		       test_nobody_gets_a_failed_device);
 	return run_suite(suite);
 }

@@ -12,9 +12,11 @@
 
 /* -- messages --------------------------------------------------------------------------------- */
 
-#define CREDITS_AT 2u
-#define PULLED_AT  4u
-#define CRC_AT	   12u
+#define CREDITS_AT  2u
+#define PULLED_AT   4u
+#define RESERVED_AT 6u
+#define SIZE_AT	    8u
+#define CRC_AT	    12u
 
 /* The checksum of a head without segments. */
 static void seal(uint8_t *bytes)
@@ -41,6 +43,19 @@ static void give_a_credit_too_many(uint8_t *bytes, uint32_t size_bytes)
 {
 	(void)size_bytes;
 	put(bytes, CREDITS_AT, RDMA_CREDITS + 1);
+}
+
+static void say_a_size_that_is_not_its_own(uint8_t *bytes, uint32_t size_bytes)
+{
+	size_bytes++;
+	memcpy(bytes + SIZE_AT, &size_bytes, sizeof size_bytes);
+	seal(bytes);
+}
+
+static void use_what_is_reserved(uint8_t *bytes, uint32_t size_bytes)
+{
+	(void)size_bytes;
+	put(bytes, RESERVED_AT, 1);
 }
 
 static void fetched_one(uint8_t *bytes, uint32_t size_bytes)
@@ -71,6 +86,8 @@ static const struct edit {
 	void (*edit)(uint8_t *bytes, uint32_t size_bytes);
 	int reason;
 } edits[] = {{invert_a_bit, -E_BAD_CRC},
+	     {say_a_size_that_is_not_its_own, -E_BAD_FRAME},
+	     {use_what_is_reserved, -E_BAD_FRAME},
 	     {give_a_credit_too_many, -E_BAD_FRAME},
 	     {fetched_one, -E_BAD_FRAME}};
 
