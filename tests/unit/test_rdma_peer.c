@@ -286,6 +286,7 @@ START_TEST(test_asked_twice)
 	wait_flag(&raw.is_closed);
 	run_while(is_device_used, NULL);
 	ck_assert_uint_eq(accepted_count, 0);
+	ck_assert_uint_eq(raw.rx_count, 1);
 }
 END_TEST
 
@@ -302,6 +303,7 @@ START_TEST(test_asked_again_after_a_refusal)
 	wait_flag(&raw.is_closed);
 	run_while(is_device_used, NULL);
 	ck_assert_uint_eq(accepted_count, 0);
+	ck_assert_uint_eq(raw.rx_count, 1);
 }
 END_TEST
 
