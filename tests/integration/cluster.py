@@ -20,6 +20,9 @@ OVER = ["--transport", TRANSPORT] if TRANSPORT else []
 # How many times as long as on a machine of its own everything may take, and evidence lives: an emulated machine is slow.
 SCALE = int(os.environ.get("PAVE_TEST_SCALE", "1"))
 
+# Of the tests of a program, those with these names, with commas; not set: all.
+ONLY = os.environ.get("PAVE_TEST_ONLY")
+
 
 class Failure(Exception):
     """A test's expectation that did not hold."""
@@ -145,14 +148,17 @@ def run(*command, timeout=300, check=True):
 def main(tests, skipped=None):
     """Runs the tests in order, each of which raises on failure; prints a line for each. skipped: what could not be tried here, which counts as a
     skip when all the rest is well."""
-    bad = 0
+    bad = False
+    if ONLY is not None:
+        tests = [t for t in tests if t.__name__ in ONLY.split(",")]
+        bad = not tests and not skipped
     for test in tests:
         begun = time.monotonic()
         try:
             test()
             print(f"ok   {test.__name__} ({time.monotonic() - begun:.1f} s)", flush=True)
         except (Failure, subprocess.TimeoutExpired, AssertionError) as e:
-            bad += 1
+            bad = True
             print(f"FAIL {test.__name__}: {type(e).__name__}: {e}", flush=True)
     if skipped:
         print(f"SKIP {skipped}", flush=True)
