@@ -44,6 +44,7 @@ struct oracle_shot {
 struct oracle {
 	uint64_t block_count;
 	struct version **blocks;
+	struct version **past; /* what only a snapshot that is being taken may still show */
 	uint64_t tick;
 	uint64_t next_id;
 	generation_t acknowledging; /* the newest attachment that had anything acknowledged */
@@ -62,7 +63,8 @@ struct oracle *oracle_create(uint64_t block_count, void (*violated)(const char *
 
 	INVARIANT(o != NULL);
 	o->blocks = calloc(block_count, sizeof(struct version *));
-	INVARIANT(o->blocks != NULL);
+	o->past = calloc(block_count, sizeof(struct version *));
+	INVARIANT(o->blocks != NULL && o->past != NULL);
 	o->block_count = block_count;
 	o->next_id = 1;
 	o->violated = violated;
@@ -84,9 +86,12 @@ void oracle_destroy(struct oracle *o)
 {
 	if (o == NULL)
 		return;
-	for (uint64_t b = 0; b < o->block_count; b++)
+	for (uint64_t b = 0; b < o->block_count; b++) {
 		free_versions(o->blocks[b]);
+		free_versions(o->past[b]);
+	}
 	free(o->blocks);
+	free(o->past);
 	while (o->shots != NULL) {
 		struct oracle_shot *s = o->shots;
 
@@ -156,23 +161,44 @@ static struct version **versions_of(struct oracle *o, uint64_t block)
 	return at;
 }
 
-/* Forgets what no read in flight or to come may return. Keeps one, for the story. */
-static void prune(struct oracle *o, struct version **at)
+/* Since when some snapshot may be taken that is not yet; NEVER: there is none. */
+static uint64_t oldest_shot(const struct oracle *o)
 {
-	uint64_t oldest = o->reads != NULL ? o->reads->begun : o->tick;
-	unsigned seen = 0;
+	uint64_t oldest = NEVER;
 
 	for (const struct oracle_shot *s = o->shots; s != NULL; s = s->next)
 		if (s->taken == 0)
 			oldest = MIN(oldest, s->begun);
+	return oldest;
+}
+
+/* Takes off what no read in flight or to come may return; keeps one, for the story. A snapshot may
+ * be long in coming: what only it may show lies aside, where no read and no write has to pass it.
+ */
+static void prune(struct oracle *o, uint64_t block)
+{
+	const uint64_t reads_from = o->reads != NULL ? o->reads->begun : o->tick;
+	const uint64_t shots_from = oldest_shot(o);
+	struct version **at = &o->blocks[block];
+	unsigned seen = 0;
+
+	if (shots_from == NEVER) {
+		free_versions(o->past[block]);
+		o->past[block] = NULL;
+	}
 	while (*at != NULL) {
 		struct version *v = *at;
 
-		if (++seen > PRUNE_ABOVE && v->superseded < oldest) {
-			*at = v->next;
-			free(v);
-		} else {
+		if (++seen <= PRUNE_ABOVE || v->superseded >= reads_from) {
 			at = &v->next;
+			continue;
+		}
+		*at = v->next;
+		if (v->superseded > shots_from) {
+			v->next = o->past[block];
+			o->past[block] = v;
+		} else {
+			free(v);
 		}
 	}
 }
@@ -216,7 +242,7 @@ static void add_version(struct oracle *o, uint64_t block, const struct oracle_wr
 			      .certain = NEVER,
 			      .superseded = NEVER};
 	*at = v;
-	prune(o, at);
+	prune(o, block);
 }
 
 /* -- writes ---------------------------------------------------------------------------------- */
@@ -408,26 +434,32 @@ struct oracle_shot *oracle_shot_begin(struct oracle *o)
 	return s;
 }
 
+static void add_candidates(struct oracle_shot *s, uint64_t block, const struct version *versions)
+{
+	for (const struct version *v = versions; v != NULL; v = v->next) {
+		struct candidate *c;
+
+		if (v->superseded <= s->begun)
+			continue;
+		c = calloc(1, sizeof(*c));
+		INVARIANT(c != NULL);
+		*c = (struct candidate){.next = s->blocks[block],
+					.id = v->id,
+					.zero = v->zero,
+					.begun = v->begun,
+					.superseded = v->superseded};
+		s->blocks[block] = c;
+	}
+}
+
 void oracle_shot_taken(struct oracle *o, struct oracle_shot *s)
 {
 	if (s->taken != 0)
 		return;
 	s->taken = s->latest = ++o->tick;
 	for (uint64_t b = 0; b < o->block_count; b++) {
-		for (const struct version *v = o->blocks[b]; v != NULL; v = v->next) {
-			struct candidate *c;
-
-			if (v->superseded <= s->begun)
-				continue;
-			c = calloc(1, sizeof(*c));
-			INVARIANT(c != NULL);
-			*c = (struct candidate){.next = s->blocks[b],
-						.id = v->id,
-						.zero = v->zero,
-						.begun = v->begun,
-						.superseded = v->superseded};
-			s->blocks[b] = c;
-		}
+		add_candidates(s, b, o->past[b]);
+		add_candidates(s, b, o->blocks[b]);
 	}
 }
 

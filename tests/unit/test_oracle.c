@@ -186,6 +186,55 @@ START_TEST(an_older_attachment_acknowledges_nothing)
 }
 END_TEST
 
+static void get_shot(struct oracle_shot *s, uint64_t block, const struct oracle_write *w)
+{
+	memset(data, 0, BLOCK_SIZE);
+	if (w != NULL)
+		oracle_fill(w, data);
+	oracle_shot_read(o, s, block, 1, data);
+}
+
+/* The snapshot is long in coming: each of the many writes that came meanwhile may be its last. */
+START_TEST(a_snapshot_may_show_what_was_overwritten_while_it_was_taken)
+{
+	struct oracle_write w[20];
+	struct oracle_shot *shot = oracle_shot_begin(o);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(w); i++)
+		w[i] = put_done(1, 3);
+	get(1, 3, &w[19]);
+	oracle_shot_taken(o, shot);
+	get_shot(shot, 3, &w[_i]);
+	get_shot(shot, 3, &w[_i]);
+	ck_assert_uint_eq(violations, 0);
+	get_shot(shot, 3, &w[(_i + 1) % 20]);
+	ck_assert_uint_eq(violations, 1);
+}
+END_TEST
+
+START_TEST(a_snapshot_shows_nothing_of_another_time)
+{
+	struct oracle_write past = put_done(1, 3), last = put_done(1, 3), other = put_done(1, 4);
+	struct oracle_shot *first = oracle_shot_begin(o), *second;
+	struct oracle_write later;
+
+	for (unsigned i = 0; i < 20; i++)
+		later = put_done(1, 3);
+	oracle_shot_taken(o, first);
+	put_done(1, 4);
+	put_done(1, 3);
+	second = oracle_shot_begin(o);
+	for (unsigned i = 0; i < 20; i++)
+		put_done(1, 3);
+	oracle_shot_taken(o, second);
+	get_shot(first, 3, &last);
+	get_shot(first, 4, &other);
+	ck_assert_uint_eq(violations, 0);
+	get_shot(second, 3, _i == 0 ? &past : &later);
+	ck_assert_uint_eq(violations, 1);
+}
+END_TEST
+
 START_TEST(a_read_in_flight_may_return_what_is_overwritten_meanwhile)
 {
 	struct oracle_write old = put_done(1, 3);
@@ -216,6 +265,8 @@ int main(void)
 	tcase_add_test(t, zeroes_are_a_write_too);
 	tcase_add_test(t, torn_and_foreign_blocks_are_found);
 	tcase_add_test(t, an_older_attachment_acknowledges_nothing);
+	tcase_add_loop_test(t, a_snapshot_may_show_what_was_overwritten_while_it_was_taken, 0, 20);
+	tcase_add_loop_test(t, a_snapshot_shows_nothing_of_another_time, 0, 2);
 	tcase_add_test(t, a_read_in_flight_may_return_what_is_overwritten_meanwhile);
 	suite_add_tcase(s, t);
 	srunner_run_all(sr, CK_NORMAL);
