@@ -39,7 +39,7 @@ struct unsynced {
 	uint64_t completion; /* its place among all completions */
 	uint64_t offset, size;
 	bool discard;
-	uint8_t data[];
+	struct sim_page *pages[]; /* of a write: one for each block */
 };
 
 /* In disk_op.impl. */
@@ -98,8 +98,8 @@ static uint32_t page_in_extent(uint64_t offset)
 	return (uint32_t)(offset % EXTENT_SIZE / BLOCK_SIZE);
 }
 
-/* The page at the offset is about to change. gone: all of it, so that its contents may move. */
-static void keep_stable(struct sim_disk *d, struct extent *e, uint64_t offset, bool gone)
+/* All of the page at the offset is about to change, but for what is stable. */
+static void keep_stable(struct sim_disk *d, struct extent *e, uint64_t offset)
 {
 	uint32_t page = page_in_extent(offset);
 
@@ -112,27 +112,20 @@ static void keep_stable(struct sim_disk *d, struct extent *e, uint64_t offset, b
 		INVARIANT(d->dirty != NULL);
 	}
 	d->dirty[d->dirty_count++] = offset / BLOCK_SIZE;
-	if (gone) {
-		e->stable[page] = e->data[page];
-		e->data[page] = NULL;
-	} else {
-		sim_page_copy(&e->stable[page], e->data[page]);
-	}
+	e->stable[page] = e->data[page];
+	e->data[page] = NULL;
 }
 
-/* Puts bytes into the present contents; unsynced: the stable ones stay beside it. */
-static void store_bytes(struct sim_disk *d, uint64_t offset, const uint8_t *from, size_t size,
-			bool unsynced)
+/* Puts bytes into the present contents and the stable ones. */
+static void store_bytes(struct sim_disk *d, uint64_t offset, const uint8_t *from, size_t size)
 {
 	while (size > 0) {
 		struct extent *e = extent_at(d, offset, true);
 		uint32_t page = page_in_extent(offset);
 		size_t n = MIN(size, BLOCK_SIZE - offset % BLOCK_SIZE);
 
-		if (unsynced)
-			keep_stable(d, e, offset, n == BLOCK_SIZE);
 		sim_page_write(&e->data[page], offset % BLOCK_SIZE, from, n);
-		if (!unsynced && e->dirty[page])
+		if (e->dirty[page])
 			sim_page_write(&e->stable[page], offset % BLOCK_SIZE, from, n);
 		offset += n;
 		from += n;
@@ -140,19 +133,17 @@ static void store_bytes(struct sim_disk *d, uint64_t offset, const uint8_t *from
 	}
 }
 
-/* Puts bytes into the stable contents alone, where they differ from the present ones. */
-static void stabilise_bytes(struct sim_disk *d, uint64_t offset, const uint8_t *from, size_t size)
+/* What was written becomes the stable contents of its pages, which are another by now perhaps. */
+static void stabilise_write(struct sim_disk *d, struct unsynced *u)
 {
-	while (size > 0) {
+	for (uint64_t i = 0; i < u->size / BLOCK_SIZE; i++) {
+		const uint64_t offset = u->offset + i * BLOCK_SIZE;
 		struct extent *e = extent_at(d, offset, true);
 		uint32_t page = page_in_extent(offset);
-		size_t n = MIN(size, BLOCK_SIZE - offset % BLOCK_SIZE);
 
 		INVARIANT(e->dirty[page]);
-		sim_page_write(&e->stable[page], offset % BLOCK_SIZE, from, n);
-		offset += n;
-		from += n;
-		size -= n;
+		sim_page_drop(&e->stable[page]);
+		sim_page_copy(&e->stable[page], u->pages[i]);
 	}
 }
 
@@ -183,7 +174,7 @@ static void discard_pages(struct sim_disk *d, uint64_t offset, uint64_t size, bo
 		if (e->data[page] == NULL || sim_chance(d->process->world, 1, 4))
 			continue;
 		if (unsynced)
-			keep_stable(d, e, at, true);
+			keep_stable(d, e, at);
 		sim_page_drop(&e->data[page]);
 		if (!unsynced && e->dirty[page])
 			sim_page_drop(&e->stable[page]);
@@ -206,23 +197,32 @@ static void all_stable(struct sim_disk *d)
 	d->dirty_count = 0;
 }
 
-static void add_unsynced(struct sim_disk *d, const struct disk_op *op)
+/* The caller fills in the pages of a write. */
+static struct unsynced *add_unsynced(struct sim_disk *d, const struct disk_op *op)
 {
-	bool discard = op->kind == DISK_DISCARD;
-	struct unsynced *u = malloc(sizeof(*u) + (discard ? 0 : op->size));
-	uint8_t *to = u->data;
+	const bool discard = op->kind == DISK_DISCARD;
+	const uint64_t pages = discard ? 0 : op->size / BLOCK_SIZE;
+	struct unsynced *u = calloc(1, sizeof(*u) + pages * sizeof(struct sim_page *));
 
 	INVARIANT(u != NULL);
-	*u = (struct unsynced){.completion = d->completion_count,
-			       .offset = op->offset,
-			       .size = op->size,
-			       .discard = discard};
-	for (uint32_t i = 0; !discard && i < op->iov_count; i++) {
-		memcpy(to, op->iovs[i].iov_base, op->iovs[i].iov_len);
-		to += op->iovs[i].iov_len;
-	}
+	u->completion = d->completion_count;
+	u->offset = op->offset;
+	u->size = op->size;
+	u->discard = discard;
 	*d->unsynced_tail = u;
 	d->unsynced_tail = &u->next;
+	return u;
+}
+
+/* The oldest one goes. */
+static void drop_unsynced(struct sim_disk *d)
+{
+	struct unsynced *u = d->unsynced;
+
+	d->unsynced = u->next;
+	for (uint64_t i = 0; !u->discard && i < u->size / BLOCK_SIZE; i++)
+		sim_page_drop(&u->pages[i]);
+	free(u);
 }
 
 /* A discard that became durable: its pages are stable as they are now, unless written since. */
@@ -246,9 +246,8 @@ static void sync_before(struct sim_disk *d, uint64_t covers)
 		if (u->discard)
 			stabilise_discard(d, u);
 		else
-			stabilise_bytes(d, u->offset, u->data, u->size);
-		d->unsynced = u->next;
-		free(u);
+			stabilise_write(d, u);
+		drop_unsynced(d);
 	}
 	if (d->unsynced == NULL)
 		all_stable(d);
@@ -272,7 +271,7 @@ static void store_torn(struct sim_disk *d, uint64_t offset, const uint8_t *from,
 	for (size_t i = 0; i < sectors; i++) {
 		if (first_part ? i < cut : sim_chance(w, 1, 2))
 			store_bytes(d, offset + i * SECTOR_SIZE, from + i * SECTOR_SIZE,
-				    SECTOR_SIZE, false);
+				    SECTOR_SIZE);
 	}
 }
 
@@ -280,7 +279,7 @@ static void survive(struct sim_disk *d, enum sim_fate fate, uint64_t offset, con
 		    size_t size)
 {
 	if (fate == SIM_FATE_KEEP)
-		store_bytes(d, offset, from, size, false);
+		store_bytes(d, offset, from, size);
 	else if (fate == SIM_FATE_TEAR)
 		store_torn(d, offset, from, size);
 }
@@ -300,6 +299,17 @@ static void lose_cache(struct sim_disk *d)
 	d->dirty_count = 0;
 }
 
+static void survive_unsynced(struct sim_disk *d, enum sim_fate fate, const struct unsynced *u)
+{
+	uint8_t *data = malloc(u->size);
+
+	INVARIANT(data != NULL);
+	for (uint64_t i = 0; i < u->size / BLOCK_SIZE; i++)
+		sim_page_read(u->pages[i], 0, data + i * BLOCK_SIZE, BLOCK_SIZE);
+	survive(d, fate, u->offset, data, u->size);
+	free(data);
+}
+
 static void lose_power(struct sim_disk *d)
 {
 	lose_cache(d);
@@ -310,9 +320,8 @@ static void lose_power(struct sim_disk *d)
 		if (u->discard && fate != SIM_FATE_DROP)
 			discard_pages(d, u->offset, u->size, false);
 		else if (!u->discard)
-			survive(d, fate, u->offset, u->data, u->size);
-		d->unsynced = u->next;
-		free(u);
+			survive_unsynced(d, fate, u);
+		drop_unsynced(d);
 	}
 	d->unsynced_tail = &d->unsynced;
 }
@@ -331,15 +340,39 @@ static void unlink_flight(struct sim_disk *d, struct disk_op *op)
 		flight_of(f->next)->prev = f->prev;
 }
 
+/* One that no flush has covered: the same pages are in the contents and in the list. */
+static void perform_unsynced(struct sim_disk *d, const struct disk_op *op)
+{
+	struct unsynced *u = add_unsynced(d, op);
+	struct sim_page **page = u->pages;
+	uint64_t at = op->offset;
+
+	for (uint32_t i = 0; i < op->iov_count; i++) {
+		const uint8_t *from = op->iovs[i].iov_base;
+
+		for (size_t n = 0; n < op->iovs[i].iov_len; n += BLOCK_SIZE) {
+			struct extent *e = extent_at(d, at, true);
+			struct sim_page **data = &e->data[page_in_extent(at)];
+
+			sim_page_write(page, 0, from + n, BLOCK_SIZE);
+			keep_stable(d, e, at);
+			sim_page_drop(data);
+			sim_page_copy(data, *page++);
+			at += BLOCK_SIZE;
+		}
+	}
+}
+
 static void perform_write(struct sim_disk *d, const struct disk_op *op)
 {
-	bool unsynced = d->head.volatile_cache && !op->durable;
 	uint64_t offset = op->offset;
 
-	if (unsynced)
-		add_unsynced(d, op);
+	if (d->head.volatile_cache && !op->durable) {
+		perform_unsynced(d, op);
+		return;
+	}
 	for (uint32_t i = 0; i < op->iov_count; i++) {
-		store_bytes(d, offset, op->iovs[i].iov_base, op->iovs[i].iov_len, unsynced);
+		store_bytes(d, offset, op->iovs[i].iov_base, op->iovs[i].iov_len);
 		offset += op->iovs[i].iov_len;
 	}
 }
@@ -539,12 +572,8 @@ static void media_destroy(struct sim_media *m)
 {
 	struct sim_disk *d = container_of(m, struct sim_disk, media);
 
-	while (d->unsynced != NULL) {
-		struct unsynced *u = d->unsynced;
-
-		d->unsynced = u->next;
-		free(u);
-	}
+	while (d->unsynced != NULL)
+		drop_unsynced(d);
 	for (uint64_t i = 0; i < d->extent_count; i++) {
 		for (uint32_t page = 0; d->extents[i] != NULL && page < EXTENT_PAGES; page++) {
 			sim_page_drop(&d->extents[i]->data[page]);
@@ -620,5 +649,5 @@ void sim_disk_peek(struct sim_disk *d, uint64_t offset, void *buf, size_t size_b
 void sim_disk_poke(struct sim_disk *d, uint64_t offset, const void *buf, size_t size_bytes)
 {
 	PRE(offset + size_bytes <= d->head.size_bytes);
-	store_bytes(d, offset, buf, size_bytes, false);
+	store_bytes(d, offset, buf, size_bytes);
 }

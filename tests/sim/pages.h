@@ -17,7 +17,8 @@ struct sim_page;
 /* Puts bytes into the page: [offset, offset + size) lies within BLOCK_SIZE. */
 void sim_page_write(struct sim_page **page, size_t offset, const void *from, size_t size);
 void sim_page_read(const struct sim_page *page, size_t offset, void *to, size_t size);
-void sim_page_copy(struct sim_page **to, const struct sim_page *from); /* *to is zeroes before */
-void sim_page_drop(struct sim_page **page);			       /* zeroes after it */
+/* Costs nothing: the two are one until either is written to. *to is zeroes before. */
+void sim_page_copy(struct sim_page **to, const struct sim_page *from);
+void sim_page_drop(struct sim_page **page); /* zeroes after it */
 
 #endif

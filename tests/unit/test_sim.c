@@ -124,6 +124,7 @@ START_TEST(a_page_holds_any_content)
 {
 	struct sim_page *page = NULL, *copy = NULL;
 	uint64_t plain[BLOCK_SIZE / sizeof(uint64_t)] = {0}, seen[BLOCK_SIZE / sizeof(uint64_t)];
+	uint64_t before[BLOCK_SIZE / sizeof(uint64_t)];
 	struct sim_world *w = sim_world_create(7);
 
 	for (uint32_t round = 0; round < 2000; round++) {
@@ -139,6 +140,8 @@ START_TEST(a_page_holds_any_content)
 		if (sim_chance(w, 1, 3)) /* all but one word of it */
 			seen[sim_random_below(w, ARRAY_SIZE(seen))]++;
 		memcpy(unaligned + 1, seen, sizeof(seen));
+		memcpy(before, plain, sizeof(before));
+		sim_page_copy(&copy, page);
 		sim_page_write(&page, offset, unaligned + 1, size);
 		memcpy((uint8_t *)plain + offset, seen, size);
 		memset(seen, 0xee, sizeof(seen));
@@ -146,6 +149,9 @@ START_TEST(a_page_holds_any_content)
 		ck_assert_mem_eq(seen, plain, sizeof(plain));
 		sim_page_read(page, offset, seen, size);
 		ck_assert_mem_eq(seen, (uint8_t *)plain + offset, size);
+		sim_page_read(copy, 0, seen, BLOCK_SIZE);
+		ck_assert_mem_eq(seen, before, sizeof(before));
+		sim_page_drop(&copy);
 		sim_page_copy(&copy, page);
 		sim_page_read(copy, 0, seen, BLOCK_SIZE);
 		ck_assert_mem_eq(seen, plain, sizeof(plain));
