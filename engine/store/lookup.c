@@ -478,13 +478,21 @@ static int begin(struct store *store, struct lookup *l)
 	return rc < 0 || l->kind == LOOKUP_WRITE ? rc : wait_for_pages(store, l);
 }
 
-struct format_slot lookup_slot(const struct store *store, const struct lookup *l, block_no_t block)
+const struct index_page *lookup_page(const struct store *store, const struct lookup *l,
+				     block_no_t block)
 {
 	page_no_t no = block >> PAGE_SHIFT;
 
 	if (l->held == NULL || l->held->dead || (l->pinned >> (no - first_page(l)) & 1) == 0)
-		return (struct format_slot){0};
-	return index_slot(index_find_page(&store->index, l->held, no), block % PAGE_BLOCKS);
+		return NULL;
+	return index_find_page(&store->index, l->held, no);
+}
+
+struct format_slot lookup_slot(const struct store *store, const struct lookup *l, block_no_t block)
+{
+	const struct index_page *page = lookup_page(store, l, block);
+
+	return page != NULL ? index_slot(page, block % PAGE_BLOCKS) : (struct format_slot){0};
 }
 
 int lookup_begin(struct store *store, struct lookup *l)

@@ -134,6 +134,11 @@ void lookup_end(struct store *store, struct lookup *lookup);
 struct format_slot lookup_slot(const struct store *store, const struct lookup *lookup,
 			       block_no_t block);
 
+/* The page of a block of the range: index_slot tells the same of each of its blocks. NULL: nothing
+ * is there. Valid in this turn. */
+const struct index_page *lookup_page(const struct store *store, const struct lookup *lookup,
+				     block_no_t block);
+
 /* The page of its first block, when it is held. */
 static inline struct index_page *lookup_first_page(const struct lookup *lookup)
 {

@@ -94,7 +94,7 @@ static void find_nearest(const struct index_volume *volume, void *arg)
 		n->found = volume->id;
 }
 
-/* Goes on to a window that exists. False: that was the last one. */
+/* Goes on to a window within a chunk that exists. False: that was the last one. */
 static bool settle_on_window(struct store *store)
 {
 	struct tidy *t = &store->tidy;
@@ -125,23 +125,51 @@ static bool settle_on_window(struct store *store)
 	}
 }
 
+/* No page of the window exists. */
+static bool is_bare(struct store *store)
+{
+	const struct tidy *t = &store->tidy;
+	const struct index_chunk *chunk = index_find_chunk(&store->index, t->volume, t->chunk);
+
+	for (uint32_t i = 0; chunk != NULL && i < TIDY_WINDOW; i += PAGE_BLOCKS)
+		if (index_page_exists(chunk, (t->block + i) >> PAGE_SHIFT))
+			return false;
+	return true;
+}
+
+/* What a window lies in, page after page. */
+struct pieces {
+	uint32_t blocks, runs, next;
+};
+
+static void count_pieces(const struct index_page *page, struct pieces *p)
+{
+	for (uint32_t i = 0; i < PAGE_BLOCKS; i++) {
+		const struct format_slot slot = index_slot(page, i);
+
+		if (!format_slot_has_data(&slot))
+			continue;
+		p->blocks++;
+		p->runs += slot.location != p->next;
+		p->next = slot.location + 1;
+	}
+}
+
 /* Whether the window lies in too many pieces. *ret_blocks: how many blocks of it have data. */
 static bool is_scattered(struct store *store, uint32_t *ret_blocks)
 {
 	struct tidy *t = &store->tidy;
-	uint32_t blocks = 0, runs = 0, next = LOCATION_NONE;
+	struct pieces p = {.next = LOCATION_NONE};
 
-	for (uint32_t i = 0; i < TIDY_WINDOW; i++) {
-		const struct format_slot slot = lookup_slot(store, &t->lookup, t->block + i);
+	_Static_assert(TIDY_WINDOW % PAGE_BLOCKS == 0, "whole pages");
+	for (uint32_t i = 0; i < TIDY_WINDOW; i += PAGE_BLOCKS) {
+		const struct index_page *page = lookup_page(store, &t->lookup, t->block + i);
 
-		if (!format_slot_has_data(&slot))
-			continue;
-		blocks++;
-		runs += slot.location != next;
-		next = slot.location + 1;
+		if (page != NULL)
+			count_pieces(page, &p);
 	}
-	*ret_blocks = blocks;
-	return runs > 1 + blocks / TIDY_RUN_BLOCKS;
+	*ret_blocks = p.blocks;
+	return p.runs > 1 + p.blocks / TIDY_RUN_BLOCKS;
 }
 
 /* -- a window --------------------------------------------------------------------------------- */
@@ -203,6 +231,10 @@ static void look(struct store *store)
 		}
 		if (!may_run(store))
 			break;
+		if (is_bare(store)) {
+			end_window(store);
+			continue;
+		}
 		t->lookup = (struct lookup){.done = looked_up,
 					    .volume = t->volume,
 					    .chunk = t->chunk,
