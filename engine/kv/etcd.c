@@ -2,12 +2,14 @@
  *
  * A beat is one look at the leader's key, on a worker, at most one at a time:
  *
- *   FOLLOWING  every 250 ms: read it; when it was not touched for as long as its holder may issue
- * by it, delete it if it still is as it was; when it is gone: a lease, and the key put if it is
- * still gone LEADING    every quarter of the lease's time: a new lease, and the key put under it if
- * its (LOADING)  revisions are those that were seen last. What comes of it: HELD     the deadline
- * moves UNKNOWN  etcd did not answer: the deadline stays, and passes LOST     the key is gone, or
- * another's
+ *   FOLLOWING  every 250 ms: read it.
+ *                untouched for as long as its holder may issue by it: delete it, if it still is
+ *                gone: ask for a lease, and put the key if it is still gone
+ *   LEADING    every quarter of the lease's time: a new lease, and the key put under it if its
+ *   (LOADING)  revisions are those that were seen last. What comes of it:
+ *                HELD     the deadline moves
+ *                UNKNOWN  etcd did not answer: the deadline stays, and passes
+ *                LOST     the key is gone, or another's
  *
  * The compare of the last revision (mod_revision) keeps a put that etcd carries out late from
  * laying the key under an older lease again. One that was carried out although its answer was lost
