@@ -471,7 +471,7 @@ static int set_up(struct bench *b, struct error *err)
 				   0, &b->kv, err);
 	if (rc < 0)
 		return rc;
-	if (b->no_priming || b->turnover > 0)
+	if (b->no_priming)
 		b->disk->needs_priming = false;
 	for (uint32_t i = 0; i < DEPTH_MAX; i++) {
 		b->slots[i].bench = b;
