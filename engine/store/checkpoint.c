@@ -526,15 +526,35 @@ static void put_released(struct store *store, uint32_t no)
 	put_segment(store, no);
 }
 
-/* False: too little would come of it, or there is no memory. */
+/* So few are listed as those that may be opened next that it is worth a commit to list others. */
+static bool lacks_reserved(const struct store *store)
+{
+	const struct segments *t = &store->segments;
+	uint32_t gain = t->empty_count + t->state_counts[SEGMENT_FREE];
+
+	return t->state_counts[SEGMENT_RESERVED] < MIN(store->checkpoint.reserved_goal / 4, gain);
+}
+
+/* Streams will soon have none to open. */
+static bool is_room_short(const struct store *store)
+{
+	return segments_available(&store->segments) <= store->space.floor_segments + WLOG_STREAMS;
+}
+
+/* False: a whole checkpoint gives more, or there is no memory. */
 static bool begin_release(struct store *store)
 {
 	struct checkpoint *c = &store->checkpoint;
 	struct segments *t = &store->segments;
 	struct kv_batch *batch;
-	uint32_t enough = streams_are_stalled(store) ? 1 : CHECKPOINT_RELEASE_MIN;
+	uint32_t freed;
 
-	if (!c->covers || t->empty_count < enough || plan_release(store) < enough)
+	if (!c->covers)
+		return false;
+	freed = plan_release(store);
+	if (freed == 0 && (t->state_counts[SEGMENT_FREE] == 0 || !lacks_reserved(store)))
+		return false;
+	if (2 * freed < t->empty_count && !is_room_short(store))
 		return false;
 	c->batch = kv_batch_create(store->kv);
 	if (c->batch == NULL)
@@ -591,10 +611,11 @@ static bool is_room_wanted(const struct store *store)
 		return true;
 	if (streams_are_stalled(store) && (t->empty_count > 0 || reserved == 0))
 		return true;
-	if (reserved < MIN(c->reserved_goal / 4, gain))
+	if (lacks_reserved(store))
 		return true;
-	return (segments_available(t) < store->space.clean_below && t->empty_count >= 4) ||
-	       (segments_available(t) <= store->space.floor_segments && t->empty_count > 0);
+	return (segments_available(t) < store->space.clean_below &&
+		t->empty_count >= CHECKPOINT_RELEASE_MIN) ||
+	       (is_room_short(store) && t->empty_count > 0);
 }
 
 bool checkpoint_is_far(const struct store *store)

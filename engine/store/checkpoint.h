@@ -45,7 +45,7 @@
 #define CHECKPOINT_PAUSE_NS	200000u
 #define CHECKPOINT_RESERVED_MIN 16u /* segments listed as those that may be opened next */
 #define CHECKPOINT_RESERVED_MAX 64u
-#define CHECKPOINT_RELEASE_MIN	4u /* segments that are worth a commit of their own */
+#define CHECKPOINT_RELEASE_MIN	4u /* segments that are worth a commit, while there is room */
 #define CHECKPOINT_FAR_FACTOR	2u /* of the distance at which one begins */
 
 enum checkpoint_state {

@@ -113,6 +113,40 @@ START_TEST(room_does_not_need_a_checkpoint)
 }
 END_TEST
 
+/* Segments that were cleaned one by one, when few are left, wait for no checkpoint: there are as
+ * many as the length of the log asks for. */
+START_TEST(room_comes_in_small_pieces)
+{
+	struct store_stats before, after;
+	struct rig rig;
+	uint64_t log;
+
+	rig_init(&rig, 1, 24);
+	rig.config.checkpoint_bytes = 6 * MIB;
+	rig.config.cache_bytes = 16 * MIB; /* none for what is dirty */
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	fill(&rig);
+	before = stats_of(&rig);
+	log = rig.store->checkpoint.log_total;
+	for (uint32_t i = 0; i < 20000; i++) {
+		rig_write(&rig, STORE_DATA, i % RIG_VOLUMES, i * 7u % RIG_CHUNKS,
+			  i * 2654435761u % RIG_BLOCKS, 1);
+		ck_assert(rig_drain_to(&rig, 8));
+	}
+	ck_assert(rig_drain(&rig));
+	after = stats_of(&rig);
+	log = rig.store->checkpoint.log_total - log;
+	ck_assert_uint_gt(after.cleaned_segments, before.cleaned_segments + 20);
+	ck_assert_uint_gt(after.releases, before.releases + 5);
+	ck_assert_uint_le(after.checkpoints - before.checkpoints, log / (5 * MIB));
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* A release that cannot be committed ends all writing, and loses nothing. */
 START_TEST(a_failed_release_ends_all_writing)
 {
@@ -176,6 +210,7 @@ int main(void)
 	tcase_set_timeout(tc, 200);
 	tcase_add_loop_test(tc, what_was_released_is_sought_elsewhere, 0, 4);
 	tcase_add_test(tc, room_does_not_need_a_checkpoint);
+	tcase_add_test(tc, room_comes_in_small_pieces);
 	tcase_add_test(tc, a_failed_release_ends_all_writing);
 	tcase_add_test(tc, a_crash_at_any_io_loses_nothing);
 	suite_add_tcase(s, tc);
