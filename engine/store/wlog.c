@@ -335,6 +335,7 @@ static bool stream_open_segment(struct wlog_stream *s, enum space_user user)
 	s->offset = 0;
 	s->segment_is_clients = user == SPACE_CLIENT || user == SPACE_RESYNC;
 	upkeep_kick(store);
+	cleaner_kick(store);
 	return true;
 }
 

@@ -379,16 +379,21 @@ static const struct tidied {
 } tidied_ranges[] = {{0, IO_BLOCKS_MAX}, {IO_BLOCKS_MAX + PAGE_BLOCKS, 3 * 64}};
 
 /* So many disk reads it takes to read the range in sequence. */
-static uint64_t reads_in_sequence(struct rig *rig, const struct tidied *t)
+static uint64_t reads_of(struct rig *rig, uint32_t volume, chunk_no_t chunk, const struct tidied *t)
 {
 	const uint64_t before = sim_disk_stats(rig->sim_disk)->reads;
 
 	for (uint32_t i = 0; i < t->count; i += 64) {
-		struct rig_op *op = rig_begin_read(rig, 0, 0, t->first + i, 64);
+		struct rig_op *op = rig_begin_read(rig, volume, chunk, t->first + i, 64);
 
 		ck_assert_int_eq(rig_wait(rig, op), 0);
 	}
 	return sim_disk_stats(rig->sim_disk)->reads - before;
+}
+
+static uint64_t reads_in_sequence(struct rig *rig, const struct tidied *t)
+{
+	return reads_of(rig, 0, 0, t);
 }
 
 /* Every block on its own, in an order without neighbours, among writes elsewhere. */
@@ -429,6 +434,34 @@ START_TEST(what_was_scattered_becomes_sequential)
 	rig_close(&rig);
 	rig_must_open(&rig);
 	ck_assert_uint_le(reads_in_sequence(&rig, t), 16);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* All that the store has, and twice its size of garbage made on the way: the cleaner has to make
+ * room for it again and again, though nobody writes. */
+START_TEST(tidying_has_the_cleaner_make_room)
+{
+	const uint32_t all = RIG_VOLUMES * RIG_CHUNKS * RIG_BLOCKS;
+	const struct tidied chunk = {0, RIG_BLOCKS};
+	struct rig rig;
+
+	rig_init(&rig, 1, 30);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	for (uint32_t i = 0; i < 3 * all; i++) {
+		uint32_t at = i * 1237u % all; /* has no divisor in common with it */
+
+		rig_write(&rig, STORE_DATA, at % RIG_VOLUMES, at / RIG_VOLUMES % RIG_CHUNKS,
+			  at / (RIG_VOLUMES * RIG_CHUNKS), 1);
+		rig_drain_to(&rig, 16);
+	}
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_gt(reads_of(&rig, 0, 0, &chunk), RIG_BLOCKS / 2);
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	for (uint32_t i = 0; i < RIG_VOLUMES * RIG_CHUNKS; i++)
+		ck_assert_uint_le(reads_of(&rig, i % RIG_VOLUMES, i / RIG_VOLUMES, &chunk), 32);
 	rig_verify(&rig);
 	rig_deinit(&rig);
 }
@@ -571,6 +604,7 @@ int main(void)
 	tcase_add_test(tc, small_writes_wait_for_the_group_in_flight);
 	tcase_add_loop_test(tc, what_was_scattered_becomes_sequential, 0,
 			    ARRAY_SIZE(tidied_ranges));
+	tcase_add_test(tc, tidying_has_the_cleaner_make_room);
 	tcase_add_loop_test(tc, tidying_may_be_disturbed, 0, 40);
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
 	tcase_add_test(tc, tombstones_are_bounded);
