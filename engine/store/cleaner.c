@@ -205,7 +205,7 @@ static void read_next(struct store *store)
 static void read_some(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
-	uint32_t depth = is_tight(store) ? CLEANER_READS_MAX : 1;
+	uint32_t depth = is_tight(store) ? CLEANER_READS_MAX : CLEANER_READS;
 
 	while (c->reads_in_flight < depth && c->reads_begun - c->reads_taken < CLEANER_READS_MAX &&
 	       c->read_next < c->end)

@@ -15,11 +15,12 @@
  * engine/ARCHITECTURE.md has the figures). Only the emptiest when space is tight. One in which
  * nothing can be gained is never taken, so it comes to rest.
  *
- * How fast: while space allows, one small read or one group at a time, with pauses that shrink as
+ * How fast: while space allows, two small reads or one group at a time, with pauses that shrink as
  * space does, and none while no client asks for anything. When space is tight CLEANER_READS_MAX
  * reads or CLEANER_DEPTH_BLOCKS of moves are in flight, and clients pay: each of their groups costs
- * credit, which is earned bit by bit by what moving will free. I/O is in pieces of 256 KiB, so that
- * none of a client's waits long behind one.
+ * credit, which is earned bit by bit by what moving will free. I/O is in pieces of 128 and 256 KiB,
+ * so that none of a client's waits long behind them; its write does so twice, for the flush comes
+ * after it.
  *
  * Failure: what can not be read or does not check stays where it is; the segment is stuck, and not
  * taken again until it is empty by itself. */
@@ -30,11 +31,12 @@
 #include "engine/store/lookup.h"
 #include "engine/store/wlog.h"
 
-#define CLEANER_READ_BYTES   (256u * 1024)
-#define CLEANER_READS_MAX    4u
+#define CLEANER_READ_BYTES   (128u * 1024)
+#define CLEANER_READS	     2u /* in flight, so that the disk has one while the other is parsed */
+#define CLEANER_READS_MAX    4u /* when space is tight */
 #define CLEANER_STEP_BLOCKS  WLOG_COLD_SHARE /* moved at a time: a group */
 #define CLEANER_DEPTH_BLOCKS (4 * CLEANER_STEP_BLOCKS)
-#define CLEANER_PAUSE_MAX_NS NS_PER_MS
+#define CLEANER_PAUSE_MAX_NS (NS_PER_MS / 2)
 
 enum cleaner_state { CLEANER_IDLE, CLEANER_READING, CLEANER_MOVING };
 
