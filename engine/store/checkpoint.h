@@ -38,7 +38,7 @@
 
 #define CHECKPOINT_BYTES_MIN	(256 * MIB) /* of log, between two */
 #define CHECKPOINT_BYTES_MAX	GIB
-#define CHECKPOINT_DEVICE_DEN	8u /* between the two: a part of the device */
+#define CHECKPOINT_DEVICE_DEN	4u /* between the two: a part of the device */
 #define CHECKPOINT_INTERVAL_NS	(30 * NS_PER_S)
 #define CHECKPOINT_DIRTY_PAGES	65536u
 #define CHECKPOINT_STEP		64u /* objects put into the batch in one turn */

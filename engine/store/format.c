@@ -123,6 +123,16 @@ uint64_t format_super_offset(uint32_t copy)
 	return copy == 0 ? 0 : FORMAT_SUPER_OFFSET_B;
 }
 
+uint32_t format_segment_bytes(uint64_t device_bytes)
+{
+	uint32_t bytes = FORMAT_SEGMENT_USUAL_MIN;
+
+	while (bytes < FORMAT_SEGMENT_USUAL_MAX &&
+	       device_bytes / FORMAT_SEGMENTS_USUAL >= 2ull * bytes)
+		bytes *= 2;
+	return bytes;
+}
+
 uint32_t format_segments_fit(uint64_t device_bytes, uint32_t segment_bytes)
 {
 	uint64_t usable = MIN(device_bytes, (uint64_t)UINT32_MAX * BLOCK_SIZE);

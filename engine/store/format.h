@@ -23,9 +23,13 @@
 #define FORMAT_SEGMENT_BYTES_MAX (64u << 20)
 /* In kv one may be referred to by pages of its former use besides (store/checkpoint.h). */
 #define FORMAT_SEGMENT_LIVE_MAX (2 * FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE)
-#define FORMAT_SEGMENT_BYTES	(32u << 20)
-#define FORMAT_SEGMENTS_MIN	12u /* a shard's, below which there is no room for a reserve */
-#define FORMAT_SHARDS_MAX	64u
+/* By default a device has so many, as far as their size lies between these: what is kept free is
+ * counted in segments, and should be a small part of it. */
+#define FORMAT_SEGMENTS_USUAL	 512u
+#define FORMAT_SEGMENT_USUAL_MIN (8u << 20)
+#define FORMAT_SEGMENT_USUAL_MAX (32u << 20)
+#define FORMAT_SEGMENTS_MIN	 12u /* a shard's, below which there is no room for a reserve */
+#define FORMAT_SHARDS_MAX	 64u
 
 struct format_super {
 	struct uuid cluster;
@@ -45,6 +49,9 @@ int format_super_decode(const uint8_t *block, struct format_super *ret_super, st
 
 /* Where copy 0 or 1 lies. */
 uint64_t format_super_offset(uint32_t copy);
+
+/* Of a segment, unless somebody says otherwise. */
+uint32_t format_segment_bytes(uint64_t device_bytes);
 
 /* How many segments fit on a device. */
 uint32_t format_segments_fit(uint64_t device_bytes, uint32_t segment_bytes);

@@ -27,9 +27,11 @@ void space_init(struct store *store, uint32_t reserve_percent)
 {
 	uint32_t percent = reserve_percent > 0 ? reserve_percent : SPACE_RESERVE_PERCENT;
 	uint32_t own = store->segments.own_count;
-	uint32_t step = MAX(SPACE_STEP_MIN, own / SPACE_STEP_DEN);
+	uint32_t step = MIN((uint32_t)(SPACE_STEP_BYTES / store->super.segment_bytes),
+			    own / SPACE_STEP_BYTES_DEN);
 	struct space *space = &store->space;
 
+	step = MAX(step, MAX(SPACE_STEP_MIN, own / SPACE_STEP_DEN));
 	space->reserve_segments =
 	    MAX(SPACE_RESERVE_SEGMENTS_MIN, (uint32_t)((uint64_t)own * percent / 100));
 	space->floor_segments = SPACE_FLOOR_SEGMENTS;

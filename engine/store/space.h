@@ -24,11 +24,13 @@
 #define SPACE_RESERVE_SEGMENTS_MIN 4u
 #define SPACE_RESERVE_KEPT	   3u /* of it at least: so that cleaning still gains */
 #define SPACE_FLOOR_SEGMENTS	   4u
-/* From the floor to where it is tight, and from there to where cleaning begins, in segments: a
- * hundredth of all, and at least four: so many become free by one checkpoint, whose cost they
- * share. */
-#define SPACE_STEP_MIN 4u
-#define SPACE_STEP_DEN 100u
+/* From the floor to where it is tight, and from there to where cleaning begins: a hundredth of all
+ * segments; at least four, and at least what is written while a checkpoint is under way, when none
+ * becomes free, but for that no more than a fortieth. */
+#define SPACE_STEP_MIN	     4u
+#define SPACE_STEP_DEN	     100u
+#define SPACE_STEP_BYTES     (96 * MIB)
+#define SPACE_STEP_BYTES_DEN 40u
 
 enum space_user { SPACE_CLIENT, SPACE_URGENT, SPACE_RESYNC, SPACE_CLEANER };
 

@@ -85,7 +85,7 @@ struct store_format_op {
 	void (*done)(struct store_format_op *op, int status, const struct error *err);
 	struct disk *disk;
 	struct store_identity identity;
-	uint32_t segment_bytes; /* 0: the default, 32 MiB; a power of two from 1 to 64 MiB */
+	uint32_t segment_bytes; /* 0: by the device; a power of two from 1 to 64 MiB */
 	bool force;
 	uint64_t impl[96];
 };

@@ -76,10 +76,16 @@ static void submit(struct formatting *f, enum disk_op_kind kind)
 	disk_submit(op_of(f)->disk, &f->op);
 }
 
+static uint32_t segment_bytes_of(const struct store_format_op *op)
+{
+	return op->segment_bytes > 0 ? op->segment_bytes
+				     : format_segment_bytes(op->disk->size_bytes);
+}
+
 static void write_begin(struct formatting *f)
 {
 	struct store_format_op *op = op_of(f);
-	uint32_t segment_bytes = op->segment_bytes > 0 ? op->segment_bytes : FORMAT_SEGMENT_BYTES;
+	uint32_t segment_bytes = segment_bytes_of(op);
 	struct format_super super = {
 	    .cluster = op->identity.cluster,
 	    .sequence = f->sequence + 1,
@@ -152,7 +158,7 @@ static void io_done(struct disk_op *disk_op, int status)
 
 static int check(const struct store_format_op *op, struct error *err)
 {
-	uint32_t bytes = op->segment_bytes > 0 ? op->segment_bytes : FORMAT_SEGMENT_BYTES;
+	uint32_t bytes = segment_bytes_of(op);
 	uint32_t shards = op->identity.shard_count;
 	uint64_t least;
 
