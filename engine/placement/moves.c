@@ -520,26 +520,41 @@ static void ask_maintenance(struct pd *pd, struct reg_volume *v, struct reg_node
 	rpc_notify(&n->session->rpc, &m);
 }
 
-/* A node that is there and says that blocks of a layer of v are damaged; NULL: none. */
-static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v,
-				     volume_id_t *ret_layer)
+/* Nodes that are there and say that something is damaged: few, if any, while volumes are many. */
+struct damaged {
+	struct reg_node *nodes[PD_NODES_MAX];
+	uint32_t count;
+};
+
+static void find_damaged(const struct pd *pd, struct damaged *ret)
 {
+	ret->count = 0;
 	for (struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next)
-		for (uint32_t i = 0; n->session != NULL && i < n->damaged_count; i++)
-			if (family_stands_on(&pd->reg, v, n->damaged[i])) {
-				*ret_layer = n->damaged[i];
-				return n;
+		if (n->session != NULL && n->damaged_count > 0)
+			ret->nodes[ret->count++] = n;
+}
+
+/* One that says it of a layer of v; NULL: none. */
+static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v,
+				     const struct damaged *d, volume_id_t *ret_layer)
+{
+	for (uint32_t k = 0; k < d->count; k++)
+		for (uint32_t i = 0; i < d->nodes[k]->damaged_count; i++)
+			if (family_stands_on(&pd->reg, v, d->nodes[k]->damaged[i])) {
+				*ret_layer = d->nodes[k]->damaged[i];
+				return d->nodes[k];
 			}
 	return NULL;
 }
 
 /* Whoever attaches the volume is told by the nodes what to write again. What cannot be repaired
  * does not keep a maintenance going for ever. */
-static void maintain_damaged(struct pd *pd, struct reg_volume *v, int64_t now)
+static void maintain_damaged(struct pd *pd, struct reg_volume *v, const struct damaged *d,
+			     int64_t now)
 {
 	const uint64_t now_ns = reactor_now_ns(pd->reactor);
 	volume_id_t layer = 0;
-	struct reg_node *n = damaged_node(pd, v, &layer);
+	struct reg_node *n = damaged_node(pd, v, d, &layer);
 
 	/* A host that has it writes it again without being asked for. */
 	if (n == NULL ||
@@ -581,13 +596,15 @@ static void maintain_planned(struct pd *pd, int64_t now)
  * well. */
 static void maintain(struct pd *pd, int64_t now)
 {
+	struct damaged damaged;
 	struct reg_volume *v;
 
+	find_damaged(pd, &damaged);
 	maintain_planned(pd, now);
 	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
 		if (v->deleted)
 			continue;
-		maintain_damaged(pd, v, now);
+		maintain_damaged(pd, v, &damaged, now);
 		if (v->move_count == 0 && !v->attachment.maintenance)
 			continue;
 		if (v->move_count > 0) {
