@@ -257,6 +257,8 @@ static void lease_ask(struct node_lease *k)
 	ask.live_bytes = sizes.live_bytes;
 	ask.free_bytes = sizes.free_bytes;
 	ask.reserve_bytes = sizes.reserve_bytes;
+	if (k->config.operations != NULL)
+		ask.operations = k->config.operations(k->config.arg);
 	fill_scrub(&scrub, &sizes.scrub);
 	scrub.volumes = damaged;
 	scrub.n_volumes = damaged_volumes(k, damaged, ARRAY_SIZE(damaged));

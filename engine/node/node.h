@@ -174,6 +174,8 @@ struct node_lease_config {
 	void (*changed)(const struct node_lease_state *state, void *arg);
 	/* Fills in sizes for the driver. */
 	void (*stats)(struct store_stats *ret_stats, void *arg);
+	/* Reads and writes of hosts that were answered with 0, ever. May be NULL. */
+	uint64_t (*operations)(void *arg);
 	/* Gives what is known to be damaged, as store_damage. May be NULL. */
 	uint32_t (*damage)(struct store_damage *ret_damage, uint32_t max, void *arg);
 	/* The driver asks for everything to be read again. NULL: that does nothing. */

@@ -181,6 +181,7 @@ static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_
 	m->live_bytes = n->live_bytes;
 	m->free_bytes = n->free_bytes;
 	m->reserve_bytes = n->reserve_bytes;
+	m->operations_per_s = n->load;
 	m->clock_offset_ns = n->clock_offset_ns;
 	m->chunks = (uint32_t)MIN(n->placed_chunks, (uint64_t)UINT32_MAX);
 	b = verdicts_get(&pd->verdicts, n->site, pd->default_policy, now);
@@ -344,7 +345,8 @@ static int planner_view(struct pd *pd, struct arena *a, const char *policy,
 								       : "down",
 					  .size_bytes = n->size_bytes,
 					  .free_bytes = n->free_bytes,
-					  .placed_bytes = n->placed_bytes};
+					  .placed_bytes = n->placed_bytes,
+					  .load = n->load};
 	}
 	in->sites = sites;
 	in->nodes = nodes;

@@ -28,6 +28,8 @@
 #define PD_ERASE_TIMEOUT_MS   120000u
 #define PD_ERASE_RETRY_MS     5000u
 #define PD_ERASE_CHUNKS_MAX   1024u /* in one Erase */
+#define PD_LOAD_SPAN_MS	      1000  /* between two looks at what a node has answered */
+#define PD_LOAD_SHARE	      8	    /* the part that the newest of them has in its load */
 #define PD_MOVES_TICK_MS      1000u
 #define PD_PLAN_MOVES_MAX     2048u  /* planned ahead */
 #define PD_PLANS_MAX	      4u     /* being made at once */

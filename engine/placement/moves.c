@@ -126,6 +126,7 @@ static void view_nodes(struct pd *pd, struct arena *a, struct view *w, struct pl
 		    .leaves = leaves(pd, n, now),
 		    .size_bytes = MAX(n->size_bytes, (uint64_t)1),
 		    .placed_bytes = n->placed_bytes,
+		    .load = n->load,
 		};
 	}
 	w->in.nodes = nodes;

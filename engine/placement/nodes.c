@@ -530,6 +530,23 @@ static int check_certificate(struct pd *pd, const struct reg_node *n,
 	return rc;
 }
 
+/* A count that has gone back is of a node that was started again. */
+static void note_load(struct reg_node *n, uint64_t operations, int64_t now)
+{
+	const int64_t span_ns = now - n->operations_at;
+	uint64_t rate;
+
+	if (n->operations_at != 0 && span_ns < PD_LOAD_SPAN_MS * (int64_t)NS_PER_MS)
+		return;
+	if (n->operations_at != 0 && operations >= n->operations) {
+		rate =
+		    (uint64_t)((double)(operations - n->operations) * NS_PER_S / (double)span_ns);
+		n->load = (n->load * (PD_LOAD_SHARE - 1) + rate) / PD_LOAD_SHARE;
+	}
+	n->operations = operations;
+	n->operations_at = now;
+}
+
 /* Notes what the node says of itself. true: something that must be durable has changed. */
 static bool note_node(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseRequest *l,
 		      bool *ret_no_memory)
@@ -548,6 +565,7 @@ static bool note_node(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseRe
 	n->free_bytes = l->free_bytes;
 	n->reserve_bytes = l->reserve_bytes;
 	note_scrub(n, l->scrub);
+	note_load(n, l->operations, reg_now(&pd->reg, NULL));
 	snprintf(n->trouble, sizeof n->trouble, "%s", l->trouble);
 	*ret_no_memory = false;
 	if (!changed && !identity)

@@ -32,6 +32,14 @@ struct search {
 	uint32_t steps;
 };
 
+uint64_t planner_hot_bytes(uint64_t size_bytes, uint64_t load, const struct planner_load *all)
+{
+	if (load < PLANNER_HOT_MIN ||
+	    (wide_t)load * all->size_bytes * 2 <= (wide_t)all->load * size_bytes * 3)
+		return 0;
+	return size_bytes / PLANNER_HOT_RATIO;
+}
+
 bool planner_has_room(uint64_t size_bytes, uint64_t free_bytes)
 {
 	return size_bytes > 0 && free_bytes >= size_bytes / PLANNER_FULL_RATIO;
@@ -317,17 +325,26 @@ static int compare_candidates(const void *a, const void *b, void *arg)
 static void gather(struct search *s)
 {
 	const struct planner_input *in = s->in;
+	struct planner_load all = {0};
 
 	for (uint32_t i = 0; i < in->node_count; i++) {
+		PRE(in->nodes[i].site < in->site_count);
+		if (!node_is_candidate(in, &in->nodes[i]))
+			continue;
+		all.load += in->nodes[i].load;
+		all.size_bytes += in->nodes[i].size_bytes;
+	}
+	for (uint32_t i = 0; i < in->node_count; i++) {
 		const struct planner_node *n = &in->nodes[i];
+		const uint64_t hot_bytes = planner_hot_bytes(n->size_bytes, n->load, &all);
 
-		PRE(n->site < in->site_count);
 		if (!node_is_candidate(in, n))
 			continue;
-		s->candidates[s->count++] = (struct candidate){.node = i,
-							       .placed_bytes = n->placed_bytes,
-							       .size_bytes = n->size_bytes,
-							       .slot = UINT32_MAX};
+		s->candidates[s->count++] =
+		    (struct candidate){.node = i,
+				       .placed_bytes = n->placed_bytes + hot_bytes,
+				       .size_bytes = n->size_bytes,
+				       .slot = UINT32_MAX};
 	}
 	qsort_r(s->candidates, s->count, sizeof *s->candidates, compare_candidates,
 		(void *)(uintptr_t)in);

@@ -23,7 +23,8 @@ struct work {
 	const struct rebalance_input *in;
 	struct rebalance_plan plan;
 	size_t room;
-	uint32_t *order; /* nodes that take, by load */
+	uint64_t *hot_bytes; /* by node: counts as placed, in the order */
+	uint32_t *order;     /* nodes that take, by load */
 	uint32_t order_count;
 	uint8_t **together; /* by policy: site x site */
 	uint8_t **done;	    /* by volume: a bit a chunk, which has a move */
@@ -47,7 +48,8 @@ static int by_load(const void *a, const void *b, void *arg)
 {
 	const struct work *w = arg;
 	const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-	const int order = compare_loads(w, x, w->plan.placed_after[x], y, w->plan.placed_after[y]);
+	const int order = compare_loads(w, x, w->plan.placed_after[x] + w->hot_bytes[x], y,
+					w->plan.placed_after[y] + w->hot_bytes[y]);
 
 	return order != 0 ? order : strcmp(w->in->nodes[x].name, w->in->nodes[y].name);
 }
@@ -427,13 +429,22 @@ static int prepare_policies(struct work *w)
 static int prepare(struct work *w)
 {
 	const struct rebalance_input *in = w->in;
+	struct planner_load all = {0};
 
 	w->order = calloc(in->node_count + 1, sizeof *w->order);
+	w->hot_bytes = calloc(in->node_count + 1, sizeof *w->hot_bytes);
 	w->plan.placed_after = calloc(in->node_count + 1, sizeof *w->plan.placed_after);
 	w->done = calloc(in->volume_count + 1, sizeof *w->done);
-	if (w->order == NULL || w->plan.placed_after == NULL || w->done == NULL)
+	if (w->order == NULL || w->hot_bytes == NULL || w->plan.placed_after == NULL ||
+	    w->done == NULL)
 		return -ENOMEM;
 	for (uint32_t n = 0; n < in->node_count; n++) {
+		all.load += in->nodes[n].load;
+		all.size_bytes += in->nodes[n].size_bytes;
+	}
+	for (uint32_t n = 0; n < in->node_count; n++) {
+		w->hot_bytes[n] =
+		    planner_hot_bytes(in->nodes[n].size_bytes, in->nodes[n].load, &all);
 		w->plan.placed_after[n] = in->nodes[n].placed_bytes;
 		if (in->nodes[n].takes && in->nodes[n].leaves == MOVE_WHY_NONE)
 			w->order[w->order_count++] = n;
@@ -469,6 +480,7 @@ int rebalance_make(const struct rebalance_input *in, struct rebalance_plan *ret)
 	if (rc == 0 && in->balance)
 		rc = level(&w);
 	free(w.order);
+	free(w.hot_bytes);
 	free(w.copies);
 	free(w.first);
 	for (uint32_t p = 0; w.together != NULL && p < in->policy_count; p++)

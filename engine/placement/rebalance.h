@@ -5,8 +5,8 @@
  * that lie closer together than the policy has it, then what is asked to (drain), then, if it is
  * wished, what makes the nodes alike in how much of their size is placed on them. A target is
  * eligible, takes more, and goes with the chunk's other copies as the policy wants; of those it is
- * the one with the least placed on it for its size. One move a chunk: what is left of a chunk comes
- * with the next plan.
+ * the one with the least placed on it for its size (planner.h says of a hot one). One move a chunk:
+ * what is left of a chunk comes with the next plan.
  *
  * No move is planned that could leave fewer eligible copies than there are: a copy is taken off the
  * map only when its successor is complete (volume/move.h), and the successor is eligible. */
@@ -32,6 +32,7 @@ struct rebalance_node {
 	enum move_why leaves; /* MOVE_WHY_NONE, _DRAIN, _LOST: all that is on it */
 	uint64_t size_bytes;
 	uint64_t placed_bytes; /* as if the moves that are under way were done */
+	uint64_t load;	       /* operations a second */
 };
 
 struct rebalance_volume {

@@ -75,6 +75,9 @@ struct reg_node {
 	char reason[256];
 	int64_t lease_until;
 	int64_t clock_offset_ns;
+	uint64_t operations;	    /* as it said last, */
+	int64_t operations_at;	    /* at this moment; 0: never */
+	uint64_t load;		    /* operations a second, lately */
 	uint32_t learners, leavers; /* moves to and from it, of all volumes */
 	int64_t last_up;	    /* wall; 0: not seen up by this driver */
 	uint32_t clock_late;	    /* requests in a row that came, or were written, too late */

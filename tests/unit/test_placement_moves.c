@@ -48,6 +48,49 @@ static void teardown(void)
 	rig_destroy(rig);
 }
 
+/* What the driver takes the node's load for. */
+static uint64_t load_of(const char *node)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeList list = PAVE__V1__NODE_LIST__INIT;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_LIST;
+	m.node_list = &list;
+	ck_assert_int_eq(peer_ask(admin, &m), 0);
+	for (size_t i = 0; i < admin->reply->node_list_reply->n_nodes; i++)
+		if (strcmp(admin->reply->node_list_reply->nodes[i]->node, node) == 0)
+			return admin->reply->node_list_reply->nodes[i]->operations_per_s;
+	ck_abort_msg("there is no node %s", node);
+}
+
+/* Nodes count what they answer; the driver places new volumes elsewhere. */
+START_TEST(busy_nodes_get_no_new_volumes)
+{
+	for (int i = 0; i < 60; i++) {
+		nodes[0]->operations += 5000;
+		nodes[1]->operations += 1000;
+		nodes[2]->operations += 1000;
+		run_s(1);
+	}
+	ck_assert_uint_gt(load_of("n1"), 4500);
+	ck_assert_uint_le(load_of("n1"), 5000);
+	ck_assert_uint_le(load_of("n2"), 1000);
+	ck_assert_uint_eq(load_of("n4"), 0);
+	/* Three chunks: n1 counts as two and a half fuller than n2 and n3. */
+	ck_assert_int_eq(ask_create(admin, "w", SIZE / 4 * 3, "secnumcloud-fr"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v"), 0);
+	ck_assert_int_eq(ask_volume(admin, "w"), 0);
+	for (size_t i = 0; i < admin->reply->volume_get_reply->n_nodes; i++)
+		ck_assert_str_ne(admin->reply->volume_get_reply->nodes[i]->node, "n1");
+	/* It is started again: the count begins anew, and what it carries is known all the same. */
+	nodes[0]->operations = 0;
+	run_s(2);
+	ck_assert_uint_le(load_of("n1"), 5000);
+	run_s(60);
+	ck_assert_uint_eq(load_of("n1"), 0);
+}
+END_TEST
+
 static int ask_drain(const char *node, bool undo)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -697,6 +740,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, busy_nodes_get_no_new_volumes);
 	tcase_add_test(tc, drain_moves_every_chunk);
 	tcase_add_test(tc, old_copies_wait_for_the_host);
 	tcase_add_test(tc, old_copies_of_a_dead_host_wait_for_its_permit);

@@ -118,6 +118,43 @@ START_TEST(spreads_evenly)
 }
 END_TEST
 
+/* A node that carries much more than the others counts as 2.56 chunks fuller. */
+START_TEST(hot_nodes_come_after_others)
+{
+	struct planner_node nodes[] = {node("a1", 0), node("a2", 0), node("b", 1), node("c", 2)};
+	struct planner_input in = input(three, 3, nodes, 4);
+	struct planner_result r;
+
+	nodes[0].load = 1000;
+	must_place(&in, &r);
+	ck_assert_uint_eq(count_of(&in, &r, 0), 14);
+	ck_assert_uint_eq(count_of(&in, &r, 1), 16);
+	planner_result_deinit(&r);
+	/* Others carry as much, or it is little: nobody is hot. */
+	for (int little = 0; little < 2; little++) {
+		nodes[0].load = little == 1 ? PLANNER_HOT_MIN - 1 : 1000;
+		nodes[1].load = nodes[2].load = nodes[3].load = little == 1 ? 0 : 600;
+		must_place(&in, &r);
+		ck_assert_uint_eq(count_of(&in, &r, 0), 15);
+		planner_result_deinit(&r);
+	}
+	/* One of twice the size may carry twice as much. */
+	nodes[0].load = 2000;
+	nodes[0].size_bytes *= 2;
+	nodes[1].load = nodes[2].load = nodes[3].load = 1000;
+	must_place(&in, &r);
+	ck_assert_uint_eq(count_of(&in, &r, 0), 20);
+	planner_result_deinit(&r);
+	/* It is taken when there is no other. */
+	in = input(three, 3, nodes, 4);
+	nodes[1].up = false;
+	nodes[0].load = 100000;
+	must_place(&in, &r);
+	ck_assert_uint_eq(count_of(&in, &r, 0), 30);
+	planner_result_deinit(&r);
+}
+END_TEST
+
 START_TEST(weighs_by_size_and_load)
 {
 	struct planner_node nodes[] = {node("a1", 0), node("a2", 0), node("b", 1), node("c", 2)};
@@ -291,6 +328,7 @@ int main(void)
 
 	tcase_add_test(t, spreads_evenly);
 	tcase_add_test(t, weighs_by_size_and_load);
+	tcase_add_test(t, hot_nodes_come_after_others);
 	tcase_add_test(t, repeats);
 	tcase_add_test(t, too_few_sites);
 	tcase_add_test(t, too_few_nodes);

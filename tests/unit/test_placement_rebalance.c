@@ -98,6 +98,21 @@ START_TEST(drain_goes_to_the_lightest)
 }
 END_TEST
 
+START_TEST(a_hot_node_is_the_last_target)
+{
+	nodes[1].leaves = MOVE_WHY_DRAIN;
+	nodes[3].load = 1000;
+	make();
+	must_move(0, 0, 1, 4, MOVE_WHY_DRAIN);
+	must_move(1, 1, 1, 4, MOVE_WHY_DRAIN);
+	ck_assert_uint_eq(plan.placed_after[3], 0);
+	ck_assert_uint_eq(plan.placed_after[4], 2 * CHUNK); /* and not what heat counts as */
+	nodes[4].takes = false;
+	make();
+	must_move(0, 0, 1, 3, MOVE_WHY_DRAIN);
+}
+END_TEST
+
 START_TEST(the_campus_of_the_others_is_no_target)
 {
 	nodes[1].leaves = MOVE_WHY_DRAIN;
@@ -386,6 +401,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, nothing_has_to_move);
 	tcase_add_test(tc, drain_goes_to_the_lightest);
+	tcase_add_test(tc, a_hot_node_is_the_last_target);
 	tcase_add_test(tc, the_campus_of_the_others_is_no_target);
 	tcase_add_test(tc, the_pressing_ones_come_first);
 	tcase_add_test(tc, copies_that_lie_too_close_are_spread);

@@ -394,6 +394,7 @@ int ask_lease(struct peer *p, const char *node, const char *site, uint8_t device
 	scrub.volumes = &p->damaged;
 	scrub.n_volumes = p->damaged != 0;
 	l.scrub = &scrub;
+	l.operations = p->operations;
 	l.node = (char *)(uintptr_t)node;
 	l.site = (char *)(uintptr_t)site;
 	l.addresses = addresses;

@@ -55,6 +55,7 @@ struct peer {
 	size_t changes_layer_count;
 
 	/* What it says, as a node. */
+	uint64_t operations; /* answered since it was started */
 	volume_id_t damaged; /* a layer of which blocks are damaged there; 0: none */
 };
 

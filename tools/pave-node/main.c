@@ -229,6 +229,16 @@ static void fill_stats(struct store_stats *ret_stats, void *arg)
 	pool_get_stats(n->pool, ret_stats);
 }
 
+static uint64_t operations(void *arg)
+{
+	const struct node *n = arg;
+	struct node_stats stats = {0};
+
+	if (n->shard != NULL)
+		node_shard_get_stats(n->shard, &stats);
+	return stats.reads + stats.writes;
+}
+
 static uint32_t damage(struct store_damage *ret_damage, uint32_t max, void *arg)
 {
 	const struct node *n = arg;
@@ -309,6 +319,7 @@ static int start_lease(struct node *n, struct error *err)
 	    .shard_count = 1,
 	    .changed = lease_changed,
 	    .stats = fill_stats,
+	    .operations = operations,
 	    .damage = damage,
 	    .erase = erase,
 	    .layers = layers,

@@ -55,7 +55,7 @@ int cmd_program_dir(char *buf, size_t size, struct error *err);
 
 /* -- tables for people: columns as wide as their widest cell ---------------------------------- */
 
-#define TABLE_COLUMNS_MAX 12u
+#define TABLE_COLUMNS_MAX 14u
 
 struct table {
 	unsigned columns;

@@ -117,6 +117,7 @@ json_t *view_node(const Pave__V1__NodeInfo *n)
 	set(o, "live_bytes", integer(n->live_bytes));
 	set(o, "free_bytes", integer(n->free_bytes));
 	set(o, "reserve_bytes", integer(n->reserve_bytes));
+	set(o, "operations_per_s", integer(n->operations_per_s));
 	set(o, "clock_offset_ms", json_real((double)n->clock_offset_ns / 1e6));
 	set(o, "chunks", integer(n->chunks));
 	set(o, "eligible", json_boolean(n->eligible));
@@ -217,8 +218,8 @@ void view_volumes(Pave__V1__VolumeInfo *const *list, size_t count)
 
 void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *policy)
 {
-	const char *titles[] = {"NODE",	   "SITE",   "STATE", "SIZE", "LIVE",  "FREE",
-				"RESERVE", "CHUNKS", "LAG",   policy, "UNTIL", "ADDRESS"};
+	const char *titles[] = {"NODE",	  "SITE",  "STATE", "SIZE", "LIVE",  "FREE",   "RESERVE",
+				"CHUNKS", "OPS/S", "LAG",   policy, "UNTIL", "ADDRESS"};
 	struct table t;
 	char buf[40];
 
@@ -227,7 +228,7 @@ void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *polic
 		return;
 	}
 	table_init(&t, ARRAY_SIZE(titles), titles);
-	for (unsigned c = 3; c <= 8; c++)
+	for (unsigned c = 3; c <= 9; c++)
 		t.right[c] = true;
 	for (size_t i = 0; i < count; i++) {
 		const Pave__V1__NodeInfo *n = list[i];
@@ -240,6 +241,7 @@ void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *polic
 		table_add(&t, "%s", view_size_text(n->free_bytes, buf, sizeof buf));
 		table_add(&t, "%s", view_size_text(n->reserve_bytes, buf, sizeof buf));
 		table_add(&t, "%u", n->chunks);
+		table_add(&t, "%" PRIu64, n->operations_per_s);
 		table_add(&t, "%" PRIu64, n->lag);
 		table_add(&t, "%s", n->eligible ? "eligible" : "not eligible");
 		table_add(&t, "%s", view_time_text(n->eligible_until, buf, sizeof buf));
