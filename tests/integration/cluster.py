@@ -93,7 +93,11 @@ class Cluster:
         return json.loads(done.stdout) if parse else done
 
     def up(self):
-        self.pave("dev", "up", "--dir", str(self.dir), *self.options)
+        """Starts what does not run. It waits for half a minute for each process; where everything takes longer, more than once."""
+        for more in reversed(range(SCALE)):
+            done = self.pave("dev", "up", "--dir", str(self.dir), *self.options, check=more == 0)
+            if done.returncode == 0:
+                return
 
     def processes(self, program=None):
         """(pid, argv) of the daemons that name this directory."""
