@@ -130,6 +130,25 @@ bool ring_wants_enter(const struct ring *ring)
 	return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
+/* So that the kernel sees what is prepared. */
+static void publish(struct ring *ring)
+{
+	struct io_uring_sq *sq = &ring->uring.sq;
+
+	__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
+	sq->sqe_head = sq->sqe_tail;
+	ring->enter_calls++;
+}
+
+void ring_submit(struct ring *ring)
+{
+	if (!ring->enabled)
+		return;
+	publish(ring);
+	io_uring_enter((unsigned)ring->uring.enter_ring_fd, ring_unsubmitted(ring), 0,
+		       ring->fd_registered ? IORING_ENTER_REGISTERED_RING : 0, NULL);
+}
+
 int ring_enter(struct ring *ring, uint32_t wait_count, uint64_t timeout_ns)
 {
 	struct io_uring *u = &ring->uring;
@@ -146,9 +165,7 @@ int ring_enter(struct ring *ring, uint32_t wait_count, uint64_t timeout_ns)
 	}
 	if (ring->fd_registered)
 		flags |= IORING_ENTER_REGISTERED_RING;
-	__atomic_store_n(u->sq.ktail, u->sq.sqe_tail, __ATOMIC_RELEASE);
-	u->sq.sqe_head = u->sq.sqe_tail;
-	ring->enter_calls++;
+	publish(ring);
 	if (wait_count > 0 && timeout_ns != RING_NO_TIMEOUT)
 		rc = io_uring_enter2((unsigned)u->enter_ring_fd, ring_unsubmitted(ring), wait_count,
 				     flags | IORING_ENTER_EXT_ARG, (sigset_t *)&arg, sizeof arg);

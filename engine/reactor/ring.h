@@ -50,6 +50,10 @@ uint32_t ring_unsubmitted(const struct ring *ring);
 /* The kernel has completions that it can only deliver inside ring_enter. */
 bool ring_wants_enter(const struct ring *ring);
 
+/* Submits what is prepared, now, and looks for nothing. What the kernel does not take stays for
+ * ring_enter. */
+void ring_submit(struct ring *ring);
+
 /* One system call: submits all that is prepared, runs what the kernel deferred, and waits for
  * wait_count completions, up to timeout_ns. 0 (also when it was interrupted, timed out or could not
  * take everything: call again after looking at the completions), or a fatal negative errno. */

@@ -10,7 +10,8 @@
  *     `sleeping`, both sequentially consistent, so one of them sees the other.
  *
  * Happy path: turn() = completions, posts, finished works; deferred tasks; timers; one
- * io_uring_enter that submits what all of these prepared and waits.
+ * io_uring_enter that submits what all of these prepared and waits. Many reads are submitted
+ * before.
  *
  * Failure modes: an error of io_uring_enter itself that isn't "again" ends reactor_run with it;
  * errors of operations go to their owners. Waiting is on CLOCK_MONOTONIC while deadlines are on
@@ -42,6 +43,10 @@
 /* The default bound of reactor_memory, reserved as addresses and populated as it is used. */
 #define REACTOR_MEMORY_MAX (256 * MIB)
 
+/* So many reads are not kept for the end of a turn: a disk that serves one operation after the
+ * other, and tells of several at once, would stand still while the next ones are collected. */
+#define READS_KEPT_MAX 4u
+
 struct uring {
 	struct reactor head;
 	struct ring ring;
@@ -50,7 +55,8 @@ struct uring {
 	struct workers *workers;
 	struct reactor_task *deferred;
 	struct reactor_task **deferred_tail;
-	uint32_t next_slot; /* of the registered buffers */
+	uint32_t next_slot;  /* of the registered buffers */
+	uint32_t reads_kept; /* prepared in this turn, and not submitted */
 	bool slots_refused;
 	bool running;
 	pid_t thread; /* the one that first ran it; 0 before */
@@ -338,6 +344,10 @@ void reactor_io_read(struct reactor *r, struct reactor_io *io, int fd, void *buf
 	else
 		io_uring_prep_read(sqe, fd, buf, size, offset);
 	io_uring_sqe_set_data(sqe, io);
+	if (++u->reads_kept == READS_KEPT_MAX) {
+		u->reads_kept = 0;
+		ring_submit(&u->ring);
+	}
 }
 
 void reactor_io_write(struct reactor *r, struct reactor_io *io, int fd, const void *buf,
@@ -589,6 +599,8 @@ static int submit_and_wait(struct uring *u, const bool *flag, uint64_t deadline_
 	uint64_t now_ns = 0, timeout_ns = RING_NO_TIMEOUT;
 	bool busy = *flag || ring_ready(&u->ring) > 0 || has_messages(u);
 	int rc = 0;
+
+	u->reads_kept = 0;
 
 	/* The callbacks took time since the turn began: a stale clock would oversleep. */
 	if (!busy && deadline_ns != TIMERS_NEVER) {

@@ -786,7 +786,7 @@ START_TEST(a_full_ring_is_submitted_and_loses_nothing)
 }
 END_TEST
 
-/* Each turn submits whatever was prepared with one system call. */
+/* What was prepared leaves with one system call at the end of the turn. */
 START_TEST(what_is_prepared_together_leaves_together)
 {
 	int fd = eventfd(64, EFD_CLOEXEC | EFD_SEMAPHORE);
@@ -802,6 +802,40 @@ START_TEST(what_is_prepared_together_leaves_together)
 	ck_assert_uint_eq(stats.enter_calls, 1);
 	ck_assert_uint_eq(stats.turns, 2);
 	close(fd);
+}
+END_TEST
+
+#define EARLY_READS 9u
+static int early_fd;
+static uint64_t early_enters; /* before the turn's end */
+
+static void read_nine(struct reactor_task *task)
+{
+	struct reactor_stats before, after;
+
+	(void)task;
+	reactor_get_stats(reactor, &before);
+	for (uint32_t i = 0; i < EARLY_READS; i++) {
+		flood[i].io.done = flood_one;
+		reactor_io_read(reactor, &flood[i].io, early_fd, &counter_value[i], 8, 0);
+	}
+	reactor_get_stats(reactor, &after);
+	early_enters = after.enter_calls - before.enter_calls;
+}
+
+/* But many reads do before. */
+START_TEST(many_reads_do_not_wait_for_each_other)
+{
+	struct reactor_task task = {.run = read_nine};
+
+	early_fd = eventfd(EARLY_READS, EFD_CLOEXEC | EFD_SEMAPHORE);
+	flood_done = FLOOD - EARLY_READS;
+	reactor_defer(reactor, &task);
+	run_until(&finished);
+	ck_assert_uint_eq(early_enters, 2);
+	for (uint32_t i = 0; i < EARLY_READS; i++)
+		ck_assert_uint_eq(counter_value[i], 1);
+	close(early_fd);
 }
 END_TEST
 
@@ -890,6 +924,7 @@ static void add_all(TCase *tc, TCase *small, TCase *bare)
 	tcase_add_test(tc, connections_are_accepted_and_made);
 	tcase_add_test(tc, cancelled_operations_complete_once);
 	tcase_add_test(tc, what_is_prepared_together_leaves_together);
+	tcase_add_test(tc, many_reads_do_not_wait_for_each_other);
 	tcase_add_test(tc, one_thread_prepares_and_another_runs);
 	tcase_add_test(tc, wall_time_and_randomness);
 	tcase_add_test(small, a_full_ring_is_submitted_and_loses_nothing);
