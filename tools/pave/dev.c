@@ -12,6 +12,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/base/text.h"
@@ -27,10 +28,11 @@
 #define START_MS  30000u
 /* Below the range that the kernel gives to connections (net.ipv4.ip_local_port_range), so that a
  * port is still free when its owner comes back. */
-#define PORT_FIRST     20000u
-#define PORT_COUNT     10000u
-#define DAY_NS	       (86400 * (int64_t)NS_PER_S)
-#define CLUSTER_FORMAT 1
+#define PORT_FIRST	20000u
+#define PORT_COUNT	10000u
+#define PORT_WAIT_STEPS 150 /* of 20 ms */
+#define DAY_NS		(86400 * (int64_t)NS_PER_S)
+#define CLUSTER_FORMAT	1
 
 /* -- the directory ---------------------------------------------------------------------------- */
 
@@ -404,11 +406,27 @@ static bool port_is_free(unsigned port)
 	return free_now;
 }
 
+/* Of a process that was killed io_uring closes the sockets a moment after its end. */
+static bool port_comes_free(unsigned port)
+{
+	const struct timespec step = {.tv_nsec = 20 * 1000 * 1000};
+	bool free_now = port_is_free(port);
+
+	for (int i = 0; i < PORT_WAIT_STEPS && !free_now; i++) {
+		nanosleep(&step, NULL);
+		free_now = port_is_free(port);
+	}
+	return free_now;
+}
+
+/* A process that is started again keeps its address if it can: others know it by that. */
 void dev_choose_address(char address[ADDR_SIZE_MAX])
 {
 	const char *colon = strrchr(address, ':');
 	unsigned port = colon != NULL ? (unsigned)strtoul(colon + 1, NULL, 10) : 0;
 
+	if (port != 0 && !port_comes_free(port))
+		port = 0;
 	for (int i = 0; i < 1000 && (port == 0 || !port_is_free(port)); i++) {
 		uint16_t r = 0;
 
