@@ -149,11 +149,11 @@ class Fio:
         if self.start_cost is None:
             self.start_cost = run_measured(self.command(work, size_option, "--number_ios=1"), 60, cwd=self.cwd,
                                            env=self.env)[1]
-        before, machine = cpu_seconds(servers), machine_busy_seconds()
+        before, kernel, machine = cpu_seconds(servers), kernel_threads_seconds(), machine_busy_seconds()
         text, cpu = run_measured(self.command(work, size_option, "--time_based", f"--runtime={seconds}"), seconds + 60,
                                  cwd=self.cwd, env=self.env)
         cpu = max(cpu - self.start_cost, 0) + cpu_seconds(servers) - before
-        machine = machine_busy_seconds() - machine
+        kernel, machine = max(kernel_threads_seconds() - kernel, 0), machine_busy_seconds() - machine
         jobs = json.loads(text[text.index("{"):])["jobs"]  # an engine may say something before
         sides = [j["read" if "read" in work.rw else "write"] for j in jobs]
         operations = sum(s["total_ios"] for s in sides) / per
@@ -167,5 +167,6 @@ class Fio:
             "operations": operations, "mean_us": slowest["lat_ns"]["mean"] / 1e3,
             "p50_us": percentiles.get("50.000000", 0) / 1e3, "p99_us": percentiles.get("99.000000", 0) / 1e3,
             "p99_9_us": percentiles.get("99.900000", 0) / 1e3, "p99_99_us": percentiles.get("99.990000", 0) / 1e3,
-            "cpu_us": cpu * 1e6 / operations, "machine_cpu_us": machine * 1e6 / operations,
+            "cpu_us": cpu * 1e6 / operations, "kernel_cpu_us": kernel * 1e6 / operations,
+            "machine_cpu_us": machine * 1e6 / operations,
         }

@@ -159,7 +159,10 @@ class Pave(System):
         return self.run(work, seconds)
 
     def run(self, work, seconds):
-        return simplify(self.bench(*self.options(work, seconds), timeout=seconds + 100))
+        kernel = machine.kernel_threads_seconds()
+        result = self.bench(*self.options(work, seconds), timeout=seconds + 100)
+        kernel = max(machine.kernel_threads_seconds() - kernel, 0)
+        return {**simplify(result), "kernel_cpu_us": kernel * 1e6 / result["operations"]}
 
     def stop(self):
         if not self.up:
