@@ -174,15 +174,21 @@ static bool is_scattered(struct store *store, uint32_t *ret_blocks)
 
 /* -- a window --------------------------------------------------------------------------------- */
 
-static void end_window(struct store *store)
+/* It is looked at again. */
+static void leave_window(struct store *store)
 {
 	struct tidy *t = &store->tidy;
 
 	if (t->holds)
 		lookup_end(store, &t->lookup);
 	t->holds = false;
-	t->block += TIDY_WINDOW;
 	t->state = TIDY_LOOKING;
+}
+
+static void end_window(struct store *store)
+{
+	leave_window(store);
+	store->tidy.block += TIDY_WINDOW;
 }
 
 static void rest(struct store *store)
@@ -201,7 +207,6 @@ static bool begin_window(struct store *store)
 		end_window(store);
 		return false;
 	}
-	t->budget -= blocks;
 	t->state = TIDY_READING;
 	t->reading = true;
 	t->read = (struct store_read){
@@ -290,6 +295,7 @@ static void begin_moves(struct store *store)
 		t->moves_in_flight++;
 		cleaner_begin_move(store, m);
 	}
+	t->budget -= MIN(t->budget, t->moves_in_flight);
 }
 
 static void read_done(struct store_read *op, int status)
@@ -299,7 +305,13 @@ static void read_done(struct store_read *op, int status)
 
 	t->reading = false;
 	t->state = TIDY_MOVING;
-	if (status == 0 && may_run(store))
+	if (status == 0 && !may_run(store)) {
+		leave_window(store); /* the cleaner took the room meanwhile, and makes more */
+		wake_in(store, TIDY_WAIT_NS);
+		store_close_tick(store);
+		return;
+	}
+	if (status == 0)
 		begin_moves(store);
 	if (t->moves_in_flight == 0) {
 		end_window(store);

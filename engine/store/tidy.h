@@ -13,8 +13,9 @@
  *      +--- end of a pass, or a client --+
  *
  * When: no operation of a client came for TIDY_IDLE_NS, and more segments are available than where
- * space is tight; the cleaner goes on making them, for it begins above that. A client's operation
- * ends it after the window under way.
+ * space is tight; the cleaner goes on making them, for it begins above that. When there are no more
+ * once a window was read, the window waits for them. A client's operation ends it after the window
+ * under way.
  *
  * What it may cost: a block for each that clients wrote, counted since the store was opened. So
  * write amplification rises by one at most (and by what cleaning after it costs), and only for
