@@ -90,6 +90,8 @@ static bool touches(const struct disk_fault *fault, const struct disk_op *op)
 {
 	if ((fault->on_kinds & DISK_FAULT_ON(op->kind)) == 0)
 		return false;
+	if (op->size < fault->size_min)
+		return false;
 	if (fault->to == 0)
 		return true;
 	return op->kind != DISK_FLUSH && op->offset < fault->to &&

@@ -33,6 +33,7 @@ struct disk_fault {
 	enum disk_fault_kind kind;
 	uint32_t on_kinds; /* DISK_FAULT_ON(DISK_READ) | ... */
 	uint64_t from, to; /* bytes; to == 0: the whole disk, flushes too */
+	uint64_t size_min; /* only operations of so many bytes or more */
 	uint64_t skip;
 	uint64_t times;
 	uint64_t every, passed; /* 0: each; passed is the layer's */

@@ -26,7 +26,15 @@ struct pool_device {
 };
 
 /* In the hook of an operation, while it is the pool's. */
-enum hook_kind { HOOK_WRITE, HOOK_WATERMARK, HOOK_READ, HOOK_CHANGES, HOOK_FENCE, HOOK_ERASE };
+enum hook_kind {
+	HOOK_WRITE,
+	HOOK_WATERMARK,
+	HOOK_READ,
+	HOOK_CHANGES,
+	HOOK_FENCE,
+	HOOK_ERASE,
+	HOOK_WIPE
+};
 
 struct pool_hook {
 	union {
@@ -36,6 +44,7 @@ struct pool_hook {
 		void (*changes)(struct store_changes_op *op, int status);
 		void (*fence)(struct store_fence_op *op, int status);
 		void (*erase)(struct store_erase_op *op, int status);
+		void (*wipe)(struct store_wipe_op *op, int status);
 	} done;
 	struct pool *pool;
 	struct route *route;

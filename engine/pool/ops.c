@@ -66,6 +66,7 @@ static void hook_end(struct pool_hook *h, int status)
 	struct store_changes_op *changes;
 	struct store_fence_op *fence;
 	struct store_erase_op *erase;
+	struct store_wipe_op *wipe;
 
 	switch ((enum hook_kind)hook.kind) {
 	case HOOK_WRITE:
@@ -97,6 +98,11 @@ static void hook_end(struct pool_hook *h, int status)
 		erase = OP_OF(h, store_erase_op);
 		erase->done = hook.done.erase;
 		erase->done(erase, status);
+		break;
+	case HOOK_WIPE:
+		wipe = OP_OF(h, store_wipe_op);
+		wipe->done = hook.done.wipe;
+		wipe->done(wipe, status);
 		break;
 	}
 	pool_end(hook.pool);
@@ -373,6 +379,7 @@ struct fan {
 	union {
 		struct store_fence_op fences[POOL_DEVICES_MAX];
 		struct store_erase_op erases[POOL_DEVICES_MAX];
+		struct store_wipe_op wipes[POOL_DEVICES_MAX];
 	};
 };
 
@@ -578,6 +585,58 @@ void ops_release_erases(struct pool *pool)
 	pool->erases = (struct hook_queue){0};
 	while ((h = queue_pop(&q)) != NULL)
 		erase_begin(h);
+}
+
+/* -- wiping ----------------------------------------------------------------------------------- */
+
+static void wipe_done(struct store_wipe_op *op, int status)
+{
+	struct fan *fan = op->hook.hook[0];
+	struct pool_hook *h = fan->h;
+	struct store_wipe_op *whole = OP_OF(h, store_wipe_op);
+
+	whole->segments += op->segments;
+	whole->bytes += op->bytes;
+	fan_note(fan, (uint32_t)(op - fan->wipes), status);
+	if (fan->left > 0)
+		return;
+	status = fan->status;
+	fan_free(fan);
+	hook_end(h, status);
+}
+
+/* On all of them: what lies on one now may have lain on another before. An absent one may hold
+ * something too. */
+void pool_wipe(struct pool *pool, struct store_wipe_op *op)
+{
+	struct pool_hook *h = hook_begin(pool, &op->hook, HOOK_WIPE);
+	struct fan *fan;
+
+	h->done.wipe = op->done;
+	op->segments = 0;
+	op->bytes = 0;
+	fan = fan_create(h);
+	if (fan == NULL)
+		return;
+	for (uint32_t i = 0; i < op->key_count && fan->status == 0; i++)
+		fan->status = pool_absent(pool, op->keys[i].volume);
+	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
+		if (pool->devices[i].store == NULL)
+			continue;
+		fan->wipes[i] = (struct store_wipe_op){.done = wipe_done,
+						       .keys = op->keys,
+						       .key_count = op->key_count,
+						       .overwrite = op->overwrite};
+		fan->wipes[i].hook.hook[0] = fan;
+		store_wipe(pool->devices[i].store, &fan->wipes[i]);
+	}
+}
+
+void pool_wipe_stop(struct pool *pool)
+{
+	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++)
+		if (pool->devices[i].store != NULL)
+			store_wipe_stop(pool->devices[i].store);
 }
 
 /* -- the list of chunks ----------------------------------------------------------------------- */

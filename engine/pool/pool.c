@@ -266,6 +266,7 @@ void pool_close(struct pool *pool, void (*done)(void *arg), void *arg)
 	*c = (struct closing){.pool = pool, .done = done, .arg = arg, .task = {.run = closing_run}};
 	pool->closing = c;
 	mover_pause(pool);
+	pool_wipe_stop(pool);
 	pool_kick_closing(pool);
 }
 
@@ -319,6 +320,13 @@ static void add_stats(struct store_stats *sum, const struct store_stats *s)
 	sum->recovery_ms += s->recovery_ms;
 	sum->bad_blocks += s->bad_blocks;
 	sum->memory_bytes += s->memory_bytes;
+	sum->wiped_segments += s->wiped_segments;
+	sum->wiping_segments += s->wiping_segments;
+}
+
+int pool_broken(const struct pool *pool)
+{
+	return pool->broken;
 }
 
 void pool_get_stats(const struct pool *pool, struct store_stats *ret_stats)

@@ -107,6 +107,8 @@ generation_t pool_generation(const struct pool *pool, volume_id_t volume);
 void pool_watermark(struct pool *pool, struct store_watermark_op *op);
 void pool_changes(struct pool *pool, struct store_changes_op *op);
 void pool_erase(struct pool *pool, struct store_erase_op *op);
+void pool_wipe(struct pool *pool, struct store_wipe_op *op);
+void pool_wipe_stop(struct pool *pool);
 
 /* Chunks on a device that has failed are listed with its error in `status`. */
 uint32_t pool_chunks(struct pool *pool, volume_id_t volume, chunk_no_t from,
@@ -144,6 +146,9 @@ uint32_t pool_devices(const struct pool *pool, struct pool_device_info *ret_info
 
 /* The store of the i-th device of pool_devices; NULL: it has none. For tests and tools. */
 struct store *pool_store(const struct pool *pool, uint32_t i);
+
+/* 0, or why no chunk can be written any more: where chunks lie cannot be told (kv has failed). */
+int pool_broken(const struct pool *pool);
 
 /* A device is being added, or retiring one begins or ends: no other may be begun. */
 bool pool_is_changing(const struct pool *pool);

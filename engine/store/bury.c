@@ -142,10 +142,12 @@ static void step(struct store *store)
 	}
 	if (must_stop(store))
 		return;
-	if (store->index.graves != NULL)
+	if (store->index.graves != NULL) {
 		bury_kick(store);
-	else
-		cleaner_kick(store);
+		return;
+	}
+	cleaner_kick(store);
+	wipe_kick(store);
 }
 
 static void looked_up(struct lookup *lookup, int status)

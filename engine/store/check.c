@@ -63,6 +63,10 @@ static void check_slots(struct check *c, const struct index_chunk *chunk, page_n
 			    error_set(c->err, -E_CORRUPT, "two slots refer to block %u", location);
 		c->seen[location / 8] = (uint8_t)(c->seen[location / 8] | 1u << location % 8);
 		c->live[segment]++;
+		if (!segment_may_hold(&t->array[segment], chunk->volume->id, chunk->no))
+			c->rc = error_set(c->err, -E_CORRUPT,
+					  "segment %u has no trace of chunk %u page %u block %u",
+					  segment, chunk->no, no, i);
 	}
 }
 

@@ -214,8 +214,9 @@ static void note_segments(struct store *store)
 		struct format_segment r = segment_record(store, no);
 		struct segment *s = &t->array[no];
 
-		if (s->has_record && records_equal(&r, &s->record))
+		if (s->has_record && !s->wiped && records_equal(&r, &s->record))
 			continue;
+		s->wiped = false;
 		s->record = r;
 		s->has_record = true;
 		s->put_record = true;
@@ -231,7 +232,8 @@ static void put_segment(struct store *store, uint32_t no)
 
 	s->put_record = false;
 	key_size = format_key_segment(store->prefix, no, key);
-	value_size = format_segment_encode(&s->record, value);
+	/* Traces may be of a later moment than the rest: they only grow, or are gone for good. */
+	value_size = format_segment_encode(&s->record, &s->traces, value);
 	kv_batch_put(store->kv, store->checkpoint.batch, STORE_KV_SEGMENTS, key, key_size, value,
 		     value_size);
 }
@@ -452,6 +454,7 @@ static void has_room(struct store *store)
 	carry_out_plan(store);
 	upkeep_kick(store);
 	cleaner_kick(store);
+	wipe_kick(store);
 }
 
 static void committed(struct kv_op *op, int status)

@@ -14,6 +14,8 @@
 /* A packed segment holds more than 63/64 of data; a victim must have clearly less. */
 #define GAIN_MIN_DEN 32u
 
+#define SCORE_WIPE 1e30 /* above that of any other */
+
 /* Clients start with this share of a segment when space becomes tight, so that they slow down
  * without stopping first. */
 #define CREDIT_SHARE 4u
@@ -111,6 +113,8 @@ static bool is_wanted(const struct store *store)
 
 	if (must_stop(store))
 		return false;
+	if (store->wipe.to_clean > 0)
+		return true;
 	/* Once begun it goes a little further than where it begins. */
 	if (store->cleaner.state != CLEANER_IDLE)
 		below += 2;
@@ -141,14 +145,33 @@ static bool is_candidate(const struct store *store, const struct segment *s)
 	const struct segments *t = &store->segments;
 
 	return s->state == SEGMENT_SEALED && s->live > 0 && s->unapplied == 0 && !s->stuck &&
-	       gain_of(t, s) >= t->blocks / GAIN_MIN_DEN;
+	       (s->wipe != SEGMENT_WIPE_NOT || gain_of(t, s) >= t->blocks / GAIN_MIN_DEN);
+}
+
+/* What an erasure wants emptied comes first, the least full before the others; but while there is
+ * hardly any space, only after what makes some. */
+static double score_of(const struct store *store, const struct segment *s)
+{
+	const struct segments *t = &store->segments;
+	double u = (double)s->live / t->blocks;
+	double gain = (1 - u) / (1 + u);
+	double score = gain * gain;
+
+	if (s->wipe != SEGMENT_WIPE_NOT) {
+		if (gain_of(t, s) >= t->blocks / GAIN_MIN_DEN ||
+		    segments_available(t) > store->space.floor_segments)
+			return SCORE_WIPE + gain;
+		return 0;
+	}
+	if (!is_tight(store))
+		score *= (double)(store->wlog.next_seq - s->last_seq);
+	return score;
 }
 
 /* *ret_waits: there is one, but no room to move it to until a checkpoint has made some. */
 static uint32_t choose(const struct store *store, bool *ret_waits)
 {
 	const struct segments *t = &store->segments;
-	bool tight = is_tight(store);
 	uint64_t room = cold_room(store);
 	uint32_t best = SEGMENT_NONE;
 	double best_score = -1;
@@ -156,7 +179,7 @@ static uint32_t choose(const struct store *store, bool *ret_waits)
 	*ret_waits = false;
 	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
 		const struct segment *s = &t->array[no];
-		double u, gain, score;
+		double score;
 
 		if (!is_candidate(store, s))
 			continue;
@@ -164,11 +187,7 @@ static uint32_t choose(const struct store *store, bool *ret_waits)
 			*ret_waits = true;
 			continue;
 		}
-		u = (double)s->live / t->blocks;
-		gain = (1 - u) / (1 + u);
-		score = gain * gain;
-		if (!tight)
-			score *= (double)(store->wlog.next_seq - s->last_seq);
+		score = score_of(store, s);
 		if (score > best_score) {
 			best_score = score;
 			best = no;
@@ -405,6 +424,15 @@ static void submit_moves(struct store *store)
 	}
 }
 
+/* Whether the index still refers to any of it; its pages are here. */
+static bool is_there(const struct store *store, const struct cleaner_move *m)
+{
+	for (uint32_t i = 0; i < m->count; i++)
+		if (lookup_slot(store, &m->op.lookup, m->block + i).location == m->location + i)
+			return true;
+	return false;
+}
+
 static void move_looked_up(struct lookup *lookup, int status)
 {
 	struct item_op *op = container_of(lookup, struct item_op, lookup);
@@ -415,8 +443,9 @@ static void move_looked_up(struct lookup *lookup, int status)
 	if (own)
 		store->cleaner.moves_looking--;
 	op->item.held = status == 0;
-	/* Or an erase was quicker: there is nothing left to be moved. */
-	if (status < 0 || lookup->held == NULL)
+	/* Or an erase was quicker: there is nothing left to be moved, nor may it be written again.
+	 */
+	if (status < 0 || !is_there(store, m))
 		item_complete_later(store, &op->item, status);
 	else if (own)
 		add_here(&store->cleaner, m);
@@ -643,6 +672,7 @@ static void finish_victim(struct store *store)
 		s->stuck = true;
 	end_victim(store);
 	checkpoint_consider(store);
+	wipe_kick(store);
 }
 
 /* Nothing can be gained. Who waits for space waits in vain, unless something else is under way. */
@@ -671,9 +701,11 @@ static void begin_victim(struct store *store)
 	uint64_t gain;
 
 	if (no == SEGMENT_NONE) {
+		/* There may have been none but for an erasure, which looks again. */
+		store->wipe.to_clean = 0;
 		if (waits && t->empty_count > 0)
 			checkpoint_want_room(store);
-		else
+		else if (is_wanted(store))
 			starve(store);
 		return;
 	}

@@ -9,11 +9,11 @@
  * place: a move holds only where the index still has the old location. The victim is then empty,
  * and the next checkpoint makes it free (segment.h).
  *
- * Which one: by benefit and cost, (1 - u) / (1 + u) for the share u that is live, times the root of
- * its age: what is old and still live will stay so, what is young may soon be garbage by itself.
- * The full age would be too much of it for writes without locality (bench/aging;
- * engine/ARCHITECTURE.md has the figures). Only the emptiest when space is tight. One in which
- * nothing can be gained is never taken, so it comes to rest.
+ * Which one: first what an erasure wants emptied (wipe.h). Then by benefit and cost, (1 - u) / (1 +
+ * u) for the share u that is live, times the root of its age: what is old and still live will stay
+ * so, what is young may soon be garbage by itself. The full age would be too much of it for writes
+ * without locality (bench/aging; engine/ARCHITECTURE.md has the figures). Only the emptiest when
+ * space is tight. One in which nothing can be gained is never taken, so it comes to rest.
  *
  * How fast: while space allows, two small reads or one group at a time, with pauses that shrink as
  * space does, and none while no client asks for anything. When space is tight CLEANER_READS_MAX

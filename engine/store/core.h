@@ -14,6 +14,7 @@
 #include "engine/store/space.h"
 #include "engine/store/tidy.h"
 #include "engine/store/upkeep.h"
+#include "engine/store/wipe.h"
 #include "engine/store/wlog.h"
 
 struct store {
@@ -38,6 +39,7 @@ struct store {
 	struct cleaner cleaner;
 	struct tidy tidy;
 	struct upkeep upkeep;
+	struct wipe wipe;
 	struct scrub scrub;
 	struct recovery *recovery; /* while opening */
 

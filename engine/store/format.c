@@ -406,7 +406,7 @@ static uint32_t find_runs(const struct format_slot *slots, struct run *runs)
 static size_t encode_runs(const struct format_slot *slots, const struct run *runs, uint32_t count,
 			  uint8_t *ret_value)
 {
-	struct runs_disk d = {.version = FORMAT_INDEX_VERSION, .run_count = (uint8_t)count};
+	struct runs_disk d = {.version = FORMAT_PAGE_RUNS, .run_count = (uint8_t)count};
 	uint8_t *p = ret_value + sizeof d;
 
 	memcpy(ret_value, &d, sizeof d);
@@ -542,11 +542,63 @@ int format_page_decode(const void *value, size_t size, struct format_slot *ret_s
 
 	if (size >= sizeof(struct page_disk) && p[0] == FORMAT_VERSION)
 		rc = decode_slots(p, size, slots);
-	else if (size >= sizeof(struct runs_disk) && p[0] == FORMAT_INDEX_VERSION)
+	else if (size >= sizeof(struct runs_disk) && p[0] == FORMAT_PAGE_RUNS)
 		rc = decode_runs(p, size, slots);
 	if (rc == 0)
 		memcpy(ret_slots, slots, sizeof slots);
 	return rc;
+}
+
+#define REMAINS_BITS (64u * FORMAT_REMAINS_WORDS)
+
+/* The two bits of a chunk, or of a volume as a whole. The multipliers are those of splitmix64. */
+static void remains_places(volume_id_t volume, chunk_no_t chunk, uint32_t *ret_places)
+{
+	uint64_t x = volume * 0x9e3779b97f4a7c15ull + chunk;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	x ^= x >> 31;
+	ret_places[0] = (uint32_t)x % REMAINS_BITS;
+	ret_places[1] = (uint32_t)(x >> 32) % REMAINS_BITS;
+}
+
+static void remains_set(struct format_remains *r, volume_id_t volume, chunk_no_t chunk)
+{
+	uint32_t places[2];
+
+	remains_places(volume, chunk, places);
+	for (uint32_t i = 0; i < ARRAY_SIZE(places); i++)
+		r->bits[places[i] / 64] |= 1ull << places[i] % 64;
+}
+
+void format_remains_add(struct format_remains *r, volume_id_t volume, chunk_no_t chunk)
+{
+	remains_set(r, volume, chunk);
+	remains_set(r, volume, UINT32_MAX);
+}
+
+void format_remains_fill(struct format_remains *r)
+{
+	for (uint32_t i = 0; i < FORMAT_REMAINS_WORDS; i++)
+		r->bits[i] = UINT64_MAX;
+}
+
+void format_remains_merge(struct format_remains *r, const struct format_remains *other)
+{
+	for (uint32_t i = 0; i < FORMAT_REMAINS_WORDS; i++)
+		r->bits[i] |= other->bits[i];
+}
+
+bool format_remains_may_hold(const struct format_remains *r, volume_id_t volume, chunk_no_t chunk)
+{
+	uint32_t places[2];
+
+	remains_places(volume, chunk, places);
+	for (uint32_t i = 0; i < ARRAY_SIZE(places); i++)
+		if ((r->bits[places[i] / 64] >> places[i] % 64 & 1) == 0)
+			return false;
+	return true;
 }
 
 struct segment_disk {
@@ -560,11 +612,15 @@ struct segment_disk {
 	uint64_t last_seq;
 	uint32_t live; /* from here on since version 2 */
 	uint32_t reserved;
+	struct format_traces traces; /* from here on since version 3 */
 };
-_Static_assert(sizeof(struct segment_disk) == 32, "a format");
-#define SEGMENT_SIZE_1 24u
+_Static_assert(sizeof(struct segment_disk) == 160, "a format");
+_Static_assert(sizeof(struct segment_disk) <= FORMAT_VALUE_MAX, "room for values");
 
-size_t format_segment_encode(const struct format_segment *segment, uint8_t *ret_value)
+static const size_t segment_sizes[FORMAT_INDEX_VERSION + 1] = {0, 24, 32, 160};
+
+size_t format_segment_encode(const struct format_segment *segment,
+			     const struct format_traces *traces, uint8_t *ret_value)
 {
 	struct segment_disk d = {
 	    .version = FORMAT_INDEX_VERSION,
@@ -576,22 +632,26 @@ size_t format_segment_encode(const struct format_segment *segment, uint8_t *ret_
 	    .start_block = segment->start_block,
 	    .used_blocks = segment->used_blocks,
 	    .last_seq = segment->last_seq,
+	    .traces = *traces,
 	};
 
 	memcpy(ret_value, &d, sizeof d);
 	return sizeof d;
 }
 
-int format_segment_decode(const void *value, size_t size, struct format_segment *ret_segment)
+int format_segment_decode(const void *value, size_t size, struct format_segment *ret_segment,
+			  struct format_traces *ret_traces)
 {
 	struct segment_disk d = {0};
 
-	if (size != sizeof d && size != SEGMENT_SIZE_1)
+	format_remains_fill(&d.traces.now);
+	format_remains_fill(&d.traces.before);
+	if (size < segment_sizes[1] || size > sizeof d)
 		return -E_CORRUPT;
 	memcpy(&d, value, size);
-	if (d.version != (size == sizeof d ? FORMAT_INDEX_VERSION : FORMAT_VERSION) ||
-	    d.state >= FORMAT_SEGMENT_STATES || d.stream > 1 || d.primed > 1 ||
-	    d.start_block > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE ||
+	if (d.version == 0 || d.version > FORMAT_INDEX_VERSION ||
+	    size != segment_sizes[d.version] || d.state >= FORMAT_SEGMENT_STATES || d.stream > 1 ||
+	    d.primed > 1 || d.start_block > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE ||
 	    d.used_blocks > FORMAT_SEGMENT_BYTES_MAX / BLOCK_SIZE ||
 	    d.live > FORMAT_SEGMENT_LIVE_MAX || d.reserved != 0)
 		return -E_CORRUPT;
@@ -606,6 +666,7 @@ int format_segment_decode(const void *value, size_t size, struct format_segment 
 	    .used_blocks = d.used_blocks,
 	    .last_seq = d.last_seq,
 	};
+	*ret_traces = d.traces;
 	return 0;
 }
 
@@ -650,7 +711,7 @@ int format_checkpoint_decode(const void *value, size_t size,
 	if (size != sizeof d)
 		return -E_CORRUPT;
 	memcpy(&d, value, sizeof d);
-	if ((d.version != FORMAT_VERSION && d.version != FORMAT_INDEX_VERSION) || d.next_seq == 0 ||
+	if (d.version == 0 || d.version > FORMAT_INDEX_VERSION || d.next_seq == 0 ||
 	    d.last_seq[0] >= d.next_seq || d.last_seq[1] >= d.next_seq)
 		return -E_CORRUPT;
 	*ret_checkpoint = (struct format_checkpoint){
@@ -684,7 +745,7 @@ size_t format_chunk_encode(const struct format_chunk *chunk,
 			   const struct format_leaf *const *leaves, uint8_t *ret_value)
 {
 	struct chunk_disk d = {
-	    .version = FORMAT_INDEX_VERSION,
+	    .version = FORMAT_CHUNK_VERSION,
 	    .watermark = chunk->watermark,
 	    .newest = chunk->newest,
 	    .dead = chunk->dead,
@@ -715,7 +776,7 @@ int format_chunk_decode(const void *value, size_t size, struct format_chunk *ret
 	if (size == CHUNK_SIZE_1) {
 		if (d.version != FORMAT_VERSION)
 			return -E_CORRUPT;
-	} else if (d.version != FORMAT_INDEX_VERSION || d.dead > 1 || d.reserved[0] != 0 ||
+	} else if (d.version != FORMAT_CHUNK_VERSION || d.dead > 1 || d.reserved[0] != 0 ||
 		   d.reserved[1] != 0 || d.reserved[2] != 0 ||
 		   d.buried > FORMAT_CHUNK_LEAVES * FORMAT_LEAF_PAGES ||
 		   size != sizeof d + (size_t)__builtin_popcountll(d.leaf_mask) *

@@ -10,8 +10,11 @@
 #include "engine/base/error.h"
 #include "engine/base/types.h"
 
-#define FORMAT_VERSION	     1u
-#define FORMAT_INDEX_VERSION 2u /* of values in kv whose form has changed; 1 is read too */
+#define FORMAT_VERSION 1u
+/* Of values in kv whose form has changed; older ones are read too. */
+#define FORMAT_INDEX_VERSION 3u /* of the checkpoint and the segments */
+#define FORMAT_CHUNK_VERSION 2u
+#define FORMAT_PAGE_RUNS     2u /* of a page that is written run by run */
 
 /* -- places on the device --------------------------------------------------------------------- */
 
@@ -137,7 +140,7 @@ void format_group_entries(const uint8_t *blocks, const struct format_group *grou
 
 #define FORMAT_KEY_MAX	      18u
 #define FORMAT_PAGE_VALUE_MAX (4u + PAGE_BLOCKS * 16u)
-#define FORMAT_VALUE_MAX      96u /* of the other values */
+#define FORMAT_VALUE_MAX      160u /* of the other values */
 
 /* Where a block is. The first blocks of the device hold the superblocks, so their numbers are free
  * for other meanings. */
@@ -165,8 +168,28 @@ enum format_segment_state {
 	FORMAT_SEGMENT_STATES,
 };
 
+/* Which chunks may have left something in a place: a Bloom filter. So an erasure knows which
+ * segments to wipe, those that nothing refers to any more included. */
+#define FORMAT_REMAINS_WORDS 8u
+
+struct format_remains {
+	uint64_t bits[FORMAT_REMAINS_WORDS];
+};
+
+/* Of a segment: what was written since it was last opened, and what may lie in it from before. */
+struct format_traces {
+	struct format_remains now, before;
+};
+
+void format_remains_add(struct format_remains *r, volume_id_t volume, chunk_no_t chunk);
+/* Anything may lie there. */
+void format_remains_fill(struct format_remains *r);
+void format_remains_merge(struct format_remains *r, const struct format_remains *other);
+/* chunk UINT32_MAX: any of the volume. False: certainly nothing. */
+bool format_remains_may_hold(const struct format_remains *r, volume_id_t volume, chunk_no_t chunk);
+
 struct format_segment {
-	uint8_t version; /* 1: without live. Encoders write the newest */
+	uint8_t version; /* 1: without live; 2: without traces. Encoders write the newest */
 	uint8_t state;
 	uint8_t stream;
 	uint8_t primed;
@@ -179,8 +202,8 @@ struct format_segment {
 
 /* What a checkpoint covers. */
 struct format_checkpoint {
-	uint32_t
-	    version; /* 1: segments have no live, chunks no leaves. Encoders write the newest */
+	uint32_t version; /* 1: segments have no live, chunks no leaves; 2: segments have no traces.
+			   * Encoders write the newest */
 	struct uuid device;
 	uint32_t shard;
 	uint32_t shard_count;
@@ -266,8 +289,11 @@ int format_key_page_decode(const void *key, size_t size, volume_id_t *ret_volume
  * written in the shorter one. */
 size_t format_page_encode(const struct format_slot *slots, uint8_t *ret_value);
 int format_page_decode(const void *value, size_t size, struct format_slot *ret_slots);
-size_t format_segment_encode(const struct format_segment *segment, uint8_t *ret_value);
-int format_segment_decode(const void *value, size_t size, struct format_segment *ret_segment);
+size_t format_segment_encode(const struct format_segment *segment,
+			     const struct format_traces *traces, uint8_t *ret_value);
+/* Of an older version: anything may lie there. */
+int format_segment_decode(const void *value, size_t size, struct format_segment *ret_segment,
+			  struct format_traces *ret_traces);
 size_t format_checkpoint_encode(const struct format_checkpoint *checkpoint, uint8_t *ret_value);
 int format_checkpoint_decode(const void *value, size_t size,
 			     struct format_checkpoint *ret_checkpoint);

@@ -49,6 +49,12 @@ void item_complete(struct store *store, struct item *item, int status)
 		op->done(op, status);
 		return;
 	}
+	case ITEM_WIPE: {
+		struct store_wipe_op *op = ITEM_OWNER(item, struct store_wipe_op);
+
+		op->done(op, status);
+		return;
+	}
 	case ITEM_READ: {
 		struct store_read *op = ITEM_OWNER(item, struct store_read);
 

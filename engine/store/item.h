@@ -16,6 +16,7 @@ enum item_kind {
 	ITEM_MOVE, /* the cleaner's */
 	ITEM_READ,
 	ITEM_CHANGES,
+	ITEM_WIPE,
 };
 
 struct item {

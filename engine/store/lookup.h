@@ -89,6 +89,7 @@ _Static_assert(sizeof(struct item_op) <= sizeof((struct store_read *)0)->impl, "
 _Static_assert(sizeof(struct item_op) <= sizeof((struct store_watermark_op *)0)->impl, "room");
 _Static_assert(sizeof(struct item_op) <= sizeof((struct store_changes_op *)0)->impl, "room");
 _Static_assert(sizeof(struct item_op) <= sizeof((struct store_erase_op *)0)->impl, "room");
+_Static_assert(sizeof(struct item_op) <= sizeof((struct store_wipe_op *)0)->impl, "room");
 
 static inline struct item_op *item_op_of(struct item *item)
 {

@@ -552,7 +552,11 @@ static void put_replicas(struct writer *w)
 static void put_segments(struct writer *w)
 {
 	const struct rebuild *r = w->r;
+	struct format_traces traces;
 
+	/* Also under headers that do not check. */
+	format_remains_fill(&traces.now);
+	format_remains_fill(&traces.before);
 	for (uint32_t no = 0; no < r->super->segment_count; no++) {
 		const struct survey_segment *s = &r->segments[no];
 		struct format_segment record = {
@@ -571,7 +575,7 @@ static void put_segments(struct writer *w)
 			record.last_seq = s->last_seq;
 		}
 		put(w, STORE_KV_SEGMENTS, key, key_size, value,
-		    format_segment_encode(&record, value));
+		    format_segment_encode(&record, &traces, value));
 	}
 }
 

@@ -190,6 +190,7 @@ static int load_segment(const void *key, size_t key_size, const void *value, siz
 	struct recovery *r = arg;
 	struct segments *t = &r->store->segments;
 	struct format_segment record;
+	struct format_traces traces;
 	struct segment *s;
 	uint32_t no;
 
@@ -197,7 +198,7 @@ static int load_segment(const void *key, size_t key_size, const void *value, siz
 		return -E_CORRUPT;
 	if (no == FORMAT_SCRUB_KEY)
 		return scrub_load(r->store, value, value_size);
-	if (format_segment_decode(value, value_size, &record) < 0 || no >= t->count ||
+	if (format_segment_decode(value, value_size, &record, &traces) < 0 || no >= t->count ||
 	    t->array[no].state == SEGMENT_FOREIGN || record.start_block > t->blocks ||
 	    record.used_blocks > t->blocks)
 		return -E_CORRUPT;
@@ -211,6 +212,10 @@ static int load_segment(const void *key, size_t key_size, const void *value, siz
 	s->stream = record.stream;
 	s->used = record.used_blocks;
 	s->last_seq = record.last_seq;
+	s->traces = traces;
+	/* What was being written to it is not all known. */
+	if (record.state == FORMAT_SEGMENT_RESERVED || record.state == FORMAT_SEGMENT_LOG)
+		format_remains_fill(&s->traces.before);
 	switch (record.state) {
 	case FORMAT_SEGMENT_FREE:
 		break;
@@ -401,6 +406,8 @@ static int init_parts(struct recovery *r)
 		rc = tidy_init(store);
 	if (rc == 0)
 		rc = upkeep_init(store);
+	if (rc == 0)
+		rc = wipe_init(store);
 	if (rc == 0)
 		rc = scrub_init(store);
 	if (rc == 0)

@@ -90,7 +90,8 @@ uint32_t segments_open(struct segments *t, uint8_t stream)
 	for (uint32_t i = 0; i < t->own_count; i++) {
 		struct segment *s = &t->array[no];
 
-		if (s->state == SEGMENT_RESERVED && s->pins == 0 && !s->busy) {
+		if (s->state == SEGMENT_RESERVED && s->pins == 0 && !s->busy &&
+		    s->wipe == SEGMENT_WIPE_NOT) {
 			if (found == SEGMENT_NONE)
 				found = no;
 			if (s->primed) {
@@ -108,6 +109,8 @@ uint32_t segments_open(struct segments *t, uint8_t stream)
 	t->array[found].stream = stream;
 	t->array[found].used = 0;
 	t->array[found].stuck = false;
+	format_remains_merge(&t->array[found].traces.before, &t->array[found].traces.now);
+	t->array[found].traces.now = (struct format_remains){0};
 	t->next_open = found + t->shard_count < t->count ? found + t->shard_count : t->shard;
 	return found;
 }

@@ -13,8 +13,11 @@
  * 3. SEALED -> FREE or RESERVED only when no slot refers to it (live), no group in it waits to be
  *    applied (unapplied), and a checkpoint is durable that began after both were so, or that began
  *    after it was sealed, and a release since.
- * 4. A segment with pins (reads in flight) or busy (being discarded or primed) isn't opened.
- * 5. epoch rises with every RESERVED: a group of an older use is never taken for one of this. */
+ * 4. A segment with pins (reads in flight) or busy (being discarded or primed) isn't opened, nor
+ *    is one that is to be wiped.
+ * 5. epoch rises with every RESERVED: a group of an older use is never taken for one of this.
+ * 6. traces names every chunk of which anything may lie in the segment, whether or not the index
+ *    refers to it; so does its record in kv, but for what recovery finds in the log. */
 #ifndef STORE_SEGMENT_H
 #define STORE_SEGMENT_H
 
@@ -31,6 +34,8 @@ enum segment_state {
 	SEGMENT_STATES,
 };
 
+enum segment_wipe { SEGMENT_WIPE_NOT, SEGMENT_WIPE_DISCARD, SEGMENT_WIPE_OVERWRITE };
+
 struct segment {
 	uint8_t state;
 	uint8_t
@@ -42,6 +47,8 @@ struct segment {
 	bool empty;	 /* counted in empty_count */
 	bool has_record; /* record is in kv, or in the checkpoint under way */
 	bool put_record; /* it is still to be put there */
+	bool wiped;	 /* record in kv names traces that are gone */
+	uint8_t wipe;	 /* enum segment_wipe: what an erasure wants done with it */
 	uint32_t epoch;
 	uint32_t live;
 	uint32_t blind; /* of these: what only blind pages refer to (blind.h) */
@@ -50,6 +57,7 @@ struct segment {
 	uint32_t used;	    /* blocks written */
 	uint64_t last_seq;  /* of its last group: its age */
 	struct format_segment record;
+	struct format_traces traces;
 };
 
 struct segments {
@@ -81,6 +89,13 @@ static inline uint32_t segments_of(const struct segments *t, uint32_t location)
 static inline uint32_t segments_first_block(const struct segments *t, uint32_t no)
 {
 	return FORMAT_SEGMENTS_BLOCK + (no << t->shift);
+}
+
+/* Whether anything of a chunk may lie in it; chunk UINT32_MAX: of the whole volume. */
+static inline bool segment_may_hold(const struct segment *s, volume_id_t volume, chunk_no_t chunk)
+{
+	return format_remains_may_hold(&s->traces.now, volume, chunk) ||
+	       format_remains_may_hold(&s->traces.before, volume, chunk);
 }
 
 /* A slot begins, ceases to refer to location. */

@@ -73,6 +73,7 @@ void store_abandon(struct store *store)
 	recovery_destroy(store->recovery);
 	scrub_deinit(store);
 	bury_deinit(store);
+	wipe_deinit(store);
 	upkeep_deinit(store);
 	tidy_deinit(store);
 	cleaner_deinit(store);
@@ -105,7 +106,8 @@ void store_close_tick(struct store *store)
 	if (!store->closing || !store->serving || store->ops_in_flight > 0 ||
 	    !wlog_is_idle(store) || !lookups_are_idle(store) || !upkeep_is_idle(store) ||
 	    !cleaner_is_idle(store) || !tidy_is_idle(store) || !bury_is_idle(store) ||
-	    !scrub_is_idle(store) || store->checkpoint.state != CHECKPOINT_IDLE)
+	    !scrub_is_idle(store) || !wipe_is_idle(store) ||
+	    store->checkpoint.state != CHECKPOINT_IDLE)
 		return;
 	if (store->failed == 0 && store->checkpoint.dirty) {
 		checkpoint_want(store);
@@ -122,6 +124,7 @@ void store_close(struct store *store, void (*done)(void *arg), void *arg)
 	store->closed = done;
 	store->closed_arg = arg;
 	scrub_stop(store);
+	store_wipe_stop(store);
 	/* The pump's end goes on with it, never from inside this call. */
 	wlog_kick(store);
 }
@@ -136,6 +139,7 @@ void store_fail(struct store *store, int status, const char *what)
 		  err_text(status));
 	wlog_kick(store);
 	lookup_retry(store);
+	wipe_kick(store);
 }
 
 /* -- operations ------------------------------------------------------------------------------- */
@@ -380,6 +384,18 @@ void store_erase(struct store *store, struct store_erase_op *op)
 		item_complete_later(store, item, store->failed);
 	else
 		lookup_submit_erase(store, item);
+}
+
+void store_wipe(struct store *store, struct store_wipe_op *op)
+{
+	struct item *item = ITEM_OF(op);
+
+	PRE(op->keys != NULL && op->key_count > 0);
+	op->segments = 0;
+	op->bytes = 0;
+	if (!accept(store, item, ITEM_WIPE))
+		return;
+	wipe_submit(store, item);
 }
 
 /* -- questions -------------------------------------------------------------------------------- */

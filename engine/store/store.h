@@ -251,8 +251,8 @@ void store_changes(struct store *store, struct store_changes_op *op);
 
 /* Drops a chunk's, or with chunk == UINT32_MAX a whole volume's, blocks and state (a deleted
  * volume's fence stays). Done when no log replay can bring them back; the space is given back by
- * the cleaner. Writes to it that are in flight meanwhile may come before or after. (Overwriting as
- * the policy says comes with the erasure receipts.) */
+ * the cleaner. Writes to it that are in flight meanwhile may come before or after. What it was lies
+ * on the device still: store_wipe. */
 struct store_erase_op {
 	void (*done)(struct store_erase_op *op, int status);
 	volume_id_t volume;
@@ -261,6 +261,35 @@ struct store_erase_op {
 	struct store_hook hook;
 };
 void store_erase(struct store *store, struct store_erase_op *op);
+
+/* Makes sure that nothing of chunks that were erased is on the device any more: neither what the
+ * index referred to, nor older versions, nor what was moved. Every segment in which anything of
+ * them may lie is emptied, what lives in it moved elsewhere, and overwritten with zeroes, durably,
+ * or discarded, which a device may ignore. (What of them lives, because it was written after the
+ * erase, is moved too.) Takes as long as it takes: clients come first. It may be asked for again
+ * after a crash: what was done is not done twice.
+ *   -ECANCELED  the store closes
+ *   -EIO, -E_BAD_CRC  a segment could not be overwritten, or not be emptied: the rest is done
+ * In done, segments and bytes say what was wiped. */
+struct store_wipe_key {
+	volume_id_t volume;
+	chunk_no_t chunk; /* UINT32_MAX: the whole volume */
+};
+#define STORE_WIPE_KEYS_MAX (1u << 17)
+struct store_wipe_op {
+	void (*done)(struct store_wipe_op *op, int status);
+	const struct store_wipe_key *keys; /* lent until done */
+	uint32_t key_count;		   /* 1 to STORE_WIPE_KEYS_MAX */
+	bool overwrite;			   /* or discard */
+	uint32_t segments;
+	uint64_t bytes;
+	uint64_t impl[15];
+	struct store_hook hook;
+};
+void store_wipe(struct store *store, struct store_wipe_op *op);
+
+/* Those that are under way end soon, with -ECANCELED. */
+void store_wipe_stop(struct store *store);
 
 /* -- scrub ------------------------------------------------------------------------------------ */
 
@@ -302,8 +331,9 @@ struct store_stats {
 	uint64_t writes, blocks_written, groups, group_bytes; /* client log */
 	uint64_t reads, blocks_read;
 	uint64_t cleaned_segments, moved_blocks;
-	uint64_t tidied_blocks;		/* put in order (tidy.h) */
-	uint64_t checkpoints, releases; /* of the index; of segments between two */
+	uint64_t tidied_blocks;			  /* put in order (tidy.h) */
+	uint64_t wiped_segments, wiping_segments; /* for erasures: so far; still to be done */
+	uint64_t checkpoints, releases;		  /* of the index; of segments between two */
 	uint64_t recovered_groups, recovered_bytes, recovery_ms;
 	uint64_t bad_blocks;
 	uint64_t memory_bytes;			  /* of the index */

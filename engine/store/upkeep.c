@@ -51,8 +51,10 @@ void upkeep_freed(struct store *store, uint32_t segment)
 {
 	struct upkeep *u = &store->upkeep;
 
-	/* What was written once is quick to write again: it stays. */
-	if (store->disk->needs_priming || store->segments.array[segment].busy)
+	/* What was written once is quick to write again: it stays. What is to be wiped is so soon.
+	 */
+	if (store->disk->needs_priming || store->segments.array[segment].busy ||
+	    store->segments.array[segment].wipe != SEGMENT_WIPE_NOT)
 		return;
 	store->segments.array[segment].busy = true;
 	u->discards[(u->discard_head + u->discard_count++) % store->segments.own_count] = segment;
@@ -135,7 +137,8 @@ static bool prime_next(struct store *store)
 		const struct segment *s = &t->array[no];
 
 		/* A read of what lay there before may still be under way. */
-		if (s->state != SEGMENT_RESERVED || (s->pins > 0 && !s->primed))
+		if (s->state != SEGMENT_RESERVED || (s->pins > 0 && !s->primed) ||
+		    s->wipe != SEGMENT_WIPE_NOT)
 			continue;
 		if (s->primed)
 			ready++;
@@ -174,6 +177,7 @@ static void op_done(struct disk_op *op, int status)
 	s->busy = false;
 	wlog_kick(store);
 	upkeep_kick(store);
+	wipe_kick(store);
 	store_close_tick(store);
 }
 

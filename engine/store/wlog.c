@@ -125,6 +125,7 @@ static void describe(const struct item *item, struct format_entry *e, struct pay
 	}
 	case ITEM_READ:
 	case ITEM_CHANGES:
+	case ITEM_WIPE:
 		break;
 	}
 	INVARIANT(false);
@@ -315,10 +316,17 @@ static bool gather_queue(struct wlog_stream *s, struct wlog_group *g, struct ite
 
 static void stream_seal(struct wlog_stream *s)
 {
+	const uint32_t blocks = s->store->segments.blocks;
+	struct segment *segment;
+
 	if (s->segment == SEGMENT_NONE)
 		return;
+	segment = &s->store->segments.array[s->segment];
 	/* It was written from end to end now, but for a block at most. */
-	s->store->segments.array[s->segment].primed = true;
+	if (blocks - s->offset < 2)
+		segment->primed = true;
+	if (s->offset == blocks)
+		segment->traces.before = (struct format_remains){0};
 	segments_set_state(&s->store->segments, s->segment, SEGMENT_SEALED);
 	s->segment = SEGMENT_NONE;
 }
@@ -443,6 +451,22 @@ static void group_encode(struct wlog_stream *s, struct wlog_group *g)
 	}
 }
 
+/* Before it is written: who looks for what is left of a chunk must not miss it. */
+static void leave_traces(struct segment *segment, const struct wlog_group *g)
+{
+	const struct format_entry *last = NULL;
+
+	for (uint32_t i = 0; i < g->entry_count; i++) {
+		const struct format_entry *e = &g->entries[i];
+
+		if (e->kind != FORMAT_DATA ||
+		    (last != NULL && last->volume == e->volume && last->chunk == e->chunk))
+			continue;
+		format_remains_add(&segment->traces.now, e->volume, e->chunk);
+		last = e;
+	}
+}
+
 static void group_submit(struct wlog_stream *s, struct wlog_group *g)
 {
 	struct store *store = s->store;
@@ -455,6 +479,7 @@ static void group_submit(struct wlog_stream *s, struct wlog_group *g)
 	group_encode(s, g);
 	blocks = g->header_blocks + g->data_blocks;
 	INVARIANT(blocks <= g->room);
+	leave_traces(segment, g);
 	s->last_seq = g->seq;
 	s->offset += blocks;
 	segment->used = s->offset;
@@ -570,6 +595,13 @@ void wlog_no_space(struct store *store, enum wlog_kind kind)
 	struct wlog_stream *s = &store->wlog.streams[kind];
 
 	fail_queue(s, &s->data, -ENOSPC);
+}
+
+void wlog_leave_segment(struct store *store, uint32_t segment)
+{
+	for (uint32_t i = 0; i < WLOG_STREAMS; i++)
+		if (store->wlog.streams[i].segment == segment)
+			stream_seal(&store->wlog.streams[i]);
 }
 
 bool wlog_is_idle(const struct store *store)

@@ -109,6 +109,9 @@ void wlog_kick(struct store *store);
 /* Fails what is queued with -ENOSPC: there is nothing left to reclaim. */
 void wlog_no_space(struct store *store, enum wlog_kind kind);
 
+/* A stream that writes to this segment goes on in another one. */
+void wlog_leave_segment(struct store *store, uint32_t segment);
+
 /* Nothing queued, nothing in flight. */
 bool wlog_is_idle(const struct store *store);
 

@@ -31,8 +31,9 @@ static void check_page(const uint8_t *data, size_t size)
 static void check_segment(const uint8_t *data, size_t size)
 {
 	struct format_segment segment;
+	struct format_traces traces;
 	uint8_t again[FORMAT_VALUE_MAX];
-	int rc = format_segment_decode(data, size, &segment);
+	int rc = format_segment_decode(data, size, &segment, &traces);
 
 	INVARIANT(rc == 0 || rc == -E_CORRUPT);
 	if (rc != 0)
@@ -40,7 +41,7 @@ static void check_segment(const uint8_t *data, size_t size)
 	INVARIANT(segment.state < FORMAT_SEGMENT_STATES && segment.stream <= 1);
 	INVARIANT(segment.live <= FORMAT_SEGMENT_LIVE_MAX);
 	if (segment.version == FORMAT_INDEX_VERSION)
-		INVARIANT(format_segment_encode(&segment, again) == size &&
+		INVARIANT(format_segment_encode(&segment, &traces, again) == size &&
 			  memcmp(again, data, size) == 0);
 }
 
@@ -80,7 +81,7 @@ static void check_replica(const uint8_t *data, size_t size)
 	for (uint32_t i = 0; i < FORMAT_CHUNK_LEAVES; i++)
 		places[i] = &leaves[i];
 	if (format_chunk_decode(data, size, &chunk, leaves) == 0 &&
-	    chunk.version == FORMAT_INDEX_VERSION)
+	    chunk.version == FORMAT_CHUNK_VERSION)
 		INVARIANT(format_chunk_encode(&chunk, places, again) == size &&
 			  memcmp(again, data, size) == 0);
 	if (format_fence_decode(data, size, &generation) == 0)

@@ -283,9 +283,10 @@ START_TEST(runs_beyond_a_page_are_refused)
 }
 END_TEST
 
-/* -- an index of version 1 -------------------------------------------------------------------- */
+/* -- an index of an older version ------------------------------------------------------------- */
 
 struct rewriting {
+	uint8_t version;
 	struct kv *kv;
 	struct kv_batch *batch;
 	uint32_t family;
@@ -321,14 +322,14 @@ static int rewrite(const void *key, size_t key_size, const void *value, size_t v
 	size_t size = value_size;
 
 	memcpy(old, value, value_size);
-	if (r->family == STORE_KV_PAGES)
+	if (r->version == 1 && r->family == STORE_KV_PAGES)
 		size = page_of_version_1(value, value_size, old);
-	else
-		old[0] = 1;
-	if (r->family == STORE_KV_REPLICAS && value_size >= 40)
+	else if (r->version == 1 || r->family == STORE_KV_SEGMENTS || r->family == STORE_KV_NODE)
+		old[0] = r->version;
+	if (r->version == 1 && r->family == STORE_KV_REPLICAS && value_size >= 40)
 		size = 24;
-	if (r->family == STORE_KV_SEGMENTS && value_size == 32)
-		size = 24;
+	if (r->family == STORE_KV_SEGMENTS && value_size == 160)
+		size = r->version == 1 ? 24 : 32;
 	kv_batch_put(r->kv, r->batch, r->family, key, key_size, old, size);
 	return 0;
 }
@@ -339,10 +340,10 @@ static void rewritten(struct kv_op *op, int status)
 	container_of(op, struct rewriting, op)->done = true;
 }
 
-/* As a program of version 1 would have left it. */
-static void make_version_1(struct rig *rig)
+/* As a program of that version would have left it. */
+static void make_older(struct rig *rig, uint8_t version)
 {
-	struct rewriting r = {.op = {.done = rewritten}};
+	struct rewriting r = {.version = version, .op = {.done = rewritten}};
 
 	sim_process_start(rig->process);
 	r.kv = sim_kv_open(rig->sim_kv);
@@ -354,36 +355,79 @@ static void make_version_1(struct rig *rig)
 	sim_process_crash(rig->process, SIM_KILL);
 }
 
-START_TEST(an_index_of_version_1_is_read_and_rewritten)
+/* With some log after the checkpoint. */
+static void begin_older(struct rig *rig, uint32_t ops, uint8_t version)
 {
-	struct store_stats before;
+	begin(rig, 1, 24, MIB);
+	for (uint32_t i = 0; i < ops; i++) {
+		rig_write(rig, i % 5 == 0 ? STORE_DISCARD : STORE_DATA, i % 2, i % 3, i * 7,
+			  1 + i % 9);
+		rig_drain_to(rig, 4);
+	}
+	ck_assert(rig_drain(rig));
+	ck_assert(rig_checkpoint(rig));
+	rig_write(rig, STORE_DATA, 0, 0, 3, 20);
+	rig_write(rig, STORE_DATA, 1, 2, 100, 20);
+	ck_assert(rig_drain(rig));
+	rig_crash(rig, SIM_POWER_LOSS);
+	make_older(rig, version);
+}
+
+START_TEST(an_index_of_an_older_version_is_read_and_rewritten)
+{
+	uint64_t pages;
 	struct rig rig;
 
-	begin(&rig, 1, 24, MIB);
-	fill(&rig, 64);
-	for (uint32_t i = 0; i < 60; i++) {
-		rig_write(&rig, i % 5 == 0 ? STORE_DISCARD : STORE_DATA, i % 2, i % 3, i * 7,
-			  1 + i % 9);
-		rig_drain_to(&rig, 4);
-	}
-	ck_assert(rig_drain(&rig));
-	before = stats_of(&rig);
-	/* With some log after the checkpoint. */
-	ck_assert(rig_checkpoint(&rig));
-	rig_write(&rig, STORE_DATA, 0, 0, 3, 20);
-	rig_write(&rig, STORE_DATA, 1, 2, 100, 20);
-	ck_assert(rig_drain(&rig));
-	rig_crash(&rig, SIM_POWER_LOSS);
-	make_version_1(&rig);
+	begin_older(&rig, 60, (uint8_t)(1 + _i));
 	rig_must_open(&rig);
 	rig_verify(&rig);
-	ck_assert_uint_eq(stats_of(&rig).index_pages, before.index_pages);
+	pages = stats_of(&rig).index_pages;
+	ck_assert_uint_gt(pages, 60);
 	ck_assert(rig_checkpoint(&rig));
 	rig_crash(&rig, SIM_POWER_LOSS);
 	rig_must_open(&rig);
+	ck_assert_uint_eq(stats_of(&rig).index_pages, pages);
 	ck_assert_uint_lt(stats_of(&rig).index_pages_loaded, 64);
 	rig_verify(&rig);
 	rig_deinit(&rig);
+}
+END_TEST
+
+/* What reads it writes it anew, with its first checkpoint: a crash at any I/O of that, with every
+ * fate of what was in flight, leaves the one or the other. */
+START_TEST(a_crash_while_it_is_upgraded_loses_nothing)
+{
+	static const enum sim_fate fates[] = {SIM_FATE_TEAR, SIM_FATE_DROP, SIM_FATE_KEEP,
+					      SIM_FATE_RANDOM, SIM_FATE_RANDOM};
+	const uint8_t version = (uint8_t)(1 + _i / (int)ARRAY_SIZE(fates));
+	const uint32_t way = (uint32_t)_i % (uint32_t)ARRAY_SIZE(fates);
+	bool survived = false;
+	uint64_t n;
+
+	for (n = 1; !survived; n++) {
+		struct rig rig;
+
+		begin_older(&rig, 20, version);
+		rig_boot(&rig);
+		rig.process->fate = fates[way];
+		sim_process_on_io(rig.process, n, way < 4 ? SIM_IO_POWER_LOSS : SIM_IO_KILL);
+		if (rig_open(&rig) == 0) {
+			rig_write(&rig, STORE_DATA, 0, 1, 30, 9);
+			rig_checkpoint(&rig);
+			rig_drain(&rig);
+		}
+		survived = rig.process->alive;
+		if (survived)
+			sim_process_on_io(rig.process, 1, SIM_IO_NORMAL);
+		rig_crash(&rig, way < 4 ? SIM_POWER_LOSS : SIM_KILL);
+		rig_must_open(&rig);
+		rig_verify(&rig);
+		rig_close(&rig);
+		rig_must_open(&rig);
+		rig_verify(&rig);
+		rig_deinit(&rig);
+	}
+	ck_assert_uint_gt(n, 8);
 }
 END_TEST
 
@@ -500,8 +544,9 @@ int main(void)
 	tcase_add_test(tc, a_page_that_cannot_be_read_fails_who_asked);
 	tcase_add_test(tc, cleaning_and_burying_survive_failing_gets);
 	tcase_add_loop_test(tc, burying_goes_on_after_a_crash, 0, 2);
-	tcase_add_test(tc, an_index_of_version_1_is_read_and_rewritten);
 	tcase_add_test(tc, runs_beyond_a_page_are_refused);
+	tcase_add_loop_test(tc, an_index_of_an_older_version_is_read_and_rewritten, 0, 2);
+	tcase_add_loop_test(tc, a_crash_while_it_is_upgraded_loses_nothing, 0, 10);
 	tcase_add_test(tc, memory_is_bounded);
 	tcase_add_test(tc, opening_takes_the_memory_that_the_log_needs);
 	tcase_add_test(tc, the_log_after_a_checkpoint_is_bounded);

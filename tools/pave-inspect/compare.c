@@ -57,6 +57,7 @@ static int take_segment(const void *key, size_t key_size, const void *value, siz
 			void *arg)
 {
 	struct format_segment record;
+	struct format_traces traces;
 	struct compare *c = arg;
 	uint32_t no;
 
@@ -64,7 +65,7 @@ static int take_segment(const void *key, size_t key_size, const void *value, siz
 		return -E_CORRUPT;
 	if (no >= c->super->segment_count)
 		return 0;
-	if (format_segment_decode(value, value_size, &record) < 0)
+	if (format_segment_decode(value, value_size, &record, &traces) < 0)
 		return -E_CORRUPT;
 	c->epochs[no] = record.epoch;
 	return 0;

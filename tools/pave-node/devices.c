@@ -166,6 +166,11 @@ void devices_trouble(const struct devices *d, char *buf, size_t size)
 
 	PRE(size > 0);
 	buf[0] = '\0';
+	if (pool_broken(d->pool) != 0)
+		at += (size_t)snprintf(buf, size,
+				       "the index cannot be written, and no change of any chunk is "
+				       "taken: %s; restart the node once that is mended",
+				       err_text(pool_broken(d->pool)));
 	for (uint32_t i = 0; i < count && at < size; i++) {
 		const struct pool_device_info *info = &infos[i];
 
