@@ -101,6 +101,11 @@ double policy_min_distance_km(const struct policy_document *d);
 bool policy_host_must_be_eligible(const struct policy_document *d);
 uint64_t policy_staleness_s(const struct policy_document *d);
 uint32_t policy_freeze_timeout_s(const struct policy_document *d);
+/* What is done with the place of copies that are erased: "discard" or "overwrite". */
+const char *policy_erase(const struct policy_document *d);
+/* How much a method of erasing does, to be compared: of a policy's two, of "drop" (only forgotten;
+ * "" means that too) which is less than either; negative: it is not known. */
+int policy_erase_strictness(const char *method);
 /* SHA-256 of the payload that it was parsed from. */
 const uint8_t *policy_digest(const struct policy_document *d);
 

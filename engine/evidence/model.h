@@ -153,6 +153,7 @@ struct policy_document {
 		const char *action;
 		int64_t timeout_s;
 	} on_loss;
+	const char *erase; /* NULL: as "overwrite" */
 };
 
 #endif

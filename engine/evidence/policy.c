@@ -17,6 +17,7 @@ static const char *const label_states[] = {"in_progress", "qualified", "suspende
 					   NULL};
 static const char *const distinct_values[] = {"campus", "site", "none", NULL};
 static const char *const hosts_values[] = {"eligible", "any", NULL};
+static const char *const erase_methods[] = {"discard", "overwrite", NULL};
 static const char *const on_loss_actions[] = {"freeze", NULL};
 
 #define AT(m) .offset = offsetof(struct label_rule, m)
@@ -129,6 +130,7 @@ static const struct member policy_members[] = {
      .min = 1,
      .max = STALENESS_MAX_S},
     {.name = "on_loss", .kind = MEMBER_OBJECT, .schema = &on_loss_schema},
+    {.name = "erase", .kind = MEMBER_CHOICE, AT(erase), .choices = erase_methods},
 };
 #undef AT
 static const struct schema policy_schema = {policy_members, ARRAY_SIZE(policy_members)};
@@ -225,6 +227,23 @@ uint64_t policy_staleness_s(const struct policy_document *d)
 uint32_t policy_freeze_timeout_s(const struct policy_document *d)
 {
 	return d->on_loss.timeout_s == INTEGER_MISSING ? 0 : (uint32_t)d->on_loss.timeout_s;
+}
+
+const char *policy_erase(const struct policy_document *d)
+{
+	return d->erase == NULL ? "overwrite" : d->erase;
+}
+
+int policy_erase_strictness(const char *method)
+{
+	static const char *const methods[] = {"drop", "discard", "overwrite"};
+
+	if (method[0] == '\0')
+		return 0;
+	for (int i = 0; i < (int)ARRAY_SIZE(methods); i++)
+		if (strcmp(method, methods[i]) == 0)
+			return i;
+	return -1;
 }
 
 const uint8_t *policy_digest(const struct policy_document *d)

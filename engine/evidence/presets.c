@@ -19,7 +19,7 @@
 #define THREE_CAMPUSES                                                                             \
 	"\"replicas\": 3, \"min_acks\": 2, \"distinct\": \"campus\", \"min_distance_km\": 0,\n"    \
 	"\"hosts\": \"eligible\", \"staleness_s\": 86400,\n"                                       \
-	"\"on_loss\": {\"action\": \"freeze\", \"timeout_s\": 30}\n"
+	"\"on_loss\": {\"action\": \"freeze\", \"timeout_s\": 30}, \"erase\": \"overwrite\"\n"
 
 static const struct {
 	const char *name;
@@ -60,7 +60,7 @@ static const struct {
      "\"exposure\": [\"any\"],\n"
      "\"replicas\": 3, \"min_acks\": 2, \"distinct\": \"site\", \"min_distance_km\": 0,\n"
      "\"hosts\": \"any\", \"staleness_s\": 86400,\n"
-     "\"on_loss\": {\"action\": \"freeze\", \"timeout_s\": 30}}\n"},
+     "\"on_loss\": {\"action\": \"freeze\", \"timeout_s\": 30}, \"erase\": \"discard\"}\n"},
 };
 
 static const char *const names[] = {"secnumcloud-fr", "cloud-de-confiance", "hds", "dev", NULL};

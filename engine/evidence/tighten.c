@@ -129,13 +129,15 @@ static bool choices_loosen(struct comparison *c)
 {
 	static const char *const distinct[] = {"none", "site", "campus", NULL};
 	static const char *const hosts[] = {"any", "eligible", NULL};
+	static const char *const erase[] = {"discard", "overwrite", NULL};
 
 	return control_loosens(c, "ownership.veto", c->was->ownership.veto,
 			       c->is->ownership.veto) ||
 	       control_loosens(c, "ownership.board_majority", c->was->ownership.board_majority,
 			       c->is->ownership.board_majority) ||
 	       choice_loosens(c, "distinct", c->was->distinct, c->is->distinct, distinct) ||
-	       choice_loosens(c, "hosts", c->was->hosts, c->is->hosts, hosts);
+	       choice_loosens(c, "hosts", c->was->hosts, c->is->hosts, hosts) ||
+	       choice_loosens(c, "erase", policy_erase(c->was), policy_erase(c->is), erase);
 }
 
 /* -- sets ------------------------------------------------------------------------------------- */

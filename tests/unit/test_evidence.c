@@ -606,6 +606,8 @@ static const struct parse_case policy_cases[] = {
     {"min_distance_km", "12.5", NULL},
     {"min_distance_km", "-1", "min_distance_km"},
     {"hosts", "\"some\"", "hosts"},
+    {"erase", "\"shred\"", "erase"},
+    {"erase", "\"discard\"", NULL},
     {"staleness_s", "0", "staleness_s"},
     {"staleness_s", "31622401", "staleness_s"},
     {"on_loss.action", "\"continue\"", "on_loss.action"},
@@ -755,6 +757,8 @@ START_TEST(presets_are_documents)
 		ck_assert_uint_eq(policy_freeze_timeout_s(d), 30);
 		ck_assert(policy_host_must_be_eligible(d) == (strcmp(*name, "dev") != 0));
 		ck_assert_str_eq(policy_distinct(d), strcmp(*name, "dev") == 0 ? "site" : "campus");
+		ck_assert_str_eq(policy_erase(d),
+				 strcmp(*name, "dev") == 0 ? "discard" : "overwrite");
 		policy_free(d);
 	}
 	ck_assert_ptr_null(policy_preset("hope"));

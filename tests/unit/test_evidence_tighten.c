@@ -128,6 +128,11 @@ static const struct tighten_case cases[] = {
     {"eligible hosts", "dev", {{NULL}}, {{"hosts", "\"eligible\""}}, NULL},
     {"fresher snapshots", FR, {{NULL}}, {{"staleness_s", "3600"}}, NULL},
     {"older snapshots", FR, {{NULL}}, {{"staleness_s", "86401"}}, "staleness_s"},
+    {"discarding for overwriting", FR, {{NULL}}, {{"erase", "\"discard\""}}, "erase"},
+    {"overwriting for discarding", "dev", {{NULL}}, {{"erase", "\"overwrite\""}}, NULL},
+    {"nothing said is overwriting", FR, {{NULL}}, {{"erase", NULL}}, NULL},
+    {"which may be said", FR, {{"erase", NULL}}, {{"erase", "\"overwrite\""}}, NULL},
+    {"and not be loosened", FR, {{"erase", NULL}}, {{"erase", "\"discard\""}}, "erase"},
     {"more patience is no matter of strictness", FR, {{NULL}}, {{"on_loss.timeout_s", "60"}}, NULL},
 };
 
