@@ -557,6 +557,34 @@ static bool erased(const Pave__V1__LedgerErasure *m, const struct history_leftov
 	return false;
 }
 
+static void note_erasure(struct history *h, struct history_volume *v,
+			 const Pave__V1__LedgerErasure *m)
+{
+	const int strictness = policy_erase_strictness(m->method);
+	struct history_erasure *e = calloc(1, sizeof *e);
+	struct history_erasure **last = &v->erasures;
+
+	if (e == NULL) {
+		h->failed = true;
+		return;
+	}
+	h->erasures_by[MAX(strictness, 0)]++;
+	h->erased_bytes += m->bytes;
+	h->erasure_longest_ms = MAX(h->erasure_longest_ms, m->took_ms);
+	snprintf(e->node, sizeof e->node, "%s", m->node);
+	snprintf(e->method, sizeof e->method, "%s", strictness > 0 ? m->method : "drop");
+	e->whole = m->whole_volume;
+	e->is_signed = m->report != NULL;
+	e->chunk_count = (uint32_t)m->n_chunks;
+	e->segments = m->segments;
+	e->bytes = m->bytes;
+	e->took_ms = m->took_ms;
+	e->done_at = m->done_at;
+	while (*last != NULL)
+		last = &(*last)->next;
+	*last = e;
+}
+
 static void take_erasure(struct history *h, uint64_t seq, const Pave__V1__LedgerErasure *m)
 {
 	struct history_volume *v = find_volume(h, m->volume);
@@ -565,6 +593,8 @@ static void take_erasure(struct history *h, uint64_t seq, const Pave__V1__Ledger
 	h->erasures++;
 	if (!history_judge_erasure(h, seq, m))
 		return; /* what is not proved is not gone */
+	if (v != NULL)
+		note_erasure(h, v, m);
 	while (p != NULL && *p != NULL) {
 		struct history_leftover *l = *p;
 
@@ -791,6 +821,10 @@ int history_replay(const void *file, size_t size, const void *root, size_t root_
 
 static void volume_free(struct history_volume *v)
 {
+	for (struct history_erasure *e = v->erasures, *next; e != NULL; e = next) {
+		next = e->next;
+		free(e);
+	}
 	for (struct history_leftover *l = v->leftovers, *next; l != NULL; l = next) {
 		next = l->next;
 		free(l);

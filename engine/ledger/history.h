@@ -86,6 +86,17 @@ struct history_leftover {
 	struct history_leftover *next;
 };
 
+/* Copies that are erased, as its record says; what contradicts what the node signed is not here. */
+struct history_erasure {
+	char node[NAME_SIZE_MAX];
+	char method[16]; /* "drop", "discard", "overwrite" */
+	bool whole, is_signed;
+	uint32_t chunk_count;
+	uint64_t segments, bytes, took_ms;
+	int64_t done_at;
+	struct history_erasure *next;
+};
+
 struct history_volume {
 	uint64_t id;
 	char name[NAME_SIZE_MAX];
@@ -101,6 +112,7 @@ struct history_volume {
 	struct history_permit *permits;
 	uint32_t permit_count;
 	struct history_leftover *leftovers;
+	struct history_erasure *erasures; /* in their order */
 	UT_hash_handle hh;
 };
 
@@ -137,6 +149,8 @@ struct history {
 	uint32_t finding_count, note_count; /* all */
 	uint32_t kept_count;		    /* in findings */
 	uint64_t denials, permits, leases, erasures, erasures_signed;
+	uint64_t erasures_by[3]; /* policy_erase_strictness: dropped, discarded, overwritten */
+	uint64_t erased_bytes, erasure_longest_ms;
 	uint64_t receipts_bytes;
 	/* Of the replay. */
 	const struct root_document *trusted;

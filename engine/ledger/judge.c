@@ -364,7 +364,28 @@ static bool erasure_fits(const struct history *h, const Pave__V1__LedgerErasure 
 	       r->n_chunks == e->n_chunks &&
 	       (r->n_chunks == 0 ||
 		memcmp(r->chunks, e->chunks, r->n_chunks * sizeof *r->chunks) == 0) &&
-	       r->started_at <= r->done_at && r->started_at == e->started_at;
+	       r->started_at <= r->done_at && r->started_at == e->started_at &&
+	       (strcmp(r->method, e->method) == 0 || e->method[0] == '\0') &&
+	       r->segments == e->segments && r->bytes == e->bytes && r->took_ms == e->took_ms;
+}
+
+/* The policy in force now, which may be stricter than that under which the node was asked. */
+static void judge_method(struct history *h, uint64_t seq, const Pave__V1__LedgerErasure *e)
+{
+	const struct policy_document *policy;
+	struct history_volume *v;
+
+	HASH_FIND(hh, h->volumes, &e->volume, sizeof e->volume, v);
+	policy = v != NULL ? history_policy(h, v->policy) : NULL;
+	if (policy == NULL ||
+	    policy_erase_strictness(e->method) >= policy_erase_strictness(policy_erase(policy)))
+		return;
+	history_finding(
+	    h, seq, true,
+	    "node %s has erased copies of volume %s by \"%.16s\", and policy %s version "
+	    "%llu says \"%s\"",
+	    e->node, v->name, e->method[0] != '\0' ? e->method : "drop", v->policy,
+	    (unsigned long long)policy_version(policy), policy_erase(policy));
 }
 
 bool history_judge_erasure(struct history *h, uint64_t seq, const Pave__V1__LedgerErasure *e)
@@ -373,6 +394,7 @@ bool history_judge_erasure(struct history *h, uint64_t seq, const Pave__V1__Ledg
 	Pave__V1__ErasureReport *r = NULL;
 	struct error why = {0};
 
+	judge_method(h, seq, e);
 	if (e->report == NULL) {
 		if (n != NULL && n->key != NULL)
 			history_finding(h, seq, true,

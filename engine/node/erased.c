@@ -29,7 +29,7 @@ static bool copy_numbers(void **ret, size_t *ret_count, const void *numbers, siz
 	return true;
 }
 
-Pave__V1__ErasureReport *node_erasure_begin(struct node_lease *k, const Pave__V1__Erase *what)
+Pave__V1__ErasureReport *node_erasure_begin(const Pave__V1__Erase *what)
 {
 	Pave__V1__ErasureReport *r = malloc(sizeof *r);
 
@@ -38,7 +38,6 @@ Pave__V1__ErasureReport *node_erasure_begin(struct node_lease *k, const Pave__V1
 	pave__v1__erasure_report__init(r);
 	r->layer = what->volume;
 	r->whole = what->whole_volume;
-	r->started_at = driver_wall(k);
 	if (!copy_numbers((void **)&r->more_layers, &r->n_more_layers, what->more_layers,
 			  what->n_more_layers, sizeof *r->more_layers) ||
 	    (!what->whole_volume && !copy_numbers((void **)&r->chunks, &r->n_chunks, what->chunks,
@@ -49,8 +48,8 @@ Pave__V1__ErasureReport *node_erasure_begin(struct node_lease *k, const Pave__V1
 	return r;
 }
 
-int node_erasure_sign(struct node_lease *k, Pave__V1__ErasureReport *report, Pave__V1__Signed **ret,
-		      struct error *err)
+int node_erasure_sign(struct node_lease *k, Pave__V1__ErasureReport *report,
+		      const struct node_erasure *done, Pave__V1__Signed **ret, struct error *err)
 {
 	struct node_identity *me = &k->config.identity;
 	Pave__V1__ErasureReport m = *report;
@@ -64,8 +63,12 @@ int node_erasure_sign(struct node_lease *k, Pave__V1__ErasureReport *report, Pav
 	m.cluster = (ProtobufCBinaryData){sizeof me->cluster.bytes, me->cluster.bytes};
 	m.node = me->name;
 	m.site = me->site;
-	m.done_at = MAX(driver_wall(k), report->started_at); /* the clock may be measured anew */
-	m.method = (char *)(uintptr_t) "drop";
+	m.done_at = driver_wall(k);
+	m.started_at = m.done_at - (int64_t)(done->took_ms * NS_PER_MS);
+	m.method = (char *)(uintptr_t)done->method;
+	m.segments = done->segments;
+	m.bytes = done->bytes;
+	m.took_ms = done->took_ms;
 	size = pave__v1__erasure_report__get_packed_size(&m);
 	bytes = malloc(size);
 	if (bytes == NULL)

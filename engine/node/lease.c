@@ -372,9 +372,9 @@ static void handle_erase(struct node_lease *k, uint64_t request_id, const Pave__
 
 		if (e->token != token)
 			continue;
-		e->report = node_erasure_begin(k, what);
+		e->report = node_erasure_begin(what);
 		if (e->report == NULL) {
-			node_lease_erased(k, token, -ENOMEM);
+			node_lease_erased(k, token, -ENOMEM, NULL);
 			return;
 		}
 	}
@@ -418,7 +418,8 @@ static void handle_layers(struct node_lease *k, uint64_t request_id, const Pave_
 		k->config.layers(token, what, k->config.arg);
 }
 
-void node_lease_erased(struct node_lease *k, uint64_t token, int status)
+void node_lease_erased(struct node_lease *k, uint64_t token, int status,
+		       const struct node_erasure *done)
 {
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Erased erased = PAVE__V1__ERASED__INIT;
@@ -429,7 +430,13 @@ void node_lease_erased(struct node_lease *k, uint64_t token, int status)
 	if (status != 0)
 		error_set(&err, status, "%s", err_text(status));
 	else if (answer)
-		status = node_erasure_sign(k, e.report, &erased.report, &err);
+		status = node_erasure_sign(k, e.report, done, &erased.report, &err);
+	if (status == 0) {
+		erased.method = (char *)(uintptr_t)done->method;
+		erased.segments = done->segments;
+		erased.bytes = done->bytes;
+		erased.took_ms = done->took_ms;
+	}
 	message.body_case = PAVE__V1__CONTROL__BODY_ERASED;
 	message.erased = &erased;
 	if (answer && status == 0)

@@ -137,10 +137,10 @@ uint64_t node_lease_site_version(const struct node_lease *k);
 /* -- erased.c --------------------------------------------------------------------------------- */
 
 /* What will be said of the erasure once it is done. NULL: no memory. */
-Pave__V1__ErasureReport *node_erasure_begin(struct node_lease *k, const Pave__V1__Erase *what);
+Pave__V1__ErasureReport *node_erasure_begin(const Pave__V1__Erase *what);
 /* Signed, if the node has a key; *ret NULL otherwise. */
-int node_erasure_sign(struct node_lease *k, Pave__V1__ErasureReport *report, Pave__V1__Signed **ret,
-		      struct error *err);
+int node_erasure_sign(struct node_lease *k, Pave__V1__ErasureReport *report,
+		      const struct node_erasure *done, Pave__V1__Signed **ret, struct error *err);
 
 /* -- receipts.c ------------------------------------------------------------------------------- */
 

@@ -188,8 +188,8 @@ struct node_lease_config {
 	/* The driver asks for the maintenance of a detached volume, which need not come about. May
 	 * be NULL. */
 	void (*maintain)(const char *volume, void *arg);
-	/* The driver asks for copies to be dropped; answer by calling node_lease_erased(lease,
-	 * token, status) once. `what` is valid until this returns. */
+	/* The driver asks for copies to be erased; answer by calling node_lease_erased once.
+	 * `what` is valid until this returns. */
 	void (*erase)(uint64_t token, const Pave__V1__Erase *what, void *arg);
 	/* The driver asks for what a node does with layers by itself (layer_changes); answer by
 	 * node_lease_answer, once. `what` is valid until this returns. */
@@ -201,7 +201,14 @@ struct node_lease_config {
  * trust_accept_site returns; -E_WRONG_NODE: a certificate of another site. */
 int node_lease_start(const struct node_lease_config *config, struct node_lease **ret_lease,
 		     struct error *err);
-void node_lease_erased(struct node_lease *lease, uint64_t token, int status);
+
+/* What was done, when status is 0. */
+struct node_erasure {
+	const char *method; /* "drop", "discard", "overwrite" */
+	uint64_t segments, bytes, took_ms;
+};
+void node_lease_erased(struct node_lease *lease, uint64_t token, int status,
+		       const struct node_erasure *done);
 /* status < 0: text tells why; else message. */
 void node_lease_answer(struct node_lease *lease, uint64_t token, int status, const char *text,
 		       const Pave__V1__Control *message);

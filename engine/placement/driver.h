@@ -89,6 +89,7 @@ struct pd_erase { /* an Erase on its way to a node */
 	size_t layer_count;
 	chunk_no_t *chunks; /* malloc'd; NULL: the whole volume */
 	size_t chunk_count;
+	char method[16]; /* what the policy wants */
 	struct pd_erase *next, *prev;
 };
 

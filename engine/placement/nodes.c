@@ -88,7 +88,8 @@ static void retry_later(struct pd *pd)
 }
 
 /* It says what was asked for, and nothing else. */
-static bool says_it(const struct pd_erase *e, const Pave__V1__ErasureReport *r)
+static bool says_it(const struct pd_erase *e, const Pave__V1__ErasureReport *r,
+		    const Pave__V1__Erased *answer)
 {
 	return strcmp(r->node, e->node->name) == 0 && strcmp(r->site, e->node->site) == 0 &&
 	       r->layer == e->layers[0] && r->n_more_layers == e->layer_count - 1 &&
@@ -96,7 +97,23 @@ static bool says_it(const struct pd_erase *e, const Pave__V1__ErasureReport *r)
 		memcmp(r->more_layers, e->layers + 1, r->n_more_layers * sizeof *e->layers) == 0) &&
 	       r->whole == (e->chunks == NULL) && r->n_chunks == e->chunk_count &&
 	       (e->chunk_count == 0 ||
-		memcmp(r->chunks, e->chunks, e->chunk_count * sizeof *e->chunks) == 0);
+		memcmp(r->chunks, e->chunks, e->chunk_count * sizeof *e->chunks) == 0) &&
+	       strcmp(r->method, answer->method) == 0 && r->segments == answer->segments &&
+	       r->bytes == answer->bytes && r->took_ms == answer->took_ms;
+}
+
+/* It did no less than it was asked for. */
+static int check_method(const struct pd_erase *e, const Pave__V1__Control *reply, struct error *err)
+{
+	const char *method =
+	    reply->body_case == PAVE__V1__CONTROL__BODY_ERASED ? reply->erased->method : "";
+
+	if (policy_erase_strictness(method) >= policy_erase_strictness(e->method))
+		return 0;
+	return error_set(err, -EOPNOTSUPP,
+			 "its copies are erased by \"%.16s\", and the policy wants \"%s\": its "
+			 "build does not know that; install this driver's",
+			 method[0] != '\0' ? method : "drop", e->method);
 }
 
 /* A node that has an identity signs what it has erased. ret_started_at: of the report; 0: it is a
@@ -113,8 +130,9 @@ static int check_report(struct pd *pd, const struct pd_erase *e, const Pave__V1_
 	int rc;
 
 	*ret_started_at = 0;
-	if (n->certificate.size == 0)
-		return 0;
+	rc = check_method(e, reply, err);
+	if (rc != 0 || n->certificate.size == 0)
+		return rc;
 	if (site == NULL)
 		return error_set(err, -E_STALE_EVIDENCE,
 				 "its report cannot be verified without a certificate of site %s",
@@ -127,7 +145,7 @@ static int check_report(struct pd *pd, const struct pd_erase *e, const Pave__V1_
 	if (rc != 0)
 		return rc;
 	r = pave__v1__erasure_report__unpack(NULL, s->payload.len, s->payload.data);
-	if (r == NULL || !says_it(e, r))
+	if (r == NULL || !says_it(e, r, reply->erased))
 		rc = error_set(err, -E_BAD_DOCUMENT,
 			       "its report is malformed, or of something else than was asked for");
 	else
@@ -154,8 +172,13 @@ static void note_erasure(struct pd *pd, const struct pd_erase *e, const Pave__V1
 	m.n_chunks = e->chunk_count;
 	m.started_at = started_at;
 	m.done_at = reg_now(&pd->reg, NULL);
-	if (reply->body_case == PAVE__V1__CONTROL__BODY_ERASED)
+	if (reply->body_case == PAVE__V1__CONTROL__BODY_ERASED) {
 		m.report = reply->erased->report;
+		m.method = reply->erased->method;
+		m.segments = reply->erased->segments;
+		m.bytes = reply->erased->bytes;
+		m.took_ms = reply->erased->took_ms;
+	}
 	pd_ledger_erasure(&pd->ledger, &m);
 }
 
@@ -222,8 +245,9 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 			reg_volume_forget(&pd->reg, v);
 		pd_background_flush(pd);
 	} else if (status != 0) {
-		log_warn("pd", "node %s has not erased volume #%llu: %s; trying again",
+		log_warn("pd", "node %s has not erased volume #%llu%s: %s; asking again",
 			 e->node->name, (unsigned long long)e->volume,
+			 status == -ETIMEDOUT ? " yet" : "",
 			 text != NULL ? text : err_text(status));
 	}
 	erase_free(e);
@@ -239,6 +263,7 @@ static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n,
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Erase erase = PAVE__V1__ERASE__INIT;
+	const struct policy_document *policy = verdicts_policy(&pd->verdicts, v->policy);
 	struct pd_erase *e = calloc(1, sizeof *e);
 
 	if (e == NULL) {
@@ -262,6 +287,9 @@ static void erase_start(struct pd *pd, struct reg_volume *v, struct reg_node *n,
 	erase.whole_volume = chunks == NULL;
 	erase.chunks = chunks;
 	erase.n_chunks = chunk_count;
+	snprintf(e->method, sizeof e->method, "%s",
+		 policy != NULL ? policy_erase(policy) : "overwrite");
+	erase.method = e->method;
 	m.body_case = PAVE__V1__CONTROL__BODY_ERASE;
 	m.erase = &erase;
 	rpc_call_start(&n->session->rpc, &e->call, &m, PD_ERASE_TIMEOUT_MS);

@@ -74,12 +74,12 @@ static void lease_erase(uint64_t token, const Pave__V1__Erase *what, void *arg)
 	eraser_add(((struct machine *)arg)->node.eraser, token, what);
 }
 
-static void erased(uint64_t token, int status, void *arg)
+static void erased(uint64_t token, int status, const struct node_erasure *done, void *arg)
 {
 	struct machine *m = arg;
 
 	if (m->node.lease != NULL)
-		node_lease_erased(m->node.lease, token, status);
+		node_lease_erased(m->node.lease, token, status, done);
 }
 
 static void lease_layers(uint64_t token, const Pave__V1__Control *what, void *arg)

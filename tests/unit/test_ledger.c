@@ -646,6 +646,8 @@ struct erasure_case {
 	chunk_no_t signed_chunk, chunk;
 	int64_t started_at;		       /* of the record, after what was signed */
 	bool other_key, is_unsigned, one_more; /* one_more: chunk than was signed, is recorded */
+	const char *method, *signed_method;    /* NULL: discard; the other: as recorded */
+	uint64_t more_segments, more_ms;       /* than was signed, are recorded */
 };
 
 static void put_erasure(struct book *b, const struct erasure_case *c)
@@ -665,7 +667,13 @@ static void put_erasure(struct book *b, const struct erasure_case *c)
 	r.started_at = b->now;
 	/* The driver's clock was set back by an hour before it made the record. */
 	r.done_at = b->now + 3600 * (int64_t)NS_PER_S;
-	r.method = name("drop");
+	m.method = name(c->method != NULL ? c->method : "discard");
+	r.method = c->signed_method != NULL ? name(c->signed_method) : m.method;
+	r.segments = 3;
+	r.bytes = m.bytes = 96 * MIB;
+	r.took_ms = 1234;
+	m.segments = r.segments + c->more_segments;
+	m.took_ms = r.took_ms + c->more_ms;
 	m.volume = 7;
 	m.node = name(c->node != NULL ? c->node : "par-1");
 	m.site = name("par");
@@ -712,6 +720,26 @@ static void erasure_at_another_time(struct book *b)
 static void erasure_without_signature(struct book *b)
 {
 	put_erasure(b, &(struct erasure_case){.is_unsigned = true});
+}
+
+static void erasure_by_another_method(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.method = "overwrite", .signed_method = "discard"});
+}
+
+static void erasure_of_more_segments(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.more_segments = 1});
+}
+
+static void erasure_in_another_time(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.more_ms = 1});
+}
+
+static void erasure_that_only_dropped(struct book *b)
+{
+	put_erasure(b, &(struct erasure_case){.method = "drop"});
 }
 
 static void unsigned_site(struct book *b)
@@ -775,6 +803,10 @@ static const struct {
     {erasure_of_another_node, "proved identity", false},
     {erasure_at_another_time, "is not what the record says", false},
     {erasure_without_signature, "has not signed that", true},
+    {erasure_by_another_method, "is not what the record says", false},
+    {erasure_of_more_segments, "is not what the record says", false},
+    {erasure_in_another_time, "is not what the record says", false},
+    {erasure_that_only_dropped, "by \"drop\", and policy dev", true},
     {unsigned_site, "document site rbx", false},
     {false_identity, "its identity is not proved", false},
 };
@@ -788,6 +820,7 @@ END_TEST
 /* One that the node signed counts, and is counted. */
 START_TEST(a_signed_erasure)
 {
+	const struct history_volume *v;
 	struct book b;
 	struct history *h;
 
@@ -799,6 +832,36 @@ START_TEST(a_signed_erasure)
 	ck_assert_uint_eq(h->finding_count, 0);
 	ck_assert_uint_eq(h->erasures, 1);
 	ck_assert_uint_eq(h->erasures_signed, 1);
+	ck_assert_uint_eq(h->note_count, 1); /* a node without identity */
+	ck_assert_uint_eq(h->erasures_by[1], 1);
+	ck_assert_uint_eq(h->erasure_longest_ms, 1234);
+	v = history_find_volume(h, "#7");
+	ck_assert_ptr_nonnull(v);
+	ck_assert_ptr_nonnull(v->erasures);
+	ck_assert_str_eq(v->erasures->node, "par-1");
+	ck_assert_str_eq(v->erasures->method, "discard");
+	ck_assert_uint_eq(v->erasures->segments, 3);
+	ck_assert_uint_eq(v->erasures->took_ms, 1234);
+	ck_assert(v->erasures->is_signed && !v->erasures->whole);
+	ck_assert_ptr_null(v->erasures->next);
+	history_free(h);
+	book_deinit(&b);
+}
+END_TEST
+
+/* A record of the time before methods were told: it says nothing of what the node signed. */
+START_TEST(an_erasure_of_an_older_driver)
+{
+	struct book b;
+	struct history *h;
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	put_erasure(&b, &(struct erasure_case){.method = "", .signed_method = "drop"});
+	sign_head(&b);
+	h = replay_whole(&b);
+	ck_assert_uint_eq(h->finding_count, 0);
+	ck_assert_uint_eq(h->erasures_by[0], 1);
 	history_free(h);
 	book_deinit(&b);
 }
@@ -895,6 +958,7 @@ int main(void)
 	tcase_add_test(tcase, a_copy_is_there_until_it_is_erased);
 	tcase_add_test(tcase, a_root_may_follow_another);
 	tcase_add_test(tcase, a_signed_erasure);
+	tcase_add_test(tcase, an_erasure_of_an_older_driver);
 	tcase_add_test(tcase, identities_are_read_and_written);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

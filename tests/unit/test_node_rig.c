@@ -56,7 +56,9 @@ static void erase_answer(uint64_t token, const Pave__V1__Erase *what, void *arg)
 {
 	struct rig_node *n = arg;
 
-	node_lease_erased(n->lease, token, what->whole_volume ? 0 : -EIO);
+	static const struct node_erasure done = {"overwrite", 2, 64 * MIB, 1500};
+
+	node_lease_erased(n->lease, token, what->whole_volume ? 0 : -EIO, &done);
 }
 
 static void node_crashed(struct sim_process *p, enum sim_crash how)

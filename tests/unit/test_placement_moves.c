@@ -257,6 +257,28 @@ START_TEST(old_copies_wait_for_the_host)
 }
 END_TEST
 
+/* A node that does less than the policy says has not erased; it is asked again, until it does. */
+START_TEST(a_copy_is_erased_as_the_policy_says)
+{
+	nodes[0]->erase_less = true;
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
+	run_s(1);
+	renew(NULL, 0);
+	run_s(2);
+	ck_assert_uint_ge(nodes[0]->erases, 1);
+	ck_assert_str_eq(nodes[0]->erase_method, "overwrite");
+	ck_assert_uint_eq(ask_status()->erasing, 1);
+	run_s(6);
+	ck_assert_uint_ge(nodes[0]->erases, 2);
+	ck_assert_uint_eq(ask_status()->erasing, 1);
+	nodes[0]->erase_less = false;
+	run_s(6);
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+}
+END_TEST
+
 START_TEST(old_copies_of_a_dead_host_wait_for_its_permit)
 {
 	struct peer *next = peer_new(rig, "host", "h2");
@@ -743,6 +765,7 @@ int main(void)
 	tcase_add_test(tc, busy_nodes_get_no_new_volumes);
 	tcase_add_test(tc, drain_moves_every_chunk);
 	tcase_add_test(tc, old_copies_wait_for_the_host);
+	tcase_add_test(tc, a_copy_is_erased_as_the_policy_says);
 	tcase_add_test(tc, old_copies_of_a_dead_host_wait_for_its_permit);
 	tcase_add_test(tc, a_new_start_goes_on);
 	tcase_add_test(tc, undrain_drops_the_learners);

@@ -198,7 +198,7 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 {
 	struct peer *p = arg;
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+	Pave__V1__Erased erased = PAVE__V1__ERASED__INIT;
 
 	switch (q->message->body_case) {
 	case PAVE__V1__CONTROL__BODY_PERMIT_NOTICE:
@@ -223,9 +223,11 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 		p->erased_layers |= 1ull << (p->erase_volume & 63);
 		for (size_t i = 0; i < q->message->erase->n_more_layers; i++)
 			p->erased_layers |= 1ull << (q->message->erase->more_layers[i] & 63);
+		snprintf(p->erase_method, sizeof p->erase_method, "%s", q->message->erase->method);
 		ck_assert(q->message->erase->whole_volume || q->message->erase->n_chunks > 0);
-		m.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
-		m.empty = &empty;
+		m.body_case = PAVE__V1__CONTROL__BODY_ERASED;
+		m.erased = &erased;
+		erased.method = p->erase_less ? "" : q->message->erase->method;
 		if (p->erase_refuse)
 			rpc_fail(rpc, q->request_id, -EIO, "as the test wants it");
 		else if (!p->erase_hold)

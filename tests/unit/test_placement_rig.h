@@ -40,8 +40,10 @@ struct peer {
 	bool erase_asked;
 	bool erase_refuse; /* answers Erase with an error */
 	bool erase_hold;   /* doesn't answer it */
+	bool erase_less;   /* does less than it is asked for, and says so */
 	volume_id_t erase_volume;
 	uint64_t erased_layers; /* ever: a bit for each of the first 64 */
+	char erase_method[16];
 	uint32_t erases, maintains;
 	uint32_t runs[6]; /* what it says of the changes in layers; of two runs */
 	size_t run_values;

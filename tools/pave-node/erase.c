@@ -1,10 +1,17 @@
 /* erase: see erase.h.
  *
  *   queued --it is the head--> layer by layer: vacating: no host's write can reach it any more -->
- *   leaving: no merge writes to it any more --> erasing, chunk by chunk --> erased
+ *   leaving: no merge writes to it any more --> erasing, chunk by chunk --> of all layers: wiping,
+ *   what lay on the devices goes (store_wipe) --> erased
  *
- * INVARIANT: the head of the list is the one under way; the next begins when its last chunk is
- * done, or one of them has failed. */
+ * Who asks for the same again before it is done takes the place of who asked before: the driver
+ * does, when it has waited long enough, or has come back.
+ *
+ * INVARIANT: the head of the list is the one under way; the next begins when it is done or has
+ * failed.
+ *
+ * Failure: whatever fails is told, and nothing is kept: who asks again has all of it done again,
+ * which for what is gone already costs nothing. A crash is the same. */
 #include "tools/pave-node/erase.h"
 
 #include <errno.h>
@@ -12,43 +19,72 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "engine/base/log.h"
+#include "engine/evidence/documents.h"
 #include "engine/evidence/permit.h"
 
 struct erasure {
 	struct erasure *next;
 	uint64_t token;
+	uint8_t strictness; /* policy_erase_strictness */
+	bool wiped;
+	uint64_t begun_ns;
 	uint32_t vacated; /* layers */
 	volume_id_t layers[1 + PERMIT_LAYERS_MAX];
 	uint32_t layer_count;
 	uint32_t chunk_count;
-	uint64_t done_count; /* of every chunk of every layer */
-	chunk_no_t chunks[]; /* UINT32_MAX alone: the whole layer */
+	uint32_t key_count, done_count;
+	struct store_wipe_key keys[]; /* every chunk of every layer, layer by layer; UINT32_MAX
+					 alone: the whole layer */
 };
 
 struct eraser {
 	struct reactor *reactor;
 	struct pool *pool;
 	struct node_shard *const *shard;
-	void (*erased)(uint64_t token, int status, void *arg);
+	void (*erased)(uint64_t token, int status, const struct node_erasure *done, void *arg);
 	void *arg;
 	struct erasure *list;
 	struct store_erase_op op;
+	struct store_wipe_op wipe;
 	struct node_vacate_op vacate;
 	struct layer_work *work;
 	struct layer_leave_op leave;
-	bool busy; /* one of the three is under way */
+	bool busy; /* one of the four is under way */
 	struct reactor_task task;
 	bool stopping;
 	void (*stop_done)(void *arg);
 	void *stop_arg;
 };
 
+static bool is_whole(const struct erasure *x)
+{
+	return x->key_count > 0 && x->keys[0].chunk == UINT32_MAX;
+}
+
 static void finish_head(struct eraser *e, int status)
 {
+	static const char *const methods[] = {"drop", "discard", "overwrite"};
 	struct erasure *head = e->list;
+	struct node_erasure done = {
+	    .method = methods[head->strictness],
+	    .took_ms = (reactor_now_ns(e->reactor) - head->begun_ns) / NS_PER_MS,
+	};
 
+	if (head->wiped) {
+		done.segments = e->wipe.segments;
+		done.bytes = e->wipe.bytes;
+	}
+	if (status == 0)
+		log_info("node",
+			 "erased %s %llu and %u more layers: %s, %llu segments, %llu bytes, in "
+			 "%llu ms",
+			 is_whole(head) ? "volume" : "chunks of volume",
+			 (unsigned long long)head->layers[0], head->layer_count - 1, done.method,
+			 (unsigned long long)done.segments, (unsigned long long)done.bytes,
+			 (unsigned long long)done.took_ms);
 	LL_DELETE(e->list, head);
-	e->erased(head->token, status, e->arg);
+	e->erased(head->token, status, &done, e->arg);
 	free(head);
 }
 
@@ -95,11 +131,6 @@ static void vacated(struct node_vacate_op *op)
 	layer_work_leave(e->work, &e->leave);
 }
 
-static bool is_whole(const struct erasure *x)
-{
-	return x->chunks[0] == UINT32_MAX;
-}
-
 /* Without a shard there are no sessions. */
 static void vacate_head(struct eraser *e)
 {
@@ -116,7 +147,8 @@ static void vacate_head(struct eraser *e)
 	}
 	if (!e->vacate.whole) {
 		e->vacate.chunk_count = head->chunk_count;
-		memcpy(e->vacate.chunks, head->chunks, head->chunk_count * sizeof(head->chunks[0]));
+		for (uint32_t i = 0; i < head->chunk_count; i++)
+			e->vacate.chunks[i] = head->keys[i].chunk;
 	}
 	node_shard_vacate(*e->shard, &e->vacate);
 }
@@ -127,10 +159,41 @@ static void erase_next(struct eraser *e)
 
 	e->op = (struct store_erase_op){
 	    .done = chunk_erased,
-	    .volume = head->layers[head->done_count / head->chunk_count],
-	    .chunk = head->chunks[head->done_count % head->chunk_count],
+	    .volume = head->keys[head->done_count].volume,
+	    .chunk = head->keys[head->done_count].chunk,
 	};
 	pool_erase(e->pool, &e->op);
+}
+
+static void wiped(struct store_wipe_op *op, int status)
+{
+	struct eraser *e = container_of(op, struct eraser, wipe);
+
+	e->busy = false;
+	e->list->wiped = true;
+	if (status != 0)
+		finish_head(e, status);
+	reactor_defer(e->reactor, &e->task);
+}
+
+static void wipe_head(struct eraser *e)
+{
+	const struct erasure *head = e->list;
+
+	e->wipe = (struct store_wipe_op){
+	    .done = wiped,
+	    .keys = head->keys,
+	    .key_count = head->key_count,
+	    .overwrite = head->strictness == policy_erase_strictness("overwrite"),
+	};
+	pool_wipe(e->pool, &e->wipe);
+}
+
+/* Nothing, or nothing more, has to be done for it. */
+static bool is_done(const struct erasure *x)
+{
+	return x->done_count == x->key_count &&
+	       (x->wiped || x->key_count == 0 || x->strictness == policy_erase_strictness("drop"));
 }
 
 static void eraser_tick(struct reactor_task *task)
@@ -144,21 +207,24 @@ static void eraser_tick(struct reactor_task *task)
 		eraser_end(e);
 		return;
 	}
-	while (e->list != NULL &&
-	       e->list->done_count == (uint64_t)e->list->chunk_count * e->list->layer_count)
+	while (e->list != NULL && is_done(e->list))
 		finish_head(e, 0);
 	head = e->list;
 	if (head == NULL)
 		return;
 	e->busy = true;
-	if (head->vacated <= head->done_count / head->chunk_count)
+	if (head->done_count == head->key_count)
+		wipe_head(e);
+	else if (head->vacated <= head->done_count / head->chunk_count)
 		vacate_head(e);
 	else
 		erase_next(e);
 }
 
 int eraser_start(struct reactor *r, struct pool *pool, struct node_shard *const *shard,
-		 struct layer_work *work, void (*erased)(uint64_t token, int status, void *arg),
+		 struct layer_work *work,
+		 void (*erased)(uint64_t token, int status, const struct node_erasure *done,
+				void *arg),
 		 void *arg, struct eraser **ret_eraser)
 {
 	struct eraser *e = calloc(1, sizeof(*e));
@@ -177,41 +243,79 @@ int eraser_start(struct reactor *r, struct pool *pool, struct node_shard *const 
 }
 
 /* A chunk's number that stands for the whole volume is not taken for a chunk. */
-static bool is_sane(const Pave__V1__Erase *what)
+static int check(const Pave__V1__Erase *what)
 {
+	if (what->volume == 0 || what->n_more_layers > PERMIT_LAYERS_MAX ||
+	    what->n_chunks > STORE_WIPE_KEYS_MAX / (1 + PERMIT_LAYERS_MAX))
+		return -EINVAL;
 	for (size_t i = 0; !what->whole_volume && i < what->n_chunks; i++)
 		if (what->chunks[i] == UINT32_MAX)
-			return false;
+			return -EINVAL;
 	for (size_t i = 0; i < what->n_more_layers; i++)
 		if (what->more_layers[i] == 0)
-			return false;
-	return what->volume != 0 && what->n_more_layers <= PERMIT_LAYERS_MAX;
+			return -EINVAL;
+	/* What is more than this node knows how to do is not done by less. */
+	return policy_erase_strictness(what->method) < 0 ? -EOPNOTSUPP : 0;
 }
 
-void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what)
+static bool is_same(const struct erasure *a, const struct erasure *b)
 {
-	const uint32_t count = what->whole_volume ? 1 : (uint32_t)what->n_chunks;
-	struct erasure *x = NULL;
+	if (a->strictness != b->strictness || a->key_count != b->key_count)
+		return false;
+	for (uint32_t i = 0; i < a->key_count; i++)
+		if (a->keys[i].volume != b->keys[i].volume || a->keys[i].chunk != b->keys[i].chunk)
+			return false;
+	return true;
+}
 
-	if (!is_sane(what)) {
-		e->erased(token, -EINVAL, e->arg);
-		return;
+/* Who asked before is told that somebody has asked again; he waits for it no more. */
+static bool take_over(struct eraser *e, const struct erasure *x)
+{
+	struct erasure *old;
+
+	for (old = e->list; old != NULL; old = old->next) {
+		if (!is_same(old, x))
+			continue;
+		e->erased(old->token, -EALREADY, NULL, e->arg);
+		old->token = x->token;
+		return true;
 	}
-	x = calloc(1, sizeof(*x) + count * sizeof(x->chunks[0]));
-	if (x == NULL) {
-		e->erased(token, -ENOMEM, e->arg);
-		return;
-	}
+	return false;
+}
+
+static void fill(struct eraser *e, struct erasure *x, uint64_t token, const Pave__V1__Erase *what)
+{
 	x->token = token;
+	x->strictness = (uint8_t)policy_erase_strictness(what->method);
+	x->begun_ns = reactor_now_ns(e->reactor);
 	x->layers[0] = what->volume;
 	x->layer_count = 1 + (uint32_t)what->n_more_layers;
 	for (uint32_t i = 1; i < x->layer_count; i++)
 		x->layers[i] = what->more_layers[i - 1];
-	x->chunk_count = count;
-	if (what->whole_volume)
-		x->chunks[0] = UINT32_MAX;
-	else if (count > 0)
-		memcpy(x->chunks, what->chunks, count * sizeof(x->chunks[0]));
+	x->chunk_count = what->whole_volume ? 1 : (uint32_t)what->n_chunks;
+	for (uint32_t l = 0; l < x->layer_count; l++)
+		for (uint32_t c = 0; c < x->chunk_count; c++)
+			x->keys[x->key_count++] = (struct store_wipe_key){
+			    x->layers[l], what->whole_volume ? UINT32_MAX : what->chunks[c]};
+}
+
+void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what)
+{
+	const size_t count = (what->whole_volume ? 1 : what->n_chunks) * (1 + what->n_more_layers);
+	struct erasure *x = NULL;
+	int rc = check(what);
+
+	if (rc == 0)
+		x = calloc(1, sizeof(*x) + count * sizeof(x->keys[0]));
+	if (x == NULL) {
+		e->erased(token, rc != 0 ? rc : -ENOMEM, NULL, e->arg);
+		return;
+	}
+	fill(e, x, token, what);
+	if (take_over(e, x)) {
+		free(x);
+		return;
+	}
 	LL_APPEND(e->list, x);
 	reactor_defer(e->reactor, &e->task);
 }
@@ -221,5 +325,6 @@ void eraser_stop(struct eraser *e, void (*done)(void *arg), void *arg)
 	e->stopping = true;
 	e->stop_done = done;
 	e->stop_arg = arg;
+	pool_wipe_stop(e->pool);
 	reactor_defer(e->reactor, &e->task);
 }

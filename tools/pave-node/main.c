@@ -284,12 +284,12 @@ static void trouble(char *buf, size_t size, void *arg)
 	devices_trouble(n->devices, buf, size);
 }
 
-static void erased(uint64_t token, int status, void *arg)
+static void erased(uint64_t token, int status, const struct node_erasure *done, void *arg)
 {
 	struct node *n = arg;
 
 	if (n->lease != NULL)
-		node_lease_erased(n->lease, token, status);
+		node_lease_erased(n->lease, token, status, done);
 }
 
 static void erase(uint64_t token, const Pave__V1__Erase *what, void *arg)

@@ -53,15 +53,18 @@ json_t *audit_ledger_json(const struct history *h)
 {
 	char hash[2 * LEDGER_HASH_SIZE + 1];
 
-	return json_pack("{s:I,s:o,s:o,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "records",
-			 (json_int_t)h->tip.seq, "first_at", view_time(h->first_at), "head_at",
-			 view_time(h->head.at), "head_seq", (json_int_t)h->head.seq, "head_hash",
-			 text_hex(h->head.hash, sizeof h->head.hash, hash, sizeof hash), "permits",
-			 (json_int_t)h->permits, "leases", (json_int_t)h->leases, "receipts",
-			 (json_int_t)h->receipt_count, "receipt_bytes",
-			 (json_int_t)h->receipts_bytes, "erasures", (json_int_t)h->erasures,
-			 "erasures_signed", (json_int_t)h->erasures_signed, "denials",
-			 (json_int_t)h->denials);
+	return json_pack(
+	    "{s:I,s:o,s:o,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "records",
+	    (json_int_t)h->tip.seq, "first_at", view_time(h->first_at), "head_at",
+	    view_time(h->head.at), "head_seq", (json_int_t)h->head.seq, "head_hash",
+	    text_hex(h->head.hash, sizeof h->head.hash, hash, sizeof hash), "permits",
+	    (json_int_t)h->permits, "leases", (json_int_t)h->leases, "receipts",
+	    (json_int_t)h->receipt_count, "receipt_bytes", (json_int_t)h->receipts_bytes,
+	    "erasures", (json_int_t)h->erasures, "erasures_signed", (json_int_t)h->erasures_signed,
+	    "erasures_dropped", (json_int_t)h->erasures_by[0], "erasures_discarded",
+	    (json_int_t)h->erasures_by[1], "erasures_overwritten", (json_int_t)h->erasures_by[2],
+	    "erased_bytes", (json_int_t)h->erased_bytes, "erasure_longest_ms",
+	    (json_int_t)h->erasure_longest_ms, "denials", (json_int_t)h->denials);
 }
 
 json_t *audit_findings_json(const struct history *h)

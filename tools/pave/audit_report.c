@@ -159,8 +159,13 @@ void audit_report_event(const struct history *h, const Pave__V1__LedgerRecord *r
 		break;
 	case PAVE__V1__LEDGER_RECORD__BODY_ERASURE:
 		if (r->erasure->volume == v->id)
-			add(a, r, "erasure", "node %.63s has erased its copy%s%s", r->erasure->node,
-			    r->erasure->whole_volume ? "" : " of some chunks",
+			add(a, r, "erasure",
+			    "node %.63s has erased its copy%s: %.16s of %llu segments, in %llu "
+			    "ms%s",
+			    r->erasure->node, r->erasure->whole_volume ? "" : " of some chunks",
+			    r->erasure->method[0] != '\0' ? r->erasure->method : "drop",
+			    (unsigned long long)r->erasure->segments,
+			    (unsigned long long)r->erasure->took_ms,
 			    r->erasure->report != NULL ? ", and has signed that"
 						       : "; it has signed nothing");
 		break;

@@ -123,11 +123,13 @@ static void print_verified(const char *file, const struct history *h)
 	printf("head: record %" PRIu64 ", %s, signed; what came later is not in this file\n",
 	       h->head.seq, text_hex(h->head.hash, sizeof h->head.hash, hash, sizeof hash));
 	printf("permits %" PRIu64 ", leases %" PRIu64 " (kinds: each stands for those alike), "
-	       "receipts %u (%s), erasures %" PRIu64 " (%" PRIu64 " signed by their nodes), "
-	       "denials %" PRIu64 "\n",
+	       "receipts %u (%s), erasures %" PRIu64 " (%" PRIu64 " signed by their nodes; %" PRIu64
+	       " overwritten, %" PRIu64 " discarded, %" PRIu64 " dropped; the longest took %" PRIu64
+	       " ms), denials %" PRIu64 "\n",
 	       h->permits, h->leases, h->receipt_count,
 	       view_size_text(h->receipts_bytes, size, sizeof size), h->erasures,
-	       h->erasures_signed, h->denials);
+	       h->erasures_signed, h->erasures_by[2], h->erasures_by[1], h->erasures_by[0],
+	       h->erasure_longest_ms, h->denials);
 	for (uint32_t i = 0; i < h->kept_count; i++)
 		printf("%s, record %" PRIu64 ": %s\n",
 		       h->findings[i].note ? "note" : "CONTRADICTION", h->findings[i].seq,
@@ -212,6 +214,45 @@ static json_t *copy_json(const struct history *h, const struct history_volume *v
 	return o;
 }
 
+static json_t *erasures_json(const struct history_volume *v)
+{
+	json_t *list = json_array();
+
+	for (const struct history_erasure *e = v->erasures; e != NULL; e = e->next)
+		json_array_append_new(
+		    list,
+		    json_pack("{s:s,s:s,s:b,s:I,s:I,s:I,s:I,s:o,s:b}", "node", e->node, "method",
+			      e->method, "whole", e->whole, "chunk_count",
+			      (json_int_t)e->chunk_count, "segments", (json_int_t)e->segments,
+			      "bytes", (json_int_t)e->bytes, "took_ms", (json_int_t)e->took_ms,
+			      "done_at", view_time(e->done_at), "signed", e->is_signed));
+	return list;
+}
+
+static void print_erasures(json_t *list)
+{
+	json_t *e;
+	size_t i;
+
+	json_array_foreach (list, i, e) {
+		char size[40];
+		const bool whole = json_is_true(json_object_get(e, "whole"));
+
+		printf("erased on node %s at %s: ", json_string_value(json_object_get(e, "node")),
+		       json_string_value(json_object_get(e, "done_at")));
+		if (whole)
+			printf("its copies");
+		else
+			printf("%lld chunks",
+			       (long long)json_integer_value(json_object_get(e, "chunk_count")));
+		printf(", %s of %s in %lld ms%s\n", json_string_value(json_object_get(e, "method")),
+		       view_size_text((uint64_t)json_integer_value(json_object_get(e, "bytes")),
+				      size, sizeof size),
+		       (long long)json_integer_value(json_object_get(e, "took_ms")),
+		       json_is_true(json_object_get(e, "signed")) ? "" : "; not signed");
+	}
+}
+
 static json_t *where_json(const struct history *h, const struct history_volume *v, int64_t at)
 {
 	json_t *copies = json_array();
@@ -232,10 +273,11 @@ static json_t *where_json(const struct history *h, const struct history_volume *
 			json_object_set_new(o, "chunk", json_integer(l->chunk));
 		json_array_append_new(copies, o);
 	}
-	return json_pack("{s:s,s:I,s:s,s:o,s:o,s:b,s:I,s:o,s:s}", "volume", v->name, "id",
+	return json_pack("{s:s,s:I,s:s,s:o,s:o,s:b,s:I,s:o,s:o,s:s}", "volume", v->name, "id",
 			 (json_int_t)v->id, "policy", v->policy, "at", view_time(at), "ended_at",
 			 view_time(v->ended_at), "deleted", v->ended_at != 0, "map_version",
-			 (json_int_t)v->map_version, "copies", copies, "proves", audit_proves);
+			 (json_int_t)v->map_version, "copies", copies, "erasures", erasures_json(v),
+			 "proves", audit_proves);
 }
 
 static void print_where(json_t *o)
@@ -283,6 +325,7 @@ static void print_where(json_t *o)
 			      sizeof b));
 	}
 	table_print(&t);
+	print_erasures(json_object_get(o, "erasures"));
 	printf("%s\n", audit_proves);
 }
 
