@@ -605,6 +605,103 @@ START_TEST(a_write_that_fails_in_any_way_loses_nothing)
 }
 END_TEST
 
+/* A read that ends short, or is of another place: what asked for it is refused, once, and nothing
+ * is taken for damaged that is not, but in memory. */
+START_TEST(a_read_that_goes_wrong_is_refused)
+{
+	static const struct {
+		enum disk_fault_kind kind;
+		int status;
+	} ways[] = {{DISK_FAULT_SHORT, -EIO}, {DISK_FAULT_MISDIRECT, -E_BAD_CRC}};
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	uint32_t crcs[IO_BLOCKS_MAX], bad;
+	struct disk_fault_plan plan = {0};
+	struct rig rig;
+
+	fault_begin(&rig, &plan);
+	plan_one(&plan, (struct disk_fault){.kind = ways[_i].kind,
+					    .on_kinds = DISK_FAULT_ON(DISK_READ),
+					    .times = 1,
+					    .status = -EIO,
+					    .elsewhere = FORMAT_SEGMENTS_OFFSET + 3 * BLOCK_SIZE});
+	ck_assert_int_eq(rig_read(&rig, 0, 1, 80, 10, data, crcs, NULL, &bad), ways[_i].status);
+	ck_assert_uint_eq(plan.faults[0].hits, 1);
+	ck_assert_int_eq(rig_read(&rig, 0, 1, 80, 10, data, crcs, NULL, &bad), 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(data);
+}
+END_TEST
+
+/* The cleaner reads the wrong place, or half of it: it moves nothing that does not check, and what
+ * it could not move stays where it is. */
+START_TEST(a_cleaner_that_reads_wrong_loses_nothing)
+{
+	const enum disk_fault_kind kind = _i == 0 ? DISK_FAULT_SHORT : DISK_FAULT_MISDIRECT;
+	struct disk_fault_plan plan = {0};
+	struct store_stats stats;
+	struct rig rig;
+
+	fault_begin(&rig, &plan);
+	/* Large ones only: those of the cleaner. */
+	plan_one(&plan, (struct disk_fault){.kind = kind,
+					    .on_kinds = DISK_FAULT_ON(DISK_READ),
+					    .size_min = 32 * BLOCK_SIZE,
+					    .every = 2,
+					    .times = 6,
+					    .status = -EIO,
+					    .elsewhere = FORMAT_SEGMENTS_OFFSET});
+	for (uint32_t i = 0; i < 400; i++) {
+		rig_write(&rig, STORE_DATA, i % 2, i % 3, (i * 61) % 480, 1 + (i * 5) % 30);
+		rig_drain_to(&rig, 3);
+	}
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_gt(plan.faults[0].hits, 0);
+	store_get_stats(rig.store, &stats);
+	ck_assert_uint_gt(stats.cleaned_segments, 0);
+	plan.count = 0;
+	rig_verify(&rig);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* The flush at the end of recovery lies, and the power fails again: what that recovery found and
+ * nobody had been promised may be gone, what was promised before and after is not. */
+START_TEST(a_lying_flush_after_recovery_loses_nothing_promised)
+{
+	uint32_t struck = 0;
+
+	for (uint64_t seed = 1; seed <= 30; seed++) {
+		struct disk_fault_plan plan = {0};
+		struct rig rig;
+
+		rig_init(&rig, seed, 24);
+		rig.faults = &plan;
+		ck_assert_int_eq(rig_format(&rig, false), 0);
+		rig_must_open(&rig);
+		for (uint32_t i = 0; i < 20; i++)
+			rig_write(&rig, STORE_DATA, i % 2, i % 3, i * 20, 10);
+		sim_run_for(rig.world, seed * 10000);
+		rig_crash(&rig, SIM_KILL); /* what is in flight may be kept, and is not durable */
+		plan_one(&plan, (struct disk_fault){.kind = DISK_FAULT_DROP,
+						    .on_kinds = DISK_FAULT_ON(DISK_FLUSH),
+						    .times = DISK_FAULT_FOREVER});
+		rig_must_open(&rig);
+		struck += plan.faults[0].hits > 0;
+		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 400, 5)), 0);
+		rig_crash(&rig, SIM_POWER_LOSS);
+		plan.count = 0;
+		rig_must_open(&rig);
+		rig_verify(&rig);
+		rig_deinit(&rig);
+	}
+	ck_assert_uint_gt(struck, 20);
+}
+END_TEST
+
 /* What a lying disk loses with the power is missed when the node starts, not when a guest reads: a
  * node that lost acknowledged writes in the midst of its log does not serve. (When all of the end
  * is gone nothing on this disk can tell; the other replicas do.) */
@@ -749,6 +846,9 @@ static TCase *faults(void)
 	tcase_add_loop_test(tc, lost_and_misdirected_writes_are_seen, 0, 2);
 	tcase_add_test(tc, bits_that_rot_on_the_way_to_the_disk_are_seen);
 	tcase_add_loop_test(tc, a_write_that_fails_in_any_way_loses_nothing, 0, 4);
+	tcase_add_loop_test(tc, a_read_that_goes_wrong_is_refused, 0, 2);
+	tcase_add_loop_test(tc, a_cleaner_that_reads_wrong_loses_nothing, 0, 2);
+	tcase_add_test(tc, a_lying_flush_after_recovery_loses_nothing_promised);
 	tcase_add_test(tc, a_lying_flush_never_shows_as_other_content);
 	tcase_add_test(tc, any_io_may_fail);
 	tcase_add_test(tc, too_many_operations_are_refused);

@@ -452,15 +452,18 @@ static bool crash_at(uint64_t n, enum sim_io_action action, enum sim_fate fate)
 	return survived;
 }
 
+static const enum sim_fate fates[] = {SIM_FATE_TEAR, SIM_FATE_DROP, SIM_FATE_KEEP, SIM_FATE_RANDOM,
+				      SIM_FATE_RANDOM};
+
 START_TEST(a_crash_at_any_io)
 {
-	static const enum sim_fate fates[] = {SIM_FATE_TEAR, SIM_FATE_DROP, SIM_FATE_KEEP,
-					      SIM_FATE_RANDOM, SIM_FATE_RANDOM};
 	uint64_t n = 1;
 
-	while (!crash_at(n, _i < 4 ? SIM_IO_POWER_LOSS : SIM_IO_KILL, fates[_i]))
+	rig_devices = _i < 5 ? 0 : 2;
+	while (!crash_at(n, _i % 5 < 4 ? SIM_IO_POWER_LOSS : SIM_IO_KILL, fates[_i % 5]))
 		n++;
 	ck_assert_uint_gt(n, 20);
+	rig_devices = 0;
 }
 END_TEST
 
@@ -506,7 +509,7 @@ int main(void)
 	tcase_add_loop_test(tc, an_error_is_told_and_tried_again, 0, 2);
 	tcase_add_test(tc, a_damaged_neighbour_keeps_its_segment);
 	tcase_add_test(tc, a_store_that_closes_breaks_it_off);
-	tcase_add_loop_test(tc, a_crash_at_any_io, 0, 5);
+	tcase_add_loop_test(tc, a_crash_at_any_io, 0, 10);
 	tcase_add_test(tc, on_every_device);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
