@@ -259,6 +259,7 @@ static void lease_ask(struct node_lease *k)
 	ask.reserve_bytes = sizes.reserve_bytes;
 	if (k->config.operations != NULL)
 		ask.operations = k->config.operations(k->config.arg);
+	ask.wiping_segments = sizes.wiping_segments;
 	fill_scrub(&scrub, &sizes.scrub);
 	scrub.volumes = damaged;
 	scrub.n_volumes = damaged_volumes(k, damaged, ARRAY_SIZE(damaged));

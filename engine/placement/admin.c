@@ -191,6 +191,7 @@ static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_
 	m->lag = node_lag(pd, n);
 	m->scrub = scrub_state(a, n);
 	m->trouble = (char *)(uintptr_t)n->trouble;
+	m->wiping_segments = n->wiping_segments;
 	m->drain = n->drain;
 	m->learners = n->learners;
 	return m;

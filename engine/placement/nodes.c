@@ -595,6 +595,7 @@ static bool note_node(struct pd *pd, struct reg_node *n, const Pave__V1__LeaseRe
 	note_scrub(n, l->scrub);
 	note_load(n, l->operations, reg_now(&pd->reg, NULL));
 	snprintf(n->trouble, sizeof n->trouble, "%s", l->trouble);
+	n->wiping_segments = l->wiping_segments;
 	*ret_no_memory = false;
 	if (!changed && !identity)
 		return false;

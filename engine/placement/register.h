@@ -84,6 +84,7 @@ struct reg_node {
 	bool erasing;		    /* an Erase is in flight */
 	uint32_t plan_index;	    /* while a plan is made */
 	char trouble[256];	    /* of its devices, as it said last */
+	uint64_t wiping_segments;   /* likewise: still to be wiped for an erasure */
 	bool has_scrub;		    /* scrub is what it said last */
 	struct reg_scrub scrub;
 	volume_id_t damaged[REG_DAMAGED_MAX]; /* layers of which blocks are damaged there */

@@ -381,6 +381,39 @@ START_TEST(a_swapped_device_is_not_taken_for_the_old_one)
 }
 END_TEST
 
+/* Every I/O of adding a device fails once: where kv did, no chunk is changed any more, and that is
+ * told; what was there can be read, and after a restart all is well. */
+START_TEST(an_index_that_cannot_be_written_is_told)
+{
+	uint32_t broken = 0;
+
+	for (uint64_t n = 1; n <= 40; n++) {
+		struct rig rig;
+
+		start(&rig, 1, 2);
+		rig_write(&rig, STORE_DATA, 0, 0, 0, 20);
+		ck_assert(rig_drain(&rig));
+		ck_assert(rig_checkpoint(&rig));
+		ck_assert_int_eq(pool_broken(rig.pool), 0);
+		sim_process_on_io(rig.process, n, SIM_IO_FAIL);
+		if (add(&rig, 1, NULL) != 0 && pool_broken(rig.pool) != 0) {
+			broken++;
+			ck_assert_int_eq(pool_broken(rig.pool), -EIO);
+			ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 1, 0, 1)),
+					 -EIO);
+		}
+		sim_process_on_io(rig.process, 1, SIM_IO_NORMAL);
+		rig_verify(&rig);
+		rig_crash(&rig, SIM_POWER_LOSS);
+		rig_must_open(&rig);
+		ck_assert_int_eq(pool_broken(rig.pool), 0);
+		rig_verify(&rig);
+		rig_deinit(&rig);
+	}
+	ck_assert_uint_gt(broken, 0);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("pool");
@@ -398,6 +431,7 @@ int main(void)
 	tcase_add_test(tc, a_failed_device_does_not_stop_the_others);
 	tcase_add_test(tc, a_failed_device_can_be_retired);
 	tcase_add_test(tc, a_swapped_device_is_not_taken_for_the_old_one);
+	tcase_add_test(tc, an_index_that_cannot_be_written_is_told);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

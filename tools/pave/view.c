@@ -126,6 +126,7 @@ json_t *view_node(const Pave__V1__NodeInfo *n)
 	    n->ineligible_why[0] != '\0' ? json_string(n->ineligible_why) : json_null());
 	set(o, "lag", integer(n->lag));
 	set(o, "trouble", n->trouble[0] != '\0' ? json_string(n->trouble) : json_null());
+	set(o, "wiping_segments", integer(n->wiping_segments));
 	set(o, "drain", json_boolean(n->drain));
 	set(o, "learners", integer(n->learners));
 	return o;
@@ -256,6 +257,9 @@ void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *polic
 		if (list[i]->trouble[0] != '\0')
 			printf("%s: %s (pave node device list %s)\n", list[i]->node,
 			       list[i]->trouble, list[i]->node);
+		if (list[i]->wiping_segments > 0)
+			printf("%s: erases: %" PRIu64 " segments are still to be wiped\n",
+			       list[i]->node, list[i]->wiping_segments);
 	}
 }
 
