@@ -11,6 +11,8 @@ static bool slot_takes(const struct format_slot *slot, const struct format_entry
 	if ((e->flags & FORMAT_FLAG_MOVE) != 0) {
 		if (slot->version != e->version || !format_slot_has_data(slot))
 			return false;
+		if ((e->flags & FORMAT_FLAG_BAD) != 0)
+			return slot->location == e->moved_from;
 		return ctx->moved_from == LOCATION_NONE || slot->location == ctx->moved_from + i;
 	}
 	if (e->version > slot->version)
@@ -92,8 +94,11 @@ static void apply_blocks(struct store *store, const struct format_entry *e,
 		if (page == NULL)
 			continue;
 		old = index_slot(page, at);
-		if (slot_takes(&old, e, i, ctx))
-			slot_set(store, page, at, &old, e, i, ctx);
+		if (!slot_takes(&old, e, i, ctx))
+			continue;
+		slot_set(store, page, at, &old, e, i, ctx);
+		if ((e->flags & FORMAT_FLAG_BAD) != 0)
+			scrub_damage_moved(store, e, ctx->data_block + e->data_first);
 	}
 }
 
@@ -102,10 +107,10 @@ static void apply_watermark(struct store *store, const struct format_entry *e)
 	struct index_chunk *chunk = index_find_chunk(&store->index, e->volume, e->chunk);
 
 	INVARIANT(chunk != NULL);
-	if (e->watermark <= chunk->watermark)
+	if (format_entry_watermark(e) <= chunk->watermark)
 		return;
 	index_dirty_chunk(&store->index, chunk);
-	chunk->watermark = e->watermark;
+	chunk->watermark = format_entry_watermark(e);
 }
 
 static void apply_fence(struct store *store, const struct format_entry *e)
@@ -147,7 +152,7 @@ void apply_entry(struct store *store, const struct format_entry *e, const struct
 	case FORMAT_ZERO:
 	case FORMAT_DISCARD:
 		apply_blocks(store, e, ctx);
-		if (e->watermark > 0)
+		if (format_entry_watermark(e) > 0)
 			apply_watermark(store, e);
 		break;
 	case FORMAT_WATERMARK:

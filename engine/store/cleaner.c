@@ -231,6 +231,26 @@ static void read_some(struct store *store)
 		read_next(store);
 }
 
+/* What does not check. True: it moves all the same, and this takes the place of its content. */
+static bool give_up_block(struct store *store, const struct format_entry *e, uint32_t i,
+			  const struct format_slot *slot, uint8_t *data)
+{
+	struct cleaner *c = &store->cleaner;
+	const bool moves = store->segments.array[c->victim].given_up;
+
+	log_warn("store", "%s: block %u of chunk %u of volume %llu does not check; %s %u%s",
+		 store->disk->name, e->block + i, e->chunk, (unsigned long long)e->volume,
+		 moves ? "it leaves segment" : "segment", c->victim,
+		 moves ? " as it is" : " cannot be cleaned");
+	store->stats.bad_blocks++;
+	scrub_note_damage(store, e->volume, e->chunk, e->block + i, slot->location);
+	if (moves)
+		memset(data, slot->crc == CRC32C_ZERO_BLOCK ? 0xff : 0, BLOCK_SIZE);
+	else
+		c->damaged = true;
+	return moves;
+}
+
 /* Notes the blocks of an entry that the index still refers to; its pages are here. */
 static void note_live(struct store *store, const struct format_entry *e, uint32_t location)
 {
@@ -239,22 +259,15 @@ static void note_live(struct store *store, const struct format_entry *e, uint32_
 
 	for (uint32_t i = 0; chunk != NULL && i < e->block_count; i++) {
 		const struct format_slot slot = index_find_slot(&store->index, chunk, e->block + i);
-		const uint8_t *data;
+		uint8_t *data;
+		bool bad;
 
 		if (slot.location != location + i)
 			continue;
 		data = c->buffer + (size_t)(location + i - c->base) * BLOCK_SIZE;
-		if (crc32c(0, data, BLOCK_SIZE) != slot.crc) {
-			log_warn("store",
-				 "%s: block %u of chunk %u of volume %llu does not check; segment "
-				 "%u cannot be cleaned",
-				 store->disk->name, e->block + i, e->chunk,
-				 (unsigned long long)e->volume, c->victim);
-			store->stats.bad_blocks++;
-			scrub_note_damage(store, e->volume, e->chunk, e->block + i, location + i);
-			c->damaged = true;
+		bad = crc32c(0, data, BLOCK_SIZE) != slot.crc;
+		if (bad && !give_up_block(store, e, i, &slot, data))
 			continue;
-		}
 		c->blocks[c->block_count++] = (struct cleaner_block){
 		    .volume = e->volume,
 		    .chunk = e->chunk,
@@ -262,6 +275,7 @@ static void note_live(struct store *store, const struct format_entry *e, uint32_
 		    .version = slot.version,
 		    .location = location + i,
 		    .crc = slot.crc,
+		    .bad = bad,
 		};
 	}
 }
@@ -360,7 +374,7 @@ static bool parse(struct store *store)
 /* -- moving ----------------------------------------------------------------------------------- */
 
 /* Blocks from `first` that can move as one: one after the other, before and after, of one version.
- */
+ * One that is bad moves alone. */
 static uint32_t run_length(const struct cleaner *c, uint32_t first, uint32_t max)
 {
 	const struct cleaner_block *a = &c->blocks[first];
@@ -370,7 +384,7 @@ static uint32_t run_length(const struct cleaner *c, uint32_t first, uint32_t max
 		const struct cleaner_block *b = &c->blocks[first + n];
 
 		if (b->volume != a->volume || b->chunk != a->chunk || b->block != a->block + n ||
-		    b->version != a->version || b->location != a->location + n)
+		    b->version != a->version || b->location != a->location + n || a->bad || b->bad)
 			break;
 		n++;
 	}
@@ -392,6 +406,7 @@ static struct cleaner_move move_of(const struct cleaner *c, uint32_t first, uint
 	    .location = b->location,
 	    .data = c->buffer + (size_t)(b->location - c->base) * BLOCK_SIZE,
 	    .crcs = &c->crcs[first],
+	    .bad = b->bad,
 	    .done = own_moved,
 	};
 }
@@ -518,6 +533,10 @@ void cleaner_describe(const struct item *item, struct format_entry *e, const uin
 	    .chunk = m->chunk,
 	    .version = m->version,
 	};
+	if (m->bad) {
+		e->flags |= FORMAT_FLAG_BAD;
+		e->moved_from = m->location;
+	}
 	*ret_data = m->data;
 	*ret_crcs = m->crcs;
 }

@@ -23,7 +23,10 @@
  * after it.
  *
  * Failure: what can not be read or does not check stays where it is; the segment is stuck, and not
- * taken again until it is empty by itself. */
+ * taken again until it is empty by itself, or something in it was repaired. Only for an erasure,
+ * and read a second time, a block that does not check moves nevertheless: not what lies there,
+ * which may be anything, but that it should have this CRC and has not (FORMAT_FLAG_BAD). So what is
+ * erased does not wait for another's repair, and a read of the block fails until it is repaired. */
 #ifndef STORE_CLEANER_H
 #define STORE_CLEANER_H
 
@@ -47,6 +50,7 @@ struct cleaner_block {
 	version_t version;
 	uint32_t location;
 	uint32_t crc;
+	bool bad;
 };
 
 struct store;
@@ -73,6 +77,7 @@ struct cleaner_move {
 	uint32_t location; /* where its first block was; the others follow */
 	const uint8_t *data;
 	const uint32_t *crcs;
+	bool bad; /* its data are not what its CRC says */
 	void (*done)(struct store *store, struct cleaner_move *m, int status);
 };
 

@@ -172,6 +172,11 @@ static bool entry_is_sane(const struct format_entry *e, uint32_t *data_next, uin
 {
 	if (e->volume == 0 || (e->flags & ~FORMAT_FLAGS) != 0)
 		return false;
+	if ((e->flags & FORMAT_FLAG_BAD) != 0 &&
+	    (e->kind != FORMAT_DATA || e->flags != (FORMAT_FLAG_MOVE | FORMAT_FLAG_BAD) ||
+	     e->block_count != 1 || e->moved_from < FORMAT_SEGMENTS_BLOCK ||
+	     e->moved_from > UINT32_MAX))
+		return false;
 	switch (e->kind) {
 	case FORMAT_DATA:
 	case FORMAT_ZERO:
@@ -233,6 +238,20 @@ int format_group_decode(const uint8_t *blocks, size_t size, struct format_group 
 		return -E_CORRUPT;
 	*ret_group = g;
 	return 0;
+}
+
+bool format_group_matches(const struct format_group *group, const struct format_entry *entries,
+			  const uint32_t *crcs, const uint8_t *data)
+{
+	for (uint32_t i = 0; i < group->entry_count; i++) {
+		const struct format_entry *e = &entries[i];
+
+		if (e->kind == FORMAT_DATA && (e->flags & FORMAT_FLAG_BAD) == 0 &&
+		    !crc32c_blocks_match(data + (size_t)e->data_first * BLOCK_SIZE, e->block_count,
+					 &crcs[e->data_first]))
+			return false;
+	}
+	return true;
 }
 
 void format_group_entries(const uint8_t *blocks, const struct format_group *group,

@@ -80,7 +80,12 @@ enum format_kind {
 #define FORMAT_FLAG_MOVE 1u
 /* Written by resync: repairs a block of the same version. */
 #define FORMAT_FLAG_RESYNC 2u
-#define FORMAT_FLAGS	   3u
+/* With MOVE, of one block: it did not check where it was, so that nobody knows its content. The CRC
+ * is the one that it should have; what lies in its place has another, and is not compared when the
+ * group is. In the place of a watermark stands where it was, and it holds only for a block that is
+ * there: in recovery it must not undo a repair. */
+#define FORMAT_FLAG_BAD 4u
+#define FORMAT_FLAGS	7u
 
 struct format_entry {
 	uint8_t kind;
@@ -91,8 +96,17 @@ struct format_entry {
 	chunk_no_t chunk;
 	uint32_t data_first; /* DATA: its first block among the group's data blocks */
 	version_t version;
-	version_t watermark;
+	union {
+		version_t watermark;
+		uint64_t moved_from; /* FORMAT_FLAG_BAD: its location before */
+	};
 };
+
+/* 0: none. */
+static inline version_t format_entry_watermark(const struct format_entry *e)
+{
+	return (e->flags & FORMAT_FLAG_BAD) != 0 ? 0 : e->watermark;
+}
 
 /* The first bytes of a group. The entries follow, then one CRC for each data block, then zeroes up
  * to the end of the last header block. */
@@ -131,6 +145,10 @@ void format_group_encode(const struct format_group *group, const struct format_e
  * -E_CORRUPT; or -ENOSPC when the header goes on beyond what is there. The caller compares device,
  * segment, epoch and first_block with what it expects. */
 int format_group_decode(const uint8_t *blocks, size_t size, struct format_group *ret_group);
+
+/* Whether the data blocks have their CRCs, but for those of FORMAT_FLAG_BAD. */
+bool format_group_matches(const struct format_group *group, const struct format_entry *entries,
+			  const uint32_t *crcs, const uint8_t *data);
 
 /* Of a header that was decoded: its entries and CRCs, copied out. */
 void format_group_entries(const uint8_t *blocks, const struct format_group *group,

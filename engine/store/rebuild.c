@@ -220,7 +220,8 @@ static int note_entry(struct rebuild *r, uint32_t shard, const struct format_ent
 		break;
 	default:
 		volume->generation = MAX(volume->generation, version_generation(e->version));
-		volume->generation = MAX(volume->generation, version_generation(e->watermark));
+		volume->generation =
+		    MAX(volume->generation, version_generation(format_entry_watermark(e)));
 		break;
 	}
 	return 0;
@@ -244,7 +245,7 @@ static int first_group(const struct survey_group *group, void *arg)
 
 			r->bad[location / 8] = (uint8_t)(r->bad[location / 8] | 1u << location % 8);
 		}
-	if (group->bad_blocks > 0)
+	if (group->bad_blocks > group->known_bad_blocks)
 		rc = note_torn(r, shard, g);
 	for (uint32_t i = 0; i < g->entry_count && rc == 0; i++)
 		rc = note_entry(r, shard, &group->entries[i], g->seq);
@@ -364,7 +365,7 @@ static int second_entry(struct rebuild *r, uint32_t shard, const struct format_e
 		return 0;
 	c = get_chunk(r, shard, e->volume, e->chunk);
 	INVARIANT(c != NULL); /* pass 1 made it */
-	c->watermark = MAX(c->watermark, e->watermark);
+	c->watermark = MAX(c->watermark, format_entry_watermark(e));
 	if (e->kind == FORMAT_WATERMARK)
 		return 0;
 	c->newest = MAX(c->newest, e->version);

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
-#include "engine/base/crc32c.h"
 #include "engine/base/text.h"
 #include "engine/store/apply.h"
 #include "engine/store/core.h"
@@ -109,7 +108,7 @@ static int add_group(struct recovery_log *l, const uint8_t *blocks, const struct
 	rg->accepted = false;
 	rg->crcs = (uint32_t *)(void *)((uint8_t *)rg->entries + entries_size);
 	format_group_entries(blocks, g, rg->entries, rg->crcs);
-	rg->data_ok = crc32c_blocks_match(data, g->data_blocks, rg->crcs);
+	rg->data_ok = format_group_matches(g, rg->entries, rg->crcs, data);
 	l->groups[l->group_count++] = rg;
 	l->max_seq = MAX(l->max_seq, g->seq);
 	return 0;

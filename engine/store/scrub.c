@@ -228,6 +228,23 @@ void scrub_note_damage(struct store *store, volume_id_t volume, chunk_no_t chunk
 		reactor_defer(store->reactor, s->watcher);
 }
 
+void scrub_damage_moved(struct store *store, const struct format_entry *e, uint32_t location)
+{
+	struct format_scrub *k = &store->scrub.kept;
+
+	for (uint32_t n = 0; n < k->damage_count; n++) {
+		struct format_damage *d = &k->damage[n];
+
+		if (d->location == e->moved_from && d->block == e->block && d->chunk == e->chunk &&
+		    d->volume == e->volume) {
+			d->location = location;
+			store->scrub.dirty = true;
+			return;
+		}
+	}
+	scrub_note_damage(store, e->volume, e->chunk, e->block, location);
+}
+
 /* -- a pass ----------------------------------------------------------------------------------- */
 
 static uint32_t end_of(const struct store *store, uint32_t no)

@@ -115,6 +115,9 @@ bool scrub_is_idle(const struct store *store);
 void scrub_note_damage(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
 		       uint32_t location);
 
+/* The entry's block is as damaged in another place now (FORMAT_FLAG_BAD). */
+void scrub_damage_moved(struct store *store, const struct format_entry *entry, uint32_t location);
+
 void scrub_get_stats(const struct store *store, struct store_scrub_stats *ret_stats);
 
 #endif

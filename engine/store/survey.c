@@ -125,6 +125,18 @@ static uint32_t newest_epoch(const struct survey *s, uint32_t no)
 	return epoch;
 }
 
+static uint32_t count_known_bad(const struct survey *s, const struct format_group *g)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < g->entry_count; i++) {
+		const struct format_entry *e = &s->entries[i];
+
+		count += (e->flags & FORMAT_FLAG_BAD) != 0 && s->bad[e->data_first];
+	}
+	return count;
+}
+
 static int give_group(struct survey *s, uint32_t at, const struct format_group *g)
 {
 	const uint8_t *p = s->segment + (size_t)at * BLOCK_SIZE;
@@ -141,8 +153,10 @@ static int give_group(struct survey *s, uint32_t at, const struct format_group *
 		s->bad[i] = crc32c(0, data + (size_t)i * BLOCK_SIZE, BLOCK_SIZE) != s->crcs[i];
 		group.bad_blocks += s->bad[i];
 	}
-	if (s->with_data)
+	if (s->with_data) {
 		group.block_is_bad = s->bad;
+		group.known_bad_blocks = count_known_bad(s, g);
+	}
 	return s->sink->group != NULL ? s->sink->group(&group, s->sink->arg) : 0;
 }
 

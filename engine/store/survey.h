@@ -34,10 +34,11 @@ int survey_read_super(const struct survey_device *d, struct survey_super *ret_su
 struct survey_group {
 	struct format_group header;
 	const struct format_entry *entries;
-	const uint32_t *crcs;	  /* of the data blocks */
-	uint32_t data_location;	  /* of the first data block, on the device */
-	uint32_t bad_blocks;	  /* data blocks that do not check; 0 when they are not looked at */
-	const bool *block_is_bad; /* a data block; NULL when they are not looked at */
+	const uint32_t *crcs;	/* of the data blocks */
+	uint32_t data_location; /* of the first data block, on the device */
+	uint32_t bad_blocks;	/* data blocks that do not check; 0 when they are not looked at */
+	uint32_t known_bad_blocks; /* of these: FORMAT_FLAG_BAD */
+	const bool *block_is_bad;  /* a data block; NULL when they are not looked at */
 };
 
 struct survey_segment {

@@ -64,6 +64,7 @@ static void unmark(struct store *store, uint32_t no)
 
 	INVARIANT(s->wipe != SEGMENT_WIPE_NOT && store->wipe.marked > 0);
 	s->wipe = SEGMENT_WIPE_NOT;
+	s->given_up = false;
 	store->wipe.marked--;
 	store->stats.wiping_segments = store->wipe.marked;
 }
@@ -152,6 +153,7 @@ static void mark(struct store *store, uint32_t no)
 	if (s->wipe == SEGMENT_WIPE_NOT)
 		return;
 	s->stuck = false; /* what was damaged may have been repaired */
+	s->given_up = false;
 	if (s->state == SEGMENT_OPEN)
 		wlog_leave_segment(store, no);
 }
@@ -236,16 +238,20 @@ static void begin_segment(struct store *store, uint32_t no)
 /* Sees to each marked segment. True: something has to be waited for that nobody tells of. */
 static bool empty_some(struct store *store)
 {
-	const struct segments *t = &store->segments;
+	struct segments *t = &store->segments;
 	struct wipe *w = &store->wipe;
 	bool wants_checkpoint = false, waits = false;
 
 	w->to_clean = 0;
 	for (uint32_t no = t->shard; no < t->count && w->marked > 0; no += t->shard_count) {
-		const struct segment *s = &t->array[no];
+		struct segment *s = &t->array[no];
 
 		if (s->wipe == SEGMENT_WIPE_NOT)
 			continue;
+		if (s->stuck && s->pins == 0 && !s->given_up) {
+			s->given_up = true;
+			s->stuck = false;
+		}
 		if (s->state == SEGMENT_FREE || s->state == SEGMENT_RESERVED) {
 			if (!w->busy && !s->busy && s->pins == 0)
 				begin_segment(store, no);

@@ -28,6 +28,9 @@ static void check_entries(const struct format_group *g, const struct format_entr
 		INVARIANT(e->version != 0 && e->chunk != UINT32_MAX);
 		if (e->kind != FORMAT_DATA)
 			continue;
+		INVARIANT((e->flags & FORMAT_FLAG_BAD) == 0 ||
+			  (e->flags == (FORMAT_FLAG_BAD | FORMAT_FLAG_MOVE) &&
+			   e->block_count == 1 && e->moved_from >= FORMAT_SEGMENTS_BLOCK));
 		INVARIANT(e->data_first == data_next);
 		data_next += e->block_count;
 	}

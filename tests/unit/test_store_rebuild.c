@@ -301,6 +301,60 @@ START_TEST(after_a_crash_at_any_io)
 }
 END_TEST
 
+static void wipe_done(struct store_wipe_op *op, int status)
+{
+	bool *done = op->hook.hook[0];
+
+	ck_assert_int_eq(status, 0);
+	*done = true;
+}
+
+/* A group with a block that was moved although it did not check (FORMAT_FLAG_BAD) is not torn. */
+START_TEST(what_moved_damaged_keeps_its_group)
+{
+	static uint8_t data[BLOCK_SIZE] __attribute__((aligned(BLOCK_SIZE)));
+	static struct store_wipe_key key;
+	static struct store_wipe_op wipe;
+	static bool done;
+	struct rebuild_stats stats;
+	struct format_slot slot;
+	uint32_t crc, bad;
+	uint64_t seq;
+	struct rig rig;
+
+	rig_init(&rig, 5, 20);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	rig_write(&rig, STORE_DATA, 0, 0, 0, 60);
+	seq = rig_write(&rig, STORE_DATA, 0, 1, 0, 60)->seq;
+	ck_assert(rig_drain(&rig));
+	ck_assert(rig_checkpoint(&rig));
+	slot = index_find_slot(&rig.store->index,
+			       index_find_chunk(&rig.store->index, rig_volume_id(0), 1), 7);
+	memset(data, 0x5a, sizeof data);
+	sim_disk_poke(rig.sim_disk, (uint64_t)slot.location * BLOCK_SIZE, data, 100);
+	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 0)), 0);
+	done = false;
+	key = (struct store_wipe_key){rig_volume_id(0), 0};
+	wipe = (struct store_wipe_op){.done = wipe_done,
+				      .keys = &key,
+				      .key_count = 1,
+				      .overwrite = true,
+				      .hook.hook[0] = &done};
+	store_wipe(rig.store, &wipe);
+	ck_assert(sim_run_flag(rig.world, &done));
+	rig_crash(&rig, SIM_KILL);
+	stats = rebuild(&rig, 20);
+	ck_assert_uint_eq(stats.torn_groups, 0);
+	ck_assert_uint_eq(stats.bad_blocks, 1);
+	rig_must_open(&rig);
+	ck_assert_int_eq(rig_read(&rig, 0, 1, 7, 1, data, &crc, NULL, &bad), -E_BAD_CRC);
+	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, seq, true)), 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("rebuild");
@@ -315,6 +369,7 @@ int main(void)
 	tcase_add_test(tc, an_erased_copy_stays_erased);
 	tcase_add_test(tc, a_bad_block_is_known_to_be_bad);
 	tcase_add_loop_test(tc, after_a_crash_at_any_io, 0, 5);
+	tcase_add_test(tc, what_moved_damaged_keeps_its_group);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

@@ -23,12 +23,14 @@ static void print_json(json_t *o)
 
 static json_t *entry_json(const struct format_entry *e)
 {
-	json_t *o = json_pack("{s:s,s:I,s:I,s:i,s:i,s:I,s:I}", "kind", kind_name(e), "volume",
-			      (json_int_t)e->volume, "chunk", (json_int_t)e->chunk, "block",
-			      (int)e->block, "block_count", (int)e->block_count, "version",
-			      (json_int_t)e->version, "watermark", (json_int_t)e->watermark);
+	json_t *o =
+	    json_pack("{s:s,s:I,s:I,s:i,s:i,s:I,s:I}", "kind", kind_name(e), "volume",
+		      (json_int_t)e->volume, "chunk", (json_int_t)e->chunk, "block", (int)e->block,
+		      "block_count", (int)e->block_count, "version", (json_int_t)e->version,
+		      "watermark", (json_int_t)format_entry_watermark(e));
 
 	json_object_set_new(o, "move", json_boolean((e->flags & FORMAT_FLAG_MOVE) != 0));
+	json_object_set_new(o, "bad", json_boolean((e->flags & FORMAT_FLAG_BAD) != 0));
 	json_object_set_new(o, "resync", json_boolean((e->flags & FORMAT_FLAG_RESYNC) != 0));
 	return o;
 }
@@ -66,10 +68,11 @@ void dump_group(const struct survey_group *group, bool json)
 		printf("    %s volume %" PRIu64 " chunk %u blocks %u+%u version %u.%" PRIu64,
 		       kind_name(e), e->volume, e->chunk, e->block, e->block_count,
 		       version_generation(e->version), version_seq(e->version));
-		if (e->watermark != 0)
+		if (format_entry_watermark(e) != 0)
 			printf(" watermark %u.%" PRIu64, version_generation(e->watermark),
 			       version_seq(e->watermark));
-		printf("%s%s\n", (e->flags & FORMAT_FLAG_MOVE) != 0 ? " moved" : "",
+		printf("%s%s%s\n", (e->flags & FORMAT_FLAG_MOVE) != 0 ? " moved" : "",
+		       (e->flags & FORMAT_FLAG_BAD) != 0 ? ", known to be damaged" : "",
 		       (e->flags & FORMAT_FLAG_RESYNC) != 0 ? " by resync" : "");
 	}
 }
