@@ -727,6 +727,32 @@ START_TEST(a_clone_is_deleted_where_its_volume_has_left)
 }
 END_TEST
 
+/* It leaves what it shared to its volume while that is having its own part of the copy erased: the
+ * rest is erased after that, and only then has the volume let go of the copy. */
+START_TEST(a_snapshot_is_deleted_while_its_volume_leaves)
+{
+	volume_id_t own, top = snapshot(&own);
+
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_msg(ask_commit(host, 1, c, "n1", "n4") == 0, "%s", host->text);
+	nodes[0]->erase_hold = true;
+	renew(NULL, 0);
+	run_s(2);
+	ck_assert(has_erased(nodes[0], top) && !has_erased(nodes[0], 1));
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	nodes[0]->erase_hold = false;
+	peer_answer_erase(nodes[0]);
+	run_s(3);
+	ck_assert(has_erased(nodes[0], 1) && has_erased(nodes[0], own));
+	ck_assert(!has_erased(nodes[1], 1) && !has_erased(nodes[3], 1));
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+	nothing_is_left();
+}
+END_TEST
+
 /* A snapshot does not wait for moves; they begin again. */
 START_TEST(a_snapshot_is_taken_while_chunks_move)
 {
@@ -779,6 +805,7 @@ int main(void)
 	tcase_add_test(tc, a_snapshot_moves_with_its_volume);
 	tcase_add_test(tc, a_clone_moves_after_its_volume);
 	tcase_add_test(tc, a_clone_is_deleted_where_its_volume_has_left);
+	tcase_add_test(tc, a_snapshot_is_deleted_while_its_volume_leaves);
 	tcase_add_test(tc, a_snapshot_is_taken_while_chunks_move);
 	tcase_add_test(tc, the_last_copies_stay);
 	tcase_add_test(tc, a_lost_node_is_replaced_after_the_grace);

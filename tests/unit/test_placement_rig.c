@@ -194,11 +194,47 @@ static void answer_changes(struct peer *p, struct rpc *rpc, const struct rpc_req
 		rpc_reply(rpc, q->request_id, &m);
 }
 
+static void answer_erase(struct peer *p, uint64_t request_id)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Erased erased = PAVE__V1__ERASED__INIT;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_ERASED;
+	m.erased = &erased;
+	erased.method = p->erase_less ? (char *)(uintptr_t) "" : p->erase_method;
+	rpc_reply(&p->rpc, request_id, &m);
+}
+
+void peer_answer_erase(struct peer *p)
+{
+	ck_assert_uint_ne(p->erase_held, 0);
+	answer_erase(p, p->erase_held);
+	p->erase_held = 0;
+}
+
+static void on_erase(struct peer *p, struct rpc *rpc, const struct rpc_request *q)
+{
+	const Pave__V1__Erase *erase = q->message->erase;
+
+	p->erases++;
+	p->erase_asked = true;
+	p->erase_volume = erase->volume;
+	p->erased_layers |= 1ull << (p->erase_volume & 63);
+	for (size_t i = 0; i < erase->n_more_layers; i++)
+		p->erased_layers |= 1ull << (erase->more_layers[i] & 63);
+	snprintf(p->erase_method, sizeof p->erase_method, "%s", erase->method);
+	ck_assert(erase->whole_volume || erase->n_chunks > 0);
+	if (p->erase_refuse)
+		rpc_fail(rpc, q->request_id, -EIO, "as the test wants it");
+	else if (p->erase_hold)
+		p->erase_held = q->request_id;
+	else
+		answer_erase(p, q->request_id);
+}
+
 static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 {
 	struct peer *p = arg;
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__Erased erased = PAVE__V1__ERASED__INIT;
 
 	switch (q->message->body_case) {
 	case PAVE__V1__CONTROL__BODY_PERMIT_NOTICE:
@@ -217,21 +253,7 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 		p->maintains++;
 		break;
 	case PAVE__V1__CONTROL__BODY_ERASE:
-		p->erases++;
-		p->erase_asked = true;
-		p->erase_volume = q->message->erase->volume;
-		p->erased_layers |= 1ull << (p->erase_volume & 63);
-		for (size_t i = 0; i < q->message->erase->n_more_layers; i++)
-			p->erased_layers |= 1ull << (q->message->erase->more_layers[i] & 63);
-		snprintf(p->erase_method, sizeof p->erase_method, "%s", q->message->erase->method);
-		ck_assert(q->message->erase->whole_volume || q->message->erase->n_chunks > 0);
-		m.body_case = PAVE__V1__CONTROL__BODY_ERASED;
-		m.erased = &erased;
-		erased.method = p->erase_less ? "" : q->message->erase->method;
-		if (p->erase_refuse)
-			rpc_fail(rpc, q->request_id, -EIO, "as the test wants it");
-		else if (!p->erase_hold)
-			rpc_reply(rpc, q->request_id, &m);
+		on_erase(p, rpc, q);
 		break;
 	case PAVE__V1__CONTROL__BODY_LAYER_CHANGES:
 		answer_changes(p, rpc, q);

@@ -38,9 +38,10 @@ struct peer {
 	uint64_t notice_after_asks; /* how many answers it had when the last notice came */
 	uint64_t answers;
 	bool erase_asked;
-	bool erase_refuse; /* answers Erase with an error */
-	bool erase_hold;   /* doesn't answer it */
-	bool erase_less;   /* does less than it is asked for, and says so */
+	bool erase_refuse;   /* answers Erase with an error */
+	bool erase_hold;     /* doesn't answer it before peer_answer_erase */
+	uint64_t erase_held; /* the request; 0: none */
+	bool erase_less;     /* does less than it is asked for, and says so */
 	volume_id_t erase_volume;
 	uint64_t erased_layers; /* ever: a bit for each of the first 64 */
 	char erase_method[16];
@@ -99,6 +100,8 @@ struct peer *peer_new(struct rig *r, const char *role, const char *name);
 /* The same on a peer that was disconnected. 0, or the status of Hello. */
 int peer_connect(struct peer *p, const char *role, const char *name);
 void peer_close(struct peer *p);
+/* The Erase that it holds is done. */
+void peer_answer_erase(struct peer *p);
 
 /* Asks and waits: the status. */
 int peer_ask(struct peer *p, const Pave__V1__Control *m);
