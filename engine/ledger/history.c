@@ -437,7 +437,32 @@ static bool map_is_sane(const struct history_volume *v, const Pave__V1__LedgerMa
 	return true;
 }
 
-static void take_map(struct history *h, uint64_t seq, const Pave__V1__LedgerMap *m)
+static void add_leftover(struct history *h, struct history_volume *v, const char *node,
+			 chunk_no_t chunk, int64_t at)
+{
+	struct history_leftover *l = calloc(1, sizeof *l);
+
+	if (l == NULL || !take_name(l->node, node)) {
+		free(l);
+		h->failed = true;
+		return;
+	}
+	l->chunk = chunk;
+	l->since = at;
+	l->next = v->leftovers;
+	v->leftovers = l;
+}
+
+/* The volume became smaller: what lay beyond its end is there until it is erased. */
+static void leave_beyond(struct history *h, struct history_volume *v, uint32_t chunk_count,
+			 int64_t at)
+{
+	for (chunk_no_t c = chunk_count; c < v->chunk_count; c++)
+		for (uint32_t i = 0; i < v->replicas; i++)
+			add_leftover(h, v, v->nodes[v->map[(size_t)c * v->replicas + i]], c, at);
+}
+
+static void take_map(struct history *h, uint64_t seq, int64_t at, const Pave__V1__LedgerMap *m)
 {
 	struct history_volume *v = find_volume(h, m->volume);
 
@@ -448,6 +473,7 @@ static void take_map(struct history *h, uint64_t seq, const Pave__V1__LedgerMap 
 				(unsigned long long)m->volume);
 		return;
 	}
+	leave_beyond(h, v, (uint32_t)(m->map.len / v->replicas), at);
 	free(v->nodes);
 	free(v->map);
 	v->nodes = calloc(m->n_nodes, sizeof *v->nodes);
@@ -482,22 +508,6 @@ static uint32_t map_node(struct history *h, struct history_volume *v, const char
 	v->nodes = larger;
 	take_name(v->nodes[v->node_count], name);
 	return v->node_count++;
-}
-
-static void add_leftover(struct history *h, struct history_volume *v, const char *node,
-			 chunk_no_t chunk, int64_t at)
-{
-	struct history_leftover *l = calloc(1, sizeof *l);
-
-	if (l == NULL || !take_name(l->node, node)) {
-		free(l);
-		h->failed = true;
-		return;
-	}
-	l->chunk = chunk;
-	l->since = at;
-	l->next = v->leftovers;
-	v->leftovers = l;
 }
 
 static void take_move(struct history *h, uint64_t seq, int64_t at, const Pave__V1__LedgerMove *m)
@@ -647,7 +657,7 @@ static int take_record(struct history *h, const Pave__V1__LedgerRecord *r, struc
 		take_volume(h, r->seq, r->at, r->volume);
 		break;
 	case PAVE__V1__LEDGER_RECORD__BODY_MAP:
-		take_map(h, r->seq, r->map);
+		take_map(h, r->seq, r->at, r->map);
 		break;
 	case PAVE__V1__LEDGER_RECORD__BODY_MOVE:
 		take_move(h, r->seq, r->at, r->move);

@@ -72,12 +72,17 @@ static int check_room(const struct pd *pd, const char *name, struct error *err)
 	return 0;
 }
 
-/* The ledger tells of it: there is a volume, or it lies in other places now. */
-static void note(struct pd *pd, const struct reg_volume *v)
+static void note_volume(struct pd *pd, const struct reg_volume *v)
 {
 	const struct policy_document *policy = verdicts_policy(&pd->verdicts, v->policy);
 
 	pd_ledger_volume(&pd->ledger, v, policy != NULL ? policy_version(policy) : 0);
+}
+
+/* The ledger tells of it: there is a volume, or it lies in other places now. */
+static void note(struct pd *pd, const struct reg_volume *v)
+{
+	note_volume(pd, v);
 	pd_ledger_map(&pd->ledger, v);
 }
 
@@ -548,7 +553,42 @@ void admin_volume_rollback(struct pd_request *q, const Pave__V1__Control *m)
 
 /* -- resize ----------------------------------------------------------------------------------- */
 
-static int check_resize(struct pd *pd, const Pave__V1__VolumeResize *a, const struct reg_volume *v,
+/* What lies beyond the new end is lost, and must not be there again should the volume grow later:
+ * so whole chunks go, which nodes erase, with every layer, and which nobody else has. */
+static int check_shrink(struct pd *pd, const Pave__V1__VolumeResize *a, struct reg_volume *v,
+			struct error *err)
+{
+	const struct reg_volume *other = family_sharer(&pd->reg, v);
+	const uint64_t chunks = a->size / v->chunk_size;
+	char now[32], size[32], low[32], high[32];
+
+	text_size(v->size, now, sizeof now);
+	text_size(a->size, size, sizeof size);
+	if (!a->force)
+		return error_set(err, -E_IN_USE,
+				 "volume %s: it is %s now, and what lies beyond %s would be lost "
+				 "for good; if that is meant, --force",
+				 v->name, now, size);
+	if (chunks == 0)
+		return error_set(err, -EINVAL,
+				 "volume %s: it cannot be smaller than one of its chunks, %s",
+				 v->name, text_size(v->chunk_size, low, sizeof low));
+	if (a->size % v->chunk_size != 0)
+		return error_set(
+		    err, -EINVAL,
+		    "volume %s: it becomes smaller by whole chunks of %s: to %s, or %s", v->name,
+		    text_size(v->chunk_size, size, sizeof size),
+		    text_size(chunks * v->chunk_size, low, sizeof low),
+		    text_size(MIN((chunks + 1) * v->chunk_size, v->size), high, sizeof high));
+	if (other != NULL)
+		return error_set(err, -E_IN_USE,
+				 "volume %s: %s has a part of it in common, which would come back "
+				 "should %s grow again: delete that first",
+				 v->name, other->name, v->name);
+	return check_not_held(pd, v, err);
+}
+
+static int check_resize(struct pd *pd, const Pave__V1__VolumeResize *a, struct reg_volume *v,
 			struct error *err)
 {
 	char size[32], max[32];
@@ -563,14 +603,7 @@ static int check_resize(struct pd *pd, const Pave__V1__VolumeResize *a, const st
 		return error_set(err, -EINVAL, "volume %s: %s is over %s, the most for its chunks",
 				 v->name, text_size(a->size, size, sizeof size),
 				 text_size(REG_CHUNKS_MAX * v->chunk_size, max, sizeof max));
-	if (a->size < v->size)
-		return error_set(
-		    err, -EOPNOTSUPP,
-		    "volume %s: it is %s now; making it smaller is not there yet: copy "
-		    "it to a smaller one",
-		    v->name, text_size(v->size, size, sizeof size));
-	(void)pd;
-	return 0;
+	return a->size < v->size ? check_shrink(pd, a, v, err) : 0;
 }
 
 /* The map goes on with chunks of the new plan. -ENOMEM, -E_LIMIT. */
@@ -613,6 +646,7 @@ static int append_map(struct reg_volume *v, struct reg_node **nodes, uint32_t no
 	for (size_t i = 0; i < more; i++)
 		whole[old_size + i] = place[map[i]];
 	reg_volume_set_map(v, all, count, whole, v->chunk_count + chunk_count);
+	v->map_version++;
 	return 0;
 }
 
@@ -641,12 +675,31 @@ static int grow(struct pd *pd, struct reg_volume *v, uint64_t size, struct error
 		free(nodes);
 		free(map);
 	}
-	if (rc != 0)
-		return rc;
-	v->size = size;
-	reg_save_volume(&pd->reg, v);
-	note(pd, v);
+	return rc;
+}
+
+/* An attachment that has lapsed must not come back with the map that it knows. */
+static int shrink(struct pd *pd, struct reg_volume *v, uint64_t size, struct error *err)
+{
+	const uint32_t chunks = (uint32_t)(size / v->chunk_size);
+
+	if (v->attachment.live) {
+		pd_ledger_released(&pd->ledger, v, v->attachment.generation);
+		v->attachment.live = false;
+		v->holder = NULL;
+		v->report_count = 0;
+	}
+	if (!cancel_moves(&pd->reg, v) || reg_shrink(&pd->reg, v, chunks) != 0)
+		return error_set(err, -ENOMEM, "no memory to make volume %s smaller", v->name);
 	return 0;
+}
+
+static void resized(struct pd_request *q)
+{
+	struct pd *pd = q->pd;
+
+	answer(q);
+	node_erase_all(pd);
 }
 
 void admin_volume_resize(struct pd_request *q, const Pave__V1__Control *m)
@@ -656,13 +709,21 @@ void admin_volume_resize(struct pd_request *q, const Pave__V1__Control *m)
 	struct reg_volume *v = find(q, a->name, &err);
 	int rc = v != NULL ? check_resize(q->pd, a, v, &err) : err.code;
 
+	const uint64_t map_version = v != NULL ? v->map_version : 0;
+
 	if (rc == 0)
-		rc = grow(q->pd, v, a->size, &err);
+		rc = a->size < v->size ? shrink(q->pd, v, a->size, &err)
+				       : grow(q->pd, v, a->size, &err);
 	if (rc != 0) {
 		request_fail(q, &err);
 		return;
 	}
+	v->size = a->size;
+	reg_save_volume(&q->pd->reg, v);
+	note_volume(q->pd, v);
+	if (v->map_version != map_version)
+		pd_ledger_map(&q->pd->ledger, v);
 	log_info("pd", "volume %s has %llu bytes now", v->name, (unsigned long long)v->size);
 	q->volume = v->id;
-	request_commit(q, answer);
+	request_commit(q, resized);
 }

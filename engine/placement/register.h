@@ -285,6 +285,9 @@ int reg_replace(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct 
 /* A copy that nobody uses, of a chunk that the map does not place there, is to be erased. -ENOMEM.
  */
 int reg_drop_unused(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct reg_node *n);
+/* The volume ends with chunk chunk_count - 1; the copies of what lies beyond are to be erased. PRE:
+ * it had more, no moves, and nobody has it. -ENOMEM: nothing has changed. */
+int reg_shrink(struct reg *reg, struct reg_volume *v, uint32_t chunk_count);
 /* The learner's copy is to be erased. -ENOMEM: nothing has changed. */
 int reg_move_cancel(struct reg *reg, struct reg_volume *v, struct reg_move *m);
 /* The node has erased these chunks (sorted or not), or is gone for ever (count 0: all of them). */

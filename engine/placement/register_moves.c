@@ -117,17 +117,27 @@ static void forget_unused(struct reg_volume *v, const struct reg_node *n)
 
 /* -- drops ------------------------------------------------------------------------------------ */
 
+static int drops_reserve(struct reg_volume *v, uint32_t count)
+{
+	const uint32_t room = MAX(v->drop_room * 2 + 8, v->drop_count + count);
+	struct reg_drop *larger;
+
+	if (v->drop_count + count <= v->drop_room)
+		return 0;
+	larger = realloc(v->drops, room * sizeof *larger);
+	if (larger == NULL)
+		return -ENOMEM;
+	v->drops = larger;
+	v->drop_room = room;
+	return 0;
+}
+
 static int drop_add(struct reg_volume *v, chunk_no_t chunk, struct reg_node *n)
 {
-	if (v->drop_count == v->drop_room) {
-		const uint32_t room = v->drop_room * 2 + 8;
-		struct reg_drop *larger = realloc(v->drops, room * sizeof *larger);
+	int rc = drops_reserve(v, 1);
 
-		if (larger == NULL)
-			return -ENOMEM;
-		v->drops = larger;
-		v->drop_room = room;
-	}
+	if (rc != 0)
+		return rc;
 	v->drops[v->drop_count++] =
 	    (struct reg_drop){.chunk = chunk, .node = n, .generation = v->generation};
 	return 0;
@@ -256,6 +266,31 @@ int reg_drop_unused(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, str
 		return rc;
 	v->drops[v->drop_count - 1].generation = 0;
 	v->drops[v->drop_count - 1].released = true;
+	reg_save_map(reg, v);
+	return 0;
+}
+
+int reg_shrink(struct reg *reg, struct reg_volume *v, uint32_t chunk_count)
+{
+	int rc = drops_reserve(v, (v->chunk_count - chunk_count) * v->replicas);
+
+	PRE(chunk_count > 0 && chunk_count < v->chunk_count);
+	PRE(v->move_count == 0 && !v->attachment.live);
+	if (rc != 0)
+		return rc;
+	for (chunk_no_t c = chunk_count; c < v->chunk_count; c++)
+		for (uint32_t i = 0; i < v->replicas; i++) {
+			struct reg_node *n = v->nodes[row_of(v, c)[i]];
+
+			reg_count_chunk(v, n, -1);
+			v->drops[v->drop_count++] =
+			    (struct reg_drop){.chunk = c, .node = n, .released = true};
+		}
+	v->chunk_count = chunk_count;
+	v->map_version++;
+	for (uint32_t i = v->node_count; i > 0; i--)
+		forget_unused(v, v->nodes[i - 1]);
+	reg_save_volume(reg, v);
 	reg_save_map(reg, v);
 	return 0;
 }

@@ -903,6 +903,35 @@ START_TEST(a_copy_is_there_until_it_is_erased)
 }
 END_TEST
 
+/* So does a volume that becomes smaller: both copies of chunk 1, of which one is erased. */
+START_TEST(a_copy_beyond_the_end_is_there_until_it_is_erased)
+{
+	Pave__V1__LedgerErasure erasure = PAVE__V1__LEDGER_ERASURE__INIT;
+	Pave__V1__LedgerMap map = PAVE__V1__LEDGER_MAP__INIT;
+	const struct history_leftover *l;
+	struct history *h;
+	struct book b;
+
+	book_init(&b);
+	map.volume = erasure.volume = 7;
+	map.map_version = map.n_nodes = 2;
+	map.nodes = (char *[]){name("lyo-1"), name("par-1")};
+	map.map = data((uint8_t[]){0, 1}, 2);
+	PUT(&b, MAP, map, &map);
+	erasure.node = name("lyo-1");
+	erasure.chunks = (uint32_t[]){1};
+	erasure.n_chunks = 1;
+	PUT(&b, ERASURE, erasure, &erasure);
+	sign_head(&b);
+	h = replay_whole(&b);
+	ck_assert_uint_eq(h->finding_count, 0);
+	l = history_find_volume(h, "vm")->leftovers;
+	ck_assert(l != NULL && l->next == NULL && l->chunk == 1 && strcmp(l->node, "par-1") == 0);
+	history_free(h);
+	book_deinit(&b);
+}
+END_TEST
+
 START_TEST(identities_are_read_and_written)
 {
 	char dir[] = "/tmp/pave-identity-XXXXXX";
@@ -956,6 +985,7 @@ int main(void)
 	tcase_add_test(tcase, another_root_is_refused);
 	tcase_add_loop_test(tcase, what_contradicts_the_evidence_is_found, 0, ARRAY_SIZE(mistakes));
 	tcase_add_test(tcase, a_copy_is_there_until_it_is_erased);
+	tcase_add_test(tcase, a_copy_beyond_the_end_is_there_until_it_is_erased);
 	tcase_add_test(tcase, a_root_may_follow_another);
 	tcase_add_test(tcase, a_signed_erasure);
 	tcase_add_test(tcase, an_erasure_of_an_older_driver);

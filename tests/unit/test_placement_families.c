@@ -235,25 +235,49 @@ static int roll_back(struct story *s)
 	return peer_ask(s->admin, &m);
 }
 
-static int resize(struct story *s)
+static int resize_to(struct story *s, uint64_t size)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__VolumeResize r = PAVE__V1__VOLUME_RESIZE__INIT;
 
 	r.name = (char *)(uintptr_t)name(s, "");
-	r.size = LARGER;
+	r.size = size;
+	r.force = true;
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
 	m.volume_resize = &r;
 	return peer_ask(s->admin, &m);
 }
 
-static int is_larger(struct story *s)
+static int resize(struct story *s)
+{
+	return resize_to(s, LARGER);
+}
+
+/* When nobody shares its layers any more. */
+static int shrink(struct story *s)
+{
+	return resize_to(s, SIZE);
+}
+
+static int has_size(struct story *s, uint64_t size)
 {
 	int rc = ask_volume(s->admin, name(s, ""));
 
-	if (rc == 0)
-		ck_assert_uint_eq(s->admin->reply->volume_get_reply->info->size, LARGER);
+	if (rc == 0) {
+		ck_assert_uint_eq(s->admin->reply->volume_get_reply->info->size, size);
+		ck_assert_uint_eq(s->admin->reply->volume_get_reply->map.len, 3 * size / SIZE);
+	}
 	return rc;
+}
+
+static int is_larger(struct story *s)
+{
+	return has_size(s, LARGER);
+}
+
+static int is_smaller(struct story *s)
+{
+	return has_size(s, SIZE);
 }
 
 static int delete_clone(struct story *s)
@@ -299,9 +323,10 @@ static int nothing_is_left(struct story *s)
 }
 
 static int (*const phases[])(struct story *s) = {
-    create,    attach,	  snapshot_1,	clone,	   snapshot_2, snapshot_3, delete_2,
-    is_merged, a_while,	  detach,	roll_back, resize,     is_larger,  attach,
-    detach,    is_larger, delete_clone, delete_3,  delete_1,   delete_all, nothing_is_left,
+    create,    attach,	  snapshot_1,	clone,		 snapshot_2, snapshot_3, delete_2,
+    is_merged, a_while,	  detach,	roll_back,	 resize,     is_larger,	 attach,
+    detach,    is_larger, delete_clone, delete_3,	 delete_1,   shrink,	 is_smaller,
+    resize,    is_larger, delete_all,	nothing_is_left,
 };
 
 /* From the phase in which it stopped. 0, or what failed. */

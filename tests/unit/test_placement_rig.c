@@ -220,6 +220,9 @@ static void on_erase(struct peer *p, struct rpc *rpc, const struct rpc_request *
 	p->erase_asked = true;
 	p->erase_volume = erase->volume;
 	p->erased_layers |= 1ull << (p->erase_volume & 63);
+	p->erase_chunk_count = erase->n_chunks;
+	for (size_t i = 0; i < erase->n_chunks && i < ARRAY_SIZE(p->erase_chunks); i++)
+		p->erase_chunks[i] = erase->chunks[i];
 	for (size_t i = 0; i < erase->n_more_layers; i++)
 		p->erased_layers |= 1ull << (erase->more_layers[i] & 63);
 	snprintf(p->erase_method, sizeof p->erase_method, "%s", erase->method);

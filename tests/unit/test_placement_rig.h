@@ -43,6 +43,8 @@ struct peer {
 	uint64_t erase_held; /* the request; 0: none */
 	bool erase_less;     /* does less than it is asked for, and says so */
 	volume_id_t erase_volume;
+	uint32_t erase_chunks[8]; /* of the last one */
+	size_t erase_chunk_count;
 	uint64_t erased_layers; /* ever: a bit for each of the first 64 */
 	char erase_method[16];
 	uint32_t erases, maintains;

@@ -125,8 +125,7 @@ int cmd_volume_resize(int argc, char **argv)
 		return cmd_usage_error("\"%s\" is no size: as 512MiB, 10GiB", argv[optind + 1]);
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
 	m.volume_resize = &r;
-	return ask(&m,
-		   " has another size, which an attached host serves once it has attached again");
+	return ask(&m, " has another size, which a host serves once it has attached it again");
 }
 
 /* -- diff ------------------------------------------------------------------------------------- */

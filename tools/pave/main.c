@@ -48,7 +48,12 @@ const struct command commands[] = {
      "  Without a second: the volume as it is now, attached or not. Nothing is read but the nodes' "
      "indexes.\n",
      cmd_volume_diff, false},
-    {"volume resize", "make a volume larger", "VOLUME SIZE\n", cmd_volume_resize, false},
+    {"volume resize", "make a volume larger, or smaller",
+     "VOLUME SIZE [--force]\n"
+     "  Smaller only with --force, by whole chunks, detached, without snapshots: what lies beyond "
+     "the "
+     "end is erased.\n",
+     cmd_volume_resize, false},
     {"volume delete", "delete a volume; its nodes erase their copies", "NAME\n", cmd_volume_delete,
      false},
     {"volume map", "every chunk: its nodes, sites, state", "NAME\n", cmd_volume_map, false},
