@@ -143,6 +143,7 @@ struct pd {
 	struct pd_request *parked;   /* wait for the end of an attachment */
 	struct pd_request *settling; /* wait for a snapshot */
 	struct pd_erase *erases;
+	uint64_t erase_failures; /* counted */
 
 	struct reactor_timer evidence_timer; /* the next moment at which a verdict may change */
 	struct reactor_timer parked_timer;   /* the next look at the parked */

@@ -5,8 +5,9 @@
  *
  * A tombstone (a deleted volume) names the nodes that may still hold copies. Each that is connected
  * is asked to erase, one volume at a time; its confirmation takes it off the tombstone, durably;
- * with none left the tombstone goes. What fails is tried again by erase_timer, or when the node
- * comes back. A site that lost its eligibility is asked too: erasing needs no lease. */
+ * with none left the tombstone goes. What fails is tried again, after everything else that the node
+ * is to erase, by erase_timer, or when it comes back. A site that lost its eligibility is asked
+ * too: erasing needs no lease. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,6 +216,15 @@ static void erased_chunks(struct pd *pd, struct pd_erase *e, struct reg_volume *
 		reg_dropped(&pd->reg, v, e->node, e->chunks, covered);
 }
 
+/* It is asked for again when there is nothing else to do there. (One that is not done yet is asked
+ * for at once: the node goes on with it, and does nothing else before.) */
+static void erase_failed(struct pd *pd, const struct pd_erase *e, struct reg_volume *v)
+{
+	v->erase_failed = ++pd->erase_failures;
+	if (e->chunks != NULL)
+		reg_drops_last(v, e->node, e->chunks, e->chunk_count);
+}
+
 static void erase_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
 		       const char *text)
 {
@@ -245,6 +255,8 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 			reg_volume_forget(&pd->reg, v);
 		pd_background_flush(pd);
 	} else if (status != 0) {
+		if (v != NULL && status != -ETIMEDOUT)
+			erase_failed(pd, e, v);
 		log_warn("pd", "node %s has not erased volume #%llu%s: %s; asking again",
 			 e->node->name, (unsigned long long)e->volume,
 			 status == -ETIMEDOUT ? " yet" : "",
@@ -317,35 +329,28 @@ static size_t gather_drops(struct pd *pd, struct reg_volume *v, uint32_t first, 
 	return count;
 }
 
-/* Copies that the map names no more, node by node. One node erases one thing at a time, so of two
- * members that leave it the second sees that the first is gone. */
-static void erase_drops(struct pd *pd, struct reg_volume *v)
+/* False: there is nothing to ask for, others have all of it there. */
+static bool erase_drops(struct pd *pd, struct reg_volume *v, uint32_t first)
 {
-	for (uint32_t i = 0; i < v->drop_count; i++) {
-		struct reg_node *n = v->drops[i].node;
-		volume_id_t layers[LAYERS_MAX];
-		uint32_t layer_count;
-		chunk_no_t *chunks;
-		size_t count;
+	struct reg_node *n = v->drops[first].node;
+	chunk_no_t *chunks = malloc(PD_ERASE_CHUNKS_MAX * sizeof *chunks);
+	volume_id_t layers[LAYERS_MAX];
+	uint32_t layer_count;
+	size_t count;
 
-		if (n->session == NULL || n->erasing || !moves_may_erase(pd, v, &v->drops[i]))
-			continue;
-		chunks = malloc(PD_ERASE_CHUNKS_MAX * sizeof *chunks);
-		if (chunks == NULL) {
-			retry_later(pd);
-			return;
-		}
-		count = gather_drops(pd, v, i, chunks, layers, &layer_count);
-		if (layer_count > 0) {
-			erase_start(pd, v, n, chunks, count, layers, layer_count);
-			continue;
-		}
-		/* Others have all of it there. */
-		reg_dropped(&pd->reg, v, n, chunks, count);
-		pd_background_flush(pd);
-		free(chunks);
-		i = UINT32_MAX; /* from the beginning */
+	if (chunks == NULL) {
+		retry_later(pd);
+		return true;
 	}
+	count = gather_drops(pd, v, first, chunks, layers, &layer_count);
+	if (layer_count > 0) {
+		erase_start(pd, v, n, chunks, count, layers, layer_count);
+		return true;
+	}
+	reg_dropped(&pd->reg, v, n, chunks, count);
+	pd_background_flush(pd);
+	free(chunks);
+	return false;
 }
 
 static void erase_whole(struct pd *pd, struct reg_volume *v, struct reg_node *n)
@@ -355,21 +360,55 @@ static void erase_whole(struct pd *pd, struct reg_volume *v, struct reg_node *n)
 	erase_start(pd, v, n, NULL, 0, &layer, 1);
 }
 
+/* Whether the node is to be asked for something of v rather than for what was found so far. */
+static bool is_next(const struct reg_volume *v, const struct reg_node *n)
+{
+	return n->session != NULL && !n->erasing &&
+	       (n->erase_next == NULL || v->erase_failed < n->erase_next->erase_failed);
+}
+
+static void note_next(struct pd *pd, struct reg_volume *v, int64_t now)
+{
+	for (uint32_t i = 0; i < v->drop_count; i++)
+		if (is_next(v, v->drops[i].node) && moves_may_erase(pd, v, &v->drops[i]))
+			v->drops[i].node->erase_next = v;
+	for (uint32_t i = 0; v->deleted && v->erase_after <= now && i < v->erase_count; i++)
+		if (is_next(v, v->erase[i]))
+			v->erase[i]->erase_next = v;
+}
+
+/* Copies that the map names no more, or all of a tombstone's. False: as erase_drops. */
+static bool start_next(struct pd *pd, struct reg_node *n)
+{
+	struct reg_volume *v = n->erase_next;
+
+	n->erase_next = NULL;
+	for (uint32_t i = 0; i < v->drop_count; i++)
+		if (v->drops[i].node == n && moves_may_erase(pd, v, &v->drops[i]))
+			return erase_drops(pd, v, i);
+	for (uint32_t i = 0; v->deleted && i < v->erase_count; i++)
+		if (v->erase[i] == n) {
+			erase_whole(pd, v, n);
+			break;
+		}
+	return true;
+}
+
+/* One node erases one thing at a time, so of two members that leave it the second sees that the
+ * first is gone. First comes what has never failed, then what failed longest ago: so what fails
+ * again and again keeps nothing else waiting. */
 void node_erase_all(struct pd *pd)
 {
 	const int64_t now = reg_now(&pd->reg, NULL);
-	struct reg_volume *v;
+	bool again = !pd->stopping;
 
-	if (pd->stopping)
-		return;
-	for (v = pd->reg.volumes; v != NULL; v = v->hh.next) {
-		if (v->drop_count > 0)
-			erase_drops(pd, v);
-		if (v->erase_after > now)
-			continue;
-		for (uint32_t i = 0; v->deleted && i < v->erase_count; i++)
-			if (v->erase[i]->session != NULL && !v->erase[i]->erasing)
-				erase_whole(pd, v, v->erase[i]);
+	while (again) {
+		again = false;
+		for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
+			note_next(pd, v, now);
+		for (struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next)
+			if (n->erase_next != NULL && !start_next(pd, n))
+				again = true;
 	}
 }
 

@@ -75,17 +75,18 @@ struct reg_node {
 	char reason[256];
 	int64_t lease_until;
 	int64_t clock_offset_ns;
-	uint64_t operations;	    /* as it said last, */
-	int64_t operations_at;	    /* at this moment; 0: never */
-	uint64_t load;		    /* operations a second, lately */
-	uint32_t learners, leavers; /* moves to and from it, of all volumes */
-	int64_t last_up;	    /* wall; 0: not seen up by this driver */
-	uint32_t clock_late;	    /* requests in a row that came, or were written, too late */
-	bool erasing;		    /* an Erase is in flight */
-	uint32_t plan_index;	    /* while a plan is made */
-	char trouble[256];	    /* of its devices, as it said last */
-	uint64_t wiping_segments;   /* likewise: still to be wiped for an erasure */
-	bool has_scrub;		    /* scrub is what it said last */
+	uint64_t operations;	       /* as it said last, */
+	int64_t operations_at;	       /* at this moment; 0: never */
+	uint64_t load;		       /* operations a second, lately */
+	uint32_t learners, leavers;    /* moves to and from it, of all volumes */
+	int64_t last_up;	       /* wall; 0: not seen up by this driver */
+	uint32_t clock_late;	       /* requests in a row that came, or were written, too late */
+	bool erasing;		       /* an Erase is in flight */
+	struct reg_volume *erase_next; /* what is asked for next; while that is being looked for */
+	uint32_t plan_index;	       /* while a plan is made */
+	char trouble[256];	       /* of its devices, as it said last */
+	uint64_t wiping_segments;      /* likewise: still to be wiped for an erasure */
+	bool has_scrub;		       /* scrub is what it said last */
 	struct reg_scrub scrub;
 	volume_id_t damaged[REG_DAMAGED_MAX]; /* layers of which blocks are damaged there */
 	uint32_t damaged_count;
@@ -180,6 +181,7 @@ struct reg_volume {
 	int64_t erase_after;	 /* wall; not before: somebody may still read it */
 
 	/* Of the running driver, not kept. */
+	uint64_t erase_failed; /* which of all erasures that failed was its last one; 0: none */
 	bool moves_changed;
 	uint64_t maintain_after_ns; /* no maintenance is asked for before */
 	uint32_t idle_ticks;	    /* of a maintenance that has nothing to do */
@@ -293,6 +295,9 @@ int reg_move_cancel(struct reg *reg, struct reg_volume *v, struct reg_move *m);
 /* The node has erased these chunks (sorted or not), or is gone for ever (count 0: all of them). */
 void reg_dropped(struct reg *reg, struct reg_volume *v, const struct reg_node *n,
 		 const chunk_no_t *chunks, size_t count);
+/* The same chunks come after all others that are to be erased. */
+void reg_drops_last(struct reg_volume *v, const struct reg_node *n, const chunk_no_t *chunks,
+		    size_t count);
 
 /* It is of that family. */
 void reg_volume_join(struct reg_volume *v, volume_id_t family);

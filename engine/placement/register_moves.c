@@ -165,6 +165,23 @@ void reg_dropped(struct reg *reg, struct reg_volume *v, const struct reg_node *n
 	reg_save_map(reg, v);
 }
 
+/* Sifts out those that stay in place, then brings the others behind them: by as many exchanges as
+ * there are drops, whose order means nothing else. */
+void reg_drops_last(struct reg_volume *v, const struct reg_node *n, const chunk_no_t *chunks,
+		    size_t count)
+{
+	uint32_t first = 0;
+
+	for (uint32_t i = 0; i < v->drop_count; i++) {
+		const struct reg_drop d = v->drops[i];
+
+		if (d.node == n && is_one_of(d.chunk, chunks, count))
+			continue;
+		v->drops[i] = v->drops[first];
+		v->drops[first++] = d;
+	}
+}
+
 /* -- moves ------------------------------------------------------------------------------------ */
 
 int reg_move_begin(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct reg_node *from,

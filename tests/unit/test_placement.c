@@ -791,6 +791,27 @@ START_TEST(delete_erases)
 }
 END_TEST
 
+/* What a node cannot erase keeps nothing else waiting, and is tried again. */
+START_TEST(an_erasure_that_fails_goes_to_the_back)
+{
+	static const char *const volumes[] = {"u", "v", "w"};
+
+	rig_three(rig, admin, nodes);
+	nodes[1]->erase_refuses = 1u << 1 | 1u << 2;
+	for (uint32_t i = 0; i < ARRAY_SIZE(volumes); i++)
+		ck_assert_int_eq(ask_create(admin, volumes[i], SIZE, ""), 0);
+	for (uint32_t i = 0; i < ARRAY_SIZE(volumes); i++)
+		ck_assert_int_eq(ask_delete(admin, volumes[i]), 0);
+	rig_run_ms(rig, 15000);
+	ck_assert_uint_ge(nodes[1]->erases, 4);
+	ck_assert_uint_eq(nodes[1]->erased_layers, 1u << 1 | 1u << 2 | 1u << 3);
+	ck_assert_uint_eq(sim_kv_key_count(rig->kv, PD_KV_VOLUMES), 2);
+	nodes[1]->erase_refuses = 0;
+	rig_run_ms(rig, 15000);
+	ck_assert_uint_eq(sim_kv_key_count(rig->kv, PD_KV_VOLUMES), 0);
+}
+END_TEST
+
 /* A host that never let go: its permit has to run out first. */
 START_TEST(delete_waits_for_permits)
 {
@@ -929,6 +950,7 @@ int main(void)
 	tcase_add_test(t, create_needs_sites);
 	tcase_add_test(t, lists);
 	tcase_add_test(t, delete_erases);
+	tcase_add_test(t, an_erasure_that_fails_goes_to_the_back);
 	tcase_add_test(t, delete_waits_for_permits);
 	tcase_add_test(t, scrub_is_passed_on);
 	tcase_add_test(t, stop);

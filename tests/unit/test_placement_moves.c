@@ -703,6 +703,43 @@ START_TEST(a_clone_moves_after_its_volume)
 }
 END_TEST
 
+/* What a node cannot erase of a volume keeps nothing else of it waiting. */
+START_TEST(copies_that_are_not_erased_go_to_the_back)
+{
+	struct peer *keeper = peer_new(rig, "host", "n4");
+	const uint32_t moving[] = {1};
+	volume_id_t own, clone;
+
+	(void)snapshot(&own);
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
+	clone = admin->reply->volume_get_reply->info->id;
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
+	renew(moving, 1);
+	run_s(3);
+	ck_assert_uint_eq(ask_status()->erasing, 1);
+	/* The clone leaves with what they shared, but for chunk 1, which the volume still has. */
+	nodes[0]->erase_refuses = 1u << 1;
+	ck_assert_int_eq(ask_maintenance_of(keeper, "w", "n4"), 0);
+	run_s(2);
+	for (uint32_t c = 0; c < 2; c++)
+		ck_assert_msg(
+		    ask_commit_of(keeper, clone, keeper->notice.generation, c, "n1", "n4") == 0,
+		    "%s", keeper->text);
+	ck_assert_uint_eq(ask_status()->erasing, 1 + 2);
+	ck_assert_int_eq(ask_detach(keeper, clone, keeper->notice.generation), 0);
+	run_s(10);
+	ck_assert_uint_eq(ask_status()->erasing, 1 + 1);
+	ck_assert(has_erased(nodes[0], 1));
+	nodes[0]->erase_refuses = 0;
+	renew(NULL, 0);
+	run_s(10);
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+}
+END_TEST
+
 /* One that is deleted leaves what it shared to those that are still there, and nothing behind. */
 START_TEST(a_clone_is_deleted_where_its_volume_has_left)
 {
@@ -804,6 +841,7 @@ int main(void)
 	tcase_add_test(tc, maintenance_gives_way);
 	tcase_add_test(tc, a_snapshot_moves_with_its_volume);
 	tcase_add_test(tc, a_clone_moves_after_its_volume);
+	tcase_add_test(tc, copies_that_are_not_erased_go_to_the_back);
 	tcase_add_test(tc, a_clone_is_deleted_where_its_volume_has_left);
 	tcase_add_test(tc, a_snapshot_is_deleted_while_its_volume_leaves);
 	tcase_add_test(tc, a_snapshot_is_taken_while_chunks_move);

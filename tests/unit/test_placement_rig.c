@@ -215,19 +215,20 @@ void peer_answer_erase(struct peer *p)
 static void on_erase(struct peer *p, struct rpc *rpc, const struct rpc_request *q)
 {
 	const Pave__V1__Erase *erase = q->message->erase;
+	uint64_t layers = 1ull << (erase->volume & 63);
 
 	p->erases++;
 	p->erase_asked = true;
 	p->erase_volume = erase->volume;
-	p->erased_layers |= 1ull << (p->erase_volume & 63);
 	p->erase_chunk_count = erase->n_chunks;
 	for (size_t i = 0; i < erase->n_chunks && i < ARRAY_SIZE(p->erase_chunks); i++)
 		p->erase_chunks[i] = erase->chunks[i];
 	for (size_t i = 0; i < erase->n_more_layers; i++)
-		p->erased_layers |= 1ull << (erase->more_layers[i] & 63);
+		layers |= 1ull << (erase->more_layers[i] & 63);
+	p->erased_layers |= layers;
 	snprintf(p->erase_method, sizeof p->erase_method, "%s", erase->method);
 	ck_assert(erase->whole_volume || erase->n_chunks > 0);
-	if (p->erase_refuse)
+	if (p->erase_refuse || (layers & p->erase_refuses) != 0)
 		rpc_fail(rpc, q->request_id, -EIO, "as the test wants it");
 	else if (p->erase_hold)
 		p->erase_held = q->request_id;

@@ -38,10 +38,11 @@ struct peer {
 	uint64_t notice_after_asks; /* how many answers it had when the last notice came */
 	uint64_t answers;
 	bool erase_asked;
-	bool erase_refuse;   /* answers Erase with an error */
-	bool erase_hold;     /* doesn't answer it before peer_answer_erase */
-	uint64_t erase_held; /* the request; 0: none */
-	bool erase_less;     /* does less than it is asked for, and says so */
+	bool erase_refuse;	/* answers Erase with an error, */
+	uint64_t erase_refuses; /* and what names one of these layers: a bit for each */
+	bool erase_hold;	/* doesn't answer it before peer_answer_erase */
+	uint64_t erase_held;	/* the request; 0: none */
+	bool erase_less;	/* does less than it is asked for, and says so */
 	volume_id_t erase_volume;
 	uint32_t erase_chunks[8]; /* of the last one */
 	size_t erase_chunk_count;
