@@ -50,6 +50,8 @@ static const char *const names[MUTANTS] = {
     [MUTANT_MERGE_DROPPED] = "merge-dropped",
     [MUTANT_PART_SERVED] = "part-served",
     [MUTANT_SEALED_EARLY] = "sealed-early",
+    [MUTANT_LEARNER_BARE] = "learner-bare",
+    [MUTANT_SHARED_ERASED] = "shared-erased",
 };
 
 const char *mutant_name(enum mutant m)

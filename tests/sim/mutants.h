@@ -35,6 +35,8 @@ enum mutant {
 	MUTANT_MERGE_DROPPED,	   /* a merge leaves the lower layer as it is */
 	MUTANT_PART_SERVED,	   /* a replica that lacks parts of sealed layers serves reads */
 	MUTANT_SEALED_EARLY,	   /* a layer is called sealed before all of it is settled */
+	MUTANT_LEARNER_BARE,	   /* a learner replaces a member without its sealed layers */
+	MUTANT_SHARED_ERASED,	   /* what a member gives up is erased with what others share */
 	MUTANTS
 };
 
