@@ -14,8 +14,8 @@
  * in that layer may be of writes that were never acknowledged, and a sealed layer takes no newer
  * version that would hide them; so it goes. A crash in between leaves a copy that is not sealed.
  *
- * A repair is the pull of some ranges of a sealed layer, which are damaged here: the same blocks
- * under the same versions take the place of those that do not check.
+ * A repair is the pull of some ranges of a sealed layer, which are damaged here: it asks for what
+ * the source shows there (repair.c), and takes the rest of the way of any other.
  *
  * INVARIANTS
  *  1. Nothing is applied, and no pull answered with 0, while the gate of the session that asked for
@@ -41,9 +41,8 @@
 #include "engine/base/assert.h"
 #include "engine/base/crc32c.h"
 #include "engine/base/log.h"
-#include "engine/node/shard.h"
+#include "engine/node/pull.h"
 
-#define PULL_BATCHES	2u
 #define PULL_STALL_MS	10000u
 #define PULL_TELL_MS	500u
 #define PULL_RANGES_MAX 64u
@@ -54,92 +53,6 @@ static_assert(NODE_REQUESTS_MAX + NODE_PULLS_ACTIVE_MAX * PULL_BATCHES * RUN_TAB
 		      NODE_FETCHES_MAX * RUN_TABLE_BLOCKS_MAX <
 		  STORE_OPS_MAX,
 	      "bounded by what the store takes");
-
-enum pull_state {
-	PULL_WAITING,
-	PULL_ERASING,
-	PULL_CONNECTING,
-	PULL_GREETING,
-	PULL_OPENING,
-	PULL_FETCHING,
-	PULL_SEALING,
-	PULL_ENDING,
-};
-
-struct pull_write {
-	struct store_write op;
-	struct pull_batch *batch;
-};
-
-/* One FETCH answer while it is applied. */
-struct pull_batch {
-	struct node_pull *pull;
-	bool busy;
-	struct node_buffer buffer;
-	uint32_t crcs[IO_BLOCKS_MAX];
-	struct node_run runs[RUN_TABLE_RUNS_MAX];
-	struct pull_write writes[RUN_TABLE_RUNS_MAX];
-	uint32_t writing;
-};
-
-struct pull_range {
-	block_no_t block, end;
-};
-
-struct node_pull {
-	struct node_pull *prev, *next;		 /* of the session */
-	struct node_pull *wait_prev, *wait_next; /* of those that wait for a place */
-	struct node_session *session;
-	uint64_t request_id;
-	chunk_no_t chunk;
-	volume_id_t layer;
-	version_t above, below; /* below 0: no bound */
-	bool exact, repair;
-	bool storing; /* store is in flight */
-	union {
-		struct store_erase_op erase;
-		struct store_watermark_op seal;
-	} store;
-	char source[NAME_SIZE_MAX];
-	char address[ADDR_SIZE_MAX];
-
-	enum pull_state state;
-	int status;    /* the first error */
-	bool answered; /* the host has its answer */
-	struct reactor_task tick_task;
-	struct reactor_timer stall_timer, pace_timer;
-
-	struct transport_conn *conn; /* NULL: none, or gone */
-	struct rpc rpc;
-	struct rpc_call call; /* Hello, Open */
-	bool calling;
-	bool call_done; /* with 0 */
-	struct rpc_call permit_call;
-	bool permit_calling, permit_changed;
-
-	struct transport_send send; /* FETCH */
-	bool sending, fetching, all_fetched;
-	uint64_t fetch_id;
-	block_no_t from;
-	struct node_buffer rx_buffer; /* lent to the transport */
-	struct pull_batch *batches;   /* PULL_BATCHES */
-	uint64_t block_count;
-	uint64_t told_ns; /* when the host was last told of progress */
-	uint32_t range, range_count;
-	struct pull_range ranges[]; /* at least one; from is in [range] */
-};
-
-static void pull_wake(struct node_pull *p)
-{
-	reactor_defer(shard_reactor(p->session->shard), &p->tick_task);
-}
-
-static void pull_error(struct node_pull *p, int status)
-{
-	if (p->status == 0)
-		p->status = status;
-	pull_wake(p);
-}
 
 static void pull_stalled(struct reactor_timer *timer)
 {
@@ -227,7 +140,7 @@ static void batch_apply(struct pull_batch *batch, uint32_t run_count)
 {
 	struct node_pull *p = batch->pull;
 	struct node_session *s = p->session;
-	uint32_t place = 1;
+	uint32_t next = 1; /* behind the table */
 
 	if (run_count == 0) {
 		batch_end(batch);
@@ -237,6 +150,7 @@ static void batch_apply(struct pull_batch *batch, uint32_t run_count)
 	for (uint32_t i = 0; i < run_count; i++) {
 		const struct node_run *run = &batch->runs[i];
 		struct pull_write *w = &batch->writes[i];
+		const uint32_t place = p->repair != NULL ? run->block - batch->block : next;
 
 		w->batch = batch;
 		w->op = (struct store_write){
@@ -252,7 +166,7 @@ static void batch_apply(struct pull_batch *batch, uint32_t run_count)
 		    .resync = true,
 		};
 		if (!run->zeroes)
-			place += run->block_count;
+			next += run->block_count;
 		pool_write(s->shard->config.pool, &w->op);
 	}
 }
@@ -265,33 +179,7 @@ static struct pull_batch *pull_free_batch(struct node_pull *p)
 	return NULL;
 }
 
-/* Checks everything of an answer before anything of it is applied. */
-static int batch_check(struct pull_batch *batch, const struct frame *f, uint32_t *ret_run_count)
-{
-	const struct node_pull *p = batch->pull;
-	const struct node_session *s = p->session;
-	int rc;
-
-	if (f->payload_size % BLOCK_SIZE != 0)
-		return -E_BAD_FRAME;
-	if ((f->flags & FRAME_F_MORE) != 0 && (f->block <= p->from || f->block >= s->chunk_blocks))
-		return -E_BAD_FRAME;
-	if (!crc32c_blocks_match(batch->buffer.data, f->crc_count, f->crcs))
-		return -E_BAD_CRC;
-	rc = node_run_table_decode(batch->buffer.data, f->payload_size, s->chunk_blocks,
-				   batch->runs, ret_run_count);
-	if (rc != 0)
-		return rc;
-	for (uint32_t i = 0; i < *ret_run_count; i++)
-		if (batch->runs[i].version <= p->above ||
-		    (!p->exact && !p->repair &&
-		     version_generation(batch->runs[i].version) > s->generation))
-			return -E_BAD_FRAME;
-	return 0;
-}
-
-/* The range goes on at block, or is done; so are those that the source ran over. */
-static void pull_advance(struct node_pull *p, block_no_t block)
+void node_pull_advance(struct node_pull *p, block_no_t block)
 {
 	if (block < p->ranges[p->range].end) {
 		p->from = block;
@@ -309,7 +197,34 @@ static void pull_advance(struct node_pull *p, block_no_t block)
 		p->from = MAX(p->from, block);
 }
 
-/* An answer to FETCH. The payload is in rx_buffer, or must be copied. */
+/* Checks everything of an answer before anything of it is applied; then the range goes on. */
+static int batch_check(struct pull_batch *batch, const struct frame *f, uint32_t *ret_run_count)
+{
+	struct node_pull *p = batch->pull;
+	const struct node_session *s = p->session;
+	int rc;
+
+	if (f->payload_size % BLOCK_SIZE != 0)
+		return -E_BAD_FRAME;
+	if ((f->flags & FRAME_F_MORE) != 0 && (f->block <= p->from || f->block >= s->chunk_blocks))
+		return -E_BAD_FRAME;
+	if (!crc32c_blocks_match(batch->buffer.data, f->crc_count, f->crcs))
+		return -E_BAD_CRC;
+	if (p->repair != NULL)
+		return node_repair_take(batch, f, ret_run_count);
+	rc = node_run_table_decode(batch->buffer.data, f->payload_size, s->chunk_blocks,
+				   batch->runs, ret_run_count);
+	if (rc != 0)
+		return rc;
+	for (uint32_t i = 0; i < *ret_run_count; i++)
+		if (batch->runs[i].version <= p->above ||
+		    (!p->exact && version_generation(batch->runs[i].version) > s->generation))
+			return -E_BAD_FRAME;
+	node_pull_advance(p, (f->flags & FRAME_F_MORE) != 0 ? f->block : UINT32_MAX);
+	return 0;
+}
+
+/* An answer of the source. The payload is in rx_buffer, or must be copied. */
 static int pull_take_answer(struct node_pull *p, const struct frame *f)
 {
 	struct node_shard *shard = p->session->shard;
@@ -317,7 +232,7 @@ static int pull_take_answer(struct node_pull *p, const struct frame *f)
 	uint32_t run_count;
 	int rc;
 
-	if (f->op != FRAME_FETCH || !p->fetching || f->request_id != p->fetch_id ||
+	if (f->op != p->send.frame.op || !p->fetching || f->request_id != p->fetch_id ||
 	    (f->flags & FRAME_F_REPLY) == 0 || batch == NULL)
 		return -E_BAD_FRAME;
 	p->fetching = false;
@@ -350,7 +265,6 @@ static int pull_take_answer(struct node_pull *p, const struct frame *f)
 		return rc;
 	}
 	memcpy(batch->crcs, f->crcs, f->crc_count * sizeof(batch->crcs[0]));
-	pull_advance(p, (f->flags & FRAME_F_MORE) != 0 ? f->block : UINT32_MAX);
 	batch_apply(batch, run_count);
 	return 0;
 }
@@ -374,7 +288,7 @@ static void *source_rx_buffer(struct transport_conn *conn, const struct frame *f
 	(void)conn;
 	if (f->op == FRAME_CONTROL)
 		return rpc_rx_buffer(&p->rpc, f);
-	if (f->op != FRAME_FETCH || !p->fetching || p->rx_buffer.data != NULL)
+	if (f->op != p->send.frame.op || !p->fetching || p->rx_buffer.data != NULL)
 		return NULL;
 	p->rx_buffer = node_buffers_get(&p->session->shard->rx_memory, f->payload_size);
 	return p->rx_buffer.data;
@@ -536,13 +450,10 @@ static void fetch_sent(struct transport_send *send, int status)
 
 static void pull_fetch(struct node_pull *p)
 {
-	p->fetch_id++;
-	p->fetching = true;
-	p->sending = true;
 	p->send.frame = (struct frame){
 	    .wire_version = p->rpc.wire_version,
 	    .op = FRAME_FETCH,
-	    .request_id = p->fetch_id,
+	    .request_id = p->fetch_id + 1,
 	    .chunk = p->chunk,
 	    .block = p->from,
 	    .block_count = p->ranges[p->range].end - p->from,
@@ -550,6 +461,11 @@ static void pull_fetch(struct node_pull *p)
 	    .watermark = p->below,
 	    .layer = p->layer == p->session->volume->id ? 0 : (uint32_t)p->layer,
 	};
+	if (p->repair != NULL && !node_repair_ask(p, &p->send.frame))
+		return;
+	p->fetch_id++;
+	p->fetching = true;
+	p->sending = true;
 	p->send.iov_count = 0;
 	p->send.done = fetch_sent;
 	pull_expect(p);
@@ -565,7 +481,9 @@ static void pull_connect(struct node_pull *p)
 
 	p->state = PULL_CONNECTING;
 	p->batches = calloc(PULL_BATCHES, sizeof(*p->batches));
-	if (p->batches == NULL) {
+	if (p->is_repair)
+		p->repair = node_repair_create(p);
+	if (p->batches == NULL || (p->is_repair && p->repair == NULL)) {
 		pull_error(p, -ENOMEM);
 		return;
 	}
@@ -720,6 +638,7 @@ static void pull_start_waiting(struct node_shard *shard)
 static void pull_free(struct node_pull *p)
 {
 	DL_DELETE(p->session->pulls, p);
+	free(p->repair);
 	free(p->batches);
 	free(p);
 }
@@ -773,7 +692,7 @@ static void pull_tick_fetching(struct node_pull *p)
 			return;
 		}
 		pull_finish(p);
-	} else if (!p->fetching && !p->sending && pull_free_batch(p) != NULL &&
+	} else if (!p->fetching && !p->sending && !p->storing && pull_free_batch(p) != NULL &&
 		   !pull_must_wait(p)) {
 		pull_fetch(p);
 	}
@@ -899,7 +818,7 @@ void node_pull_begin(struct node_session *s, uint64_t request_id, const Pave__V1
 	p->above = what->exact || what->repair ? 0 : what->above;
 	p->below = what->exact || what->repair ? 0 : what->below;
 	p->exact = what->exact;
-	p->repair = what->repair;
+	p->is_repair = what->repair;
 	p->range_count = range_count;
 	p->ranges[0] = (struct pull_range){0, s->chunk_blocks};
 	for (uint32_t i = 0; i < what->n_ranges / 2; i++)

@@ -1,6 +1,7 @@
 /* What the parts of a shard (shard.c: the whole; session.c: the conversation; data.c: data
- * requests; fetch.c: the source of a resync; resync.c: its target; layers.c: volumes with several
- * layers; vacate.c: what comes before an erase) know of each other. Private to engine/node.
+ * requests; fetch.c: the source of a resync; resync.c and repair.c: its target; layers.c: volumes
+ * with several layers; vacate.c: what comes before an erase) know of each other. Private to
+ * engine/node.
  *
  * INVARIANTS
  *  1. A session's gate is open only while: the permit that it holds has not run out, names this

@@ -418,15 +418,33 @@ static void repaired(struct rpc_call *call, int status, const Pave__V1__Control 
 	struct vrestore *x = container_of(call, struct vrestore, call);
 	struct volume *v = x->volume;
 
-	(void)reply;
 	x->busy = x->repairing = false;
 	vmove_kick(v);
+	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_PULL_REPLY)
+		status = -E_BAD_FRAME;
 	if (status == 0)
-		v->stats.repairs++;
+		v->stats.repairs += reply->pull_reply->blocks > 0;
 	else
 		log_info("volume", "%s: node %s could not repair chunk %u of layer %llu: %s",
 			 v->config.name, v->nodes[x->replica->node].name, x->chunk,
 			 (unsigned long long)x->layer, text != NULL ? text : err_text(status));
+}
+
+/* Slots that show what the layer, of which the slot has a whole copy, shows: good in it, and in all
+ * below it. */
+static vmask_t sources_of_repair(const struct volume *v, volume_id_t layer, const struct vchunk *c,
+				 uint32_t slot)
+{
+	vmask_t m = vchunk_ready_slots(c);
+	uint32_t i = 0;
+
+	while (i < v->sealed_count && v->sealed[i].id != layer)
+		i++;
+	if (i == v->sealed_count || states_of(v, i, c->no)[slot] != VSEALED_WHOLE)
+		return 0;
+	while (i < v->sealed_count)
+		m &= good_in(v, i++, c->no);
+	return m;
 }
 
 void vlayers_repair(struct volume *v, struct vreplica *r, volume_id_t layer, chunk_no_t chunk,
@@ -439,11 +457,8 @@ void vlayers_repair(struct volume *v, struct vreplica *r, volume_id_t layer, chu
 	Pave__V1__Pull pull = PAVE__V1__PULL__INIT;
 	uint32_t ranges[2] = {block, block_count};
 	const struct vreplica *from;
-	vmask_t sources = 0;
+	const vmask_t sources = sources_of_repair(v, layer, c, slot) & ~vmask_bit(slot);
 
-	for (uint32_t i = 0; i < v->sealed_count; i++)
-		if (v->sealed[i].id == layer && states_of(v, i, chunk)[slot] == VSEALED_WHOLE)
-			sources = good_in(v, i, chunk) & vchunk_ready_slots(c) & ~vmask_bit(slot);
 	if (x == NULL || sources == 0 || is_restoring(v, layer, chunk, slot) ||
 	    !volume_gate_open(v))
 		return;

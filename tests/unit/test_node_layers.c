@@ -216,6 +216,151 @@ START_TEST(test_restore_is_cut_short)
 }
 END_TEST
 
+/* -- repairs ---------------------------------------------------------------------------------- */
+
+/* A newer top above TOP, which is sealed now, above the volume's own, sealed as well. */
+#define NEWER 41u
+
+static void seal_top(uint64_t serial)
+{
+	struct peer_permit p = permit(serial, false);
+
+	p.layers[0].id = NEWER;
+	p.layers[2] = p.layers[1];
+	p.layers[1] = (struct permit_layer){TOP, false};
+	ck_assert_int_eq(rig_update(&h, &p), 0);
+	ck_assert_int_eq(rig_update(&other, &p), 0);
+}
+
+/* Inverts a bit on node 0, `after` blocks behind the only copy of block(n). */
+static void rot(uint32_t n, uint32_t after)
+{
+	struct sim_disk *disk = rig->nodes[0].sim_disk;
+	const uint64_t size = rig->nodes[0].disk->size_bytes;
+	uint64_t at = 0;
+
+	for (; at < size; at += BLOCK_SIZE) {
+		sim_disk_peek(disk, at, back, BLOCK_SIZE);
+		if (memcmp(back, block(n), BLOCK_SIZE) == 0)
+			break;
+	}
+	ck_assert_uint_lt(at, size);
+	at += (uint64_t)after * BLOCK_SIZE;
+	sim_disk_peek(disk, at, back, 1);
+	back[0] ^= 4;
+	sim_disk_poke(disk, at, back, 1);
+}
+
+static int repair(block_no_t at, uint32_t count)
+{
+	h.layer = TOP;
+	h.repair = true;
+	h.ranges[0] = at;
+	h.ranges[1] = count;
+	return peer_host_pull(&h, CHUNK, 0, "n2", rig->nodes[1].name);
+}
+
+static int read_one(block_no_t at)
+{
+	h.layer = TOP;
+	return peer_host_read(&h, CHUNK, at, 1, back);
+}
+
+/* Two whole copies show the same: what one of them was given when the layer was settled once more,
+ * the other one shows from below. */
+START_TEST(test_repair_by_what_the_source_shows)
+{
+	struct peer_permit p = permit(2, true);
+
+	ck_assert_int_eq(write_to(&other, 0, 0, 1, 1), 0);
+	ck_assert_int_eq(write_to(&other, 0, 3, 2, 4), 0);
+	ck_assert_int_eq(rig_update(&h, &p), 0);
+	ck_assert_int_eq(rig_update(&other, &p), 0);
+	ck_assert_int_eq(write_to(&h, TOP, 0, 3, 1), 0);
+	ck_assert_int_eq(write_to(&h, TOP, 2, 4, 3), 0);
+	ck_assert_int_eq(write_to(&other, TOP, 2, 4, 3), 0);
+	seal_top(3);
+	rot(1, 0);
+	rot(3, 0);
+	ck_assert_int_eq(read_one(0), -E_BAD_CRC);
+	ck_assert_int_eq(read_one(2), -E_BAD_CRC);
+	ck_assert_msg(repair(0, 3) == 0, "%s", h.call_text);
+	ck_assert_uint_eq(h.call_reply->pull_reply->blocks, 2);
+	/* What this copy does not hold is not its to hold. */
+	EXPECT(&h, TOP, 0, 1, -1, 3, -1);
+}
+END_TEST
+
+/* Zeroes that were written as data take the place of the same. */
+START_TEST(test_repair_of_zeroes)
+{
+	struct peer_permit p = permit(2, true);
+
+	ck_assert_int_eq(rig_update(&h, &p), 0);
+	ck_assert_int_eq(rig_update(&other, &p), 0);
+	memset(data + (size_t)8 * BLOCK_SIZE, 0, BLOCK_SIZE);
+	h.layer = other.layer = TOP;
+	ck_assert_int_eq(peer_host_write(&h, CHUNK, 7, 3, v(1), block(7)), 0);
+	ck_assert_int_eq(peer_host_write(&other, CHUNK, 7, 3, v(1), block(7)), 0);
+	seal_top(3);
+	rot(7, 1);
+	ck_assert_int_eq(read_one(8), -E_BAD_CRC);
+	ck_assert_msg(repair(8, 1) == 0, "%s", h.call_text);
+	EXPECT(&h, TOP, 7, 7, -1, 9);
+}
+END_TEST
+
+static void merged(struct store_write *op, int status)
+{
+	ck_assert_int_eq(status, 0);
+	*(bool *)op->hook.hook[5] = true;
+}
+
+/* Block n comes into TOP of the node as a merge of that layer brings it. */
+static void merge(uint32_t node, block_no_t at, uint32_t n, volume_id_t from)
+{
+	bool done = false;
+	uint32_t crc = crc32c(0, block(n), BLOCK_SIZE);
+	struct store_write w = {.done = merged,
+				.kind = STORE_DATA,
+				.volume = TOP,
+				.chunk = CHUNK,
+				.block = at,
+				.block_count = 1,
+				.version = version_make(GENERATION_MAX, from),
+				.crcs = &crc,
+				.data = block(n),
+				.resync = true,
+				.hook = {.hook = {[5] = &done}}};
+
+	store_write(rig->nodes[node].store, &w);
+	ck_assert(sim_run_flag(rig->world, &done));
+}
+
+/* A layer that is being merged into this one: the source may not be so far, and what it shows would
+ * be kept for what was merged. When the permit does not name it any more all copies are. */
+START_TEST(test_no_repair_amid_a_merge)
+{
+	struct peer_permit p = permit(2, true);
+
+	ck_assert_int_eq(rig_update(&h, &p), 0);
+	ck_assert_int_eq(rig_update(&other, &p), 0);
+	ck_assert_int_eq(write_to(&h, TOP, 0, 1, 1), 0);
+	ck_assert_int_eq(write_to(&other, TOP, 0, 1, 1), 0);
+	seal_top(3);
+	merge(0, 0, 2, NEWER);
+	rot(2, 0);
+	ck_assert_int_eq(repair(0, 1), -EBUSY);
+	ck_assert_int_eq(read_one(0), -E_BAD_CRC);
+	merge(0, 4, 5, 40);
+	merge(1, 4, 5, 40);
+	rot(5, 0);
+	ck_assert_int_eq(read_one(4), -E_BAD_CRC);
+	ck_assert_msg(repair(4, 1) == 0, "%s", h.call_text);
+	EXPECT(&h, TOP, 4, 5);
+}
+END_TEST
+
 /* Layers are asked about one by one. */
 START_TEST(test_chunks_of_a_layer)
 {
@@ -252,6 +397,9 @@ int main(void)
 	tcase_add_test(tc, test_older_permits);
 	tcase_add_test(tc, test_restore);
 	tcase_add_test(tc, test_restore_is_cut_short);
+	tcase_add_test(tc, test_repair_by_what_the_source_shows);
+	tcase_add_test(tc, test_repair_of_zeroes);
+	tcase_add_test(tc, test_no_repair_amid_a_merge);
 	tcase_add_test(tc, test_chunks_of_a_layer);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);

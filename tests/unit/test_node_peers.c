@@ -522,6 +522,9 @@ void peer_host_pull_start(struct peer_host *h, chunk_no_t chunk, version_t above
 	pull.above = above;
 	pull.layer = h->layer;
 	pull.exact = h->exact;
+	pull.repair = h->repair;
+	pull.ranges = h->ranges;
+	pull.n_ranges = h->repair ? 2 : 0;
 	pull.source_node = (char *)(uintptr_t)node;
 	pull.source_address = (char *)(uintptr_t)address;
 	message.body_case = PAVE__V1__CONTROL__BODY_PULL;

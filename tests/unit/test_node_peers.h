@@ -102,6 +102,8 @@ struct peer_host {
 	bool read_only; /* what its Open asks for */
 	uint32_t layer; /* of the data frames of peer_host_write and the like, and of its pulls */
 	bool exact;	/* its pulls */
+	bool repair;	/* its pulls: of the blocks in ranges */
+	uint32_t ranges[2];
 	struct reactor *reactor;
 	struct transport *transport;
 	struct peers_wait wait;
