@@ -74,7 +74,8 @@ struct volume {
 	struct vhedge hedge;
 	struct vmark *marks, *marks_free; /* VMARK_POOL_MAX */
 	uint32_t marks_busy;
-	struct vspan **spans; /* VSPAN_BUCKETS */
+	struct vspan **spans;	 /* VSPAN_BUCKETS */
+	uint32_t span_counts[2]; /* [wide]: in it */
 
 	struct volume_op *ops, *ops_tail; /* in order of submission */
 	uint32_t op_count;

@@ -48,25 +48,37 @@ static struct vwrite *pool_get(struct vwrite_pool *p, bool own)
 
 /* -- the span table ---------------------------------------------------------------------------- */
 
-static uint32_t span_bucket(chunk_no_t chunk, uint32_t group)
+static uint32_t span_bucket(chunk_no_t chunk, uint32_t shift, uint32_t group)
 {
-	return (uint32_t)(((chunk * 0x9e3779b97f4a7c15ull) + group) * 0xd6e8feb86659fd93ull >> 40) %
+	return (uint32_t)(((chunk * 0x9e3779b97f4a7c15ull) + ((uint64_t)shift << 32 | group)) *
+			      0xd6e8feb86659fd93ull >>
+			  40) %
 	       VSPAN_BUCKETS;
+}
+
+static uint32_t span_shift(bool wide)
+{
+	return wide ? VSPAN_SHIFT_WIDE : VSPAN_SHIFT_NARROW;
 }
 
 static void spans_add(struct vwrite *w)
 {
 	struct volume *v = w->chunk->volume;
-	const uint32_t first = w->what.block >> VSPAN_SHIFT;
-	const uint32_t last = (w->what.block + w->what.block_count - 1) >> VSPAN_SHIFT;
+	const block_no_t end = w->what.block + w->what.block_count;
+	uint32_t shift, first;
 
-	w->span_count = last - first + 1;
+	w->wide = w->what.block_count > 1u << VSPAN_SHIFT_NARROW;
+	shift = span_shift(w->wide);
+	first = w->what.block >> shift;
+	w->span_count = ((end - 1) >> shift) - first + 1;
 	INVARIANT(w->span_count <= VSPANS_MAX);
+	v->span_counts[w->wide] += w->span_count;
 	for (uint32_t i = 0; i < w->span_count; i++) {
 		struct vspan *s = &w->spans[i];
-		struct vspan **head = &v->spans[span_bucket(w->chunk->no, first + i)];
+		struct vspan **head = &v->spans[span_bucket(w->chunk->no, shift, first + i)];
 
-		*s = (struct vspan){.next = *head, .link = head, .write = w, .group = first + i};
+		*s = (struct vspan){
+		    .next = *head, .link = head, .write = w, .block = w->what.block, .end = end};
 		if (*head != NULL)
 			(*head)->link = &s->next;
 		*head = s;
@@ -82,33 +94,42 @@ static void spans_remove(struct vwrite *w)
 		if (s->next != NULL)
 			s->next->link = s->link;
 	}
+	w->chunk->volume->span_counts[w->wide] -= w->span_count;
 	w->span_count = 0;
+}
+
+/* Adds what the table has of the blocks, in entries of one width. A write may be met twice. */
+static void look_through(const struct vchunk *c, bool wide, block_no_t block, block_no_t end,
+			 uint64_t seq_max, struct vwrite_overlap *o)
+{
+	const uint32_t shift = span_shift(wide);
+
+	for (uint32_t g = block >> shift; g <= (end - 1) >> shift; g++) {
+		const struct vspan *s = c->volume->spans[span_bucket(c->no, shift, g)];
+
+		for (; s != NULL; s = s->next) {
+			const struct vwrite *w = s->write;
+
+			if (s->block >= end || block >= s->end || w->chunk != c)
+				continue;
+			o->any = true;
+			if (w->acked)
+				o->missing |= w->entry.pending;
+			else if (w->entry.seq <= seq_max)
+				o->undecided = true;
+		}
+	}
 }
 
 struct vwrite_overlap vwrite_overlaps(const struct vchunk *c, block_no_t block,
 				      uint32_t block_count, uint64_t seq_max)
 {
-	const uint32_t first = block >> VSPAN_SHIFT;
-	const uint32_t last = (block + block_count - 1) >> VSPAN_SHIFT;
+	const struct volume *v = c->volume;
 	struct vwrite_overlap o = {0};
 
-	for (uint32_t g = first; g <= last; g++) {
-		const struct vspan *s = c->volume->spans[span_bucket(c->no, g)];
-
-		for (; s != NULL; s = s->next) {
-			const struct vwrite *w = s->write;
-
-			if (s->group != g || w->chunk != c ||
-			    w->what.block >= block + block_count ||
-			    block >= w->what.block + w->what.block_count)
-				continue;
-			o.any = true;
-			if (w->acked)
-				o.missing |= w->entry.pending;
-			else if (w->entry.seq <= seq_max)
-				o.undecided = true;
-		}
-	}
+	for (int wide = 0; wide <= 1; wide++)
+		if (v->span_counts[wide] > 0)
+			look_through(c, wide, block, block + block_count, seq_max, &o);
 	return o;
 }
 

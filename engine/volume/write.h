@@ -15,9 +15,14 @@
 
 #define VWRITE_POOL_MAX	    24576u
 #define VWRITE_POOL_RESERVE 512u /* for the volume's own */
-#define VSPAN_SHIFT	    6u	 /* blocks of one entry in the span table: 256 KiB */
-#define VSPANS_MAX	    (IO_BLOCKS_MAX / (1u << VSPAN_SHIFT) + 1)
 #define VSPAN_BUCKETS	    8192u
+#define VSPANS_MAX	    (IO_BLOCKS_MAX / (1u << VSPAN_SHIFT_WIDE) + 1)
+
+/* How many blocks an entry in the span table stands for. What a slow replica has not answered stays
+ * in the table, thousands of small writes, and every read of these blocks looks through those that
+ * share an entry with it: so theirs are narrow. */
+#define VSPAN_SHIFT_NARROW 3u /* of writes up to so many blocks: 32 KiB */
+#define VSPAN_SHIFT_WIDE   6u /* of others: 256 KiB */
 
 struct vchunk;
 struct vwrite;
@@ -25,7 +30,7 @@ struct vwrite;
 struct vspan {
 	struct vspan *next, **link;
 	struct vwrite *write;
-	uint32_t group;
+	block_no_t block, end; /* the write's, here, for it lies elsewhere in memory */
 };
 
 /* What to write. */
@@ -51,6 +56,7 @@ struct vwrite {
 	bool own;      /* of reconciling and the like, not of a guest */
 	vmask_t retry; /* refused by a node's gate: goes back into the queue when released */
 	uint32_t busy; /* requests that are not idle */
+	bool wide;     /* which its spans are */
 	uint32_t span_count;
 	struct vspan spans[VSPANS_MAX];
 	struct vwrite *next; /* of the pool */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/volume/core.h"
 #include "tests/unit/test_volume_rig.h"
 
 static struct rig *rig;
@@ -186,6 +187,82 @@ START_TEST(what_was_queued_for_a_revoked_node_is_not_sent_later)
 	fake_release(&rig->nodes[2]);
 	rig_run_ms(rig, 5000);
 	ck_assert_uint_eq(rig->nodes[2].payload_bytes, bytes);
+}
+END_TEST
+
+static uint32_t next_random(uint32_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 17;
+	*state ^= *state << 5;
+	return *state;
+}
+
+/* What vwrite_overlaps finds by the span table, by looking at every write in the window. */
+static struct vwrite_overlap overlaps_of_window(const struct vchunk *c, block_no_t block,
+						uint32_t count, uint64_t seq_max)
+{
+	struct vwrite_overlap o = {0};
+
+	for (struct vwindow_entry *e = c->window.head; e != NULL; e = e->next) {
+		const struct vwrite *w = vwrite_of_entry(e);
+
+		if (w->what.block >= block + count || block >= w->what.block + w->what.block_count)
+			continue;
+		o.any = true;
+		if (w->acked)
+			o.missing |= e->pending;
+		else if (e->seq <= seq_max)
+			o.undecided = true;
+	}
+	return o;
+}
+
+static void must_find_all(const struct vchunk *c, uint32_t *random)
+{
+	for (uint32_t i = 0; i < 2000; i++) {
+		const uint32_t count = 1 + next_random(random) % IO_BLOCKS_MAX;
+		const block_no_t block = next_random(random) % (2100 - count);
+		const uint64_t seq = next_random(random) % (c->window.last_seq + 2);
+		const uint32_t some = i % 2 == 0 ? 1 : count;
+		const struct vwrite_overlap a = overlaps_of_window(c, block, some, seq);
+		const struct vwrite_overlap b = vwrite_overlaps(c, block, some, seq);
+
+		ck_assert_msg(a.any == b.any && a.missing == b.missing &&
+				  a.undecided == b.undecided,
+			      "blocks %u+%u", block, some);
+	}
+}
+
+/* Writes of all sizes that one replica, or all of them, have not answered. */
+START_TEST(every_write_in_flight_is_found)
+{
+	static const uint32_t sizes[] = {1, 1, 1, 2, 7, 8, 9, 63, 64, 65, 200, IO_BLOCKS_MAX};
+	const struct vchunk *c = &host->volume->chunks[0];
+	struct rig_op undecided[12];
+	uint32_t random = 1;
+
+	rig->nodes[2].hold_writes = true;
+	for (uint32_t i = 0; i < 100; i++) {
+		const uint32_t count = sizes[next_random(&random) % ARRAY_SIZE(sizes)];
+
+		ck_assert_int_eq(
+		    rig_write(host, next_random(&random) % (2000 - count), count, i + 1), 0);
+	}
+	rig->nodes[0].hold_writes = rig->nodes[1].hold_writes = true;
+	for (uint32_t i = 0; i < ARRAY_SIZE(undecided); i++)
+		rig_start_write(host, &undecided[i], next_random(&random) % 1700, sizes[i],
+				200 + i);
+	rig_run_ms(rig, 10);
+	must_find_all(c, &random);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		fake_release(&rig->nodes[i]);
+	for (uint32_t i = 0; i < ARRAY_SIZE(undecided); i++)
+		ck_assert_int_eq(rig_finish(&undecided[i]), 0);
+	rig_run_ms(rig, 1000);
+	ck_assert(!vwrite_overlaps(c, 0, RIG_CHUNK_BLOCKS, UINT64_MAX).any);
+	ck_assert_uint_eq(host->volume->span_counts[0] + host->volume->span_counts[1], 0);
+	rig_must_agree(rig);
 }
 END_TEST
 
@@ -585,6 +662,7 @@ int main(void)
 	tcase_add_test(tc, permits_reach_the_nodes);
 	tcase_add_test(tc, a_revoked_node_gets_nothing_more);
 	tcase_add_test(tc, what_was_queued_for_a_revoked_node_is_not_sent_later);
+	tcase_add_test(tc, every_write_in_flight_is_found);
 	tcase_add_test(tc, majority_of_what);
 	tcase_add_test(tc, a_copy_that_lost_its_permit_is_not_counted);
 	tcase_add_test(tc, a_node_whose_gate_is_closed_counts_again_when_it_opens);
