@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cluster import BUILD, OVER, Cluster, Failure, main, run  # noqa: E402
+from cluster import BUILD, OVER, SCALE, Cluster, Failure, main, run  # noqa: E402
 
 BENCH = BUILD / "bench" / "pave-bench"
 
@@ -53,7 +53,7 @@ def slow_operations_are_traced():
         uri = cluster.attach("v")
         load = cluster.start(BENCH, "--nbd", uri, "--rw", "randrw", "--fill", "--verify", "--seconds", "6", stdout=subprocess.DEVNULL)
         trace = cluster.pave("trace", "v", "--seconds", "4", "--slowest", "5", parse=True)
-        expect("the load went well meanwhile", load.wait(120) == 0)
+        expect("the load went well meanwhile", load.wait(120 * SCALE) == 0)
         expect(f"writes tell their times: {trace['writes']}", trace["writes"]["told"] > 0)
         expect("five of the slowest, slowest first", len(trace["slowest"]) == 5 and
                trace["slowest"] == sorted(trace["slowest"], key=lambda o: -o["total_us"]))
@@ -106,7 +106,7 @@ def a_peer_that_fails_is_told_and_ends_nothing():
             program.chmod(0o755)
         done = subprocess.run([BENCH, "compare", "--systems", "limit,qemu-nbd,nbdkit", "--workloads", "read32,seqread", "--repeat", "1",
                                "--seconds", "1", "--size", "128", "--device-size", "512", "--raw", f"{folder}/raw.json",
-                               "--report", folder, "--dir", f"{folder}/data"], capture_output=True, text=True, timeout=200, check=False,
+                               "--report", folder, "--dir", f"{folder}/data"], capture_output=True, text=True, timeout=200 * SCALE, check=False,
                               env={**os.environ, "PATH": f"{bin}:{os.environ['PATH']}"})
         expect(f"the run goes on: exit {done.returncode}: {done.stderr}", done.returncode == 0)
         raw = json.loads(Path(folder, "raw.json").read_text())

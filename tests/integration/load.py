@@ -3,7 +3,7 @@ import json
 import signal
 import subprocess
 
-from cluster import BUILD, Failure, wait_for
+from cluster import BUILD, SCALE, Failure, wait_for
 
 
 class Load:
@@ -37,7 +37,7 @@ class Load:
     def finish(self):
         """What it counted, as a dictionary."""
         self.process.send_signal(signal.SIGTERM)
-        out, _ = self.process.communicate(timeout=300)
+        out, _ = self.process.communicate(timeout=300 * SCALE)
         if self.process.returncode != 0:
             raise Failure(f"the load ended with {self.process.returncode}: {out}")
         return json.loads(out)
