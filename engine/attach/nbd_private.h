@@ -28,8 +28,8 @@ struct nbd_conn;
  *
  * HEAD and TAIL read the first and last block and fill in what the request leaves as it is. While
  * such a part is between START and done its range is locked: no other change of these blocks
- * starts. A change that was submitted earlier needs no lock, because the volume lets the reads of
- * HEAD and TAIL wait for it. */
+ * starts; nor does it start before those that did are done, for the volume gives no order to what
+ * is under way at once, so its reads might not show them. */
 enum part_state { PART_START, PART_WAITING, PART_HEAD, PART_TAIL, PART_SUBMITTED };
 
 struct nbd_part {
@@ -41,9 +41,9 @@ struct nbd_part {
 	uint32_t size;	 /* bytes, as the client asked */
 	struct volume_buffer
 	    *buffer; /* the whole blocks around the range; NULL for zero and discard */
-	struct volume_buffer *edge; /* one block that is being read for HEAD or TAIL */
-	struct nbd_part *next;	    /* in its request, in order */
-	struct nbd_part *lock_next; /* among the locked, or the waiting */
+	struct volume_buffer *edge;		/* one block that is being read for HEAD or TAIL */
+	struct nbd_part *next;			/* in its request, in order */
+	struct nbd_part *lock_prev, *lock_next; /* among the locked, the changing, or the waiting */
 	struct nbd_part *free_next;
 };
 
@@ -116,7 +116,9 @@ struct nbd_server {
 	struct nbd_conn *conns;
 	uint32_t conn_count;
 	struct nbd_part *parts, *free_parts;
-	struct nbd_part *locked, *waiting, *waiting_last;
+	struct nbd_part *locked;   /* parts of blocks, from HEAD or TAIL on */
+	struct nbd_part *changing; /* whole blocks, submitted */
+	struct nbd_part *waiting;  /* in order */
 	struct nbd_request *starved, *starved_last;
 	bool large_busy; /* a read of several parts holds buffers: one at a time, so that none waits
 			    for another */

@@ -4,7 +4,8 @@
  * Happy path: request_get -> parts -> volume_submit -> part_done -> the answer is queued ->
  * request_put. Invariants:
  *  1. A request is answered exactly once, when all of its parts exist and none is pending.
- *  2. A part that locks a range holds the lock from before its first read until its write is done.
+ *  2. A part that locks a range holds the lock from before its first read until its write is done;
+ *     when it begins, no change of these blocks is under way.
  *  3. Only one read that needs several buffers holds any (large_busy); a write holds one buffer
  * while its payload comes in. So buffers that are held always come free. Failure: the first error
  * of a part is the request's. Without room (parts, buffers) a request waits in `starved`, or its
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "engine/attach/bytes.h"
 #include "engine/attach/nbd_private.h"
@@ -132,7 +134,7 @@ static struct nbd_part *part_get(struct nbd_request *r, enum volume_op_kind kind
 	p->offset = offset;
 	p->size = size;
 	p->buffer = p->edge = NULL;
-	p->next = p->lock_next = NULL;
+	p->next = NULL;
 	if ((kind == VOLUME_READ || kind == VOLUME_WRITE) && !get_buffers(p))
 		return NULL;
 	s->free_parts = p->free_next;
@@ -157,37 +159,45 @@ static void part_put(struct nbd_part *p)
 
 /* -- the range lock ------------------------------------------------------------------------- */
 
-static bool range_is_locked(const struct nbd_server *s, const struct nbd_part *p)
+static bool overlap(const struct nbd_part *a, const struct nbd_part *b)
 {
-	for (const struct nbd_part *l = s->locked; l != NULL; l = l->lock_next)
-		if (l != p && span_start(l) < span_end(p) && span_start(p) < span_end(l))
-			return true;
+	return span_start(a) < span_end(b) && span_start(b) < span_end(a);
+}
+
+static bool overlaps_any(const struct nbd_part *list, const struct nbd_part *p)
+{
+	const struct nbd_part *l;
+
+	DL_FOREACH2(list, l, lock_next)
+	if (overlap(l, p))
+		return true;
 	return false;
 }
 
-static void wait_for_range(struct nbd_server *s, struct nbd_part *p)
+/* Behind those that wait already, too: they would never come to their turn otherwise. */
+static bool must_wait(const struct nbd_server *s, const struct nbd_part *p)
 {
-	p->lock_next = NULL;
-	if (s->waiting == NULL)
-		s->waiting = p;
-	else
-		s->waiting_last->lock_next = p;
-	s->waiting_last = p;
+	return overlaps_any(s->locked, p) || overlaps_any(s->waiting, p) ||
+	       (part_is_partial(p) && overlaps_any(s->changing, p));
 }
 
+/* p changes its blocks no more: whoever waited for that may go on. */
 static void unlock_range(struct nbd_server *s, struct nbd_part *p)
 {
-	struct nbd_part **at = &s->locked;
 	struct nbd_part *w = s->waiting;
 
-	while (*at != p)
-		at = &(*at)->lock_next;
-	*at = p->lock_next;
+	if (part_is_partial(p))
+		DL_DELETE2(s->locked, p, lock_prev, lock_next);
+	else
+		DL_DELETE2(s->changing, p, lock_prev, lock_next);
 	s->waiting = NULL;
 	while (w != NULL) {
 		struct nbd_part *next = w->lock_next;
 
-		part_step(w);
+		if (overlap(w, p))
+			part_step(w);
+		else
+			DL_APPEND2(s->waiting, w, lock_prev, lock_next);
 		w = next;
 	}
 }
@@ -201,7 +211,7 @@ static void part_finish(struct nbd_part *p, int status)
 
 	if (status != 0)
 		request_fail(r, nbd_error_from(status), err_text(status));
-	if (part_is_partial(p))
+	if (p->kind != VOLUME_READ)
 		unlock_range(s, p);
 	/* A read's data must live until the answer has left; everything else gives its buffers back
 	 * now. */
@@ -276,16 +286,16 @@ static void part_step(struct nbd_part *p)
 	}
 	if (p->state == PART_START || p->state == PART_WAITING) {
 		p->state = PART_WAITING;
-		if (range_is_locked(s, p)) {
-			wait_for_range(s, p);
+		if (must_wait(s, p)) {
+			DL_APPEND2(s->waiting, p, lock_prev, lock_next);
 			return;
 		}
 		if (!part_is_partial(p)) {
+			DL_APPEND2(s->changing, p, lock_prev, lock_next);
 			submit_whole(p);
 			return;
 		}
-		p->lock_next = s->locked;
-		s->locked = p;
+		DL_APPEND2(s->locked, p, lock_prev, lock_next);
 		s->stats.rmw++;
 		p->state = head || one_block ? PART_HEAD : PART_TAIL;
 		read_edge(p, head || one_block ? span_start(p) : span_end(p) - BLOCK_SIZE);

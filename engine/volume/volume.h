@@ -15,6 +15,9 @@
  *   -ECANCELED  the volume is closing
  * After an error a write may be there, whole or block by block, or not; reads agree on which.
  *
+ * Operations that are under way at once have no order: a read may show what was there before a
+ * write that was submitted earlier and is not done.
+ *
  * Buffers: data lies in buffers of the volume's pool (counted references), because a slow replica
  * may need it after the guest has its acknowledgement. */
 #ifndef VOLUME_VOLUME_H

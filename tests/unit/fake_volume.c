@@ -6,6 +6,9 @@
 
 #include "engine/base/assert.h"
 
+#define READ_DELAY_TURNS 3u
+#define READ_ALREADY	 UINT64_MAX /* in impl[1]: the content was taken when it was submitted */
+
 static struct volume_op **link_of(struct volume_op *op)
 {
 	return (struct volume_op **)(void *)&op->impl[0];
@@ -51,7 +54,8 @@ static void run(struct reactor_task *t)
 	while (op != NULL) {
 		struct volume_op *next = *link_of(op);
 
-		if (op->kind == VOLUME_READ && atomic_load(&v->delay_reads) && op->impl[1] < 3) {
+		if (op->kind == VOLUME_READ && atomic_load(&v->delay_reads) &&
+		    op->impl[1] < READ_DELAY_TURNS) {
 			uint64_t turns = op->impl[1] + 1;
 
 			/* What it returns is what was there before the delay. */
@@ -73,6 +77,10 @@ void volume_submit(struct volume *v, struct volume_op *op)
 	PRE(op->size <= IO_SIZE_MAX || op->kind == VOLUME_ZERO || op->kind == VOLUME_DISCARD);
 	*link_of(op) = NULL;
 	op->impl[1] = 0;
+	if (op->kind == VOLUME_READ && atomic_load(&v->early_reads)) {
+		memcpy(op->buffer->data, v->data + op->offset, op->size);
+		op->impl[1] = READ_ALREADY;
+	}
 	if (v->queue == NULL)
 		v->queue = op;
 	else

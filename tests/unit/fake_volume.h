@@ -22,6 +22,7 @@ struct volume {
 	_Atomic int fail_writes; /* status of every write from now on; 0: none */
 	_Atomic bool
 	    delay_reads; /* reads take some turns longer than writes submitted after them */
+	_Atomic bool early_reads; /* reads overtake writes that were submitted before them */
 	_Atomic uint32_t ops_seen;
 };
 
