@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #include "engine/attach/bytes.h"
 #include "engine/attach/nbd_private.h"
@@ -40,10 +41,10 @@ void conn_fail(struct nbd_conn *c, const char *why)
 	shutdown(c->fd, SHUT_RDWR);
 }
 
-static void server_maybe_stopped(struct nbd_server *s)
+void server_maybe_stopped(struct nbd_server *s)
 {
 	if (s->stopping && s->conns == NULL && !s->accepting && !s->room_asked &&
-	    !s->stop_task.queued)
+	    !s->part_room.queued && !s->stop_task.queued)
 		reactor_defer(s->config.reactor, &s->stop_task);
 }
 
@@ -78,12 +79,7 @@ void conn_maybe_free(struct nbd_conn *c)
 	if (c->recv_busy || c->send_busy || c->inflight > 0 || c->out_size > 0 || c->flush.queued)
 		return;
 	reactor_timer_cancel(s->config.reactor, &c->drain);
-	if (c->prev != NULL)
-		c->prev->next = c->next;
-	else
-		s->conns = c->next;
-	if (c->next != NULL)
-		c->next->prev = c->prev;
+	DL_DELETE(s->conns, c);
 	s->conn_count--;
 	close(c->fd);
 	free(c->in);
@@ -436,10 +432,7 @@ static void conn_create(struct nbd_server *s, int fd)
 		c->requests[i].next = c->free_requests;
 		c->free_requests = &c->requests[i];
 	}
-	c->next = s->conns;
-	if (s->conns != NULL)
-		s->conns->prev = c;
-	s->conns = c;
+	DL_APPEND(s->conns, c);
 	s->conn_count++;
 	s->stats.connections++;
 	p = put_be64(c->out, NBD_MAGIC_INIT);
@@ -563,6 +556,7 @@ int nbd_listen(const struct nbd_config *config, struct nbd_server **ret_server, 
 	s->fd = -1;
 	snprintf(s->export_name, sizeof s->export_name, "%s", config->export_name);
 	s->room.run = server_room;
+	s->part_room.run = server_part_room;
 	s->accept_io.done = accept_done;
 	s->parts = calloc(NBD_PARTS_MAX, sizeof *s->parts);
 	if (s->parts == NULL) {

@@ -116,14 +116,17 @@ struct nbd_server {
 	struct nbd_conn *conns;
 	uint32_t conn_count;
 	struct nbd_part *parts, *free_parts;
-	struct nbd_part *locked;   /* parts of blocks, from HEAD or TAIL on */
-	struct nbd_part *changing; /* whole blocks, submitted */
-	struct nbd_part *waiting;  /* in order */
-	struct nbd_request *starved, *starved_last;
+	struct nbd_part *locked;		    /* parts of blocks, from HEAD or TAIL on */
+	struct nbd_part *changing;		    /* whole blocks, submitted */
+	struct nbd_part *waiting;		    /* in order */
+	struct nbd_request *starved, *starved_last; /* by turns */
 	bool large_busy; /* a read of several parts holds buffers: one at a time, so that none waits
 			    for another */
-	struct reactor_task room;
+	struct reactor_task room; /* the volume's while room_asked */
 	bool room_asked;
+	struct reactor_task part_room;
+	bool part_wanted; /* part_room is to run when a part is free */
+	bool found_none;  /* while those that wait are tried: one of them has not found room */
 	struct nbd_stats stats;
 	void (*stopped)(void *arg);
 	void *stopped_arg;
@@ -135,6 +138,7 @@ void conn_resume(struct nbd_conn *c); /* parses on, after something it was block
 void conn_flush_later(struct nbd_conn *c);
 void conn_fail(struct nbd_conn *c, const char *why);
 void conn_maybe_free(struct nbd_conn *c);
+void server_maybe_stopped(struct nbd_server *s);
 
 /* nbd_negotiate.c: return false when the connection must end. */
 bool negotiate_option(struct nbd_conn *c, uint32_t option, const uint8_t *data, uint32_t size);
@@ -158,5 +162,6 @@ void request_fail(struct nbd_request *r, uint32_t error, const char *text);
 void request_finish_if_done(struct nbd_request *r);
 uint32_t request_reply_iov(struct nbd_request *r, struct iovec *iov, uint32_t max);
 void server_room(struct reactor_task *t);
+void server_part_room(struct reactor_task *t);
 
 #endif

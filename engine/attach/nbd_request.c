@@ -36,6 +36,7 @@ void request_pools_init(struct nbd_server *s)
 
 static void ask_for_room(struct nbd_server *s)
 {
+	s->found_none = true;
 	if (s->room_asked)
 		return;
 	s->room_asked = true;
@@ -58,24 +59,43 @@ static void starve(struct nbd_request *r)
 	ask_for_room(s);
 }
 
+/* Until one of them finds no room: what that one gave back again must not wake the others, nor it
+ * them, for ever. Who was tried comes last the next time. */
+static void try_waiting(struct nbd_server *s)
+{
+	const struct nbd_request *last = s->starved != NULL ? s->starved_last : NULL;
+	const struct nbd_request *r = NULL;
+
+	s->found_none = false;
+	while (s->starved != NULL && r != last && !s->found_none) {
+		struct nbd_request *first = s->starved;
+
+		r = first;
+		s->starved = first->next;
+		first->starved = false;
+		request_start(first);
+	}
+	for (uint32_t n = s->conn_count; n > 0 && s->conns != NULL && !s->found_none; n--) {
+		struct nbd_conn *c = s->conns;
+
+		DL_DELETE(s->conns, c);
+		DL_APPEND(s->conns, c);
+		conn_resume(c);
+	}
+	server_maybe_stopped(s);
+}
+
 void server_room(struct reactor_task *t)
 {
 	struct nbd_server *s = container_of(t, struct nbd_server, room);
-	struct nbd_request *r = s->starved;
 
 	s->room_asked = false;
-	s->starved = NULL;
-	while (r != NULL) {
-		struct nbd_request *next = r->next;
+	try_waiting(s);
+}
 
-		r->starved = false;
-		request_start(r);
-		r = next;
-	}
-	for (struct nbd_conn *c = s->conns, *next; c != NULL; c = next) {
-		next = c->next;
-		conn_resume(c);
-	}
+void server_part_room(struct reactor_task *t)
+{
+	try_waiting(container_of(t, struct nbd_server, part_room));
 }
 
 static uint64_t span_start(const struct nbd_part *p)
@@ -126,8 +146,10 @@ static struct nbd_part *part_get(struct nbd_request *r, enum volume_op_kind kind
 	struct nbd_server *s = r->conn->server;
 	struct nbd_part *p = s->free_parts;
 
-	if (p == NULL)
+	if (p == NULL) {
+		s->part_wanted = true;
 		return NULL;
+	}
 	p->request = r;
 	p->state = PART_START;
 	p->kind = kind;
@@ -155,6 +177,10 @@ static void part_put(struct nbd_part *p)
 	put_buffers(p);
 	p->free_next = s->free_parts;
 	s->free_parts = p;
+	/* The volume does not know of it: it may have been done with it for long. */
+	if (s->part_wanted)
+		reactor_defer(s->config.reactor, &s->part_room);
+	s->part_wanted = false;
 }
 
 /* -- the range lock ------------------------------------------------------------------------- */

@@ -14,6 +14,15 @@ static struct volume_op **link_of(struct volume_op *op)
 	return (struct volume_op **)(void *)&op->impl[0];
 }
 
+static void room(struct volume *v)
+{
+	struct reactor_task *task = v->room;
+
+	v->room = NULL;
+	if (task != NULL)
+		reactor_defer(v->reactor, task);
+}
+
 static void complete(struct volume *v, struct volume_op *op)
 {
 	uint8_t *at = v->data + op->offset;
@@ -41,6 +50,7 @@ static void complete(struct volume *v, struct volume_op *op)
 		break;
 	}
 	op->done(op, status);
+	room(v); /* an operation's place */
 }
 
 /* One turn: completes what is queued; a delayed read goes to the end of the queue a few times
@@ -50,6 +60,8 @@ static void run(struct reactor_task *t)
 	struct volume *v = container_of(t, struct volume, run);
 	struct volume_op *op = v->queue;
 
+	if (atomic_load(&v->hold))
+		return;
 	v->queue = v->queue_last = NULL;
 	while (op != NULL) {
 		struct volume_op *next = *link_of(op);
@@ -75,6 +87,7 @@ void volume_submit(struct volume *v, struct volume_op *op)
 	PRE(op->offset % BLOCK_SIZE == 0 && op->size % BLOCK_SIZE == 0);
 	PRE(op->offset + op->size <= v->size);
 	PRE(op->size <= IO_SIZE_MAX || op->kind == VOLUME_ZERO || op->kind == VOLUME_DISCARD);
+	atomic_fetch_add(&v->ops_begun, 1);
 	*link_of(op) = NULL;
 	op->impl[1] = 0;
 	if (op->kind == VOLUME_READ && atomic_load(&v->early_reads)) {
@@ -97,6 +110,18 @@ static void run_posted(struct reactor_task *t)
 {
 	t->queued = false;
 	run(t);
+}
+
+static void run_released(struct reactor_task *t)
+{
+	run(&container_of(t, struct volume, release)->run);
+}
+
+void fake_volume_release(struct volume *v)
+{
+	atomic_store(&v->hold, false);
+	v->release.run = run_released;
+	reactor_post(v->reactor, &v->release);
 }
 
 struct volume *fake_volume_create(struct reactor *r, uint64_t size)
@@ -143,17 +168,13 @@ struct volume_buffer *volume_buffer_get(struct volume *v, uint32_t size)
 
 void volume_buffer_put(struct volume *v, struct volume_buffer *b)
 {
-	struct reactor_task *room = v->room;
-
 	PRE(b->refs > 0);
 	if (--b->refs > 0)
 		return;
 	free(b->data);
 	free(b);
 	v->buffers_used--;
-	v->room = NULL;
-	if (room != NULL)
-		reactor_defer(v->reactor, room);
+	room(v);
 }
 
 void volume_on_room(struct volume *v, struct reactor_task *task)

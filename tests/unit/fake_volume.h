@@ -15,18 +15,20 @@ struct volume {
 	uint8_t *data;
 	bool *allocated;		      /* a block */
 	struct volume_op *queue, *queue_last; /* linked through impl[0] */
-	struct reactor_task run;
+	struct reactor_task run, release;
 	struct reactor_task *room;
 	uint32_t buffers_max, buffers_used;
 	/* Set from any thread. */
 	_Atomic int fail_writes; /* status of every write from now on; 0: none */
 	_Atomic bool
-	    delay_reads; /* reads take some turns longer than writes submitted after them */
+	    delay_reads;   /* reads take some turns longer than writes submitted after them */
+	_Atomic bool hold; /* operations wait until this is taken back, by fake_volume_release */
 	_Atomic bool early_reads; /* reads overtake writes that were submitted before them */
-	_Atomic uint32_t ops_seen;
+	_Atomic uint32_t ops_begun, ops_seen;
 };
 
 struct volume *fake_volume_create(struct reactor *r, uint64_t size);
+void fake_volume_release(struct volume *v); /* from any thread; once */
 void fake_volume_destroy(struct volume *v);
 
 #endif

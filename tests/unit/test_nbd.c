@@ -392,6 +392,36 @@ START_TEST(few_buffers_slow_the_clients_down_and_lose_nothing)
 }
 END_TEST
 
+/* What waits for two buffers and finds one gives it back, which must not wake it again at once. */
+START_TEST(requests_that_find_half_of_what_they_need_wait)
+{
+	struct nbd_handle *h[3];
+	uint8_t data[4096];
+	int64_t cookies[3];
+
+	t.buffers_max = 2;
+	start();
+	memset(data, 6, sizeof data);
+	for (int i = 0; i < 3; i++)
+		h[i] = client();
+	atomic_store(&t.volume->hold, true);
+	/* The whole block takes one buffer and keeps it; a part needs two. */
+	for (int i = 0; i < 3; i++) {
+		cookies[i] = nbd_aio_pwrite(h[i], data, i == 0 ? 4096 : 512,
+					    (uint64_t)i * 65536 + 4096, NBD_NULL_COMPLETION, 0);
+		for (int k = 0; k < 20; k++)
+			nbd_poll(h[i], 5);
+	}
+	fake_volume_release(t.volume);
+	for (int i = 0; i < 3; i++)
+		while (nbd_aio_command_completed(h[i], (uint64_t)cookies[i]) == 0)
+			ck_assert_int_eq(nbd_poll(h[i], 10000), 1);
+	for (int i = 0; i < 3; i++)
+		nbd_close(h[i]);
+	finish();
+}
+END_TEST
+
 /* -- a client that doesn't keep to the protocol
  * ---------------------------------------------------- */
 
@@ -570,6 +600,65 @@ START_TEST(requests_outside_of_the_protocol_harm_nobody)
 }
 END_TEST
 
+static void wait_for_begun(uint32_t count)
+{
+	for (int i = 0; i < 10000 && atomic_load(&t.volume->ops_begun) < count; i++)
+		usleep(1000);
+	ck_assert_uint_eq(atomic_load(&t.volume->ops_begun), count);
+}
+
+/* One client has all there are, and keeps quiet once it has its answers. */
+START_TEST(who_waits_for_a_part_gets_one_when_the_last_answers_have_left)
+{
+	enum { CLIENTS = NBD_PARTS_MAX / NBD_INFLIGHT_MAX };
+	struct timeval limit = {.tv_sec = 10};
+	uint8_t reply[16];
+	int fd[CLIENTS + 1];
+
+	start();
+	for (int i = 0; i <= CLIENTS; i++)
+		fd[i] = raw_transmission();
+	atomic_store(&t.volume->hold, true);
+	for (int i = 0; i < CLIENTS; i++)
+		for (uint32_t k = 0; k < NBD_INFLIGHT_MAX; k++)
+			raw_request(fd[i], NBD_CMD_TRIM, k * 4096, 4096);
+	wait_for_begun(NBD_PARTS_MAX);
+	setsockopt(fd[CLIENTS], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	raw_request(fd[CLIENTS], NBD_CMD_TRIM, 0, 4096);
+	usleep(50000); /* it has come, and waits */
+	fake_volume_release(t.volume);
+	for (int i = 0; i < CLIENTS; i++)
+		for (uint32_t k = 0; k < NBD_INFLIGHT_MAX; k++)
+			must_recv(fd[i], reply, 16);
+	must_recv(fd[CLIENTS], reply, 16);
+	ck_assert_uint_eq(get_be32(reply + 4), 0);
+	for (int i = 0; i <= CLIENTS; i++)
+		close(fd[i]);
+	finish();
+}
+END_TEST
+
+/* One client does not take its answers, another waits for the buffers that these hold: both are
+ * given up when the server has waited long enough. */
+START_TEST(the_server_stops_though_somebody_waited_for_a_buffer)
+{
+	int fd[2];
+
+	t.buffers_max = 2;
+	start();
+	for (int i = 0; i < 2; i++)
+		fd[i] = raw_transmission();
+	for (int i = 0; i < 2; i++)
+		raw_request(fd[0], NBD_CMD_READ, 0, IO_SIZE_MAX);
+	wait_for_begun(2);
+	raw_request(fd[1], NBD_CMD_WRITE, 0, 4096);
+	usleep(50000); /* it has come, and waits */
+	finish();
+	for (int i = 0; i < 2; i++)
+		close(fd[i]);
+}
+END_TEST
+
 START_TEST(a_second_server_on_a_live_socket_is_refused)
 {
 	struct nbd_config config;
@@ -607,8 +696,11 @@ int main(void)
 	tcase_add_test(tc, bad_requests_get_errors_and_the_connection_goes_on);
 	tcase_add_test(tc, a_read_only_volume_says_so_and_refuses);
 	tcase_add_test(tc, few_buffers_slow_the_clients_down_and_lose_nothing);
+	tcase_add_test(tc, requests_that_find_half_of_what_they_need_wait);
 	tcase_add_test(tc, a_malformed_negotiation_harms_nobody);
 	tcase_add_test(tc, requests_outside_of_the_protocol_harm_nobody);
+	tcase_add_test(tc, who_waits_for_a_part_gets_one_when_the_last_answers_have_left);
+	tcase_add_test(tc, the_server_stops_though_somebody_waited_for_a_buffer);
 	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
