@@ -125,6 +125,19 @@ static bool choice_loosens(struct comparison *c, const char *field, const char *
 	return a >= 0 && b >= a ? false : loosened(c, field, was, is);
 }
 
+/* What is done on loss, and for how long, is no matter of strictness; but a policy that leaves it
+ * out refuses everything. */
+static bool on_loss_loosens(struct comparison *c)
+{
+	static const char *const actions[] = {"freeze", NULL};
+	const int64_t was = c->was->on_loss.timeout_s, is = c->is->on_loss.timeout_s;
+
+	return choice_loosens(c, "on_loss.action", c->was->on_loss.action, c->is->on_loss.action,
+			      actions) ||
+	       (was == INTEGER_MISSING && number_loosens(c, "on_loss.timeout_s", 0, (double)is,
+							 false, is != INTEGER_MISSING, DOWN));
+}
+
 static bool choices_loosen(struct comparison *c)
 {
 	static const char *const distinct[] = {"none", "site", "campus", NULL};
@@ -137,7 +150,8 @@ static bool choices_loosen(struct comparison *c)
 			       c->is->ownership.board_majority) ||
 	       choice_loosens(c, "distinct", c->was->distinct, c->is->distinct, distinct) ||
 	       choice_loosens(c, "hosts", c->was->hosts, c->is->hosts, hosts) ||
-	       choice_loosens(c, "erase", policy_erase(c->was), policy_erase(c->is), erase);
+	       choice_loosens(c, "erase", policy_erase(c->was), policy_erase(c->is), erase) ||
+	       on_loss_loosens(c);
 }
 
 /* -- sets ------------------------------------------------------------------------------------- */

@@ -134,6 +134,13 @@ static const struct tighten_case cases[] = {
     {"which may be said", FR, {{"erase", NULL}}, {{"erase", "\"overwrite\""}}, NULL},
     {"and not be loosened", FR, {{"erase", NULL}}, {{"erase", "\"discard\""}}, "erase"},
     {"more patience is no matter of strictness", FR, {{NULL}}, {{"on_loss.timeout_s", "60"}}, NULL},
+    {"what happens on loss left out", FR, {{NULL}}, {{"on_loss", NULL}}, NULL},
+    {"and stated again", FR, {{"on_loss", NULL}}, {{NULL}}, "on_loss.action"},
+    {"for how long, stated again",
+     FR,
+     {{"on_loss.timeout_s", NULL}},
+     {{NULL}},
+     "on_loss.timeout_s"},
 };
 
 static struct policy_document *policy_of(const struct tighten_case *c, bool is)
