@@ -659,3 +659,10 @@ bool trust_quarantined(const struct trust *t, const char *site)
 
 	return (s != NULL && s->disputed) || (snapshot != NULL && snapshot->disputed);
 }
+
+bool trust_policy_disputed(const struct trust *t, const char *name)
+{
+	const struct seen *s = find(t, KIND_POLICY, name);
+
+	return s != NULL && s->disputed;
+}

@@ -56,5 +56,7 @@ int trust_accept_policy(struct trust *t, const void *envelope, size_t size,
  * (then for every site): both are refused, and what was opened of them before must be dropped. It
  * survives a restart, and ends with the next higher version. */
 bool trust_quarantined(const struct trust *t, const char *site);
+/* The same of a policy. */
+bool trust_policy_disputed(const struct trust *t, const char *name);
 
 #endif

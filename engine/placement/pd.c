@@ -435,6 +435,17 @@ static void evidence_timer_fired(struct reactor_timer *t)
 	pd_evidence_changed(pd);
 }
 
+/* A preset does not take the place of what was signed under its name and does not count any more.
+ * key: "policy/NAME", or that and "/operator". */
+static void void_policy(struct pd *pd, const char *key)
+{
+	const char *name = strchr(key, '/') + 1;
+	char buf[NAME_SIZE_MAX];
+
+	snprintf(buf, sizeof buf, "%.*s", (int)strcspn(name, "/"), name);
+	verdicts_void_policy(&pd->verdicts, buf);
+}
+
 /* Documents of the register, at the start. One that trust refuses now (a newer version was seen,
  * the root has changed) is left out, which refuses what depends on it; it isn't a reason not to
  * start. */
@@ -457,6 +468,8 @@ static int load_document(const char *key, const void *data, size_t size, void *a
 		rc = verdicts_add_revocations(&pd->verdicts, data, size, &err);
 	else
 		rc = error_set(&err, -E_CORRUPT, "nobody knows such a key");
+	if (rc != 0 && strncmp(key, "policy/", 7) == 0)
+		void_policy(pd, key);
 	if (rc != 0)
 		log_warn("pd", "register: document %s is not used: %s", key, err.text);
 	return rc == -ENOMEM ? rc : 0;
@@ -564,7 +577,9 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 			      root_cluster(trust_root(config->trust)), load_document, pd, err);
 	if (rc != 0)
 		goto fail;
-	if (strlen(policy) >= NAME_SIZE_MAX || verdicts_policy(&pd->verdicts, policy) == NULL) {
+	/* One that is void does not keep the driver from starting: only so can it be put again. */
+	if (strlen(policy) >= NAME_SIZE_MAX ||
+	    (verdicts_policy(&pd->verdicts, policy) == NULL && policy_preset(policy) == NULL)) {
 		rc = error_set(err, -EINVAL, "the default policy %s is not known", policy);
 		goto fail;
 	}

@@ -99,8 +99,10 @@ int permits_check(struct permits *p, struct reg_volume *v, const char *holder_si
 	if (rc != 0)
 		return rc;
 	if (policy == NULL)
-		return error_set(err, -E_DENIED, "volume %s: its policy %s is not known", v->name,
-				 v->policy);
+		return error_set(err, -E_DENIED,
+				 "volume %s: its policy %s is not in force: have it signed under "
+				 "the trust root in force, and put it (pave policy put)",
+				 v->name, v->policy);
 	if (policy_host_must_be_eligible(policy)) {
 		if (holder_site[0] == '\0')
 			return error_set(err, -E_DENIED,

@@ -137,6 +137,8 @@ int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t si
 	void *kept = copy(envelope, size, err);
 	int rc = -ENOMEM;
 
+	/* A refusal counts too: two contents under one version put every site into quarantine. */
+	new_epoch(v);
 	if (kept != NULL)
 		rc = trust_accept_revocations(v->trust, envelope, size, &doc, err);
 	if (rc != 0) {
@@ -148,7 +150,6 @@ int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t si
 	v->revocations = doc;
 	v->revocations_envelope = kept;
 	v->revocations_size = size;
-	new_epoch(v);
 	return 0;
 }
 
@@ -193,6 +194,7 @@ int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
 	int rc = -ENOMEM;
 	int i;
 
+	new_epoch(v); /* a refusal may have put two contents under one version in dispute */
 	if (kept != NULL)
 		rc = trust_accept_policy(v->trust, envelope, size, &now, &doc, &by_operator, err);
 	i = rc == 0 ? find_policy(v, policy_name(doc)) : -1;
@@ -210,11 +212,24 @@ int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
 	policy_free(v->policies[i].doc);
 	v->policies[i].doc = doc;
 	keep_policy(&v->policies[i], kept, size, by_operator);
-	new_epoch(v);
 	*ret_name = v->policies[i].name;
 	if (ret_by_operator != NULL)
 		*ret_by_operator = by_operator;
 	return 0;
+}
+
+void verdicts_void_policy(struct verdicts *v, const char *name)
+{
+	int i = find_policy(v, name);
+
+	if (i < 0)
+		return;
+	policy_deinit(&v->policies[i]);
+	v->policy_count--;
+	memmove(&v->policies[i], &v->policies[i + 1],
+		(v->policy_count - (uint32_t)i) * sizeof v->policies[0]);
+	memset(&v->policies[v->policy_count], 0, sizeof v->policies[0]);
+	new_epoch(v);
 }
 
 /* -- another root ----------------------------------------------------------------------------- */
@@ -343,6 +358,9 @@ void verdicts_full(struct verdicts *v, const char *site, const char *policy, int
 		evaluate_site(s->doc, v->revocations, now, ret);
 	else if (p == NULL)
 		refuse(ret, "policy", "name", policy, "a policy that the driver knows");
+	else if (trust_policy_disputed(v->trust, policy))
+		refuse(ret, "policy", "version", "two contents under one version",
+		       "one: a higher version ends the dispute");
 	else
 		evaluate(s->doc, v->revocations, p, now, ret);
 	evaluate_root(trust_root(v->trust), now, ret);

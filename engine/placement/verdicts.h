@@ -4,7 +4,7 @@
  *
  * It is filled from the register at the start, and by the admin's requests, always through trust
  * (signatures, no older version). A site with two contents under one version is quarantined: never
- * eligible.
+ * eligible; under a policy with two contents under one version no site is.
  *
  * Thread: the driver's reactor. */
 #ifndef PLACEMENT_VERDICTS_H
@@ -75,6 +75,9 @@ int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t si
  * NULL. */
 int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
 			const char **ret_name, bool *ret_by_operator, struct error *err);
+
+/* What is in force under this name, be it a preset, is not any more. */
+void verdicts_void_policy(struct verdicts *v, const char *name);
 
 /* The trust root has changed: what does not verify under it is not in force any more. How many
  * documents that were. */
