@@ -203,6 +203,16 @@ static void copy_name(char *ret, const char *name)
 	memcpy(ret, name, strlen(name) + 1);
 }
 
+/* When the older permits have certainly run out: by this clock and its bound; and, should it go
+ * before the driver's, not sooner after now than serve_after is after the moment of issue, which
+ * was earlier. */
+static uint64_t serve_after_ns(const Pave__V1__Permit *m, uint64_t now_ns, int64_t wall_ns)
+{
+	const int64_t wait_ns = m->serve_after - MIN(wall_ns, m->issued_at) + BOUND_NS;
+
+	return m->serve_after > 0 && wait_ns > 0 ? now_ns + (uint64_t)wait_ns : 0;
+}
+
 static int take_permit(const Pave__V1__Permit *m, uint64_t now_ns, int64_t wall_ns,
 		       struct permit *p)
 {
@@ -216,8 +226,7 @@ static int take_permit(const Pave__V1__Permit *m, uint64_t now_ns, int64_t wall_
 	p->issued_at = m->issued_at;
 	p->expires_at = m->expires_at;
 	p->serve_after = m->serve_after;
-	if (m->serve_after > 0 && m->serve_after - wall_ns > -BOUND_NS)
-		p->serve_after_ns = now_ns + (uint64_t)(m->serve_after - wall_ns + BOUND_NS);
+	p->serve_after_ns = serve_after_ns(m, now_ns, wall_ns);
 	p->read_only = m->read_only;
 	p->layer_count = (uint32_t)MAX(m->n_layers, (size_t)1);
 	p->layers[0] = (struct permit_layer){m->volume, true};

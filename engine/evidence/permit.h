@@ -88,7 +88,7 @@ struct lease {
  * PERMIT_LIFETIME_MAX_MS, not issued in the future beyond the clock bound, not run out), and
  * computes the deadlines from now_ns (CLOCK_BOOTTIME) and wall_ns, which were read together:
  *   deadline = now + (expires_at - wall) - CLOCK_BOUND, and never beyond the trust root's own end
- *   serve_after = now + (serve_after - wall) + CLOCK_BOUND
+ *   serve_after = now + (serve_after - the earlier of wall and issued_at) + CLOCK_BOUND
  * On success the caller ends *ret_permit with permit_deinit. -E_BAD_SIGNATURE, -E_WRONG_CLUSTER,
  * -E_PERMIT_EXPIRED, -E_CLOCK_SKEW, -E_BAD_DOCUMENT, -E_STALE_EVIDENCE (the trust root has run
  * out), -ENOMEM. */

@@ -697,6 +697,27 @@ START_TEST(nothing_is_served_before_the_older_permit_ran_out)
 }
 END_TEST
 
+/* A host's clock is not compared with the driver's: one that goes before it must not shorten the
+ * wait. The permit was issued before it was read, and that is enough to know. */
+START_TEST(a_clock_that_goes_before_does_not_end_the_wait)
+{
+	static const int64_t ahead_ms[] = {0, 500, 2000, 9000};
+
+	for (size_t i = 0; i < ARRAY_SIZE(ahead_ms); i++) {
+		struct permit_parts p;
+		struct permit permit = {0};
+
+		permit_init(&p);
+		p.permit.serve_after = RIG_NOW + 9 * SECOND;
+		ck_assert_int_eq(open_raw(&p, DEMO_PLACEMENT,
+					  RIG_NOW + ahead_ms[i] * (int64_t)NS_PER_MS, &permit),
+				 0);
+		ck_assert_uint_ge(permit.serve_after_ns, BOOT_NOW + 9 * NS_PER_S);
+		permit_deinit(&permit);
+	}
+}
+END_TEST
+
 START_TEST(a_permit_ends_with_its_root)
 {
 	struct permit_parts p;
@@ -861,6 +882,7 @@ static void add_permits(Suite *s)
 	tcase_add_test(tc, a_permit_becomes_a_deadline);
 	tcase_add_test(tc, deadlines_keep_the_clock_bound);
 	tcase_add_test(tc, nothing_is_served_before_the_older_permit_ran_out);
+	tcase_add_test(tc, a_clock_that_goes_before_does_not_end_the_wait);
 	tcase_add_test(tc, a_permit_ends_with_its_root);
 	tcase_add_test(tc, permits_are_checked_before_they_are_believed);
 	tcase_add_test(tc, a_permit_that_was_touched_is_refused);

@@ -85,6 +85,21 @@ START_TEST(the_stale_reader)
 }
 END_TEST
 
+/* Nobody compares a host's clock with the driver's. */
+START_TEST(the_stale_reader_when_a_clock_goes_before)
+{
+	int64_t old_expiry;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	rig_run_ms(rig, 4000);
+	sim_net_cut(rig->pd.process, host->process, true);
+	old_expiry = rig->pd.last_expiry;
+	second->process->wall_offset_ns = 5 * (int64_t)NS_PER_S;
+	rig_open(second);
+	ck_assert_int_ge(reactor_wall_ns(sim_reactor(rig->pd.process)), old_expiry);
+}
+END_TEST
+
 /* -- the permit -------------------------------------------------------------------------------- */
 
 START_TEST(without_a_permit_operations_are_held_and_then_refused)
@@ -656,6 +671,7 @@ int main(void)
 	tcase_add_test(tc, a_newer_attachment_fences_the_older);
 	tcase_add_test(tc, operations_in_flight_are_fenced_too);
 	tcase_add_test(tc, the_stale_reader);
+	tcase_add_test(tc, the_stale_reader_when_a_clock_goes_before);
 	tcase_add_test(tc, without_a_permit_operations_are_held_and_then_refused);
 	tcase_add_test(tc, a_driver_that_restarts_is_not_noticed);
 	tcase_add_test(tc, a_refused_permit_closes_the_gate_at_once);
