@@ -184,13 +184,13 @@ bool volume_piece_start(struct vpiece *p)
 	what.targets = vchunk_targets(c);
 	if (c->reset_wanted || !vchunk_enough(c, what.targets, what.need))
 		return false;
+	if (!vwrite_start(c, &what, false, &p->write)) {
+		volume_relieve(v); /* and volume_room sets it going again, nothing sooner */
+		return false;
+	}
 	vchunk_unqueue_write(p);
 	p->state = VPIECE_ACTIVE;
-	if (vwrite_start(c, &what, false, &p->write))
-		return true;
-	vchunk_queue_write(c, p, true);
-	volume_relieve(v);
-	return false;
+	return true;
 }
 
 static void start_read(struct volume_op *op, struct vpiece *p)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/volume/core.h"
 #include "tests/unit/test_volume_rig.h"
 
 #define CHUNK1 RIG_CHUNK_BLOCKS
@@ -47,6 +48,29 @@ START_TEST(what_was_written_is_read)
 	ck_assert_int_eq(rig_read(host, 6, 2, &stamp), 0);
 	rig_run_ms(rig, 100);
 	rig_must_agree(rig);
+}
+END_TEST
+
+/* All places of writes are taken, by many replicas that lag a little each: none has so much that it
+ * would be given up. */
+START_TEST(writes_wait_for_a_place)
+{
+	struct vwrite_pool *pool = &host->volume->writes;
+	const uint32_t taken = pool->free_count - VWRITE_POOL_RESERVE;
+	struct rig_op o[2];
+
+	ck_assert_int_eq(rig_write(host, 0, 2, 1), 0);
+	pool->free_count -= taken;
+	for (uint32_t i = 0; i < 2; i++)
+		rig_start_write(host, &o[i], i, 1, 2 + i);
+	rig_run_ms(rig, 1000);
+	ck_assert(!o[0].done && !o[1].done);
+	pool->free_count += taken;
+	volume_room(host->volume);
+	for (uint32_t i = 0; i < 2; i++)
+		ck_assert_int_eq(rig_finish(&o[i]), 0);
+	for (uint32_t i = 0; i < 2; i++)
+		rig_must_read(host, i, 1, 2 + i);
 }
 END_TEST
 
@@ -891,6 +915,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, what_was_written_is_read);
+	tcase_add_test(tc, writes_wait_for_a_place);
 	tcase_add_test(tc, zeroes_and_discards_read_as_zeroes);
 	tcase_add_test(tc, ranges_are_checked);
 	tcase_add_test(tc, more_operations_than_the_limit_are_sent_back);
