@@ -239,10 +239,13 @@ static void fault(struct storm *s, struct fake_node *n)
 	}
 }
 
-static void mend(struct fake_node *n)
+static void mend(struct storm *s, struct fake_node *n)
 {
 	if (!n->process->alive)
 		fake_start(n);
+	/* The pulls that it held it never answers: a real node does, or goes away. */
+	for (uint32_t h = 0; n->hold_pulls && h < RIG_HOSTS; h++)
+		sim_net_disconnect(n->process, s->rig->hosts[h].process);
 	n->write_status = n->write_lies = n->open_status = n->read_status = 0;
 	n->corrupt_reads = false;
 	fake_release(n);
@@ -251,7 +254,7 @@ static void mend(struct fake_node *n)
 static void mend_all(struct storm *s)
 {
 	for (uint32_t i = 0; i < RIG_NODES; i++)
-		mend(&s->rig->nodes[i]);
+		mend(s, &s->rig->nodes[i]);
 	rig_permit(s->rig, 7);
 }
 
@@ -263,7 +266,7 @@ static void step(struct storm *s)
 	if (x < 25)
 		fault(s, n);
 	else if (x < 55)
-		mend(n);
+		mend(s, n);
 	else if (x < 62)
 		rig_permit(s->rig, 7);
 	else if (x < 64)
