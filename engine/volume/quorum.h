@@ -48,6 +48,8 @@ struct vquorum_votes {
 	vmask_t ok;	 /* answered: durable there */
 	vmask_t refused; /* answered: surely not stored (no space, bad checksum) */
 	vmask_t unknown; /* answered with an error that says nothing of what was stored */
+	vmask_t doubted; /* sent before, and not answered, or refused after it may have been carried
+			  * out: what is refused the next time may be stored all the same */
 };
 
 /* A chunk has one slot more than replicas: while a replica is being replaced its successor, the
@@ -75,7 +77,7 @@ static inline enum vquorum_verdict vquorum_judge(vmask_t members, uint32_t need,
  * from one of them might show a write that a majority never had. */
 static inline vmask_t vquorum_holders(const struct vquorum_votes *votes)
 {
-	return votes->sent & ~votes->refused;
+	return votes->sent & ~(votes->refused & ~votes->doubted);
 }
 
 #endif

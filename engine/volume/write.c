@@ -441,6 +441,7 @@ static void write_answered(struct vrequest *q, int status, const struct frame *f
 		return;
 	}
 	if (is_gate_refusal(status)) {
+		w->votes.doubted |= vmask_bit(slot);
 		w->retry |= vmask_bit(slot);
 		vreplica_disconnect(q->replica, status);
 		return;
@@ -474,6 +475,7 @@ static void write_lost(struct vrequest *q)
 	const uint32_t slot = slot_of(w, q);
 
 	w->busy++; /* held: judging may settle it */
+	w->votes.doubted |= vmask_bit(slot);
 	home(w, slot);
 	again_or_not(w, slot);
 	w->busy--;

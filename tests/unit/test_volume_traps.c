@@ -518,6 +518,40 @@ static void make_phantom(void)
 	rig->nodes[0].write_status = rig->nodes[1].write_status = 0;
 }
 
+/* A node stores a write, its answer is lost, and when the write comes again the node is full: that
+ * it refuses this one does not mean that it does not hold it. */
+START_TEST(read_then_unread_by_a_write_that_was_refused_the_second_time)
+{
+	struct fake_node *a = &rig->nodes[0], *b = &rig->nodes[1], *c = &rig->nodes[2];
+	uint32_t seen = 0, again;
+	struct rig_op o;
+	bool shown;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	a->hold_writes = true;
+	b->write_status = -ENOSPC;
+	c->delay_writes = true;
+	rig_start_write(host, &o, 0, 1, 2);
+	rig_run_ms(rig, 50);
+	ck_assert_uint_eq(fake_stamp(a, 0), 2);
+	fake_crash(a);
+	a->hold_writes = false;
+	a->write_status = -ENOSPC;
+	fake_start(a);
+	ck_assert_int_eq(rig_finish(&o), -ENOSPC);
+	fake_crash(c);
+	fake_crash(b);
+	a->write_status = b->write_status = 0;
+	shown = rig_read(host, 0, 1, &seen) == 0;
+	fake_start(b);
+	rig_run_ms(rig, 3000);
+	fake_crash(a);
+	fake_start(c);
+	ck_assert_int_eq(rig_read(host, 0, 1, &again), 0);
+	ck_assert(!shown || seen == again);
+}
+END_TEST
+
 START_TEST(the_phantom_loses_by_resync)
 {
 	make_phantom();
@@ -688,6 +722,7 @@ int main(void)
 	tcase_add_test(tc, read_then_unread);
 	tcase_add_test(tc, read_then_unread_by_a_later_write);
 	tcase_add_test(tc, read_then_unread_by_a_failed_write);
+	tcase_add_test(tc, read_then_unread_by_a_write_that_was_refused_the_second_time);
 	tcase_add_test(tc, the_phantom_loses_by_resync);
 	tcase_add_test(tc, the_phantom_loses_by_the_seal);
 	tcase_add_test(tc, a_read_only_attachment_settles_too);
