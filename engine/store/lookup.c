@@ -565,6 +565,9 @@ static void fetch_done(struct kv_get_op *op, int status)
 	unpin(store, page, true);
 	if (wlog_has_waiting(store))
 		wlog_kick(store);
+	/* What was blind is dirty now, and a checkpoint can make room of it. */
+	if (t->writers.head != NULL || t->movers.head != NULL)
+		lookup_retry(store);
 	store_close_tick(store);
 }
 

@@ -216,6 +216,37 @@ START_TEST(an_overwrite_needs_no_space)
 }
 END_TEST
 
+/* As much as may be dirty is blind: who waits for that to become less goes on when kv has answered,
+ * not when a checkpoint is due by itself. */
+START_TEST(who_waits_for_blind_pages_goes_on)
+{
+	uint64_t begun_ns;
+	uint32_t count = 0;
+	struct rig rig;
+
+	begin_cold(&rig, 7, 48, 128 * KIB);
+	sim_run_for(rig.world, NS_PER_S);
+	sim_kv_slow_gets(rig.sim_kv, NS_PER_S);
+	begun_ns = rig.world->now_ns;
+	for (; count < RIG_VOLUMES * RIG_CHUNKS * RIG_BLOCKS / PAGE_BLOCKS; count++) {
+		uint32_t page = count % (RIG_BLOCKS / PAGE_BLOCKS);
+		uint32_t chunk = count / (RIG_BLOCKS / PAGE_BLOCKS);
+
+		if (rig.store->index.blind_count == rig.store->index.dirty_max)
+			break;
+		ck_assert_int_eq(
+		    rig_wait(&rig, rig_write(&rig, STORE_DATA, chunk % RIG_VOLUMES,
+					     chunk / RIG_VOLUMES, page * PAGE_BLOCKS, 1)),
+		    0);
+	}
+	ck_assert_uint_eq(rig.store->index.blind_count, rig.store->index.dirty_max);
+	ck_assert_uint_lt(rig.world->now_ns - begun_ns, NS_PER_S / 2);
+	ck_assert_uint_lt(timed_write(&rig, STORE_DATA, RIG_BLOCKS - 1, 1), 5 * NS_PER_S);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("store_blind");
@@ -230,6 +261,7 @@ int main(void)
 	tcase_add_test(tc, an_erase_buries_what_was_written_blind);
 	tcase_add_test(tc, an_index_that_cannot_be_read_ends_writing);
 	tcase_add_test(tc, an_overwrite_needs_no_space);
+	tcase_add_test(tc, who_waits_for_blind_pages_goes_on);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
