@@ -374,7 +374,7 @@ struct fan {
 	struct pool_hook *h;
 	uint32_t left;
 	bool some;    /* one has done it */
-	int status;   /* the first error */
+	int status;   /* the first error, of a device that goes on if there is one */
 	bool refused; /* -E_FENCED */
 	union {
 		struct store_fence_op fences[POOL_DEVICES_MAX];
@@ -431,13 +431,13 @@ static void fan_note(struct fan *fan, uint32_t place, int status)
 		fan->some = true;
 	else if (status == -E_FENCED)
 		fan->refused = true;
-	else if (fan->status == 0)
+	else if (fan->status == 0 || fan->status == -E_DEVICE)
 		fan->status = pool_status(pool, &pool->devices[place], status);
 	fan->left--;
 }
 
 /* A fence that a failing device did not take holds there all the same: it takes nothing any more,
- * and gets its fences when it is opened again. */
+ * and gets its fences when it is opened again. One that goes on would take older writes. */
 static void fence_done(struct store_fence_op *op, int status)
 {
 	struct fan *fan = op->hook.hook[0];
@@ -449,7 +449,7 @@ static void fence_done(struct store_fence_op *op, int status)
 	status = fan->status;
 	if (fan->refused)
 		status = -E_FENCED;
-	else if (fan->some)
+	else if (fan->some && status == -E_DEVICE)
 		status = 0;
 	fan_free(fan);
 	hook_end(h, status);

@@ -99,6 +99,50 @@ START_TEST(a_fence_holds_on_all_devices)
 }
 END_TEST
 
+static void filler_read(struct store_read *op, int status)
+{
+	ck_assert(status == 0 || status == -E_LIMIT);
+	op->bad_block = UINT32_MAX;
+}
+
+/* A device that serves and could not take the fence takes writes of the generations before it: the
+ * fence is not done. */
+START_TEST(a_fence_that_one_device_does_not_take_is_not_done)
+{
+	struct store_read *fillers = calloc(STORE_OPS_MAX, sizeof *fillers);
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
+	uint32_t crc;
+	struct rig_op *op;
+	struct rig rig;
+
+	start(&rig, 2, 7);
+	fill(&rig);
+	rig_fence(&rig, 0, 4);
+	ck_assert(rig_drain(&rig));
+	/* As many operations as a store takes. */
+	for (uint32_t i = 0; i < STORE_OPS_MAX; i++) {
+		fillers[i] = (struct store_read){.done = filler_read,
+						 .volume = rig_volume_id(1),
+						 .chunk = 1000,
+						 .block_count = 1,
+						 .data = data,
+						 .ret_crcs = &crc};
+		store_read(pool_store(rig.pool, 1), &fillers[i]);
+	}
+	op = rig_fence(&rig, 0, 5);
+	ck_assert_int_eq(rig_wait(&rig, op), -E_LIMIT);
+	for (uint32_t i = 0; i < STORE_OPS_MAX; i++)
+		ck_assert_uint_eq(fillers[i].bad_block, UINT32_MAX);
+	/* Whoever asks again gets it. */
+	ck_assert_int_eq(rig_wait(&rig, rig_fence(&rig, 0, 5)), 0);
+	for (uint32_t i = 0; i < 2; i++)
+		ck_assert_uint_eq(store_generation(pool_store(rig.pool, i), rig_volume_id(0)), 5);
+	rig_deinit(&rig);
+	free(data);
+	free(fillers);
+}
+END_TEST
+
 struct adding {
 	struct pool_add_op op;
 	bool done;
@@ -425,6 +469,7 @@ int main(void)
 	tcase_add_test(tc, chunks_are_spread_and_found_again);
 	tcase_add_loop_test(tc, random_work_is_what_a_store_owes, 0, 6);
 	tcase_add_test(tc, a_fence_holds_on_all_devices);
+	tcase_add_test(tc, a_fence_that_one_device_does_not_take_is_not_done);
 	tcase_add_test(tc, an_added_device_joins_in);
 	tcase_add_loop_test(tc, a_retired_device_is_emptied, 0, 32);
 	tcase_add_test(tc, what_does_not_fit_is_not_retired);
