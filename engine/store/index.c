@@ -311,10 +311,14 @@ int index_get_chunk(struct index *ix, volume_id_t volume, chunk_no_t no,
 	if (slab_used(&ix->chunks) >= ix->chunk_bucket_count && grow_chunk_buckets(ix) < 0)
 		return -ENOMEM;
 	rc = index_get_volume(ix, volume, &v);
-	if (rc == 0)
-		rc = slab_make(&ix->chunks, (void **)&c);
 	if (rc < 0)
 		return rc;
+	rc = slab_make(&ix->chunks, (void **)&c);
+	if (rc < 0) {
+		index_settle_volume(ix, v);
+		return rc;
+	}
+	v->chunk_count++;
 	c->volume = v;
 	c->no = no;
 	c->hash = hash;
@@ -456,8 +460,24 @@ void index_kill_chunk(struct index *ix, struct index_chunk *chunk)
 	ix->chunk_count--;
 }
 
+void index_settle_volume(struct index *ix, struct index_volume *volume)
+{
+	struct index_volume **p =
+	    &ix->volume_buckets[mix(volume->id) & (ix->volume_bucket_count - 1)];
+
+	if (volume->chunk_count > 0 || volume->fence > 0 || volume->erasures > 0 || volume->dirty)
+		return;
+	INVARIANT(volume->writers == 0 && volume->chunks == NULL);
+	while (*p != volume)
+		p = &(*p)->hash_next;
+	*p = volume->hash_next;
+	ix->volume_count--;
+	slab_give(&ix->volumes, volume);
+}
+
 void index_remove_chunk(struct index *ix, struct index_chunk *chunk)
 {
+	struct index_volume *volume = chunk->volume;
 	struct index_chunk **p = &ix->chunk_buckets[chunk_hash(chunk->volume->id, chunk->no) &
 						    (ix->chunk_bucket_count - 1)];
 
@@ -473,6 +493,8 @@ void index_remove_chunk(struct index *ix, struct index_chunk *chunk)
 		if (chunk->leaves[i] != NULL)
 			slab_give(&ix->leaves, chunk->leaves[i]);
 	slab_give(&ix->chunks, chunk);
+	volume->chunk_count--;
+	index_settle_volume(ix, volume);
 }
 
 /* -- all of it -------------------------------------------------------------------------------- */

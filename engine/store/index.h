@@ -147,6 +147,7 @@ struct index_volume {
 	generation_t fence;	    /* in force */
 	generation_t fence_durable; /* in the log, durably */
 	uint32_t writers, erasures; /* as of a chunk */
+	uint32_t chunk_count;	    /* dead ones too */
 	bool dirty;
 	uint8_t epoch;
 	struct index_volume *prev, *next; /* dirty list */
@@ -222,8 +223,12 @@ struct index_chunk *index_next_chunk(const struct index_volume *volume, chunk_no
 /* From now on look-ups don't find the chunk; its pages wait to be buried. */
 void index_kill_chunk(struct index *ix, struct index_chunk *chunk);
 
-/* Of a dead chunk without pages, which nobody holds: it is gone. */
+/* Of a dead chunk without pages, which nobody holds: it is gone, and so is its volume if this was
+ * all that was known of it (index_settle_volume). */
 void index_remove_chunk(struct index *ix, struct index_chunk *chunk);
+
+/* Removes a volume that has no fence and no chunks and is not being erased: an erased layer's. */
+void index_settle_volume(struct index *ix, struct index_volume *volume);
 
 /* -- what exists ------------------------------------------------------------------------------ */
 

@@ -631,13 +631,15 @@ void lookup_erased(struct store *store, struct item *item)
 {
 	const struct store_erase_op *op = ITEM_OWNER(item, struct store_erase_op);
 	struct index_chunk *chunk = item_op_of(item)->lookup.held;
+	struct index_volume *volume = index_find_volume(&store->index, op->volume);
 
 	item->held = false;
 	if (chunk != NULL) {
 		chunk->erasures--;
 		chunk->holds--;
 	} else {
-		index_find_volume(&store->index, op->volume)->erasures--;
+		volume->erasures--;
+		index_settle_volume(&store->index, volume);
 	}
 	lookup_retry(store);
 }

@@ -530,6 +530,74 @@ START_TEST(opening_takes_the_memory_that_the_log_needs)
 }
 END_TEST
 
+static void layer_written(struct store_write *op, int status)
+{
+	ck_assert_int_eq(status, 0);
+	op->block_count = 0;
+}
+
+static void layer_erased(struct store_erase_op *op, int status)
+{
+	ck_assert_int_eq(status, 0);
+	op->chunk = 0;
+}
+
+static bool no_graves(void *arg)
+{
+	const struct rig *rig = arg;
+
+	return rig->store->index.graves == NULL;
+}
+
+/* Layers come and go with snapshots, and no id comes twice: nothing may be left of one, or a store
+ * has met its INDEX_VOLUMES_MAX one day. What was fenced stays. */
+START_TEST(nothing_is_left_of_a_layer)
+{
+	struct rig rig;
+	uint32_t before;
+
+	begin(&rig, 17, 24, MIB);
+	ck_assert_int_eq(rig_wait(&rig, rig_fence(&rig, 0, 3)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 0, 1)), 0);
+	before = rig.store->index.volume_count;
+	for (volume_id_t id = 5000; id < 5040; id++) {
+		const bool whole = id % 2 == 0;
+		struct store_erase_op erase = {
+		    .done = layer_erased, .volume = id, .chunk = whole ? UINT32_MAX : 5};
+		struct store_write op = {.done = layer_written,
+					 .kind = STORE_ZERO,
+					 .volume = id,
+					 .chunk = 5,
+					 .block_count = 4,
+					 .version = version_make(3, id),
+					 .owner = rig_volume_id(0)};
+
+		store_write(rig.store, &op);
+		while (op.block_count > 0)
+			sim_run_for(rig.world, NS_PER_MS);
+		store_erase(rig.store, &erase);
+		while (erase.chunk > 0)
+			sim_run_for(rig.world, NS_PER_MS);
+	}
+	ck_assert_int_eq(
+	    sim_run_until(rig.world, rig.world->now_ns + 10 * NS_PER_S, no_graves, &rig), 0);
+	ck_assert_uint_eq(rig.store->index.volume_count, before);
+	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 0)), 0);
+	ck_assert_int_eq(
+	    sim_run_until(rig.world, rig.world->now_ns + 10 * NS_PER_S, no_graves, &rig), 0);
+	ck_assert_uint_eq(store_generation(rig.store, rig_volume_id(0)), 3);
+	rig_verify(&rig);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	ck_assert_uint_eq(store_generation(rig.store, rig_volume_id(0)), 3);
+	ck_assert_int_eq(
+	    sim_run_until(rig.world, rig.world->now_ns + 10 * NS_PER_S, no_graves, &rig), 0);
+	ck_assert_uint_eq(rig.store->index.volume_count, before);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("store_index");
@@ -550,6 +618,7 @@ int main(void)
 	tcase_add_test(tc, memory_is_bounded);
 	tcase_add_test(tc, opening_takes_the_memory_that_the_log_needs);
 	tcase_add_test(tc, the_log_after_a_checkpoint_is_bounded);
+	tcase_add_test(tc, nothing_is_left_of_a_layer);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
