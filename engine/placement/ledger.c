@@ -31,6 +31,7 @@ struct ledger_span {
 	uint64_t *versions;
 	uint32_t node_count;
 	uint32_t generation;
+	uint64_t batch;	    /* of the register; none may be given before it is durable */
 	uint64_t serial;    /* of the newest */
 	int64_t expires_at; /* of the longest */
 	UT_hash_handle hh;
@@ -553,8 +554,10 @@ static void permit_hashes(Pave__V1__Permit *p, uint8_t ret_content[LEDGER_HASH_S
 	hash_message(&m.base, ret_frame);
 }
 
+/* batch: which has to be durable before this one, or one like it, is given. */
 static void permit_opens(struct pd_ledger *l, const Pave__V1__Signed *s, const Pave__V1__Permit *p,
-			 const char *subject, const uint8_t *content, const uint8_t *frame)
+			 const char *subject, const uint8_t *content, const uint8_t *frame,
+			 uint64_t batch)
 {
 	Pave__V1__LedgerPermit m = PAVE__V1__LEDGER_PERMIT__INIT;
 	struct ledger_span *span = span_make(&l->permits, subject);
@@ -568,6 +571,7 @@ static void permit_opens(struct pd_ledger *l, const Pave__V1__Signed *s, const P
 	memcpy(span->content, content, LEDGER_HASH_SIZE);
 	memcpy(span->frame, frame, LEDGER_HASH_SIZE);
 	span->generation = p->generation;
+	span->batch = batch;
 	span->serial = p->serial;
 	span->expires_at = p->expires_at;
 }
@@ -593,7 +597,7 @@ bool pd_ledger_permit(struct pd_ledger *l, const Pave__V1__Signed *s)
 	uint8_t content[LEDGER_HASH_SIZE], frame[LEDGER_HASH_SIZE];
 	char subject[NAME_SIZE_MAX];
 	struct ledger_span *span;
-	bool at_once = true;
+	uint64_t batch;
 
 	if (p == NULL) {
 		arena_deinit(&arena);
@@ -606,16 +610,18 @@ bool pd_ledger_permit(struct pd_ledger *l, const Pave__V1__Signed *s)
 	if (span != NULL && memcmp(span->content, content, LEDGER_HASH_SIZE) == 0) {
 		span->serial = MAX(span->serial, p->serial);
 		span->expires_at = MAX(span->expires_at, p->expires_at);
+		batch = span->batch;
 		goto out;
 	}
-	at_once = span != NULL && is_narrower(span, p, frame);
+	/* What is open covers one that only names fewer nodes. */
+	batch = span != NULL && is_narrower(span, p, frame) ? span->batch : reg_batch_no(l->reg);
 	if (span != NULL)
 		pd_ledger_permit_end(l, p->volume, span->expires_at, "changed");
 	granted(l, "permit", subject);
-	permit_opens(l, s, p, subject, content, frame);
+	permit_opens(l, s, p, subject, content, frame, batch);
 out:
 	arena_deinit(&arena);
-	return at_once;
+	return reg_is_durable(l->reg, batch);
 }
 
 void pd_ledger_lease_end(struct pd_ledger *l, const char *node, const char *why)
@@ -662,7 +668,7 @@ bool pd_ledger_lease(struct pd_ledger *l, const Pave__V1__Signed *s)
 	uint8_t content[LEDGER_HASH_SIZE];
 	struct ledger_span *span;
 	Pave__V1__Lease alike;
-	bool known;
+	bool durable;
 
 	if (lease == NULL) {
 		l->reg->broken = -ENOMEM;
@@ -675,10 +681,11 @@ bool pd_ledger_lease(struct pd_ledger *l, const Pave__V1__Signed *s)
 	alike.revocations_version = 0; /* it stands in the ledger by itself */
 	hash_message(&alike.base, content);
 	span = span_find(l->leases, lease->node);
-	known = span != NULL && memcmp(span->content, content, LEDGER_HASH_SIZE) == 0;
-	if (known) {
+	durable = span != NULL && reg_is_durable(l->reg, span->batch);
+	if (span != NULL && memcmp(span->content, content, LEDGER_HASH_SIZE) == 0) {
 		span->expires_at = MAX(span->expires_at, lease->expires_at);
 	} else {
+		durable = false;
 		pd_ledger_lease_end(l, lease->node, "changed");
 		granted(l, "lease", lease->node);
 		m.lease = (Pave__V1__Signed *)(uintptr_t)s;
@@ -688,9 +695,10 @@ bool pd_ledger_lease(struct pd_ledger *l, const Pave__V1__Signed *s)
 			l->reg->broken = -ENOMEM;
 		} else {
 			memcpy(span->content, content, LEDGER_HASH_SIZE);
+			span->batch = reg_batch_no(l->reg);
 			span->expires_at = lease->expires_at;
 		}
 	}
 	pave__v1__lease__free_unpacked(lease, NULL);
-	return known;
+	return durable;
 }

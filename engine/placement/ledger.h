@@ -7,10 +7,10 @@
  *   (nothing) --permit--> OPEN --alike--> OPEN --another, released, denied ...--> ended --permit-->
  * OPEN
  *
- * The first of a kind is durable in the ledger *before* it is given: whoever makes one asks
- * pd_ledger_permit, commits when it says so, and makes it again. One that only names fewer nodes
- * than the one before may be given at once, because what is open covers it: a revocation waits for
- * no disk.
+ * The first of a kind is durable in the ledger *before* it, or another like it, is given: whoever
+ * makes one asks pd_ledger_permit, commits when it says so, and makes it again. One that only names
+ * fewer nodes than the one before may be given at once, because what is open covers it: a
+ * revocation waits for no disk.
  *
  * Thread: the driver's reactor. */
 #ifndef PLACEMENT_LEDGER_H
@@ -63,8 +63,8 @@ void pd_ledger_receipt(struct pd_ledger *l, Pave__V1__Signed *receipt);
 void pd_ledger_denial(struct pd_ledger *l, const char *what, const char *subject,
 		      const struct error *why);
 
-/* A permit that was made. True: it may be given. False: it was written down, and may be given once
- * that is durable (commit, and make it again). */
+/* A permit that was made. True: it may be given. False: it was written down, by this call or by one
+ * before it, and may be given once that is durable (commit, and make it again). */
 bool pd_ledger_permit(struct pd_ledger *l, const Pave__V1__Signed *permit);
 /* No more like the last one. expires_at: none of them is valid after this. */
 void pd_ledger_permit_end(struct pd_ledger *l, volume_id_t volume, int64_t expires_at,

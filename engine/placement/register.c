@@ -40,6 +40,7 @@ static void submit_open(struct reactor_task *task)
 
 	if (reg->in_flight || (batch == NULL && reg->open_waiters == NULL))
 		return;
+	reg->flight_no = reg->open_no++;
 	reg->flight_waiters = reg->open_waiters;
 	reg->open_waiters = NULL;
 	reg->open = NULL;
@@ -68,6 +69,8 @@ static void committed(struct kv_op *op, int status)
 	INVARIANT(reg->in_flight);
 	reg->in_flight = false;
 	reg->flight_waiters = NULL;
+	if (status == 0)
+		reg->durable_no = reg->flight_no;
 	if (status != 0 && reg->broken == 0) {
 		reg->broken = status;
 		log_error("register",
@@ -104,6 +107,16 @@ void reg_flush(struct reg *reg, struct reg_commit *c)
 	reactor_defer(reg->reactor, &reg->submit);
 }
 
+uint64_t reg_batch_no(const struct reg *reg)
+{
+	return reg->open_no;
+}
+
+bool reg_is_durable(const struct reg *reg, uint64_t batch_no)
+{
+	return batch_no <= reg->durable_no;
+}
+
 bool reg_idle(const struct reg *reg)
 {
 	return !reg->in_flight && reg->open_waiters == NULL &&
@@ -118,6 +131,7 @@ void reg_init(struct reg *reg, struct reactor *r, struct kv *kv)
 	reg->op.done = committed;
 	reg->submit.run = submit_open;
 	reg->next_volume = 1;
+	reg->open_no = 1;
 }
 
 /* -- nodes ------------------------------------------------------------------------------------ */

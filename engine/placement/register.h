@@ -233,6 +233,7 @@ struct reg {
 	struct reg_commit *flight_waiters;
 	struct kv_op op;
 	bool in_flight;
+	uint64_t open_no, flight_no, durable_no; /* numbers of batches */
 	struct reactor_task submit;
 };
 
@@ -336,6 +337,9 @@ void reg_delete_document(struct reg *reg, const char *key);
 
 /* done runs once, never inline, when all that was saved before is durable. c is lent until then. */
 void reg_flush(struct reg *reg, struct reg_commit *c);
+/* The number of the batch that what is saved now goes into, and whether it is durable. */
+uint64_t reg_batch_no(const struct reg *reg);
+bool reg_is_durable(const struct reg *reg, uint64_t batch_no);
 
 /* The driver's wall clock: never goes back, over restarts coarsely. ret_back_ns (may be NULL): by
  * how much the clock of the machine is behind that. */

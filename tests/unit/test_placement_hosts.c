@@ -300,6 +300,44 @@ START_TEST(revocation_is_pushed)
 }
 END_TEST
 
+static void near(struct peer *p)
+{
+	sim_net_set_delay(p->process, rig->pd_process, 10000, 20000);
+	sim_net_set_delay(rig->pd_process, p->process, 10000, 20000);
+}
+
+/* A renewal and what gives a site back meet: the permit that names the node again is the same on
+ * both roads, and is in the ledger before it is given on either (check_ledger of the rig). */
+START_TEST(a_permit_is_in_the_ledger_first)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Renew renew = PAVE__V1__RENEW__INIT;
+	struct peer *h;
+
+	rig_destroy(rig);
+	rig = rig_create((uint64_t)_i + 2);
+	admin = peer_new(rig, "admin", "test");
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, "secnumcloud-fr"), 0);
+	h = peer_new(rig, "host", "h1");
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", rig_wall(rig)), 0);
+	rig_run_ms(rig, 100);
+	/* Messages are faster than commits. */
+	near(h);
+	near(admin);
+	renew.volume = 1;
+	renew.generation = 1;
+	m.body_case = PAVE__V1__CONTROL__BODY_RENEW;
+	m.renew = &renew;
+	peer_ask_start(h, &m);
+	ck_assert_int_eq(rig_revoke(rig, admin, NULL, 0), 0);
+	ck_assert_int_eq(peer_ask_wait(h), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(h->notice.node_count, 3);
+}
+END_TEST
+
 /* The host's own site loses its eligibility. */
 START_TEST(host_is_a_place_too)
 {
@@ -673,6 +711,7 @@ int main(void)
 	tcase_add_test(t, volume_detach_waits_for_the_permit);
 	tcase_add_test(t, clock_goes_back);
 	tcase_add_test(t, clocks_leap);
+	tcase_add_loop_test(t, a_permit_is_in_the_ledger_first, 0, 40);
 	tcase_add_test(t, restart_goes_on);
 	tcase_add_test(t, whoever_may_not_lead_issues_nothing);
 	tcase_add_test(t, permits_of_another_driver_last_a_lifetime);

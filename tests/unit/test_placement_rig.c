@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ledger.pb-c.h"
+
 const char *const rig_sites[RIG_SITES] = {"par", "lyo", "rbx", "mrs"};
 
 #define DAY_NS (86400 * (int64_t)NS_PER_S)
@@ -110,6 +112,51 @@ void rig_destroy(struct rig *r)
 
 /* -- peers ------------------------------------------------------------------------------------ */
 
+struct in_ledger {
+	const struct permit *permit;
+	uint64_t named; /* a bit for each node of it that the last permit in the ledger names */
+};
+
+static void look_for_nodes(const void *key, size_t key_size, const void *value, size_t value_size,
+			   void *arg)
+{
+	struct in_ledger *l = arg;
+	Pave__V1__LedgerRecord *r =
+	    key_size == 8 ? pave__v1__ledger_record__unpack(NULL, value_size, value) : NULL;
+	Pave__V1__Permit *m = NULL;
+
+	(void)key;
+	if (r != NULL && r->body_case == PAVE__V1__LEDGER_RECORD__BODY_PERMIT)
+		m = pave__v1__permit__unpack(NULL, r->permit->permit->payload.len,
+					     r->permit->permit->payload.data);
+	if (m != NULL && (m->volume != l->permit->volume || m->serial > l->permit->serial ||
+			  m->generation != l->permit->generation)) {
+		pave__v1__permit__free_unpacked(m, NULL);
+		m = NULL;
+	}
+	if (m != NULL) {
+		l->named = 0; /* the last one of those before it counts */
+		for (uint32_t i = 0; i < l->permit->node_count; i++)
+			for (size_t k = 0; k < m->n_nodes; k++)
+				if (strcmp(l->permit->nodes[i].node, m->nodes[k]->node) == 0)
+					l->named |= 1ull << i;
+		pave__v1__permit__free_unpacked(m, NULL);
+	}
+	if (r != NULL)
+		pave__v1__ledger_record__free_unpacked(r, NULL);
+}
+
+/* I7: whoever is given a permit finds it in the ledger that is durable, be it with more nodes. */
+static void check_ledger(struct rig *r, const struct permit *permit)
+{
+	struct in_ledger l = {.permit = permit};
+
+	sim_kv_each(r->kv, PD_KV_LEDGER, look_for_nodes, &l);
+	ck_assert_msg(l.named == (1ull << permit->node_count) - 1,
+		      "permit %llu of generation %u names a node that the ledger has not",
+		      (unsigned long long)permit->serial, permit->generation);
+}
+
 static void on_permit_notice(struct peer *p, const Pave__V1__PermitNotice *n)
 {
 	struct error err = {0};
@@ -126,6 +173,7 @@ static void on_permit_notice(struct peer *p, const Pave__V1__PermitNotice *n)
 				  reactor_now_ns(sim_reactor(p->process)),
 				  reactor_wall_ns(sim_reactor(p->process)), &p->notice, &err) == 0,
 		      "%s", err.text);
+	check_ledger(p->rig, &p->notice);
 }
 
 static void on_evidence_notice(struct peer *p, const Pave__V1__EvidenceNotice *n)
@@ -333,6 +381,13 @@ static void on_answer(struct rpc_call *call, int status, const Pave__V1__Control
 	pave__v1__control__pack(reply, packed);
 	p->reply = pave__v1__control__unpack(NULL, size, packed);
 	free(packed);
+	if (reply->body_case == PAVE__V1__CONTROL__BODY_ATTACH_REPLY ||
+	    reply->body_case == PAVE__V1__CONTROL__BODY_RENEW_REPLY) {
+		struct permit permit = reply_permit(p);
+
+		check_ledger(p->rig, &permit);
+		permit_deinit(&permit);
+	}
 }
 
 void peer_ask_start(struct peer *p, const Pave__V1__Control *m)
