@@ -69,11 +69,17 @@ static void judge_holder(struct history *h, uint64_t seq, const struct history_v
 		return;
 	evaluate(history_site_in_force(h, p->holder_site, 0), h->revocations, policy, p->issued_at,
 		 &verdict);
+	evaluate_root(h->root, p->issued_at, &verdict);
 	if (!verdict.eligible)
 		history_finding(h, seq, false,
 				"permit %llu of volume %s went to host %.63s in site %.63s, which "
 				"was not eligible",
 				(unsigned long long)p->serial, v->name, p->holder, p->holder_site);
+	else if (p->expires_at > verdict.until)
+		history_finding(h, seq, false,
+				"permit %llu of volume %s outlives the evidence of site %.63s, in "
+				"which its host is",
+				(unsigned long long)p->serial, v->name, p->holder_site);
 }
 
 /* I4: while an older generation may hold a permit, a newer one serves nothing. */
@@ -196,6 +202,7 @@ void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed
 	n = history_find_node(h, l->node);
 	evaluate_site(history_site_in_force(h, l->site, l->site_version), h->revocations,
 		      l->issued_at, &verdict);
+	evaluate_root(h->root, l->issued_at, &verdict);
 	if (n == NULL || strcmp(n->site, l->site) != 0) {
 		history_finding(h, seq, false,
 				"a lease for node %.63s in site %.63s, where no such "
@@ -205,6 +212,10 @@ void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed
 		history_finding(h, seq, false,
 				"a lease for node %s, whose site %s was not in force: %s is %.60s",
 				n->name, n->site, verdict.failed[0].field, verdict.failed[0].value);
+	} else if (l->expires_at > verdict.until) {
+		history_finding(h, seq, false,
+				"a lease for node %s outlives the evidence of site %s: %s", n->name,
+				n->site, verdict.until_field);
 	} else {
 		n->leased = true;
 		n->lease_from = l->issued_at;
