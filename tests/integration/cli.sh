@@ -85,11 +85,28 @@ expect 0 completion pave completion bash
 bash -n "$top/out" || { bad=$((bad + 1)); echo "FAIL completion: bash cannot parse it"; }
 cp "$top/out" "$top/completion"
 count=$((count + 1))
-words=$(bash -c 'source "$1"; COMP_WORDS=(pave volume ""); COMP_CWORD=2; _pave; echo "${COMPREPLY[*]}"' _ "$top/completion")
-case " $words " in
-*" create "*" map "*) ;;
-*) bad=$((bad + 1)); echo "FAIL completion: after \"volume\" it offers: $words" ;;
-esac
+# offers WORD... = WORD...: after the first ones, of which the last is being written, completion offers the second ones.
+offers() {
+	local line=() words
+	while [ "$1" != = ]; do
+		line+=("$1")
+		shift
+	done
+	shift
+	words=$(bash -c 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pave; echo "${COMPREPLY[*]}"' _ "$top/completion" "${line[@]}")
+	for w in "$@"; do
+		case " $words " in
+		*" $w "*) ;;
+		*) bad=$((bad + 1)); echo "FAIL completion: after \"${line[*]}\" it offers no $w, but: $words" ;;
+		esac
+	done
+}
+offers pave volume "" = create map
+offers pave "" = volume help completion
+offers pave policy check -- = --policy --site --revocations --root --at --insecure
+offers pave evidence sign -- = --key --type --out
+offers pave node device "" = list add retire
+offers pave completion "" = bash
 for p in pave-pd pave-node pave-attach; do
 	expect 0 "$p-help" "$p" --help
 	expect 0 "$p-version" "$p" --version

@@ -15,7 +15,7 @@ static const char head[] =
     "\t\t[[ $w == -* ]] || words+=(\"$w\")\n"
     "\tdone\n"
     "\tcase $prev in\n"
-    "\t--cluster | --dir | --root | --key | --out | --file)\n"
+    "\t--cluster | --dir | --root | --key | --out | --file | --revocations | --ca-key)\n"
     "\t\tCOMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n"
     "\t--policy)\n"
     "\t\tCOMPREPLY=($(compgen -W 'secnumcloud-fr cloud-de-confiance hds dev' -f -- \"$cur\")); "
@@ -23,7 +23,7 @@ static const char head[] =
     ";;\n"
     "\tesac\n"
     "\tif [[ $cur == -* ]]; then\n"
-    "\t\tCOMPREPLY=($(compgen -W \"--cluster --json --help --version $(_pave_options "
+    "\t\tCOMPREPLY=($(compgen -W \"--cluster --json --insecure --help --version $(_pave_options "
     "\"${words[*]:0:2}\")\" "
     "-- \"$cur\")); return\n"
     "\tfi\n"
@@ -55,6 +55,16 @@ static void print_words(const char *first)
 	}
 }
 
+/* What helps itself tells no usage (struct command.raw): by its first two words. */
+static const struct {
+	const char *name, *options;
+} raw_options[] = {
+    {"policy check", "--policy --site --revocations --root --at"},
+    {"evidence keygen", "--out --keyid"},
+    {"evidence sign", "--key --type --out"},
+    {"evidence verify", "--root"},
+};
+
 /* Every "--word" of the usage, once. */
 static void print_options(const char *usage)
 {
@@ -76,9 +86,11 @@ static void print_script(void)
 		print_options(c->usage);
 		printf(" ;;\n");
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(raw_options); i++)
+		printf("\t\"%s\") echo %s ;;\n", raw_options[i].name, raw_options[i].options);
 	printf("\tesac\n}\n%s\t\"\")\n\t\tCOMPREPLY=($(compgen -W '", head);
 	print_words(NULL);
-	printf("' -- \"$cur\")) ;;\n");
+	printf(" help' -- \"$cur\")) ;;\n");
 	for (const struct command *c = commands; c->name != NULL; c++) {
 		const char *space = strchr(c->name, ' ');
 		char first[32];
@@ -98,7 +110,10 @@ static void print_script(void)
 		printf("' -- \"$cur\")) ;;\n");
 	}
 	printf("\tevidence)\n\t\tCOMPREPLY=($(compgen -W 'keygen sign verify show' -- \"$cur\")) "
-	       ";;\n%s",
+	       ";;\n"
+	       "\t'node device')\n\t\t(( ${#words[@]} > 2 )) ||\n"
+	       "\t\t\tCOMPREPLY=($(compgen -W 'list add retire' -- \"$cur\")) ;;\n"
+	       "\tcompletion)\n\t\tCOMPREPLY=($(compgen -W bash -- \"$cur\")) ;;\n%s",
 	       tail);
 }
 
