@@ -13,6 +13,7 @@
 #include "engine/node/shard.h"
 #include "engine/store/store.h"
 #include "engine/volume/plan.h"
+#include "engine/volume/read.h"
 #include "engine/volume/write.h"
 #include "tests/sim/process.h"
 
@@ -52,6 +53,7 @@ static const char *const names[MUTANTS] = {
     [MUTANT_SEALED_EARLY] = "sealed-early",
     [MUTANT_LEARNER_BARE] = "learner-bare",
     [MUTANT_SHARED_ERASED] = "shared-erased",
+    [MUTANT_HEDGE_STALE] = "hedge-stale",
 };
 
 const char *mutant_name(enum mutant m)
@@ -180,6 +182,20 @@ void __wrap_store_read(struct store *store, struct store_read *op)
 
 /* -- the volume ------------------------------------------------------------------------------ */
 
+static bool in_second_leg;
+
+bool __real_vread_second_leg(struct vread *rd);
+bool __wrap_vread_second_leg(struct vread *rd);
+bool __wrap_vread_second_leg(struct vread *rd)
+{
+	bool sent;
+
+	in_second_leg = active == MUTANT_HEDGE_STALE;
+	sent = __real_vread_second_leg(rd);
+	in_second_leg = false;
+	return sent;
+}
+
 struct vwrite_overlap __real_vwrite_overlaps(const struct vchunk *c, block_no_t block,
 					     uint32_t block_count, uint64_t seq_max);
 struct vwrite_overlap __wrap_vwrite_overlaps(const struct vchunk *c, block_no_t block,
@@ -191,6 +207,9 @@ struct vwrite_overlap __wrap_vwrite_overlaps(const struct vchunk *c, block_no_t 
 
 	if (active == MUTANT_UNANSWERED_READ)
 		o.missing = 0;
+	/* It is one of few that lack a write, so of the others none is asked. */
+	if (in_second_leg && o.missing != 0)
+		o.missing = ~o.missing;
 	if (active == MUTANT_UNDECIDED_READ)
 		o.undecided = false;
 	return o;

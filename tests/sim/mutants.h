@@ -37,6 +37,7 @@ enum mutant {
 	MUTANT_SEALED_EARLY,	   /* a layer is called sealed before all of it is settled */
 	MUTANT_LEARNER_BARE,	   /* a learner replaces a member without its sealed layers */
 	MUTANT_SHARED_ERASED,	   /* what a member gives up is erased with what others share */
+	MUTANT_HEDGE_STALE,	   /* the second leg of a read asks a replica that lacks a write */
 	MUTANTS
 };
 
