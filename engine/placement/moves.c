@@ -577,14 +577,22 @@ static void maintain_damaged(struct pd *pd, struct reg_volume *v, const struct d
 	ask_maintenance(pd, v, n, now);
 }
 
-/* What is planned for volumes that nobody has. */
+/* As many copies as may are on their way already. */
+static bool must_wait(const struct planned_move *m)
+{
+	return m->to->learners >= PD_NODE_MOVES_MAX ||
+	       (m->why < MOVE_WHY_INELIGIBLE && m->from->leavers >= PD_NODE_MOVES_MAX);
+}
+
+/* What is planned for volumes that nobody has. A node maintains one volume at a time, so one that
+ * has to wait for moves under way leaves the place to those whose they are. */
 static void maintain_planned(struct pd *pd, int64_t now)
 {
 	for (size_t i = 0; i < pd->plan.count; i++) {
 		const struct planned_move *m = &pd->plan.moves[i];
 		struct reg_volume *v = m->done ? NULL : reg_volume_by_id(&pd->reg, m->volume);
 
-		if (v == NULL || v->deleted ||
+		if (v == NULL || v->deleted || must_wait(m) ||
 		    (pd->reg.planner.paused && m->why < MOVE_WHY_INELIGIBLE))
 			continue;
 		v->idle_ticks = 0;

@@ -482,6 +482,24 @@ static int ask_maintenance(struct peer *p, const char *holder)
 	return ask_maintenance_of(p, "#1", holder); /* nodes know numbers */
 }
 
+/* A node maintains one volume at a time: one whose moves must wait for others would keep the place
+ * from the volume that those are of. */
+START_TEST(a_volume_whose_moves_must_wait_is_not_maintained)
+{
+	ck_assert_int_eq(ask_drain("n4", false), 0);
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, "secnumcloud-fr"), 0);
+	ck_assert_int_eq(ask_drain("n4", true), 0);
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(5);
+	ck_assert_uint_eq(ask_status()->n_active, CHUNKS);
+	ck_assert_uint_eq(nodes[3]->maintains, 0);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_msg(ask_commit(host, 1, c, "n1", "n4") == 0, "%s", host->text);
+	run_s(3);
+	ck_assert_uint_ge(nodes[3]->maintains, 1);
+}
+END_TEST
+
 START_TEST(detached_volumes_are_maintained)
 {
 	struct peer *keeper = peer_new(rig, "host", "n4");
@@ -836,6 +854,7 @@ int main(void)
 	tcase_add_test(tc, a_site_that_lost_its_label_is_left);
 	tcase_add_test(tc, a_greater_distance_moves_copies);
 	tcase_add_test(tc, a_distance_that_is_taken_back);
+	tcase_add_test(tc, a_volume_whose_moves_must_wait_is_not_maintained);
 	tcase_add_test(tc, detached_volumes_are_maintained);
 	tcase_add_loop_test(tc, damage_of_a_detached_volume_is_repaired, 0, 2);
 	tcase_add_test(tc, maintenance_gives_way);
