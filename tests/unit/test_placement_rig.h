@@ -81,6 +81,7 @@ struct rig {
 	uint64_t snapshot_version;
 	bool only_added;      /* of drivers that are started from now on */
 	uint32_t lifetime_ms; /* of permits, likewise; LIFETIME_MS at first */
+	uint32_t checked[64]; /* by volume: the permit that was last found in the ledger, its CRC */
 };
 
 extern const char *const rig_sites[RIG_SITES]; /* par, lyo, rbx, mrs */
