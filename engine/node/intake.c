@@ -96,12 +96,17 @@ static int lease_matches(const struct node_lease *k)
 	return 0;
 }
 
+static int64_t evidence_wall(const struct node_lease *k)
+{
+	return node_evidence_wall_ns(reactor_wall_ns(k->config.reactor),
+				     reactor_now_ns(k->config.reactor), k->driver_clock_ns);
+}
+
 int node_lease_end_reason(struct node_lease *k)
 {
 	/* By another clock of the cluster it may be so late already; and the two clocks of this
 	 * machine may have drifted a little since the deadline was computed. */
-	const int64_t wall_ns =
-	    reactor_wall_ns(k->config.reactor) + (int64_t)(CLOCK_BOUND_NS + 10 * NS_PER_MS);
+	const int64_t wall_ns = evidence_wall(k) + (int64_t)(CLOCK_BOUND_NS + 10 * NS_PER_MS);
 	int64_t until;
 	const int rc = site_verdict(k, wall_ns, &until);
 
@@ -112,7 +117,7 @@ void node_lease_evaluate(struct node_lease *k)
 {
 	struct reactor *r = k->config.reactor;
 	const uint64_t now_ns = reactor_now_ns(r);
-	const int64_t wall_ns = reactor_wall_ns(r);
+	const int64_t wall_ns = evidence_wall(k);
 	struct node_lease_state state = {.site_version = k->lease.site_version,
 					 .driver_clock_ns = k->driver_clock_ns};
 	int64_t until = 0;
@@ -298,8 +303,8 @@ static void close_if_withdrawn(struct node_lease *k, struct intake *in)
 	if (in->revocations == NULL || revocations_open(in->revocations, in->revocations_size,
 							trust_root(k->config.trust), &d, &err) != 0)
 		return;
-	in->withdraws = revocations_withdrawn(d, k->config.identity.site,
-					      reactor_wall_ns(k->config.reactor), NULL, NULL);
+	in->withdraws =
+	    revocations_withdrawn(d, k->config.identity.site, evidence_wall(k), NULL, NULL);
 	if (in->withdraws)
 		node_lease_close(k, -E_REVOKED);
 	revocations_free(d);

@@ -81,6 +81,15 @@ struct node_lease_state {
 	int64_t driver_clock_ns;
 };
 
+/* The wall clock that evidence is compared with: this machine's, or the driver's if that is later.
+ * So a clock that steps back between two leases revives nothing. driver_clock_ns 0: not measured.
+ */
+static inline int64_t node_evidence_wall_ns(int64_t wall_ns, uint64_t now_ns,
+					    int64_t driver_clock_ns)
+{
+	return driver_clock_ns == 0 ? wall_ns : MAX(wall_ns, (int64_t)now_ns + driver_clock_ns);
+}
+
 struct node_shard_config {
 	struct reactor *reactor;
 	struct transport *transport;

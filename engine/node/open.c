@@ -73,6 +73,8 @@ static int take_permit(struct node_session *s, const Pave__V1__Signed *signed_pe
 		       struct error *err)
 {
 	struct reactor *r = shard_reactor(s->shard);
+	const int64_t wall_ns = node_evidence_wall_ns(reactor_wall_ns(r), reactor_now_ns(r),
+						      s->shard->lease.driver_clock_ns);
 	struct permit permit = {0};
 	uint8_t *packed = NULL;
 	size_t size = 0;
@@ -81,7 +83,7 @@ static int take_permit(struct node_session *s, const Pave__V1__Signed *signed_pe
 	if (signed_permit == NULL)
 		return error_set(err, -E_NO_PERMIT, "the message carries no permit");
 	rc = permit_open(signed_permit, trust_root(s->shard->config.trust), reactor_now_ns(r),
-			 reactor_wall_ns(r), &permit, err);
+			 wall_ns, &permit, err);
 	if (rc != 0)
 		return rc;
 	if (permit.volume == 0 || permit.generation == 0 || permit.generation > GENERATION_MAX)

@@ -489,6 +489,24 @@ START_TEST(test_forged_permits)
 }
 END_TEST
 
+/* Nor does it come into force again when this machine's clock steps back, before the next lease
+ * shows it. */
+START_TEST(test_an_expired_permit_stays_expired)
+{
+	const struct peer_permit p = rig_permit(rig, 1, 1);
+
+	rig_host(rig, &host, 0);
+	ck_assert_int_eq(rig_try_open(&host, &p), 0);
+	rig_run_ms(rig, PERMIT_LIFETIME_MS + 1);
+	rig->nodes[0].process->wall_offset_ns = -(int64_t)(PERMIT_LIFETIME_MS * NS_PER_MS);
+	ck_assert_int_eq(rig_update(&host, &p), -E_PERMIT_EXPIRED);
+	expect_refused(&host, 1, -E_PERMIT_EXPIRED);
+	rig_host(rig, &other, 0);
+	ck_assert_int_eq(rig_try_open(&other, &p), -E_PERMIT_EXPIRED);
+	ck_assert_uint_ne(rig->nodes[0].state.deadline_ns, 0);
+}
+END_TEST
+
 START_TEST(test_fencing)
 {
 	struct peer_permit p;
@@ -838,6 +856,7 @@ static Suite *suite(void)
 	tcase_add_test(refused, test_not_in_permit);
 	tcase_add_test(refused, test_certificate_versions_differ);
 	tcase_add_test(refused, test_forged_permits);
+	tcase_add_test(refused, test_an_expired_permit_stays_expired);
 	tcase_add_test(refused, test_fencing);
 	tcase_add_test(refused, test_reopen_waits_for_what_is_under_way);
 	tcase_add_test(refused, test_bad_crc);

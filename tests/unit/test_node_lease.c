@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/node/lease.h"
 #include "tests/unit/test_node_rig.h"
 
 static struct rig *rig;
@@ -295,6 +296,26 @@ START_TEST(test_withdrawal_to_come)
 }
 END_TEST
 
+/* What the evidence's end has closed a clock that steps back does not open again. */
+START_TEST(test_the_clock_steps_back)
+{
+	const int64_t from = (wall() / (int64_t)NS_PER_S + 10) * (int64_t)NS_PER_S;
+	char *next = rig_revocations(rig, 2, "par", from);
+
+	rig->pd.revocations = next;
+	rig->pd.revocations_version = 2;
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	rig->pd.refuse = EIO; /* so that no exchange shows it */
+	n->process->wall_offset_ns = -4 * (int64_t)NS_PER_S;
+	node_lease_evaluate(n->lease);
+	rig_wait_lease(n, false);
+	ck_assert_int_le(wall(), from - (int64_t)CLOCK_BOUND_NS + (int64_t)(10 * NS_PER_MS));
+	rig->pd.revocations = rig->revocations;
+	free(next);
+}
+END_TEST
+
 /* The snapshot is short-lived: when it has run out, every site in it counts as revoked. */
 START_TEST(test_snapshot_runs_out)
 {
@@ -464,6 +485,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_older_withdrawal);
 	tcase_add_test(t, test_withdrawal_races_with_a_lease);
 	tcase_add_test(t, test_withdrawal_to_come);
+	tcase_add_test(t, test_the_clock_steps_back);
 	tcase_add_test(t, test_snapshot_runs_out);
 	tcase_add_test(t, test_another_root);
 	tcase_add_test(t, test_a_root_that_knows_both_keys);
