@@ -443,23 +443,38 @@ static void conn_create(struct nbd_server *s, int fd)
 	conn_recv(c);
 }
 
+static void accept_next(struct nbd_server *s)
+{
+	s->accepting = true;
+	reactor_io_accept(s->config.reactor, &s->accept_io, s->fd);
+}
+
 static void accept_done(struct reactor_io *io, int32_t result)
 {
 	struct nbd_server *s = container_of(io, struct nbd_server, accept_io);
 
 	s->accepting = false;
-	if (result >= 0 && s->stopping)
-		close(result);
-	else if (result >= 0)
-		conn_create(s, result);
-	else if (!s->stopping)
-		log_warn("nbd", "accept: %s", strerror(-result));
 	if (s->stopping) {
+		if (result >= 0)
+			close(result);
 		server_maybe_stopped(s);
 		return;
 	}
-	s->accepting = true;
-	reactor_io_accept(s->config.reactor, &s->accept_io, s->fd);
+	if (result >= 0)
+		conn_create(s, result);
+	if (result >= 0 || result == -ECONNABORTED || result == -EINTR) {
+		accept_next(s);
+		return;
+	}
+	/* There are no descriptors left, say: at once it would be the same. */
+	log_warn("nbd", "accept: %s; trying again", strerror(-result));
+	reactor_timer_arm(s->config.reactor, &s->accept_timer,
+			  reactor_now_ns(s->config.reactor) + ACCEPT_RETRY_NS);
+}
+
+static void accept_again(struct reactor_timer *timer)
+{
+	accept_next(container_of(timer, struct nbd_server, accept_timer));
 }
 
 /* -- the server ----------------------------------------------------------------------------- */
@@ -558,6 +573,7 @@ int nbd_listen(const struct nbd_config *config, struct nbd_server **ret_server, 
 	s->room.run = server_room;
 	s->part_room.run = server_part_room;
 	s->accept_io.done = accept_done;
+	s->accept_timer.fire = accept_again;
 	s->parts = calloc(NBD_PARTS_MAX, sizeof *s->parts);
 	if (s->parts == NULL) {
 		rc = error_set(err, -ENOMEM, "NBD server: no memory");
@@ -581,8 +597,7 @@ void nbd_serve(struct nbd_server *server, struct volume *volume)
 {
 	PRE(server->volume == NULL && !server->stopping);
 	server->volume = volume;
-	server->accepting = true;
-	reactor_io_accept(server->config.reactor, &server->accept_io, server->fd);
+	accept_next(server);
 }
 
 const char *nbd_uri(const struct nbd_server *server)
@@ -615,6 +630,7 @@ void nbd_stop(struct nbd_server *server, void (*done)(void *arg), void *arg)
 	server->stop_task.run = stop_task;
 	if (server->accepting)
 		reactor_io_cancel(r, &server->accept_io);
+	reactor_timer_cancel(r, &server->accept_timer);
 	for (struct nbd_conn *c = server->conns, *next; c != NULL; c = next) {
 		next = c->next;
 		reactor_timer_arm(r, &c->drain, reactor_now_ns(r) + DRAIN_NS);

@@ -10,12 +10,13 @@
 #include "engine/attach/nbd_proto.h"
 #include "engine/reactor/io.h"
 
-#define IN_SIZE	      (256u << 10)
-#define OUT_SIZE      (16u << 10) /* answers to one option, with two names at most */
-#define SEND_IOV_MAX  256u
-#define REPLY_IOV_MAX 36u    /* of one answer: head, and the parts of the longest read */
-#define DIRECT_MIN    16384u /* a rest of a payload this long is received where it belongs */
-#define DRAIN_NS      (5 * NS_PER_S)
+#define IN_SIZE		(256u << 10)
+#define OUT_SIZE	(16u << 10) /* answers to one option, with two names at most */
+#define SEND_IOV_MAX	256u
+#define REPLY_IOV_MAX	36u    /* of one answer: head, and the parts of the longest read */
+#define DIRECT_MIN	16384u /* a rest of a payload this long is received where it belongs */
+#define DRAIN_NS	(5 * NS_PER_S)
+#define ACCEPT_RETRY_NS (100 * NS_PER_MS) /* after accept(2) failed for want of something */
 
 struct nbd_request;
 struct nbd_conn;
@@ -112,6 +113,7 @@ struct nbd_server {
 	char unix_path[108];
 	int fd;
 	struct reactor_io accept_io;
+	struct reactor_timer accept_timer;
 	bool accepting, stopping;
 	struct nbd_conn *conns;
 	uint32_t conn_count;

@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/attach/bytes.h"
@@ -659,6 +661,55 @@ START_TEST(the_server_stops_though_somebody_waited_for_a_buffer)
 }
 END_TEST
 
+static uint64_t cpu_ns_of_reactor(void)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	ck_assert_int_eq(pthread_getcpuclockid(t.thread, &clock), 0);
+	ck_assert_int_eq(clock_gettime(clock, &ts), 0);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/* It asks again now and then; all the time would take a core, and fill the log. */
+static void accept_without_descriptors(bool stop_meanwhile)
+{
+	struct rlimit before, one;
+	const int probe = dup(STDERR_FILENO);
+	uint64_t used;
+	int fd;
+
+	close(probe);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	one = before;
+	one.rlim_cur = (rlim_t)probe + 1; /* which the client gets */
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &one), 0);
+	fd = raw_connect();
+	used = cpu_ns_of_reactor();
+	usleep(500000);
+	ck_assert_uint_lt(cpu_ns_of_reactor() - used, 100 * NS_PER_MS);
+	if (!stop_meanwhile) {
+		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+		raw_greet(fd);
+	}
+	close(fd);
+	finish();
+}
+
+START_TEST(without_descriptors_it_waits_for_some)
+{
+	start();
+	accept_without_descriptors(false);
+}
+END_TEST
+
+START_TEST(it_stops_while_it_waits_for_descriptors)
+{
+	start();
+	accept_without_descriptors(true);
+}
+END_TEST
+
 START_TEST(a_second_server_on_a_live_socket_is_refused)
 {
 	struct nbd_config config;
@@ -701,6 +752,8 @@ int main(void)
 	tcase_add_test(tc, requests_outside_of_the_protocol_harm_nobody);
 	tcase_add_test(tc, who_waits_for_a_part_gets_one_when_the_last_answers_have_left);
 	tcase_add_test(tc, the_server_stops_though_somebody_waited_for_a_buffer);
+	tcase_add_test(tc, without_descriptors_it_waits_for_some);
+	tcase_add_test(tc, it_stops_while_it_waits_for_descriptors);
 	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
