@@ -49,7 +49,8 @@ static void begin(struct receipt_counter *c, const struct permit *permit, uint64
 	    .generation = permit->generation,
 	    .first_serial = permit->serial,
 	    .site_version = site_version,
-	    .from = wall_ns,
+	    /* A driver's clock that has leapt forward since it was measured said at least this. */
+	    .from = MAX(wall_ns, permit->issued_at),
 	};
 	memcpy(b->policy_digest, permit->policy_digest, sizeof b->policy_digest);
 	c->began_ns = now_ns;

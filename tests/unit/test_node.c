@@ -507,6 +507,28 @@ START_TEST(test_an_expired_permit_stays_expired)
 }
 END_TEST
 
+/* The driver's clock leapt forward after it was measured: a receipt that began before its permit
+ * would contradict the ledger. */
+START_TEST(test_a_receipt_begins_with_its_permit)
+{
+	struct permit permit = {.volume = 1, .generation = 1, .issued_at = 1000};
+	struct receipt_counter c = {0};
+	struct node_receipt r;
+	const uint32_t crc = 0;
+
+	ck_assert_int_eq(receipt_counter_init(&c), 0);
+	receipt_count(&c, &permit, 1, FRAME_WRITE, false, v(1, 1), 0, 0, 1, &crc, 50, 400);
+	receipt_count(&c, &permit, 1, FRAME_WRITE, false, v(1, 2), 0, 1, 1, &crc, 70, 420);
+	ck_assert(receipt_close(&c, &r));
+	ck_assert_int_eq(r.from, 1000);
+	ck_assert_int_eq(r.until, 1020);
+	receipt_count(&c, &permit, 1, FRAME_WRITE, false, v(1, 3), 0, 0, 1, &crc, 90, 1500);
+	ck_assert(receipt_close(&c, &r));
+	ck_assert_int_eq(r.from, 1500);
+	receipt_counter_deinit(&c);
+}
+END_TEST
+
 START_TEST(test_fencing)
 {
 	struct peer_permit p;
@@ -857,6 +879,7 @@ static Suite *suite(void)
 	tcase_add_test(refused, test_certificate_versions_differ);
 	tcase_add_test(refused, test_forged_permits);
 	tcase_add_test(refused, test_an_expired_permit_stays_expired);
+	tcase_add_test(refused, test_a_receipt_begins_with_its_permit);
 	tcase_add_test(refused, test_fencing);
 	tcase_add_test(refused, test_reopen_waits_for_what_is_under_way);
 	tcase_add_test(refused, test_bad_crc);
