@@ -487,7 +487,7 @@ int main(void)
 	SRunner *runner;
 	int failed;
 
-	tcase_set_timeout(tc, 280);
+	tcase_set_timeout(tc, 900);
 	tcase_add_loop_test(tc, every_commit, 0, 4);
 	tcase_add_test(tc, any_allocation_may_fail);
 	suite_add_tcase(suite, tc);
