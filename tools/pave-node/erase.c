@@ -84,7 +84,7 @@ static void finish_head(struct eraser *e, int status)
 			 (unsigned long long)done.segments, (unsigned long long)done.bytes,
 			 (unsigned long long)done.took_ms);
 	LL_DELETE(e->list, head);
-	e->erased(head->token, status, &done, e->arg);
+	e->erased(head->token, status, status == 0 ? &done : NULL, e->arg);
 	free(head);
 }
 
