@@ -12,8 +12,10 @@ from .machine import Failure, Fio, need, run
 
 TOP = Path(__file__).resolve().parents[2]
 
-
+# So long has a load that writes gone on when its measurement ends, and so long it goes on at least before one.
+SUSTAINED_SECONDS = 60
 WARM_SECONDS = 5
+
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Work:
 
 WORKS = [Work("write32", "randwrite", 4096, 32), Work("write128", "randwrite", 4096, 128), Work("write1", "randwrite", 4096, 1),
          Work("read32", "randread", 4096, 32), Work("seqwrite", "write", 131072, 16, longer=3), Work("seqread", "read", 131072, 16)]
+
+
+def warm_seconds(args):
+    """Of random writes before a measurement that writes: what it lacks of SUSTAINED_SECONDS."""
+    return WARM_SECONDS if args.quick else max(SUSTAINED_SECONDS - args.seconds, WARM_SECONDS)
 
 
 class System:
@@ -146,16 +153,16 @@ class Pave(System):
         # A node that was started again looks each page of its index up when it is first asked for: that is over before it counts.
         self.warm()
 
-    def warm(self):
+    def warm(self, seconds=WARM_SECONDS):
         """The state from which all that writes begins: random writes and their cleaning are under way, whatever was measured before."""
-        self.bench("--depth", 128, "--seconds", WARM_SECONDS, timeout=WARM_SECONDS + 100)
+        self.bench("--depth", 128, "--seconds", seconds, timeout=seconds + 100)
 
     def options(self, work, seconds):
         return ["--rw", work.rw, "--bs", work.size, "--depth", work.depth, "--seconds", seconds]
 
     def measure(self, work, seconds):
         if work.writes:
-            self.warm()
+            self.warm(warm_seconds(self.args))
         return self.run(work, seconds)
 
     def run(self, work, seconds):
@@ -204,7 +211,7 @@ class PaveNbd(System):
 
     def measure(self, work, seconds):
         if work.writes:
-            self.pave.warm()
+            self.pave.warm(warm_seconds(self.args))
         self.pave.pave("attach", "v", "--nbd", f"unix:{self.pave.dir}/v.sock", "--detach")
         try:
             servers = machine.pids_naming(str(self.pave.dir))

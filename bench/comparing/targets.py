@@ -1,7 +1,7 @@
 """What must be reached: each row of the table, computed from medians. A row needs what it names; without that it is
 "not measured", never guessed."""
 from dataclasses import dataclass
-from math import sqrt
+from math import prod
 from statistics import median, quantiles
 
 
@@ -120,13 +120,13 @@ def tail(m):
 
 
 def permits(m):
-    """Medians of the ratios, each of a pair and the one after it, which was turned round; and between which of them half of all lie."""
+    """Medians of the ratios, each of four pairs: run in both orders, on clusters that were started in both orders; and between which of them half of all lie."""
     m.get("checks", "checks")
     pairs = [p for one in m.values("checks", "checks", "pairs") for p in one]
     texts, medians = [], []
     for i, what in enumerate(("rate", "CPU")):
         ratios = [on[i] / off[i] for on, off in pairs]
-        ratios = [100 * (sqrt(a * b) - 1) for a, b in zip(ratios[::2], ratios[1::2])]
+        ratios = [100 * (prod(four) ** 0.25 - 1) for four in zip(*(ratios[i::4] for i in range(4)))]
         quarters = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         texts.append(f"{what} {quarters[1]:+.1f} % (half of all from {quarters[0]:+.1f} to {quarters[2]:+.1f})")
         medians.append(quarters[1])
