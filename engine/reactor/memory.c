@@ -47,6 +47,20 @@ void memory_deinit(struct memory *m)
 	*m = (struct memory){0};
 }
 
+/* A piece of exactly this size that was given back, zeroed. NULL: there is none. */
+static void *piece_take(struct memory *m, size_t size_bytes)
+{
+	for (struct memory_piece **p = &m->pieces; *p != NULL; p = &(*p)->next) {
+		struct memory_piece *piece = *p;
+
+		if (piece->size_bytes != size_bytes)
+			continue;
+		*p = piece->next;
+		return memset(piece, 0, size_bytes);
+	}
+	return NULL;
+}
+
 void *memory_alloc(struct memory *m, size_t size_bytes, struct memory_extent *ret_extent)
 {
 	size_t size;
@@ -56,6 +70,9 @@ void *memory_alloc(struct memory *m, size_t size_bytes, struct memory_extent *re
 	if (size_bytes == 0 || size_bytes > m->size_bytes)
 		return NULL;
 	size = ROUND_UP(size_bytes, (size_t)BLOCK_SIZE);
+	p = piece_take(m, size);
+	if (p != NULL)
+		return p;
 	if (size > m->grown_bytes - m->used_bytes) {
 		size_t grow = ROUND_UP(size, (size_t)MEMORY_EXTENT_SIZE);
 
@@ -70,6 +87,18 @@ void *memory_alloc(struct memory *m, size_t size_bytes, struct memory_extent *re
 	m->used_bytes += size;
 	POST(m->used_bytes <= m->grown_bytes && m->grown_bytes <= m->size_bytes);
 	return p;
+}
+
+void memory_free(struct memory *m, void *p, size_t size_bytes)
+{
+	struct memory_piece *piece = p;
+
+	if (p == NULL)
+		return;
+	PRE((uint8_t *)p >= m->base &&
+	    size_bytes <= (size_t)(m->base + m->used_bytes - (uint8_t *)p));
+	*piece = (struct memory_piece){m->pieces, ROUND_UP(size_bytes, (size_t)BLOCK_SIZE)};
+	m->pieces = piece;
 }
 
 void memory_set_slot(struct memory *m, const struct memory_extent *extent, uint16_t slot)

@@ -1,6 +1,7 @@
 /* The memory behind reactor_memory: an address range reserved once, handed out from the bottom in
- * multiples of BLOCK_SIZE and never taken back. It grows by extents; each extent is offered to the
- * kernel as one registered buffer, and no allocation straddles two of them.
+ * multiples of BLOCK_SIZE. It grows by extents; each extent is offered to the kernel as one
+ * registered buffer, and no allocation straddles two of them. What is given back is kept for the
+ * next who asks for as much, and never cut: the same sizes come again.
  *
  * Thread: the reactor's. Knows nothing of rings: whoever grows it registers. */
 #ifndef REACTOR_MEMORY_H
@@ -15,12 +16,19 @@
 #define MEMORY_SLOT_SIZE_MAX                                                                       \
 	(1u << 30) /* larger extents are used unregistered: the kernel's limit */
 
+/* Lies in the first bytes of what was given back. */
+struct memory_piece {
+	struct memory_piece *next;
+	size_t size_bytes;
+};
+
 struct memory {
 	uint8_t *base;
 	size_t size_bytes;  /* reserved; a multiple of MEMORY_EXTENT_SIZE */
 	size_t used_bytes;  /* up to here it is handed out or wasted */
 	size_t grown_bytes; /* up to here it belongs to extents */
-	void *map;	    /* what mmap gave */
+	struct memory_piece *pieces;
+	void *map; /* what mmap gave */
 	size_t map_bytes;
 	uint16_t *slots; /* of each granule: the registered buffer that covers it */
 };
@@ -37,6 +45,9 @@ void memory_deinit(struct memory *m);
 /* Zeroed memory or NULL. ret_extent->size_bytes is not 0 when an extent was opened for it, which
  * the caller may then register. */
 void *memory_alloc(struct memory *m, size_t size_bytes, struct memory_extent *ret_extent);
+
+/* Gives back what memory_alloc gave for size_bytes. NULL is allowed. */
+void memory_free(struct memory *m, void *p, size_t size_bytes);
 
 /* Notes that the extent is the registered buffer of this number. */
 void memory_set_slot(struct memory *m, const struct memory_extent *extent, uint16_t slot);

@@ -50,6 +50,7 @@ struct reactor_ops {
 	void (*post)(struct reactor *r, struct reactor_task *t);
 	void (*offload)(struct reactor *r, struct reactor_work *w);
 	void *(*memory)(struct reactor *r, size_t size_bytes);
+	void (*memory_put)(struct reactor *r, void *p, size_t size_bytes);
 	void (*refresh)(struct reactor *r);
 };
 
@@ -118,12 +119,19 @@ static inline void reactor_offload(struct reactor *r, struct reactor_work *w)
 	r->ops->offload(r, w);
 }
 
-/* Memory for I/O: zeroed, aligned to BLOCK_SIZE, registered with the kernel where that helps, given
- * back when the reactor is destroyed and not before. For start-up and pools, not for operations.
- * NULL when there is no more (REACTOR_MEMORY_MAX in uring.c). */
+/* Memory for I/O: zeroed, aligned to BLOCK_SIZE, registered with the kernel where that helps, the
+ * reactor's until it is destroyed. For start-up and pools, not for operations. NULL when there is
+ * no more (REACTOR_MEMORY_MAX in uring.c). */
 static inline void *reactor_memory(struct reactor *r, size_t size_bytes)
 {
 	return r->ops->memory(r, size_bytes);
+}
+
+/* Gives back what reactor_memory gave for size_bytes, for the next who asks for as much. NULL is
+ * allowed. No operation on it is under way. */
+static inline void reactor_memory_put(struct reactor *r, void *p, size_t size_bytes)
+{
+	r->ops->memory_put(r, p, size_bytes);
 }
 
 /* -- production only (uring.c) --------------------------------------------------------------- */

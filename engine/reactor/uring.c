@@ -300,6 +300,11 @@ static void *uring_memory(struct reactor *r, size_t size_bytes)
 	return p;
 }
 
+static void uring_memory_put(struct reactor *r, void *p, size_t size_bytes)
+{
+	memory_free(&uring_of(r)->memory, p, size_bytes);
+}
+
 void reactor_memory_range(const struct reactor *r, void **ret_base, size_t *ret_size_bytes)
 {
 	const struct uring *u = uring_of(r);
@@ -317,6 +322,7 @@ static const struct reactor_ops uring_ops = {
     .post = uring_post,
     .offload = uring_offload,
     .memory = uring_memory,
+    .memory_put = uring_memory_put,
     .refresh = uring_refresh,
 };
 

@@ -30,7 +30,8 @@ int cleaner_init(struct store *store)
 	uint32_t blocks = store->segments.blocks;
 
 	c->pause.fire = pause_fire;
-	c->buffer = aligned_alloc(BLOCK_SIZE, (size_t)blocks * BLOCK_SIZE);
+	c->buffer_bytes = (size_t)blocks * BLOCK_SIZE;
+	c->buffer = reactor_memory(store->reactor, c->buffer_bytes);
 	c->blocks = calloc(blocks, sizeof *c->blocks);
 	c->crcs = calloc(blocks, sizeof *c->crcs);
 	for (uint32_t i = 0; i < CLEANER_READS_MAX; i++)
@@ -48,7 +49,7 @@ void cleaner_deinit(struct store *store)
 
 	if (c->pause.fire != NULL)
 		reactor_timer_cancel(store->reactor, &c->pause);
-	free(c->buffer);
+	reactor_memory_put(store->reactor, c->buffer, c->buffer_bytes);
 	free(c->blocks);
 	free(c->crcs);
 	c->buffer = NULL;

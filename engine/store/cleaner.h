@@ -96,7 +96,8 @@ struct cleaner {
 	uint32_t parsed;		   /* blocks that were looked at */
 	bool damaged;			   /* something could not be read */
 	struct cleaner_read reads[CLEANER_READS_MAX];
-	uint8_t *buffer;	      /* a segment */
+	uint8_t *buffer; /* a segment; registered, for all that is cleaned passes it */
+	size_t buffer_bytes;
 	uint32_t base;		      /* the device's block of its first block */
 	struct cleaner_block *blocks; /* found live; a segment's at most */
 	uint32_t *crcs;		      /* of blocks, once sorted */

@@ -66,6 +66,12 @@ void store_open(struct store_open_op *op)
 	reactor_defer(op->config.reactor, &op->no_memory);
 }
 
+/* Each buffer of a group, and of zeroes, has an extent of its own (reactor/memory.h). */
+_Static_assert(FORMAT_SEGMENT_BYTES_MAX +
+		       2 * MIB * (WLOG_GROUPS_IN_FLIGHT_MAX + WLOG_COLD_GROUPS_IN_FLIGHT + 2) <=
+		   STORE_REACTOR_MEMORY_MAX,
+	       "the bound is too low");
+
 void store_abandon(struct store *store)
 {
 	if (store == NULL)

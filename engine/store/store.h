@@ -32,8 +32,10 @@
 #define STORE_COPY_MAX                                                                             \
 	65536u /* a payload up to this is copied into the log's own buffer, so it needs            \
 		 no alignment; a larger one goes to the disk from where it is */
-#define STORE_CACHE_BYTES GIB	/* the default */
-#define STORE_CHANGES_MAX 1024u /* runs in one answer of store_changes */
+#define STORE_CACHE_BYTES GIB /* the default */
+/* What a store takes of reactor_memory at most: the cleaner's segment, the groups' buffers. */
+#define STORE_REACTOR_MEMORY_MAX ((size_t)112 << 20)
+#define STORE_CHANGES_MAX	 1024u /* runs in one answer of store_changes */
 
 /* The families of the index in kv, in this order. */
 enum store_family {

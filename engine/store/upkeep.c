@@ -29,6 +29,8 @@ void upkeep_deinit(struct store *store)
 
 	if (u->timer.fire != NULL)
 		reactor_timer_cancel(store->reactor, &u->timer);
+	reactor_memory_put(store->reactor, u->zeroes, UPKEEP_PRIME_BYTES);
+	u->zeroes = NULL;
 	free(u->discards);
 	u->discards = NULL;
 }

@@ -19,7 +19,6 @@ int wipe_init(struct store *store)
 	w->zeroes = reactor_memory(store->reactor, WIPE_PIECE_BYTES);
 	if (w->zeroes == NULL)
 		return -ENOMEM;
-	memset(w->zeroes, 0, WIPE_PIECE_BYTES);
 	for (uint32_t i = 0; i < ARRAY_SIZE(w->iovs); i++)
 		w->iovs[i] = (struct iovec){w->zeroes, WIPE_PIECE_BYTES};
 	return 0;
@@ -29,6 +28,8 @@ void wipe_deinit(struct store *store)
 {
 	if (store->wipe.timer.fire != NULL)
 		reactor_timer_cancel(store->reactor, &store->wipe.timer);
+	reactor_memory_put(store->reactor, store->wipe.zeroes, WIPE_PIECE_BYTES);
+	store->wipe.zeroes = NULL;
 }
 
 bool wipe_is_idle(const struct store *store)

@@ -11,6 +11,7 @@
 #include "engine/store/core.h"
 
 #define COPY_BLOCKS (STORE_COPY_MAX / BLOCK_SIZE)
+#define GROUP_BYTES ((size_t)FORMAT_GROUP_BLOCKS_MAX * BLOCK_SIZE)
 
 static void pump_run(struct reactor_task *task);
 
@@ -29,7 +30,7 @@ static int stream_init(struct store *store, uint8_t kind, uint32_t in_flight_max
 		struct wlog_group *g = &groups[i];
 
 		g->stream = s;
-		g->buffer = reactor_memory(store->reactor, FORMAT_GROUP_BLOCKS_MAX * BLOCK_SIZE);
+		g->buffer = reactor_memory(store->reactor, GROUP_BYTES);
 		if (g->buffer == NULL)
 			return -ENOMEM;
 		g->next = s->groups_free;
@@ -60,6 +61,8 @@ int wlog_init(struct store *store, uint32_t groups_in_flight, uint32_t fill_bloc
 
 void wlog_deinit(struct store *store)
 {
+	for (uint32_t i = 0; store->wlog.groups != NULL && i < store->wlog.group_count; i++)
+		reactor_memory_put(store->reactor, store->wlog.groups[i].buffer, GROUP_BYTES);
 	free(store->wlog.groups);
 	store->wlog.groups = NULL;
 }

@@ -30,6 +30,7 @@ void vbuffers_deinit(struct vbuffers *p)
 		struct vbuffers_slab *s = p->all;
 
 		p->all = s->all_next;
+		reactor_memory_put(p->reactor, s->data, IO_SIZE_MAX);
 		free(s);
 	}
 	*p = (struct vbuffers){0};

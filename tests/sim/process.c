@@ -287,6 +287,23 @@ static void *sim_memory(struct reactor *r, size_t size_bytes)
 	return m->data;
 }
 
+static void sim_memory_put(struct reactor *r, void *data, size_t size_bytes)
+{
+	struct sim_process *p = sim_process_of(r);
+
+	(void)size_bytes;
+	for (struct sim_memory **m = &p->memory; data != NULL && *m != NULL; m = &(*m)->next) {
+		struct sim_memory *found = *m;
+
+		if (found->data != data)
+			continue;
+		*m = found->next;
+		munmap(found->data, found->mapped_bytes);
+		free(found);
+		return;
+	}
+}
+
 static void sim_refresh(struct reactor *r)
 {
 	struct sim_process *p = sim_process_of(r);
@@ -309,6 +326,7 @@ static const struct reactor_ops sim_ops = {
     .post = sim_post,
     .offload = sim_offload,
     .memory = sim_memory,
+    .memory_put = sim_memory_put,
     .refresh = sim_refresh,
 };
 

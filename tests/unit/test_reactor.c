@@ -645,6 +645,13 @@ START_TEST(memory_is_zeroed_aligned_and_bounded)
 	}
 	ck_assert_uint_le(got, 8 * MIB);
 	ck_assert_uint_ge(got, 8 * MIB - 4 * sizeof zero);
+	/* What is given back comes again, zeroed, to who asks for as much, and to nobody else. */
+	reactor_memory_put(reactor, before, 2 * BLOCK_SIZE + 1);
+	reactor_memory_put(reactor, NULL, 2 * BLOCK_SIZE + 1);
+	ck_assert_ptr_null(reactor_memory(reactor, 4 * BLOCK_SIZE));
+	ck_assert_ptr_eq(reactor_memory(reactor, 3 * BLOCK_SIZE), before);
+	ck_assert_mem_eq(before, zero, sizeof zero);
+	ck_assert_ptr_null(reactor_memory(reactor, 3 * BLOCK_SIZE));
 	tear_down();
 }
 END_TEST

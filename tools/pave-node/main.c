@@ -29,9 +29,6 @@
 #include "tools/pave-node/layer_work.h"
 #include "tools/pave-node/maintain.h"
 
-/* What the store's groups and buffers take of the reactor's memory, beside the node's. */
-#define STORE_MEMORY_MAX (256u << 20)
-
 #define SCRUB_PERIOD_S (14u * 86400)
 
 #define DRAIN_NS (20 * NS_PER_MS)
@@ -443,7 +440,7 @@ static int run(struct node *n, struct error *err)
 	const struct reactor_config config = {
 	    .name = "node",
 	    .worker_count = WORKERS,
-	    .memory_bytes = NODE_SHARD_MEMORY_MAX + STORE_MEMORY_MAX,
+	    .memory_bytes = NODE_SHARD_MEMORY_MAX + POOL_DEVICES_MAX * STORE_REACTOR_MEMORY_MAX,
 	};
 	struct pool_open_op *op = &n->opening;
 	int rc = reactor_create(&config, &n->reactor);
