@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "alloc_fail.h"
+#include "tests/unit/loops.h"
 #include "tests/unit/test_placement_rig.h"
 
 #define SIZE	      (64ull << 20)
@@ -411,7 +412,7 @@ START_TEST(every_commit)
 	bool reached = true;
 	uint64_t n;
 
-	for (n = 1; reached; n++)
+	for (n = 1 + (uint64_t)_i % LOOP_STEP; reached; n += LOOP_STEP)
 		crash_at(n, hows[_i % 2], fates[_i / 2], &reached);
 	ck_assert_uint_gt(n, 30); /* or the loop tested nothing */
 }
@@ -448,7 +449,7 @@ START_TEST(any_allocation_may_fail)
 	uint64_t refused = 0, restarts = 0, n = 1;
 	bool failed = true;
 
-	for (; failed; n++) {
+	for (; failed; n += LOOP_STEP) {
 		struct story s;
 		int rc;
 
@@ -474,8 +475,8 @@ START_TEST(any_allocation_may_fail)
 		ck_assert_uint_lt(n, RUNS_MAX);
 	}
 	ck_assert_uint_gt(n, 100);
-	ck_assert_uint_gt(refused, 20);
-	ck_assert_uint_lt(restarts, n / 2);
+	ck_assert_uint_gt(refused, 20 / LOOP_STEP);
+	ck_assert_uint_lt(restarts, n / LOOP_STEP / 2);
 	rig_destroy(r);
 }
 END_TEST

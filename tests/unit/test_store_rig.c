@@ -983,13 +983,14 @@ void rig_crash_everywhere_with(void (*prepare)(struct rig *rig), void (*scenario
 					      SIM_FATE_RANDOM, SIM_FATE_RANDOM};
 	/* A tiny cache makes many more I/Os: then each third, in the two ways with the most. */
 	const bool tiny = cache_bytes <= RIG_TINY_CACHE;
+	const uint32_t step = (tiny ? 3 : 1) * LOOP_STEP;
 
 	for (uint32_t way = tiny ? 3 : 0; way < ARRAY_SIZE(fates); way++) {
-		uint64_t n = tiny ? way - 2 : 1;
+		uint64_t n = 1 + way % step;
 
 		while (!crash_at(prepare, scenario, disk_mib, cache_bytes, 1 + way, n,
 				 way < 4 ? SIM_IO_POWER_LOSS : SIM_IO_KILL, fates[way]))
-			n += tiny ? 3 : 1;
+			n += step;
 		ck_assert_uint_gt(n, 2);
 	}
 }

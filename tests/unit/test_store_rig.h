@@ -15,6 +15,7 @@
 #include "engine/store/check.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/kv.h"
+#include "tests/unit/loops.h"
 
 #define RIG_VOLUMES   2u
 #define RIG_CHUNKS    3u

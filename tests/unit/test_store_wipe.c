@@ -764,11 +764,11 @@ static const enum sim_fate fates[] = {SIM_FATE_TEAR, SIM_FATE_DROP, SIM_FATE_KEE
 
 START_TEST(a_crash_at_any_io)
 {
-	uint64_t n = 1;
+	uint64_t n = 1 + (uint64_t)_i % LOOP_STEP;
 
 	rig_devices = _i < 5 ? 0 : 2;
 	while (!crash_at(n, _i % 5 < 4 ? SIM_IO_POWER_LOSS : SIM_IO_KILL, fates[_i % 5]))
-		n++;
+		n += LOOP_STEP;
 	ck_assert_uint_gt(n, 20);
 	rig_devices = 0;
 }
@@ -804,10 +804,10 @@ static bool damage_with_crash_at(uint64_t n, enum sim_fate fate)
 
 START_TEST(a_damaged_neighbour_and_a_crash_at_any_io)
 {
-	uint64_t n = 1;
+	uint64_t n = 1 + (uint64_t)_i % LOOP_STEP;
 
 	while (!damage_with_crash_at(n, fates[_i]))
-		n++;
+		n += LOOP_STEP;
 	ck_assert_uint_gt(n, 10);
 }
 END_TEST
