@@ -432,7 +432,7 @@ static int check_change(struct node_session *s, const struct frame *f,
 	if (rc != 0)
 		return rc;
 	/* The index's page comes while the payload is checked and copied. */
-	pool_write_ahead(s->shard->config.pool, layer->id, f->chunk, f->block, STORE_AHEAD_PLACE);
+	pool_look_ahead(s->shard->config.pool, layer->id, f->chunk, f->block, STORE_AHEAD_PLACE);
 	if (f->op == FRAME_WRITE && !crc32c_blocks_match(f->payload, f->block_count, f->crcs)) {
 		s->shard->stats.refused_crc++;
 		return -E_BAD_CRC;
@@ -516,8 +516,7 @@ void node_data_rx(struct node_session *s, const struct frame *f)
 	q = request_take(s, f);
 	q->layer = layer;
 	if (f->op == FRAME_WRITE && why == 0)
-		pool_write_ahead(s->shard->config.pool, layer, f->chunk, f->block,
-				 STORE_AHEAD_PAGE);
+		pool_look_ahead(s->shard->config.pool, layer, f->chunk, f->block, STORE_AHEAD_PAGE);
 	if (f->op == FRAME_WRITE && (why == 0 || s->rx_buffer.data != NULL) &&
 	    !take_payload(q, f)) {
 		session_drop(s, "no memory for what it writes");

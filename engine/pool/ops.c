@@ -231,13 +231,13 @@ void pool_write(struct pool *pool, struct store_write *op)
 	change_begin(h, op->volume, op->chunk);
 }
 
-void pool_write_ahead(struct pool *pool, volume_id_t volume, chunk_no_t chunk, block_no_t block,
-		      enum store_ahead what)
+void pool_look_ahead(struct pool *pool, volume_id_t volume, chunk_no_t chunk, block_no_t block,
+		     enum store_ahead what)
 {
 	const struct route *r = routes_find(&pool->routes, volume, chunk);
 
 	if (r != NULL && pool->devices[r->place].store != NULL)
-		store_write_ahead(pool->devices[r->place].store, volume, chunk, block, what);
+		store_look_ahead(pool->devices[r->place].store, volume, chunk, block, what);
 }
 
 static void watermark_done(struct store_watermark_op *op, int status)

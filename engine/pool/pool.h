@@ -99,8 +99,8 @@ void pool_abandon(struct pool *pool);
 /* -- as store.h ------------------------------------------------------------------------------- */
 
 void pool_write(struct pool *pool, struct store_write *op);
-void pool_write_ahead(struct pool *pool, volume_id_t volume, chunk_no_t chunk, block_no_t block,
-		      enum store_ahead what);
+void pool_look_ahead(struct pool *pool, volume_id_t volume, chunk_no_t chunk, block_no_t block,
+		     enum store_ahead what);
 void pool_read(struct pool *pool, struct store_read *op);
 void pool_fence(struct pool *pool, struct store_fence_op *op);
 generation_t pool_generation(const struct pool *pool, volume_id_t volume);

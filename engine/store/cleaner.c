@@ -16,6 +16,8 @@
 
 #define SCORE_WIPE 1e30 /* above that of any other */
 
+#define LOOK_AHEAD 4u /* entries, for each step of a look-up */
+
 /* Clients start with this share of a segment when space becomes tight, so that they slow down
  * without stopping first. */
 #define CREDIT_SHARE 4u
@@ -331,6 +333,26 @@ static void begin_moving(struct store *store)
 
 static void entry_looked_up(struct lookup *lookup, int status);
 
+/* The first page of an entry further on. */
+static void look_ahead_at(struct store *store, uint32_t entry, enum store_ahead what)
+{
+	const struct cleaner *c = &store->cleaner;
+
+	if (entry < c->entry_count && c->entries[entry].kind == FORMAT_DATA)
+		store_look_ahead(store, c->entries[entry].volume, c->entries[entry].chunk,
+				 c->entries[entry].block, what);
+}
+
+/* Small writes lie where nothing else does: each would wait for the memory four times. */
+static void look_ahead(struct store *store)
+{
+	const uint32_t entry = store->cleaner.entry;
+
+	look_ahead_at(store, entry + 3 * LOOK_AHEAD, STORE_AHEAD_PLACE);
+	look_ahead_at(store, entry + 2 * LOOK_AHEAD, STORE_AHEAD_PAGE);
+	look_ahead_at(store, entry + LOOK_AHEAD, STORE_AHEAD_SLOTS);
+}
+
 /* Of the group that was parsed: false when a look-up is under way. */
 static bool note_entries(struct store *store)
 {
@@ -339,6 +361,7 @@ static bool note_entries(struct store *store)
 	for (; c->entry < c->entry_count; c->entry++) {
 		const struct format_entry *e = &c->entries[c->entry];
 
+		look_ahead(store);
 		if (e->kind != FORMAT_DATA)
 			continue;
 		c->lookup = (struct lookup){.done = entry_looked_up,

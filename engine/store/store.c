@@ -264,17 +264,29 @@ void store_write(struct store *store, struct store_write *op)
 	look_up(store, item, op->volume, op->chunk, op->block, op->block_count);
 }
 
-void store_write_ahead(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
-		       enum store_ahead what)
+void store_look_ahead(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
+		      enum store_ahead what)
 {
-	const struct index_chunk *c = index_find_chunk(&store->index, volume, chunk);
+	struct index *ix = &store->index;
+	const struct index_chunk *c = index_find_chunk(ix, volume, chunk);
+	const page_no_t no = block >> PAGE_SHIFT;
+	const struct index_page *page;
 
 	if (c == NULL)
 		return;
-	if (what == STORE_AHEAD_PLACE)
-		index_prefetch_bucket(&store->index, c, block >> PAGE_SHIFT);
-	else
-		index_prefetch_found(&store->index, c, block >> PAGE_SHIFT);
+	switch (what) {
+	case STORE_AHEAD_PLACE:
+		index_prefetch_bucket(ix, c, no);
+		return;
+	case STORE_AHEAD_PAGE:
+		index_prefetch_found(ix, c, no);
+		return;
+	case STORE_AHEAD_SLOTS:
+		page = index_find_page(ix, c, no);
+		if (page != NULL)
+			index_prefetch_page(page);
+		return;
+	}
 }
 
 uint64_t store_write_begun_ns(const struct store_write *op)

@@ -149,12 +149,12 @@ struct store_write {
 /* Whoever calls has checked the CRCs (once, on receipt). */
 void store_write(struct store *store, struct store_write *op);
 
-/* Says that a write to this block is about to be submitted, so that the index's page of it comes
- * from memory meanwhile: PLACE first, PAGE after some other work of a few hundred nanoseconds. It
- * changes nothing, and none of it is needed. */
-enum store_ahead { STORE_AHEAD_PLACE, STORE_AHEAD_PAGE };
-void store_write_ahead(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
-		       enum store_ahead what);
+/* Says that this block is about to be looked up, so that what the index has of it comes from memory
+ * meanwhile: PLACE first, then PAGE, then SLOTS, each after some other work of a few hundred
+ * nanoseconds. It changes nothing, and none of it is needed. */
+enum store_ahead { STORE_AHEAD_PLACE, STORE_AHEAD_PAGE, STORE_AHEAD_SLOTS };
+void store_look_ahead(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
+		      enum store_ahead what);
 
 /* In done: when the group with the (last part of the) write was handed to the disk, on the
  * reactor's clock; 0 when it never was. Exact only if the write was traced. */
