@@ -257,7 +257,9 @@ static void read_done(struct store_read *op, int status)
 	node_request_complete(q, status);
 }
 
-static void write_begin(struct node_request *q)
+/* payload: what the transport lends while the request is received; or NULL, when all is the
+ * request's. */
+static void write_begin(struct node_request *q, const void *payload)
 {
 	struct node_session *s = q->session;
 	struct store_write *w = &q->u.write;
@@ -275,11 +277,14 @@ static void write_begin(struct node_request *q)
 	    .version = q->ask.version,
 	    .watermark = q->ask.watermark,
 	    .crcs = q->crcs,
-	    .data = q->buffer.data,
+	    .data = payload != NULL ? payload : q->buffer.data,
+	    .copy = payload != NULL ? q->buffer.data : NULL,
 	    .trace = (q->ask.flags & FRAME_F_TRACE) != 0,
 	    .settles = (q->ask.flags & FRAME_F_SETTLE) != 0,
 	};
 	pool_write(s->shard->config.pool, w);
+	if (payload != NULL)
+		store_write_keep(w, payload);
 }
 
 /* False: it must wait for others to end. */
@@ -467,8 +472,8 @@ static int check_request(struct node_session *s, const struct frame *f, volume_i
 	return f->op == FRAME_READ ? 0 : check_change(s, f, layer);
 }
 
-/* The payload becomes the request's: the memory that it was received into, or a copy, for the
- * transport takes its own back, and the store may keep a write waiting. */
+/* The payload becomes the request's: the memory that it was received into; or, for the transport
+ * takes its own back, and the store may keep a write waiting, there is memory for a copy. */
 static bool take_payload(struct node_request *q, const struct frame *f)
 {
 	struct node_session *s = q->session;
@@ -483,10 +488,7 @@ static bool take_payload(struct node_request *q, const struct frame *f)
 	if (f->payload_size == 0)
 		return true;
 	q->buffer = node_session_rx_memory(s, f->payload_size);
-	if (q->buffer.data == NULL)
-		return false;
-	memcpy(q->buffer.data, f->payload, f->payload_size);
-	return true;
+	return q->buffer.data != NULL;
 }
 
 static void session_drop(struct node_session *s, const char *why)
@@ -529,10 +531,10 @@ void node_data_rx(struct node_session *s, const struct frame *f)
 	switch (f->op) {
 	case FRAME_WRITE:
 		memcpy(q->crcs, f->crcs, f->crc_count * sizeof(q->crcs[0]));
-		write_begin(q);
+		write_begin(q, f->payload != q->buffer.data ? f->payload : NULL);
 		break;
 	case FRAME_ZERO:
-		write_begin(q);
+		write_begin(q, NULL);
 		break;
 	case FRAME_WATERMARK:
 		watermark_begin(q);

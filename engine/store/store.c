@@ -264,6 +264,14 @@ void store_write(struct store *store, struct store_write *op)
 	look_up(store, item, op->volume, op->chunk, op->block, op->block_count);
 }
 
+void store_write_keep(struct store_write *op, const void *data)
+{
+	if (op->kind != STORE_DATA || op->data != data)
+		return;
+	memcpy(op->copy, data, (size_t)op->block_count * BLOCK_SIZE);
+	op->data = op->copy;
+}
+
 void store_look_ahead(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
 		      enum store_ahead what)
 {

@@ -138,6 +138,8 @@ struct store_write {
 	const uint32_t *crcs; /* STORE_DATA: one a block; lent until done */
 	const void *data; /* STORE_DATA: lent until done, for a write may have to wait for space;
 			     aligned to BLOCK_SIZE when over STORE_COPY_MAX */
+	void *copy;	  /* NULL; or as much memory, lent until done: then data may be lent until
+			     store_write_keep only, which must follow in the same turn */
 	bool resync;  /* moved here by resync: goes to the cold log, may be of an older generation
 		       * than the fence, may use the reserve */
 	bool settles; /* what a host must write before a chunk can serve: may use the reserve */
@@ -148,6 +150,10 @@ struct store_write {
 
 /* Whoever calls has checked the CRCs (once, on receipt). */
 void store_write(struct store *store, struct store_write *op);
+
+/* Of a write with a copy, before its owner takes back what it gave as data: what the store has not
+ * put into its place yet is copied. */
+void store_write_keep(struct store_write *op, const void *data);
 
 /* Says that this block is about to be looked up, so that what the index has of it comes from memory
  * meanwhile: PLACE first, then PAGE, then SLOTS, each after some other work of a few hundred

@@ -195,24 +195,51 @@ static struct wlog_group *stage_of(struct wlog_stream *s)
 		s->groups_free = s->next->next;
 		s->stage++;
 		s->staged_blocks = 0;
+		s->staged_items = 0;
 	}
 	return s->next;
 }
 
-/* A small payload that waits for the group in flight is copied while it is still in the cache, to
- * where it will be when all before it fits; if it is to be elsewhere it is copied again. */
-static void stage_data(struct wlog_stream *s, struct item *item)
+/* Copies a small payload to where it will be when all before it fits. False: there is no place. */
+static bool stage_data(struct wlog_stream *s, struct item *item)
 {
-	const struct store_write *op = ITEM_OWNER(item, struct store_write);
+	struct store_write *op = ITEM_OWNER(item, struct store_write);
 	struct wlog_group *g = stage_of(s);
+	uint8_t *place;
 
 	if (g == NULL || op->block_count > COPY_BLOCKS ||
 	    s->staged_blocks + op->block_count > FORMAT_GROUP_DATA_MAX)
-		return;
-	memcpy(group_data(g, s->staged_blocks), op->data, (size_t)op->block_count * BLOCK_SIZE);
+		return false;
+	place = group_data(g, s->staged_blocks);
+	memcpy(place, op->data, (size_t)op->block_count * BLOCK_SIZE);
+	if (op->copy != NULL)
+		op->data = place;
 	item->stage = s->stage;
 	item->staged = s->staged_blocks;
 	s->staged_blocks += op->block_count;
+	s->staged_items++;
+	return true;
+}
+
+/* What lies in g and is not of it leaves it: for the next stage, in order, or, when g is to be
+ * written to, for its owner's memory. */
+static void unstage(struct wlog_stream *s, struct wlog_group *g, bool to_next)
+{
+	for (struct item *item = s->data.head; item != NULL && g->staged_items > 0;
+	     item = item->next) {
+		struct store_write *op = ITEM_OWNER(item, struct store_write);
+
+		if (item->stage != g->stage)
+			continue;
+		g->staged_items--;
+		item->stage = 0;
+		if (to_next && item->cursor == 0 && stage_data(s, item))
+			continue;
+		if (op->copy != NULL)
+			store_write_keep(op, op->data);
+	}
+	g->stage = 0;
+	g->staged_items = 0;
 }
 
 static bool is_staged(const struct wlog_group *g, const struct item *item)
@@ -262,13 +289,16 @@ static bool group_add(struct store *store, struct wlog_group *g, struct item *it
 	/* A large payload that would fit a group of its own isn't cut to fill up this one. */
 	if (fits == 0 || (fits < want && want > COPY_BLOCKS && g->entry_count > 0))
 		return false;
+	if (has_data && g->staged_items > 0 && !is_staged(g, item)) {
+		unstage(g->stream, g, false);
+		describe(item, &e, &p);
+	}
 	if (has_data) {
 		e.block += item->cursor;
 		e.block_count = (uint16_t)fits;
 		e.data_first = g->data_blocks;
-	}
-	if (has_data)
 		group_add_data(g, &p, item, fits);
+	}
 	if (item->cursor == 0) {
 		g->growth += item->growth;
 		store->wlog.pending_growth += item->growth;
@@ -307,6 +337,8 @@ static bool gather_queue(struct wlog_stream *s, struct wlog_group *g, struct ite
 		if (rc == 0 && !group_add(store, g, item))
 			return false;
 		item_pop(q);
+		if (item->stage != 0 && item->stage == g->stage)
+			g->staged_items--;
 		if (rc < 0)
 			item_give_up(s, item, rc);
 		else
@@ -401,6 +433,7 @@ static struct wlog_group *group_take(struct wlog_stream *s, uint32_t room)
 	s->next = NULL;
 	g->next = NULL;
 	g->stage = s->stage;
+	g->staged_items = s->staged_items;
 	g->complete = false;
 	g->status = 0;
 	g->room = room;
@@ -410,6 +443,14 @@ static struct wlog_group *group_take(struct wlog_stream *s, uint32_t room)
 	g->growth = 0;
 	g->iov_count = 1;
 	return g;
+}
+
+/* It took nothing: it is the stage again, with what lies in it. */
+static void group_put_back(struct wlog_stream *s, struct wlog_group *g)
+{
+	INVARIANT(s->next == NULL && g->stage == s->stage);
+	s->next = g;
+	s->staged_items = g->staged_items;
 }
 
 static void group_give(struct wlog_group *g)
@@ -524,6 +565,8 @@ static void fail_queue(struct wlog_stream *s, struct item_queue *q, int status)
 
 	while ((item = item_pop(q)) != NULL)
 		item_give_up(s, item, status);
+	if (q == &s->data)
+		s->staged_blocks = s->staged_items = 0;
 }
 
 static void stream_pump(struct wlog_stream *s)
@@ -551,9 +594,10 @@ static void stream_pump(struct wlog_stream *s)
 		if (gather_queue(s, g, &s->urgent) && data_may)
 			gather_queue(s, g, &s->data);
 		if (g->entry_count == 0) {
-			group_give(g);
+			group_put_back(s, g);
 			break;
 		}
+		unstage(s, g, true);
 		cleaner_charge(store, s->kind, g->data_blocks);
 		group_submit(s, g);
 	}
@@ -586,7 +630,7 @@ void wlog_submit(struct store *store, struct item *item, enum wlog_kind kind, bo
 	struct wlog_stream *s = &store->wlog.streams[kind];
 
 	item->stage = 0;
-	if (item->kind == ITEM_DATA && s->in_flight > 0)
+	if (item->kind == ITEM_DATA)
 		stage_data(s, item);
 	item_push(urgent ? &s->urgent : &s->data, item);
 	s->waiting_blocks += item_waits(item);

@@ -21,7 +21,12 @@
  * FREE
  *
  * An operation that doesn't fit into what is left of a group or a segment is split: it is done when
- * its last part is. */
+ * its last part is.
+ *
+ * A small payload is copied into the group that is taken next, the stage, when it comes: while it
+ * is in the cache, and so that its owner may have it back at once (store_write.copy). It lies where
+ * it will be when all before it fits. Before anything else is written over it, and before the group
+ * leaves without it, it is copied on: to the next stage, or to the memory that its owner gave. */
 #ifndef STORE_WLOG_H
 #define STORE_WLOG_H
 
@@ -41,7 +46,8 @@ struct wlog_group {
 	struct wlog_group *next; /* in the free list, or the next one in flight */
 	bool complete;
 	int status;
-	uint32_t stage; /* the number that it had as the stage */
+	uint32_t stage; /* the number that it had as the stage; 0: nothing waits in it any more */
+	uint32_t staged_items; /* which lie in it, and are not of it yet */
 	uint64_t seq;
 	uint64_t begun_ns; /* handed to the disk */
 	uint32_t segment;
@@ -74,6 +80,7 @@ struct wlog_stream {
 	struct wlog_group *next; /* the stage: it is taken next, or NULL */
 	uint32_t stage;		 /* its number, from 1 */
 	uint32_t staged_blocks;	 /* of data that lie in it already */
+	uint32_t staged_items;
 	struct wlog_group *head; /* in flight, in order */
 	struct wlog_group *tail;
 	uint32_t in_flight, in_flight_max;
