@@ -323,8 +323,8 @@ static void take_revocations(struct history *h, const void *e, size_t size, stru
 	h->revocations = d;
 }
 
-static int take_document(struct history *h, uint64_t seq, const Pave__V1__LedgerDocument *d,
-			 struct error *err)
+static int take_document(struct history *h, uint64_t seq, int64_t at,
+			 const Pave__V1__LedgerDocument *d, struct error *err)
 {
 	const void *e = d->envelope.data;
 	size_t size = d->envelope.len;
@@ -337,10 +337,12 @@ static int take_document(struct history *h, uint64_t seq, const Pave__V1__Ledger
 	if (strcmp(d->kind, "preset") == 0) {
 		struct history_policy *p;
 
-		/* Nobody signs those that ship with the product; a policy of the same name that
-		 * was signed stays in force, or void. */
+		/* Nobody signs those that ship with the product, and the next version of it may
+		 * bring others; a policy of the same name that was signed stays in force, or void.
+		 */
 		HASH_FIND_STR(h->policies, d->name, p);
-		if (p == NULL && policy_parse(e, size, &policy, &why) == 0)
+		if ((p == NULL || (p->envelope.data == NULL && p->document != NULL)) &&
+		    policy_parse(e, size, &policy, &why) == 0)
 			add_policy(h, policy, NULL, 0, false);
 		return 0;
 	}
@@ -351,6 +353,8 @@ static int take_document(struct history *h, uint64_t seq, const Pave__V1__Ledger
 		take_policy(h, e, size, &why);
 	} else if (strcmp(d->kind, "revocations") == 0) {
 		take_revocations(h, e, size, &why);
+		if (why.code == 0)
+			history_judge_late(h, seq, at);
 	} else {
 		error_set(&why, -E_BAD_DOCUMENT, "no such kind of document");
 	}
@@ -633,23 +637,15 @@ static int take_start(struct history *h, uint64_t seq, int64_t at, const Pave__V
 	return take_root(h, seq, &m->root, err);
 }
 
-static void end_lease(struct history *h, const Pave__V1__LedgerLeaseEnd *m)
-{
-	struct history_node *n = history_find_node(h, m->node);
-
-	if (n == NULL)
-		return;
-	n->leased = false;
-	n->lease_until = m->expires_at;
-}
-
 static int take_record(struct history *h, const Pave__V1__LedgerRecord *r, struct error *err)
 {
 	switch (r->body_case) {
 	case PAVE__V1__LEDGER_RECORD__BODY_START:
+		history_judge_evidence(h, r->at);
 		return take_start(h, r->seq, r->at, r->start, err);
 	case PAVE__V1__LEDGER_RECORD__BODY_DOCUMENT:
-		return take_document(h, r->seq, r->document, err);
+		history_judge_evidence(h, r->at);
+		return take_document(h, r->seq, r->at, r->document, err);
 	case PAVE__V1__LEDGER_RECORD__BODY_NODE:
 		take_node(h, r->seq, r->at, r->node);
 		break;
@@ -675,7 +671,7 @@ static int take_record(struct history *h, const Pave__V1__LedgerRecord *r, struc
 		history_judge_lease(h, r->seq, r->lease->lease);
 		break;
 	case PAVE__V1__LEDGER_RECORD__BODY_LEASE_END:
-		end_lease(h, r->lease_end);
+		history_judge_lease_end(h, r->seq, r->lease_end);
 		break;
 	case PAVE__V1__LEDGER_RECORD__BODY_DENIAL:
 		h->denials++;
@@ -853,6 +849,7 @@ void history_free(struct history *h)
 	struct history_policy *p, *next_p;
 	struct history_node *n, *next_n;
 	struct history_volume *v, *next_v;
+	struct history_claim *c, *next_c;
 
 	if (h == NULL)
 		return;
@@ -880,6 +877,10 @@ void history_free(struct history *h)
 	HASH_ITER (hh, h->volumes, v, next_v) {
 		HASH_DEL(h->volumes, v);
 		volume_free(v);
+	}
+	HASH_ITER (hh, h->claims, c, next_c) {
+		HASH_DEL(h->claims, c);
+		free(c);
 	}
 	for (uint32_t i = 0; i < h->receipt_count; i++)
 		pave__v1__receipt__free_unpacked(h->receipts[i].body, NULL);

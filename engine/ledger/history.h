@@ -68,6 +68,19 @@ struct history_node {
 	UT_hash_handle hh;
 };
 
+/* What permits and leases that were alike rested on: a site's certificate under a policy. They may
+ * go on, unwritten, for as long as it holds. */
+struct history_claim {
+	struct history_claim_key {
+		char policy[NAME_SIZE_MAX]; /* "": a lease's */
+		uint8_t digest[32];	    /* of the policy */
+		char site[NAME_SIZE_MAX];
+		uint64_t version; /* of the certificate; 0: the last one */
+	} key;
+	int64_t past; /* what was given on evidence before that in force has ended by then */
+	UT_hash_handle hh;
+};
+
 /* Permits that named the same nodes on the same conditions. */
 struct history_permit {
 	Pave__V1__Permit *first;
@@ -126,6 +139,7 @@ struct history_taint {
 	uint64_t seq; /* of the record */
 	char site[NAME_SIZE_MAX];
 	int64_t effective_from, noticed_at;
+	bool untold; /* it follows from a snapshot, and no record says so */
 };
 
 struct history {
@@ -141,6 +155,7 @@ struct history {
 	struct history_envelope revocations_envelope;
 	struct history_node *nodes;
 	struct history_volume *volumes; /* ended ones too */
+	struct history_claim *claims;
 	struct history_receipt *receipts;
 	uint32_t receipt_count, receipt_room;
 	struct history_taint *taints;
@@ -189,10 +204,15 @@ void history_finding(struct history *h, uint64_t seq, bool note, const char *fmt
 void history_judge_permit(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
 void history_judge_permit_end(struct history *h, uint64_t seq, const Pave__V1__LedgerPermitEnd *e);
 void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
+void history_judge_lease_end(struct history *h, uint64_t seq, const Pave__V1__LedgerLeaseEnd *e);
+/* Evidence is about to change: what is in force now is over at that moment. */
+void history_judge_evidence(struct history *h, int64_t at);
 void history_judge_receipt(struct history *h, uint64_t seq, const Pave__V1__Signed *s);
 /* False: the record contradicts what the node signed, or that is not the node's. */
 bool history_judge_erasure(struct history *h, uint64_t seq, const Pave__V1__LedgerErasure *e);
 void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t);
+/* A snapshot was taken in: what it withdraws from a moment on that is past. */
+void history_judge_late(struct history *h, uint64_t seq, int64_t at);
 /* At the end: which receipts the taints flag. */
 void history_judge_taints(struct history *h);
 

@@ -1,9 +1,16 @@
 /* judge: permits, leases, receipts and taints of a ledger against the evidence that stands in it
  * (history.h). Each function says what it takes for a contradiction.
  *
+ * Of permits and leases that are alike only the first is written, and the end of all. What came in
+ * between is judged by how long the last of them lasted: whatever is given on evidence ends with
+ * it, or within the longest lifetime after that evidence was replaced. So each claim (history.h)
+ * keeps the latest moment that earlier evidence allows, and the evidence in force says the rest.
+ *
  * Receipts are placed by the serials and times of the permits that they name: a receipt that no
- * permit of the ledger covers is a finding, for then somebody took in bytes without one. */
+ * permit of the ledger covers is a finding, for then somebody took in bytes without one; so is one
+ * of a time at which no permit could name the node any more. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +24,98 @@ static struct history_volume *volume_of(const struct history *h, uint64_t id)
 
 	HASH_FIND(hh, h->volumes, &id, sizeof id, v);
 	return v;
+}
+
+/* -- claims ----------------------------------------------------------------------------------- */
+
+#define LIFETIME_MAX_NS ((int64_t)(PERMIT_LIFETIME_MAX_MS * NS_PER_MS))
+
+/* Times in a file are whatever somebody wrote there. */
+static int64_t shifted(int64_t at, int64_t by)
+{
+	int64_t sum;
+
+	if (__builtin_add_overflow(at, by, &sum))
+		return by > 0 ? INT64_MAX : INT64_MIN;
+	return sum;
+}
+
+/* Of a lease, without a policy. */
+static struct history_claim_key lease_key(const char *site, uint64_t version)
+{
+	struct history_claim_key k;
+
+	memset(&k, 0, sizeof k);
+	snprintf(k.site, sizeof k.site, "%.63s", site);
+	k.version = version;
+	return k;
+}
+
+static struct history_claim_key permit_key(const struct history_volume *v,
+					   const Pave__V1__Permit *p, const char *site,
+					   uint64_t version)
+{
+	struct history_claim_key k = lease_key(site, version);
+
+	snprintf(k.policy, sizeof k.policy, "%s", v->policy);
+	if (p->policy_digest.len == sizeof k.digest)
+		memcpy(k.digest, p->policy_digest.data, sizeof k.digest);
+	return k;
+}
+
+static void note_claim(struct history *h, const struct history_claim_key *key)
+{
+	struct history_claim *c;
+
+	HASH_FIND(hh, h->claims, key, sizeof *key, c);
+	if (c != NULL)
+		return;
+	c = calloc(1, sizeof *c);
+	if (c == NULL) {
+		h->failed = true;
+		return;
+	}
+	c->key = *key;
+	c->past = INT64_MIN;
+	HASH_ADD(hh, h->claims, key, sizeof c->key, c);
+}
+
+/* Until when a permit or lease that is given then, on the evidence in force, may last; INT64_MIN:
+ * none may be given. */
+static int64_t claim_until(const struct history *h, const struct history_claim *c, int64_t at)
+{
+	const struct site_document *site = history_site_in_force(h, c->key.site, c->key.version);
+	const struct policy_document *policy = history_policy(h, c->key.policy);
+	struct verdict verdict;
+
+	if (c->key.policy[0] == '\0')
+		evaluate_site(site, h->revocations, at, &verdict);
+	else if (policy == NULL || memcmp(policy_digest(policy), c->key.digest, 32) != 0)
+		return INT64_MIN;
+	else
+		evaluate(site, h->revocations, policy, at, &verdict);
+	evaluate_root(h->root, at, &verdict);
+	return verdict.eligible ? verdict.until : INT64_MIN;
+}
+
+/* What it does not allow any more it may have allowed until a moment ago. */
+void history_judge_evidence(struct history *h, int64_t at)
+{
+	for (struct history_claim *c = h->claims; c != NULL; c = c->hh.next) {
+		const int64_t until = claim_until(h, c, at);
+
+		c->past = MAX(c->past,
+			      until == INT64_MIN ? at : MIN(until, shifted(at, LIFETIME_MAX_NS)));
+	}
+}
+
+/* Whether something that rests on the claim may have lasted until then. */
+static bool claim_allows(const struct history *h, const struct history_claim_key *key, int64_t end)
+{
+	const struct history_claim *c;
+
+	HASH_FIND(hh, h->claims, key, sizeof *key, c);
+	return c == NULL || end <= c->past || claim_until(h, c, end - 1) >= end;
 }
 
 /* -- permits ---------------------------------------------------------------------------------- */
@@ -36,6 +135,8 @@ static void judge_node(struct history *h, uint64_t seq, const struct history_vol
 				(unsigned long long)p->serial, v->name, pn->node, pn->site);
 		return;
 	}
+	if (policy == NULL)
+		return; /* judge_holder has said so */
 	evaluate(site, h->revocations, policy, p->issued_at, &verdict);
 	evaluate_root(h->root, p->issued_at, &verdict);
 	if (!verdict.eligible)
@@ -104,6 +205,21 @@ static void judge_order(struct history *h, uint64_t seq, const struct history_vo
 	}
 }
 
+static void note_claims(struct history *h, const struct history_volume *v,
+			const Pave__V1__Permit *p)
+{
+	struct history_claim_key key;
+
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		key = permit_key(v, p, p->nodes[i]->site, p->nodes[i]->site_version);
+		note_claim(h, &key);
+	}
+	if (p->holder_site[0] == '\0')
+		return;
+	key = permit_key(v, p, p->holder_site, 0);
+	note_claim(h, &key);
+}
+
 void history_judge_permit(struct history *h, uint64_t seq, const Pave__V1__Signed *s)
 {
 	struct history_permit *larger;
@@ -132,6 +248,7 @@ void history_judge_permit(struct history *h, uint64_t seq, const Pave__V1__Signe
 	judge_order(h, seq, v, p);
 	for (size_t i = 0; i < p->n_nodes; i++)
 		judge_node(h, seq, v, p, p->nodes[i]);
+	note_claims(h, v, p);
 	if (v->permit_count > 0 && v->permits[v->permit_count - 1].open)
 		history_finding(h, seq, false,
 				"volume %s: a permit unlike the one before, whose "
@@ -146,6 +263,45 @@ void history_judge_permit(struct history *h, uint64_t seq, const Pave__V1__Signe
 	v->permits = larger;
 	v->permits[v->permit_count++] =
 	    (struct history_permit){.first = p, .seq = seq, .open = true};
+}
+
+/* A site that no permit like p could name for so long; NULL: each may have been. */
+static const char *find_outlived(const struct history *h, const struct history_volume *v,
+				 const Pave__V1__Permit *p, int64_t end)
+{
+	struct history_claim_key key;
+
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		key = permit_key(v, p, p->nodes[i]->site, p->nodes[i]->site_version);
+		if (!claim_allows(h, &key, end))
+			return p->nodes[i]->site;
+	}
+	key = permit_key(v, p, p->holder_site, 0);
+	return p->holder_site[0] == '\0' || claim_allows(h, &key, end) ? NULL : p->holder_site;
+}
+
+/* The permits that went on like the first one, which was judged when it came. A driver that comes
+ * back has not counted what was given before; and one of an earlier version told in some cases how
+ * long the attachment might have had one, which is up to a lifetime more. */
+static void judge_span(struct history *h, uint64_t seq, const struct history_volume *v,
+		       const struct history_permit *p, const Pave__V1__LedgerPermitEnd *e)
+{
+	int64_t end = e->expires_at;
+	const char *site;
+	char until[40];
+
+	if (strcmp(e->why, "restarted") == 0)
+		return;
+	if (strcmp(e->why, "changed") != 0 && strcmp(e->why, "released") != 0)
+		end = MAX(shifted(end, -LIFETIME_MAX_NS), p->first->expires_at);
+	site = find_outlived(h, v, p->first, end);
+	if (site != NULL)
+		history_finding(h, seq, false,
+				"volume %s: permits like number %llu of generation %u went on "
+				"until %s, and the evidence of site %.63s, which they rest on, had "
+				"ended",
+				v->name, (unsigned long long)p->first->serial, p->first->generation,
+				text_time(e->expires_at, until, sizeof until), site);
 }
 
 static void end_span(struct history_permit *p, const Pave__V1__LedgerPermitEnd *e)
@@ -169,6 +325,8 @@ void history_judge_permit_end(struct history *h, uint64_t seq, const Pave__V1__L
 
 		if (p->first->generation != e->generation || (!p->open && !released))
 			continue;
+		if (p->open)
+			judge_span(h, seq, v, p, e);
 		end_span(p, e);
 		found = true;
 	}
@@ -187,6 +345,7 @@ void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed
 	struct error why = {0};
 	Pave__V1__Lease *l = NULL;
 	struct history_node *n;
+	struct history_claim_key key;
 	struct verdict verdict;
 
 	h->leases++;
@@ -221,8 +380,28 @@ void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed
 		n->lease_from = l->issued_at;
 		n->lease_until = l->expires_at;
 		n->lease_site_version = l->site_version;
+		key = lease_key(l->site, l->site_version);
+		note_claim(h, &key);
 	}
 	pave__v1__lease__free_unpacked(l, NULL);
+}
+
+void history_judge_lease_end(struct history *h, uint64_t seq, const Pave__V1__LedgerLeaseEnd *e)
+{
+	struct history_node *n = history_find_node(h, e->node);
+	struct history_claim_key key;
+	char until[40];
+
+	if (n == NULL)
+		return;
+	key = lease_key(n->site, n->lease_site_version);
+	if (n->leased && !claim_allows(h, &key, e->expires_at))
+		history_finding(h, seq, false,
+				"leases of node %s went on until %s, and the evidence of its site "
+				"%s had ended",
+				n->name, text_time(e->expires_at, until, sizeof until), n->site);
+	n->leased = false;
+	n->lease_until = e->expires_at;
 }
 
 /* -- receipts --------------------------------------------------------------------------------- */
@@ -253,6 +432,25 @@ static bool covered(const struct history_volume *v, const Pave__V1__Receipt *r)
 			continue;
 		end = p->open ? INT64_MAX - slack : p->expires_at;
 		if (r->until <= end + slack && (p->open || r->last_serial <= p->last_serial))
+			return true;
+	}
+	return false;
+}
+
+/* Whether a permit that names the node may have lasted until then: what is open has no end yet. */
+static bool was_allowed(const struct history *h, const struct history_volume *v,
+			const Pave__V1__Receipt *r)
+{
+	const int64_t until = shifted(r->until, -(int64_t)CLOCK_BOUND_NS);
+
+	for (uint32_t i = 0; i < v->permit_count; i++) {
+		const Pave__V1__Permit *p = v->permits[i].first;
+		struct history_claim_key key;
+
+		if (!names(p, r))
+			continue;
+		key = permit_key(v, p, r->site, r->site_version);
+		if (claim_allows(h, &key, until))
 			return true;
 	}
 	return false;
@@ -292,6 +490,7 @@ static void judge_receipt(struct history *h, uint64_t seq, struct history_node *
 			  const Pave__V1__Receipt *r)
 {
 	const struct history_volume *v = volume_of(h, r->volume);
+	char until[40];
 
 	if (strcmp(r->site, n->site) != 0)
 		history_finding(h, seq, false, "a receipt of node %s claims site %.63s", n->name,
@@ -305,6 +504,12 @@ static void judge_receipt(struct history *h, uint64_t seq, struct history_node *
 				n->name, (unsigned long long)r->count,
 				(unsigned long long)r->volume, (unsigned long long)r->first_serial,
 				(unsigned long long)r->last_serial, r->generation);
+	else if (!was_allowed(h, v, r))
+		history_finding(h, seq, false,
+				"node %s took in writes of volume %s until %s, and the evidence of "
+				"its site %s, which its permits rest on, had ended",
+				n->name, v->name, text_time(r->until, until, sizeof until),
+				n->site);
 	if (!head_fits(h, r))
 		history_finding(h, seq, false,
 				"node %s was told of another record %llu than the one in this "
@@ -438,20 +643,71 @@ bool history_judge_erasure(struct history *h, uint64_t seq, const Pave__V1__Ledg
 
 /* -- taints ----------------------------------------------------------------------------------- */
 
-void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t)
+static void add_taint(struct history *h, const struct history_taint *t, const char *site)
 {
 	struct history_taint *larger = realloc(h->taints, (h->taint_count + 1) * sizeof *h->taints);
-	struct history_taint *mine;
 
 	if (larger == NULL) {
 		h->failed = true;
 		return;
 	}
 	h->taints = larger;
-	mine = &h->taints[h->taint_count++];
-	*mine = (struct history_taint){
+	h->taints[h->taint_count] = *t;
+	snprintf(h->taints[h->taint_count].site, NAME_SIZE_MAX, "%.63s", site);
+	h->taint_count++;
+}
+
+static struct history_taint *find_taint(struct history *h, const char *site, int64_t from)
+{
+	for (uint32_t i = h->taint_count; i-- > 0;)
+		if (strcmp(h->taints[i].site, site) == 0 && h->taints[i].effective_from == from)
+			return &h->taints[i];
+	return NULL;
+}
+
+void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t)
+{
+	const struct history_taint told = {
 	    .seq = seq, .effective_from = t->effective_from, .noticed_at = t->noticed_at};
-	strncpy(mine->site, t->site, sizeof mine->site - 1);
+	struct history_taint *late = find_taint(h, t->site, t->effective_from);
+
+	if (late == NULL || !late->untold) {
+		add_taint(h, &told, t->site);
+		return;
+	}
+	late->seq = seq;
+	late->noticed_at = t->noticed_at;
+	late->untold = false;
+}
+
+/* Later than by what a permit lasts. The driver's own notice comes after the snapshot. */
+void history_judge_late(struct history *h, uint64_t seq, int64_t at)
+{
+	for (const struct history_site *s = h->sites; s != NULL; s = s->hh.next) {
+		struct history_taint late = {.seq = seq, .noticed_at = at, .untold = true};
+
+		if (history_site_in_force(h, s->name, 0) == NULL ||
+		    !revocations_withdrawn(h->revocations, s->name, at, &late.effective_from,
+					   NULL) ||
+		    shifted(late.effective_from, LIFETIME_MAX_NS) > at ||
+		    find_taint(h, s->name, late.effective_from) != NULL)
+			continue;
+		add_taint(h, &late, s->name);
+	}
+}
+
+/* Also those receipts that came later, from a node that had been cut off. */
+static uint32_t flag_receipts(struct history *h, const struct history_taint *t)
+{
+	uint32_t flagged = 0;
+
+	for (uint32_t i = 0; i < h->receipt_count; i++) {
+		if (!in_taint(t, h->receipts[i].body) || (t->untold && h->receipts[i].tainted))
+			continue;
+		h->receipts[i].tainted = true;
+		flagged++;
+	}
+	return flagged;
 }
 
 void history_judge_taints(struct history *h)
@@ -460,18 +716,24 @@ void history_judge_taints(struct history *h)
 
 	for (uint32_t i = 0; i < h->taint_count; i++) {
 		const struct history_taint *t = &h->taints[i];
-		uint32_t flagged = 0;
 
-		/* Also those that came later, from a node that had been cut off. */
-		for (uint32_t j = 0; j < h->receipt_count; j++) {
-			if (!in_taint(t, h->receipts[j].body))
-				continue;
-			h->receipts[j].tainted = true;
-			flagged++;
-		}
-		history_finding(h, t->seq, true,
-				"site %s lost its eligibility from %s on, which was told late: %u "
-				"receipts are tainted",
-				t->site, text_time(t->effective_from, from, sizeof from), flagged);
+		if (!t->untold)
+			history_finding(h, t->seq, true,
+					"site %s lost its eligibility from %s on, which was told "
+					"late: %u receipts are tainted",
+					t->site, text_time(t->effective_from, from, sizeof from),
+					flag_receipts(h, t));
+	}
+	for (uint32_t i = 0; i < h->taint_count; i++) {
+		const struct history_taint *t = &h->taints[i];
+		const uint32_t flagged = t->untold ? flag_receipts(h, t) : 0;
+
+		if (flagged > 0)
+			history_finding(h, t->seq, true,
+					"site %s lost its eligibility from %s on, which was told "
+					"late, and the driver wrote no notice of it: %u more "
+					"receipts are tainted",
+					t->site, text_time(t->effective_from, from, sizeof from),
+					flagged);
 	}
 }

@@ -504,7 +504,9 @@ void pd_ledger_permit_end(struct pd_ledger *l, volume_id_t volume, int64_t expir
 	m.volume = volume;
 	m.generation = s->generation;
 	m.last_serial = s->serial;
-	m.expires_at = expires_at;
+	/* Until when it might have had one is not until when it had one: a host that was away
+	 * renews, and is refused; or its evidence ends before. */
+	m.expires_at = MIN(expires_at, s->expires_at);
 	m.why = text(why);
 	RECORD(l, PERMIT_END, permit_end, &m);
 	span_free(&l->permits, s);

@@ -66,7 +66,8 @@ void pd_ledger_denial(struct pd_ledger *l, const char *what, const char *subject
 /* A permit that was made. True: it may be given. False: it was written down, by this call or by one
  * before it, and may be given once that is durable (commit, and make it again). */
 bool pd_ledger_permit(struct pd_ledger *l, const Pave__V1__Signed *permit);
-/* No more like the last one. expires_at: none of them is valid after this. */
+/* No more like the last one. expires_at: none of them is valid after this; the record tells when
+ * the last that was made ends, if that is sooner. */
 void pd_ledger_permit_end(struct pd_ledger *l, volume_id_t volume, int64_t expires_at,
 			  const char *why);
 /* The host has let go of it: none of its permits is of use any more. */

@@ -225,37 +225,149 @@ static void lease_for_too_long(struct book *b)
 	put_lease(b);
 }
 
-/* The host must be in an eligible site, whose certificate ends in five seconds. */
-static void permit_for_too_long_at_the_host(struct book *b)
+static char *make_policy(void)
 {
-	const struct demo_entry entries[] = {{"par", 3, 0}, {"lyo", 1, 0}, {"rbx", 1, 0}};
-	struct signing_key *tenant = demo_key(&b->rig.demo, DEMO_TENANT);
 	json_t *json = rig_policy_json("dev");
-	char *site, *snapshot, *policy, *envelope;
-	struct error err = {0};
+	char *policy;
 
 	rig_set(json, "hosts", "\"eligible\"");
 	rig_set(json, "version", "2");
 	policy = json_dumps(json, 0);
 	json_decref(json);
+	return policy;
+}
+
+/* The tenant's: the host must be in an eligible site. The text, for permits under it. */
+static char *put_policy(struct book *b)
+{
+	struct signing_key *tenant = demo_key(&b->rig.demo, DEMO_TENANT);
+	char *policy = make_policy(), *envelope;
+	struct error err = {0};
+
 	ck_assert_int_eq(
 	    dsse_sign(TYPE_POLICY, policy, strlen(policy), &tenant, 1, &envelope, &err), 0);
+	put_document(b, "policy", "dev", envelope);
+	free(envelope);
+	return policy;
+}
+
+/* Its certificate ends after so many seconds. */
+static void put_permit_at_the_host(struct book *b, unsigned seconds)
+{
+	const struct demo_entry entries[] = {{"par", 3, 0}, {"lyo", 1, 0}, {"rbx", 1, 0}};
+	char *policy = put_policy(b);
+	char *site, *snapshot;
+	struct error err = {0};
+
 	ck_assert_int_eq(demo_site(&b->rig.demo, "rbx", 1, RIG_NOW - RIG_DAY,
-				   b->now + 6 * (int64_t)NS_PER_S, &site, &err),
+				   b->now + seconds * (int64_t)NS_PER_S, &site, &err),
 			 0);
 	ck_assert_int_eq(demo_revocations(&b->rig.demo, 2, b->now - RIG_HOUR, b->now + RIG_DAY,
 					  entries, 3, &snapshot, &err),
 			 0);
-	put_document(b, "policy", "dev", envelope);
 	put_document(b, "site", "rbx", site);
 	put_document(b, "revocations", "", snapshot);
 	put_permit_end(b, 2, "changed", b->now + 10 * (int64_t)NS_PER_S);
 	put_permit(b, &(struct permit_case){
 			  .generation = 2, .serial = 2, .policy = policy, .holder_site = "rbx"});
-	free(envelope);
 	free(policy);
 	free(site);
 	free(snapshot);
+}
+
+static void permit_for_too_long_at_the_host(struct book *b)
+{
+	put_permit_at_the_host(b, 6);
+}
+
+/* -- what goes on after the evidence has ended, by permits that are not written --------------- */
+
+static void after_s(struct book *b, unsigned seconds)
+{
+	b->now += seconds * (int64_t)NS_PER_S;
+}
+
+static void put_end_after_s(struct book *b, unsigned seconds, const char *why)
+{
+	after_s(b, seconds);
+	put_permit_end(b, 2, why, b->now + 10 * (int64_t)NS_PER_S);
+}
+
+static void permits_after_withdrawal(struct book *b)
+{
+	put_evidence(b, 2, b->now - RIG_HOUR);
+	put_end_after_s(b, 120, "changed");
+}
+
+static void permits_after_withdrawal_until_refused(struct book *b)
+{
+	put_evidence(b, 2, b->now - RIG_HOUR);
+	put_end_after_s(b, 300, "denied");
+}
+
+static void permits_after_withdrawal_and_a_snapshot(struct book *b)
+{
+	put_evidence(b, 2, b->now - RIG_HOUR);
+	after_s(b, 600);
+	put_evidence(b, 3, b->now - RIG_HOUR);
+	put_end_after_s(b, 60, "released");
+}
+
+static void permits_after_the_snapshot_ended(struct book *b)
+{
+	put_end_after_s(b, 86400 + 120, "changed");
+}
+
+static void permits_under_the_policy_before(struct book *b)
+{
+	free(put_policy(b));
+	put_end_after_s(b, 120, "changed");
+}
+
+static void permits_after_the_end_of_the_host(struct book *b)
+{
+	put_permit_at_the_host(b, 60);
+	put_end_after_s(b, 120, "changed");
+}
+
+static void leases_after_withdrawal(struct book *b)
+{
+	Pave__V1__LedgerLeaseEnd m = PAVE__V1__LEDGER_LEASE_END__INIT;
+
+	put_lease(b);
+	put_evidence(b, 2, b->now - RIG_HOUR);
+	after_s(b, 120);
+	m.node = name("par-1");
+	m.expires_at = b->now;
+	m.why = name("refused");
+	PUT(b, LEASE_END, lease_end, &m);
+}
+
+static void writes_after_withdrawal(struct book *b)
+{
+	put_evidence(b, 2, b->now - RIG_HOUR);
+	after_s(b, 120);
+	put_receipt(b, &(struct receipt_case){
+			   .generation = 2, .first_serial = 1, .last_serial = 40, .serial = 2});
+}
+
+/* A policy that nobody's key stands behind any more is none. */
+static void permit_under_a_void_policy(struct book *b)
+{
+	struct demo old = b->rig.demo, next = b->rig.demo;
+	char *policy, *root;
+
+	put_permit_end(b, 2, "changed", b->now + 10 * (int64_t)NS_PER_S);
+	policy = put_policy(b);
+	ck_assert_int_eq(signing_key_generate("tenant-b", &next.keys[3], NULL), 0);
+	ck_assert_int_eq(
+	    demo_root_after(&old, &next, 2, RIG_NOW - RIG_DAY, RIG_NOW + RIG_DAY, &root, NULL), 0);
+	put_document(b, "root", "", root);
+	put_permit(b, &(struct permit_case){
+			  .generation = 2, .serial = 2, .policy = policy, .holder_site = "par"});
+	signing_key_free(next.keys[3]);
+	free(policy);
+	free(root);
 }
 
 static void permit_out_of_the_blue(struct book *b)
@@ -314,6 +426,11 @@ static void taint(struct book *b)
 	m.effective_from = RIG_NOW - RIG_HOUR;
 	m.noticed_at = b->now;
 	PUT(b, TAINT, taint, &m);
+}
+
+static void taint_untold(struct book *b)
+{
+	put_evidence(b, 2, RIG_NOW - RIG_HOUR);
 }
 
 /* The authority's key is replaced; what it signed is reissued, or not. */
@@ -486,6 +603,15 @@ static const struct {
     {permit_of_old_certificate, "was not eligible", false},
     {permit_by_another_key, "a permit:", false},
     {permit_for_too_long_at_the_host, "in which its host is", false},
+    {permit_under_a_void_policy, "under another policy", false},
+    {permits_after_withdrawal, "and the evidence of site par, which they rest on", false},
+    {permits_after_withdrawal_until_refused, "and the evidence of site par", false},
+    {permits_after_withdrawal_and_a_snapshot, "and the evidence of site par", false},
+    {permits_after_the_snapshot_ended, "like number 1 of generation 2 went on until", false},
+    {permits_under_the_policy_before, "like number 1 of generation 2 went on until", false},
+    {permits_after_the_end_of_the_host, "and the evidence of site rbx", false},
+    {leases_after_withdrawal, "leases of node par-1 went on until", false},
+    {writes_after_withdrawal, "took in writes of volume vm until", false},
     {lease_for_too_long, "outlives the evidence of site par: revocations.not_after", false},
     {two_writers, "may serve while", false},
     {permit_out_of_the_blue, "whose end is not told", false},
@@ -496,7 +622,8 @@ static const struct {
     {receipt_of_another_ledger, "two ledgers", false},
     {receipt_again, "comes after number", false},
     {receipts_missing, "receipts 2 to 3", true},
-    {taint, "1 receipts are tainted", true},
+    {taint, "told late: 1 receipts are tainted", true},
+    {taint_untold, "wrote no notice of it: 1 more receipts are tainted", true},
     {erasure_by_another_key, "does not verify", false},
     {erasure_of_another_chunk, "is not what the record says", false},
     {erasure_of_more_chunks, "is not what the record says", false},
@@ -518,6 +645,55 @@ START_TEST(what_contradicts_the_evidence_is_found)
 END_TEST
 
 /* One that the node signed counts, and is counted. */
+/* What was given before the evidence ended may last until a while after that, and be told later. */
+START_TEST(what_ended_in_time_is_no_contradiction)
+{
+	struct book b;
+	struct history *h;
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	if (_i < 4)
+		put_evidence(&b, 2, b.now - RIG_HOUR);
+	if (_i == 0)
+		put_end_after_s(&b, 1, "changed");
+	else if (_i == 1)
+		put_end_after_s(&b, 60, "denied"); /* as drivers told it that count by the bound */
+	else if (_i == 2)
+		put_end_after_s(&b, 600, "restarted");
+	if (_i == 3) {
+		after_s(&b, 120);
+		put_receipt(&b, &(struct receipt_case){.generation = 2,
+						       .first_serial = 1,
+						       .last_serial = 4,
+						       .serial = 2,
+						       .from = -115 * (int64_t)NS_PER_S,
+						       .until = -111 * (int64_t)NS_PER_S});
+	}
+	if (_i == 4) {
+		after_s(&b, 27 * 3600);
+		put_evidence(&b, 2, 0);
+		put_permit_end(&b, 2, "changed", RIG_NOW + RIG_DAY);
+	}
+	if (_i == 5) { /* the driver's next version, which brings other presets */
+		char *preset = make_policy();
+
+		put_document(&b, "preset", "dev", preset);
+		put_end_after_s(&b, 1, "restarted");
+		put_permit(
+		    &b, &(struct permit_case){
+			    .generation = 2, .serial = 2, .policy = preset, .holder_site = "par"});
+		free(preset);
+	}
+	sign_head(&b);
+	h = replay_whole(&b);
+	for (uint32_t i = 0; i < h->kept_count; i++)
+		ck_assert_msg(h->findings[i].note, "%s", h->findings[i].text);
+	history_free(h);
+	book_deinit(&b);
+}
+END_TEST
+
 START_TEST(a_signed_erasure)
 {
 	const struct history_volume *v;
@@ -684,6 +860,7 @@ int main(void)
 	tcase_add_test(tcase, a_ledger_written_anew_is_not_the_signed_one);
 	tcase_add_test(tcase, another_root_is_refused);
 	tcase_add_loop_test(tcase, what_contradicts_the_evidence_is_found, 0, ARRAY_SIZE(mistakes));
+	tcase_add_loop_test(tcase, what_ended_in_time_is_no_contradiction, 0, 6);
 	tcase_add_test(tcase, a_copy_is_there_until_it_is_erased);
 	tcase_add_test(tcase, a_copy_beyond_the_end_is_there_until_it_is_erased);
 	tcase_add_test(tcase, a_root_may_follow_another);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ledger.pb-c.h"
 #include "tests/unit/test_placement_rig.h"
 
 #define SIZE (256ull << 20)
@@ -37,6 +38,38 @@ static void run_s(unsigned seconds)
 			ask_lease(nodes[n], name, rig_sites[n], (uint8_t)(n + 1), 0);
 		}
 	}
+}
+
+/* What the ledger has that is durable. */
+struct told {
+	int64_t last_end; /* until when permits lasted that have ended; 0: none has */
+};
+
+static void take_record(const void *key, size_t key_size, const void *value, size_t value_size,
+			void *arg)
+{
+	struct told *t = arg;
+	Pave__V1__LedgerRecord *r =
+	    key_size == 8 ? pave__v1__ledger_record__unpack(NULL, value_size, value) : NULL;
+
+	(void)key;
+	if (r == NULL)
+		return;
+	if (r->body_case == PAVE__V1__LEDGER_RECORD__BODY_PERMIT_END)
+		t->last_end = r->permit_end->expires_at;
+	if (r->body_case == PAVE__V1__LEDGER_RECORD__BODY_DENIAL)
+		t->denials +=
+		    strcmp(r->denial->what, "attach") == 0 && strcmp(r->denial->subject, "v") == 0;
+	pave__v1__ledger_record__free_unpacked(r, NULL);
+}
+
+static struct told told(void)
+{
+	struct told t = {0};
+
+	rig_run_ms(rig, 100);
+	sim_kv_each(rig->kv, PD_KV_LEDGER, take_record, &t);
+	return t;
 }
 
 START_TEST(attach_and_renew)
@@ -401,6 +434,9 @@ START_TEST(snapshot_runs_out)
 	ck_assert_int_le(reply_lease(nodes[0]).expires_at, end);
 	rig_run_ms(rig, 7000);
 	ck_assert_int_eq(h->notice_status, -E_DENIED); /* by the timer */
+	/* What was given is told, not what might have been. */
+	ck_assert_int_gt(told().last_end, end - (int64_t)NS_PER_S);
+	ck_assert_int_le(told().last_end, end);
 	ck_assert_int_eq(ask_renew(h, 1, 1), -E_DENIED);
 	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), -E_STALE_EVIDENCE);
 	/* An older snapshot doesn't help; a newer does. */
