@@ -21,7 +21,10 @@
 #define TIP_KEY	    "tip"
 #define TIP_FORMAT  1u
 #define TIP_SIZE    (4u + 8u + 8u + LEDGER_HASH_SIZE)
-#define DENIALS_MAX 4096u /* subjects remembered; then all are forgotten, and told again */
+#define DENIALS_MAX 131072u /* subjects remembered: twice the volumes; then the oldest go */
+/* Of one subject so many are told in a time. */
+#define DENIALS_SPAN_MAX 8u
+#define DENIALS_SPAN_NS	 ((int64_t)(3600 * NS_PER_S))
 
 struct ledger_span {
 	char subject[NAME_SIZE_MAX];	   /* the volume's number in text, or the node's name */
@@ -39,7 +42,9 @@ struct ledger_span {
 
 struct ledger_denial {
 	char subject[2 * NAME_SIZE_MAX];
-	int code;
+	int code;      /* that was told last */
+	int64_t since; /* the span in which so many were told */
+	uint32_t told;
 	UT_hash_handle hh;
 };
 
@@ -395,37 +400,57 @@ void pd_ledger_receipt(struct pd_ledger *l, Pave__V1__Signed *receipt)
 	RECORD(l, RECEIPT, receipt, &m);
 }
 
+/* What was told of the subject, made when there is nothing. NULL: no memory. */
+static struct ledger_denial *denial_entry(struct pd_ledger *l, const char *key)
+{
+	struct ledger_denial *d;
+
+	HASH_FIND_STR(l->denials, key, d);
+	if (d != NULL)
+		return d;
+	d = l->denials; /* the oldest */
+	if (HASH_COUNT(l->denials) >= DENIALS_MAX) {
+		HASH_DEL(l->denials, d);
+		free(d);
+	}
+	d = calloc(1, sizeof *d);
+	if (d == NULL)
+		return NULL;
+	memcpy(d->subject, key, strlen(key) + 1);
+	HASH_ADD_STR(l->denials, subject, d);
+	if (d->hh.tbl != NULL)
+		return d;
+	free(d);
+	return NULL;
+}
+
+/* Whoever is refused for one reason and another by turns fills no ledger with it. */
+static bool denial_is_told(struct ledger_denial *d, int code, int64_t now)
+{
+	if (d->code == code)
+		return false;
+	if (d->told == 0 || now - d->since >= DENIALS_SPAN_NS) {
+		d->since = now;
+		d->told = 0;
+	}
+	if (d->told == DENIALS_SPAN_MAX)
+		return false;
+	d->told++;
+	d->code = code;
+	return true;
+}
+
 void pd_ledger_denial(struct pd_ledger *l, const char *what, const char *subject,
 		      const struct error *why)
 {
 	Pave__V1__LedgerDenial m = PAVE__V1__LEDGER_DENIAL__INIT;
-	struct ledger_denial *d, *next;
 	char key[2 * NAME_SIZE_MAX];
+	struct ledger_denial *d;
 
 	snprintf(key, sizeof key, "%.20s/%.63s", what, subject);
-	HASH_FIND_STR(l->denials, key, d);
-	if (d != NULL && d->code == why->code)
+	d = denial_entry(l, key);
+	if (d != NULL && !denial_is_told(d, why->code, reg_now(l->reg, NULL)))
 		return;
-	if (d == NULL && HASH_COUNT(l->denials) >= DENIALS_MAX) {
-		HASH_ITER (hh, l->denials, d, next) {
-			HASH_DEL(l->denials, d);
-			free(d);
-		}
-		d = NULL;
-	}
-	if (d == NULL) {
-		d = calloc(1, sizeof *d);
-		if (d != NULL) {
-			memcpy(d->subject, key, strlen(key) + 1);
-			HASH_ADD_STR(l->denials, subject, d);
-		}
-		if (d != NULL && d->hh.tbl == NULL) {
-			free(d);
-			d = NULL;
-		}
-	}
-	if (d != NULL)
-		d->code = why->code;
 	m.what = text(what);
 	m.subject = text(subject);
 	m.code = (uint32_t)-why->code;

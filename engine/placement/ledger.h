@@ -59,7 +59,9 @@ void pd_ledger_erasure(struct pd_ledger *l, const Pave__V1__LedgerErasure *e);
 void pd_ledger_taint(struct pd_ledger *l, const char *site, int64_t effective_from,
 		     uint64_t revocations_version);
 void pd_ledger_receipt(struct pd_ledger *l, Pave__V1__Signed *receipt);
-/* The same refusal of the same subject again is not told again. */
+/* The same refusal of the same subject again is not told again; nor are more than eight an hour of
+ * a subject that is refused for different reasons by turns, and nothing given in between: the end
+ * of what it held, and that it was refused, stand there by then. */
 void pd_ledger_denial(struct pd_ledger *l, const char *what, const char *subject,
 		      const struct error *why);
 

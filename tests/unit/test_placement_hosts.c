@@ -42,6 +42,7 @@ static void run_s(unsigned seconds)
 
 /* What the ledger has that is durable. */
 struct told {
+	uint32_t denials; /* of attaching "v" */
 	int64_t last_end; /* until when permits lasted that have ended; 0: none has */
 };
 
@@ -368,6 +369,29 @@ START_TEST(a_permit_is_in_the_ledger_first)
 	ck_assert_int_eq(peer_ask_wait(h), 0);
 	rig_run_ms(rig, 100);
 	ck_assert_uint_eq(h->notice.node_count, 3);
+}
+END_TEST
+
+/* Refused for one reason and another by turns: told so often in an hour, and then again. */
+START_TEST(refusals_by_turns_fill_no_ledger)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+	uint32_t before;
+
+	for (uint32_t i = 0; i < 100; i++) {
+		ck_assert_int_eq(ask_attach(h, "v", "h1", ""), -E_DENIED);
+		ck_assert_int_eq(ask_attach(h, "v", "h 1", "par"), -EINVAL);
+	}
+	before = told().denials;
+	ck_assert_uint_ge(before, 2);
+	ck_assert_uint_le(before, 8);
+	rig_run_ms(rig, 3600 * 1000);
+	for (uint32_t i = 0; i < 2; i++) {
+		ck_assert_int_eq(ask_attach(h, "v", "h1", ""), -E_DENIED);
+		ck_assert_int_eq(ask_attach(h, "v", "h 1", "par"), -EINVAL);
+	}
+	ck_assert_uint_gt(told().denials, before);
+	ck_assert_uint_le(told().denials, before + 4);
 }
 END_TEST
 
@@ -740,6 +764,7 @@ int main(void)
 	tcase_add_test(t, a_bad_holder_takes_nothing_over);
 	tcase_add_test(t, detach_releases);
 	tcase_add_test(t, revocation_is_pushed);
+	tcase_add_test(t, refusals_by_turns_fill_no_ledger);
 	tcase_add_test(t, host_is_a_place_too);
 	tcase_add_test(t, announced_withdrawal);
 	tcase_add_test(t, snapshot_runs_out);
