@@ -77,7 +77,7 @@ struct volume {
 	struct vspan **spans;	 /* VSPAN_BUCKETS */
 	uint32_t span_counts[2]; /* [wide]: in it */
 
-	struct volume_op *ops, *ops_tail; /* in order of submission */
+	struct volume_op *ops, *ops_tail; /* in the order in which their time is up */
 	uint32_t op_count;
 	struct volume_op *done_head, *done_tail;
 	struct reactor_task done_task, kick_task, event_task;

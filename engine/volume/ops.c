@@ -24,7 +24,8 @@ struct op_state {
 	struct volume *volume;
 	struct volume_op *next, *prev;
 	uint64_t submitted_ns;
-	uint64_t at, end; /* bytes: cut so far */
+	uint64_t waits_ns; /* since then: submitted, or gone on, for a long one */
+	uint64_t at, end;  /* bytes: cut so far */
 	int status;
 	uint32_t active;
 	struct vpiece pieces[PIECES_MAX];
@@ -114,6 +115,16 @@ static void finish(struct volume_op *op)
 
 static void advance(struct volume_op *op);
 
+/* A long one that goes on does not wait: it comes last again among those whose time will be up. */
+static void gone_on(struct volume_op *op)
+{
+	struct volume *v = state_of(op)->volume;
+
+	list_remove(v, op);
+	list_add(v, op);
+	state_of(op)->waits_ns = volume_now(v);
+}
+
 void volume_piece_done(struct vpiece *p, int status)
 {
 	struct volume_op *op = p->op;
@@ -130,10 +141,12 @@ void volume_piece_done(struct vpiece *p, int status)
 		s->status = status;
 	if (s->status != 0)
 		s->at = s->end;
-	if (s->at < s->end)
+	if (s->at < s->end) {
+		gone_on(op);
 		advance(op);
-	else if (s->active == 0)
+	} else if (s->active == 0) {
 		finish(op);
+	}
 }
 
 static void piece_read(struct vread *rd, int status)
@@ -285,7 +298,7 @@ void volume_submit(struct volume *v, struct volume_op *op)
 		complete(op, rc);
 		return;
 	}
-	s->submitted_ns = volume_now(v);
+	s->submitted_ns = s->waits_ns = volume_now(v);
 	s->at = op->offset;
 	s->end = op->offset + op->size;
 	if (op->kind == VOLUME_READ) {
@@ -337,7 +350,7 @@ static void end_op(struct volume_op *op, int status)
 
 void volume_ops_tick(struct volume *v, uint64_t now_ns)
 {
-	while (v->ops != NULL && now_ns >= state_of(v->ops)->submitted_ns + v->freeze_ns) {
+	while (v->ops != NULL && now_ns >= state_of(v->ops)->waits_ns + v->freeze_ns) {
 		struct volume_op *op = v->ops;
 
 		log_warn("volume", "%s: an operation at %llu has waited for %llu ms: refused",

@@ -6,7 +6,8 @@
  *
  * Thread: its reactor's. An operation is embedded by its owner and lent until `done`, which runs
  * exactly once, never inline. status: 0, or
- *   -EIO        no majority within the policy's freeze timeout (at least VOLUME_HOLD_MIN_MS)
+ *   -EIO        no majority within the policy's freeze timeout (at least VOLUME_HOLD_MIN_MS), which
+ *               begins anew with each part of a long zero or discard while others are to come
  *   -ENOSPC     so many nodes are full that no majority is possible
  *   -E_FENCED   a newer attachment has taken over; every later operation gets this too
  *   -EROFS      a write on a read-only attachment

@@ -163,6 +163,28 @@ START_TEST(permits_reach_the_nodes)
 }
 END_TEST
 
+/* One of many parts has no time limit for all of them: while parts are done it is not given up. */
+START_TEST(a_long_zero_that_goes_on_is_not_given_up)
+{
+	const uint32_t step_ms = 1500, steps_max = 20, stops_after = _i == 0 ? steps_max : 2;
+	uint32_t steps = 0;
+	struct rig_op o;
+
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].hold_writes = true;
+	rig_start_zero(host, &o, 0, RIG_BLOCKS, false);
+	for (; !o.done && steps < stops_after; steps++) {
+		rig_run_ms(rig, step_ms);
+		for (uint32_t i = 0; i < RIG_NODES; i++) {
+			fake_release(&rig->nodes[i]);
+			rig->nodes[i].hold_writes = true;
+		}
+	}
+	ck_assert_int_eq(rig_finish(&o), _i == 0 ? 0 : -EIO);
+	ck_assert(_i == 1 || steps * step_ms > RIG_FREEZE_S * 1000);
+}
+END_TEST
+
 /* -- revocation -------------------------------------------------------------------------------- */
 
 START_TEST(a_revoked_node_gets_nothing_more)
@@ -710,6 +732,7 @@ int main(void)
 	tcase_add_test(tc, a_driver_that_restarts_is_not_noticed);
 	tcase_add_test(tc, a_refused_permit_closes_the_gate_at_once);
 	tcase_add_test(tc, permits_reach_the_nodes);
+	tcase_add_loop_test(tc, a_long_zero_that_goes_on_is_not_given_up, 0, 2);
 	tcase_add_test(tc, a_revoked_node_gets_nothing_more);
 	tcase_add_test(tc, what_was_queued_for_a_revoked_node_is_not_sent_later);
 	tcase_add_test(tc, every_write_in_flight_is_found);
