@@ -471,7 +471,7 @@ static void permit_done(struct rpc_call *call, int status, const Pave__V1__Contr
 		step_failed(r, status, text);
 		return;
 	}
-	if (r->permit_again && r->state == VREPLICA_READY)
+	if (r->permit_again && r->state >= VREPLICA_SCANNING && !r->closing)
 		send_permit(r);
 	r->held = false;
 	vreplica_pump(r);

@@ -397,7 +397,8 @@ static void node_handle(struct rpc *rpc, const struct rpc_request *request, void
 		rpc_reply(rpc, id, &m);
 		break;
 	case PAVE__V1__CONTROL__BODY_CHUNKS:
-		answer_chunks(c, id, ask->chunks);
+		if (!c->node->silent_chunks)
+			answer_chunks(c, id, ask->chunks);
 		break;
 	case PAVE__V1__CONTROL__BODY_CHANGES:
 		answer_changes(c, id, ask->changes);

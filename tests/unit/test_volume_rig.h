@@ -86,6 +86,7 @@ struct fake_node {
 	bool corrupt_reads;	/* what it sends does not check */
 	uint64_t corrupt_block; /* of the volume: stored badly, until written again */
 	bool has_corrupt_block;
+	bool silent_chunks; /* it does not say what it holds */
 	bool hold_pulls;
 	block_no_t stop_pulls_at; /* what lies from there on is not copied, and nothing answered */
 	bool any_content;	  /* blocks are not the rig's stamps: compared byte by byte */

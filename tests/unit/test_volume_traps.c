@@ -163,6 +163,31 @@ START_TEST(permits_reach_the_nodes)
 }
 END_TEST
 
+/* Also while it still tells what it holds, and the permit before is on its way. */
+START_TEST(a_permit_reaches_a_node_that_is_not_ready)
+{
+	struct fake_node *n = &rig->nodes[0];
+	const uint64_t opens = n->opens;
+	uint64_t updates;
+
+	fake_crash(n);
+	n->silent_chunks = true;
+	fake_start(n);
+	for (uint32_t i = 0; i < 500 && n->opens == opens; i++)
+		rig_run_ms(rig, 10);
+	ck_assert_uint_gt(n->opens, opens);
+	rig_run_ms(rig, 50);
+	updates = n->updates;
+	for (uint32_t i = 0; i < 2; i++)
+		rig_permit(rig, 7);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(n->updates, updates + 2);
+	n->silent_chunks = false;
+	rig_run_ms(rig, 10000);
+	ck_assert_int_eq(rig_write(host, 0, 1, 2), 0);
+}
+END_TEST
+
 /* One of many parts has no time limit for all of them: while parts are done it is not given up. */
 START_TEST(a_long_zero_that_goes_on_is_not_given_up)
 {
@@ -732,6 +757,7 @@ int main(void)
 	tcase_add_test(tc, a_driver_that_restarts_is_not_noticed);
 	tcase_add_test(tc, a_refused_permit_closes_the_gate_at_once);
 	tcase_add_test(tc, permits_reach_the_nodes);
+	tcase_add_test(tc, a_permit_reaches_a_node_that_is_not_ready);
 	tcase_add_loop_test(tc, a_long_zero_that_goes_on_is_not_given_up, 0, 2);
 	tcase_add_test(tc, a_revoked_node_gets_nothing_more);
 	tcase_add_test(tc, what_was_queued_for_a_revoked_node_is_not_sent_later);
