@@ -22,13 +22,15 @@
  * attachment that asked for it, which must name that node too; it can only read, and fences
  * nothing.
  *
- * Limits. A session is told at Hello how many data requests it may have in flight
- * (HelloReply.inflight_max, up to NODE_INFLIGHT_MAX: a share of what is left of
- * NODE_REQUESTS_MAX); one that has a quarter more is ended. Payloads lie in memory of the shard, up
- * to NODE_RX_MEMORY_MAX for what is written and NODE_TX_MEMORY_MAX for what is read, and of that
- * up to the ..._SESSION_MAX a session. A read waits for memory, and sessions take turns; a write
- * that finds none ends its connection with -ENOBUFS: the host connects again, and sends again what
- * was not answered. */
+ * Limits. There are NODE_SESSIONS_MAX sessions; one more is refused, and ends the one that was
+ * greeted longest ago and has opened nothing since (a host may wait so for as long as it wants to,
+ * before it takes a volume over): whoever was refused comes again. A session is told at Hello how
+ * many data requests it may have in flight (HelloReply.inflight_max, up to NODE_INFLIGHT_MAX: a
+ * share of what is left of NODE_REQUESTS_MAX); one that has a quarter more is ended. Payloads lie
+ * in memory of the shard, up to NODE_RX_MEMORY_MAX for what is written and NODE_TX_MEMORY_MAX for
+ * what is read, and of that up to the ..._SESSION_MAX a session. A read waits for memory, and
+ * sessions take turns; a write that finds none ends its connection with -ENOBUFS: the host connects
+ * again, and sends again what was not answered. */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 
@@ -56,6 +58,7 @@
 #define NODE_FETCHES_MAX       8u    /* of a shard, as the source; more wait */
 #define NODE_LAYERED_MAX       64u   /* reads over several layers, of a shard; more wait */
 #define NODE_HELLO_TIMEOUT_MS  5000u
+#define NODE_GREETED_MS	       10000u /* after which who has opened nothing makes room for others */
 #define NODE_RESYNC_RATE       (200ull << 20) /* a sensible resync_rate: a fifth of 10 Gbit/s */
 #define NODE_RECEIPTS_MAX      4096u	      /* that wait for the driver */
 #define NODE_VACATE_CHUNKS_MAX 1024u

@@ -329,6 +329,7 @@ void node_session_hello(struct node_session *s, uint64_t request_id, const Pave_
 	s->peer_is_node = strcmp(hello->role, "node") == 0;
 	snprintf(s->peer, sizeof(s->peer), "%s", hello->name);
 	s->state = SESSION_GREETED;
+	s->greeted_ns = reactor_now_ns(shard_reactor(s->shard));
 	reactor_timer_cancel(shard_reactor(s->shard), &s->hello_timer);
 	reply.version = s->rpc.wire_version;
 	reply.cluster = (ProtobufCBinaryData){sizeof(me->cluster.bytes), me->cluster.bytes};

@@ -3,7 +3,8 @@
  * Happy path: start listens; each accepted connection becomes a session; set_lease opens the gates;
  * stop ends every session and frees the shard when the last of them is gone.
  *
- * Failure modes: a connection over NODE_SESSIONS_MAX is closed at once; a lease that ends closes
+ * Failure modes: a connection over NODE_SESSIONS_MAX is closed at once, and so is the one that was
+ * greeted first and has opened nothing; a lease that ends closes
  * every gate before set_lease returns. */
 #include <errno.h>
 #include <stdlib.h>
@@ -34,6 +35,25 @@ static const struct transport_handler refused_handler = {
     .closed = refused_closed,
 };
 
+/* There is no room: whoever needs none makes some. Its connection ends later; the next one that
+ * comes finds the place. */
+static void end_idle_session(struct node_shard *shard)
+{
+	const uint64_t now_ns = reactor_now_ns(shard_reactor(shard));
+	struct node_session *s, *oldest = NULL;
+
+	DL_FOREACH (shard->sessions, s)
+		if (s->state == SESSION_GREETED && s->conn != NULL && !s->closing &&
+		    now_ns >= s->greeted_ns + NODE_GREETED_MS * NS_PER_MS &&
+		    (oldest == NULL || s->greeted_ns < oldest->greeted_ns))
+			oldest = s;
+	if (oldest == NULL)
+		return;
+	log_info("node", "ends a session of %s: it has opened nothing, and others want to",
+		 oldest->peer);
+	node_session_close(oldest);
+}
+
 static void shard_accepted(struct transport_conn *conn, void *arg)
 {
 	struct node_shard *shard = arg;
@@ -47,6 +67,7 @@ static void shard_accepted(struct transport_conn *conn, void *arg)
 		log_warn("node", "refused a connection from %s: %u are open, which is the limit",
 			 conn->peer.address, NODE_SESSIONS_MAX);
 		transport_close(conn);
+		end_idle_session(shard);
 	} else {
 		node_session_accept(shard, conn);
 	}

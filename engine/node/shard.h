@@ -74,6 +74,7 @@ struct node_session {
 	enum session_state state;
 	bool closing; /* transport_close was called */
 	struct reactor_timer hello_timer;
+	uint64_t greeted_ns;
 	char peer[NAME_SIZE_MAX]; /* the name of Hello */
 	bool peer_is_node;
 

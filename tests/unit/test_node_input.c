@@ -335,6 +335,39 @@ START_TEST(test_sessions_are_bounded)
 }
 END_TEST
 
+/* Whoever is greeted and opens nothing keeps nobody out for ever; who has something open stays. */
+START_TEST(test_who_opens_nothing_makes_room)
+{
+	static struct peer_host many[NODE_SESSIONS_MAX], late;
+	struct peer_permit p;
+
+	for (uint32_t i = 0; i < NODE_SESSIONS_MAX; i++) {
+		peer_host_init(&many[i], sim_reactor(rig->host_process), rig->host_transport,
+			       rig->wait, &rig->demo);
+		ck_assert_int_eq(peer_host_connect(&many[i], rig->nodes[0].name), 0);
+		ck_assert_int_eq(peer_host_hello(&many[i], "host", "host"), 0);
+	}
+	p = rig_permit(rig, 1, 1);
+	ck_assert_int_eq(rig_try_open(&many[0], &p), 0);
+	rig_run_ms(rig, NODE_GREETED_MS + 1000);
+	ck_assert_uint_eq(stats().sessions, NODE_SESSIONS_MAX);
+	peer_host_init(&late, sim_reactor(rig->host_process), rig->host_transport, rig->wait,
+		       &rig->demo);
+	if (peer_host_connect(&late, rig->nodes[0].name) == 0)
+		ck_assert(sim_run_flag(rig->world, &late.closed));
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(stats().sessions, NODE_SESSIONS_MAX - 1);
+	ck_assert(!many[0].closed && many[1].closed && !many[2].closed);
+	expect_well(2);
+	ck_assert_uint_eq(stats().sessions, NODE_SESSIONS_MAX);
+	peer_host_close(&late);
+	for (uint32_t i = 0; i < NODE_SESSIONS_MAX; i++)
+		peer_host_close(&many[i]);
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(stats().sessions, 1);
+}
+END_TEST
+
 /* One that sends more than it was told loses its connection, and nobody else anything. */
 START_TEST(test_too_many_requests)
 {
@@ -546,6 +579,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_garbage);
 	tcase_add_test(t, test_random_requests);
 	tcase_add_test(t, test_sessions_are_bounded);
+	tcase_add_test(t, test_who_opens_nothing_makes_room);
 	tcase_add_test(t, test_too_many_requests);
 	tcase_add_test(t, test_too_many_large_writes);
 	tcase_add_test(t, test_connections_go_at_any_moment);
