@@ -221,6 +221,7 @@ static void erased_chunks(struct pd *pd, struct pd_erase *e, struct reg_volume *
 static void erase_failed(struct pd *pd, const struct pd_erase *e, struct reg_volume *v)
 {
 	v->erase_failed = ++pd->erase_failures;
+	e->node->erase_again_ns = reactor_now_ns(pd->reactor) + PD_ERASE_RETRY_MS * NS_PER_MS;
 	if (e->chunks != NULL)
 		reg_drops_last(v, e->node, e->chunks, e->chunk_count);
 }
@@ -262,6 +263,8 @@ static void erase_done(struct rpc_call *call, int status, const Pave__V1__Contro
 			 status == -ETIMEDOUT ? " yet" : "",
 			 text != NULL ? text : err_text(status));
 	}
+	if (status == 0)
+		e->node->erase_again_ns = 0;
 	erase_free(e);
 	if (status == 0)
 		node_erase_all(pd);
@@ -361,19 +364,20 @@ static void erase_whole(struct pd *pd, struct reg_volume *v, struct reg_node *n)
 }
 
 /* Whether the node is to be asked for something of v rather than for what was found so far. */
-static bool is_next(const struct reg_volume *v, const struct reg_node *n)
+static bool is_next(const struct pd *pd, const struct reg_volume *v, const struct reg_node *n)
 {
 	return n->session != NULL && !n->erasing &&
+	       (v->erase_failed == 0 || reactor_now_ns(pd->reactor) >= n->erase_again_ns) &&
 	       (n->erase_next == NULL || v->erase_failed < n->erase_next->erase_failed);
 }
 
 static void note_next(struct pd *pd, struct reg_volume *v, int64_t now)
 {
 	for (uint32_t i = 0; i < v->drop_count; i++)
-		if (is_next(v, v->drops[i].node) && moves_may_erase(pd, v, &v->drops[i]))
+		if (is_next(pd, v, v->drops[i].node) && moves_may_erase(pd, v, &v->drops[i]))
 			v->drops[i].node->erase_next = v;
 	for (uint32_t i = 0; v->deleted && v->erase_after <= now && i < v->erase_count; i++)
-		if (is_next(v, v->erase[i]))
+		if (is_next(pd, v, v->erase[i]))
 			v->erase[i]->erase_next = v;
 }
 
@@ -395,8 +399,8 @@ static bool start_next(struct pd *pd, struct reg_node *n)
 }
 
 /* One node erases one thing at a time, so of two members that leave it the second sees that the
- * first is gone. First comes what has never failed, then what failed longest ago: so what fails
- * again and again keeps nothing else waiting. */
+ * first is gone. First comes what has never failed, then, after a pause, what failed longest ago:
+ * so what fails again and again keeps nothing else waiting. */
 void node_erase_all(struct pd *pd)
 {
 	const int64_t now = reg_now(&pd->reg, NULL);
@@ -809,8 +813,10 @@ void node_lease_request(struct pd_request *q, const Pave__V1__Control *m)
 		goto refused;
 	}
 	q->node = n;
-	if (came_back) /* what else there is to erase, each tick of the moves sees to */
+	if (came_back) { /* what else there is to erase, each tick of the moves sees to */
+		n->erase_again_ns = 0;
 		node_erase_all(pd);
+	}
 	if (changed) {
 		reg_save_node(&pd->reg, n);
 		request_commit(q, lease_grant);

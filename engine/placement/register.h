@@ -82,6 +82,7 @@ struct reg_node {
 	int64_t last_up;	       /* wall; 0: not seen up by this driver */
 	uint32_t clock_late;	       /* requests in a row that came, or were written, too late */
 	bool erasing;		       /* an Erase is in flight */
+	uint64_t erase_again_ns;       /* nothing that has failed is asked of it before */
 	struct reg_volume *erase_next; /* what is asked for next; while that is being looked for */
 	uint32_t plan_index;	       /* while a plan is made */
 	char trouble[256];	       /* of its devices, as it said last */
