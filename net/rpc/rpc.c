@@ -29,6 +29,7 @@
 struct outgoing {
 	struct transport_send send;
 	struct rpc *rpc;
+	size_t size_bytes; /* of all of this */
 	uint32_t crcs[];
 };
 
@@ -37,8 +38,8 @@ static void outgoing_done(struct transport_send *send, int status)
 	struct outgoing *o = container_of(send, struct outgoing, send);
 
 	(void)status; /* closed follows an error, and tells everybody */
-	INVARIANT(o->rpc->queued_bytes >= send->frame.payload_size);
-	o->rpc->queued_bytes -= send->frame.payload_size;
+	INVARIANT(o->rpc->queued_bytes >= o->size_bytes);
+	o->rpc->queued_bytes -= o->size_bytes;
 	free(o);
 }
 
@@ -50,20 +51,22 @@ static int send_message(struct rpc *rpc, uint16_t flags, uint64_t request_id, in
 	struct outgoing *o;
 	uint8_t *payload;
 	uint16_t crc_count;
+	size_t whole;
 
 	if (rpc->conn == NULL || rpc->cut_off)
 		return -E_DISCONNECTED;
 	if (size > FRAME_CONTROL_MAX)
 		return -E_LIMIT;
-	if (rpc->queued_bytes + size > RPC_QUEUE_BYTES_MAX) {
+	crc_count = frame_crc_count((uint32_t)size);
+	whole = sizeof(*o) + 4u * crc_count + size;
+	if (rpc->queued_bytes + whole > RPC_QUEUE_BYTES_MAX) {
 		log_warn("rpc", "%s: it doesn't read: over %u MiB wait to be sent; closing",
 			 rpc->conn->peer.address, RPC_QUEUE_BYTES_MAX >> 20);
 		rpc->cut_off = true;
 		transport_close(rpc->conn);
 		return -E_DISCONNECTED;
 	}
-	crc_count = frame_crc_count((uint32_t)size);
-	o = malloc(sizeof(*o) + 4u * crc_count + size);
+	o = malloc(whole);
 	if (o == NULL)
 		return -ENOMEM;
 	memset(&o->send, 0, sizeof(o->send));
@@ -71,6 +74,7 @@ static int send_message(struct rpc *rpc, uint16_t flags, uint64_t request_id, in
 	pave__v1__control__pack(message, payload);
 	frame_payload_crcs(payload, (uint32_t)size, o->crcs);
 	o->rpc = rpc;
+	o->size_bytes = whole;
 	o->send.frame = (struct frame){.wire_version = rpc->wire_version,
 				       .op = FRAME_CONTROL,
 				       .flags = flags,
@@ -82,7 +86,7 @@ static int send_message(struct rpc *rpc, uint16_t flags, uint64_t request_id, in
 	o->send.iov[0] = (struct iovec){payload, size};
 	o->send.iov_count = size > 0 ? 1 : 0;
 	o->send.done = outgoing_done;
-	rpc->queued_bytes += size;
+	rpc->queued_bytes += whole;
 	transport_send(rpc->conn, &o->send);
 	return 0;
 }

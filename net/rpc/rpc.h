@@ -16,7 +16,7 @@
 #define RPC_CALLS_MAX  1024u
 #define RPC_TIMEOUT_MS 10000u
 #define RPC_QUEUE_BYTES_MAX                                                                        \
-	(64u << 20)		   /* packed, not yet sent: a peer that reads less is cut off */
+	(64u << 20)		   /* of memory, not yet sent: a peer that reads less is cut off */
 #define RPC_UNPACK_MAX (64u << 20) /* memory that one message may take when unpacked */
 
 struct rpc;
@@ -53,7 +53,7 @@ struct rpc {
 	uint8_t wire_version; /* that both sides speak: FRAME_VERSION_MIN until rpc_agree */
 	struct rpc_call *calls;
 	uint32_t call_count;
-	uint64_t queued_bytes; /* packed, not yet sent */
+	uint64_t queued_bytes; /* memory of messages that are not yet sent */
 	bool cut_off;	       /* RPC_QUEUE_BYTES_MAX was reached: nothing more is sent */
 	void *rx_memory;       /* of the large message that is arriving */
 };

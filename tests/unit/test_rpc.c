@@ -471,6 +471,26 @@ START_TEST(test_queue_is_bounded)
 }
 END_TEST
 
+/* The same of many small ones: what they take is counted, not what they say. */
+START_TEST(test_queue_of_small_messages_is_bounded)
+{
+	const unsigned most = RPC_QUEUE_BYTES_MAX / sizeof(struct transport_send);
+	Pave__V1__Control message;
+	Pave__V1__Hello body;
+	char name[] = "";
+	unsigned sent = 0;
+
+	hello(&message, &body, name);
+	while (sent <= most && !client.rpc.cut_off) {
+		rpc_notify(&client.rpc, &message);
+		sent++;
+	}
+	ck_assert_uint_le(sent, most);
+	ck_assert_uint_le(client.rpc.queued_bytes, RPC_QUEUE_BYTES_MAX);
+	wait_flag(&client.is_closed);
+}
+END_TEST
+
 /* -- bad input ------------------------------------------------------------------------------- */
 
 struct raw_send {
@@ -628,6 +648,7 @@ static void add_calls(TCase *tc)
 	tcase_add_test(tc, test_oversized);
 	tcase_add_test(tc, test_calls_are_bounded);
 	tcase_add_test(tc, test_queue_is_bounded);
+	tcase_add_test(tc, test_queue_of_small_messages_is_bounded);
 }
 
 static void add_bad_input(TCase *tc)
