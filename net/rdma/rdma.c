@@ -328,6 +328,7 @@ static int rdma_listen(struct transport *head, const char *address,
 static void rdma_unlisten(struct transport_listener *head)
 {
 	struct rdma_listener *l = container_of(head, struct rdma_listener, head);
+	struct rdma_conn *c;
 	struct intro *i;
 
 	PRE(!l->ending);
@@ -335,6 +336,10 @@ static void rdma_unlisten(struct transport_listener *head)
 	transport_unlisten(l->carrier);
 	DL_FOREACH (l->intros, i)
 		transport_close(i->control);
+	/* Nobody but the listener knows of these, who might destroy the transport next. */
+	DL_FOREACH (rdma_of(head->transport)->conns, c)
+		if (c->listener == l)
+			rdma_conn_end(c, 0);
 	listener_free_if_unused(l);
 }
 

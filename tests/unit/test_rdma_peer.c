@@ -307,6 +307,26 @@ START_TEST(test_asked_again_after_a_refusal)
 }
 END_TEST
 
+/* Who was answered and has not said anything over RDMA yet is nobody's connection: it must not be
+ * there any more when the listener's owner destroys the transport. */
+START_TEST(test_listener_ends_before_the_first_message)
+{
+	Pave__V1__RdmaSetup s = good_setup();
+
+	raw_connect();
+	send_setup(&raw, 0, 1, 0, &s);
+	wait_count(&raw.rx_count, 1);
+	ck_assert_int_eq(raw.last.status, 0);
+	transport_unlisten(listener);
+	listener = NULL;
+	for (int i = 0; i < 200 && !raw.is_closed; i++) /* long before RDMA_SETUP_MS */
+		one_turn();
+	ck_assert(raw.is_closed);
+	ck_assert_uint_eq(accepted_count, 0);
+	side_end(&raw);
+}
+END_TEST
+
 /* -- set-up, answered ------------------------------------------------------------------------- */
 
 static struct transport_listener *raw_listener;
@@ -413,6 +433,7 @@ int main(void)
 	tcase_add_loop_test(tc, test_asked_wrongly, 0, SPOILS);
 	tcase_add_test(tc, test_asked_twice);
 	tcase_add_test(tc, test_asked_again_after_a_refusal);
+	tcase_add_test(tc, test_listener_ends_before_the_first_message);
 	tc = add_world(suite, "answered", world_begin);
 	tcase_add_loop_test(tc, test_answered_wrongly, 0, SPOILS);
 	tcase_add_test(tc, test_answered_with_a_refusal);
