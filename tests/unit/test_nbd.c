@@ -1,121 +1,9 @@
 /* The NBD server over a volume in memory: libnbd as the honest client, raw sockets as the other
  * kind. */
-#include <check.h>
-#include <errno.h>
-#include <libnbd.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "engine/attach/bytes.h"
-#include "engine/attach/nbd.h"
-#include "engine/attach/nbd_proto.h"
-#include "fake_volume.h"
-
-#define VOLUME_SIZE (48u << 20)
-
-static struct {
-	char dir[32], socket[64];
-	struct reactor *reactor;
-	struct volume *volume;
-	struct nbd_server *server;
-	pthread_t thread;
-	struct reactor_task stop;
-	uint64_t size;
-	bool read_only;
-	uint32_t buffers_max;
-	struct reactor_timer after;
-	uint32_t after_ms; /* the reactor goes on for so long when the server has stopped */
-} t;
-
-static void *reactor_main(void *arg)
-{
-	(void)arg;
-	ck_assert_int_eq(reactor_run(t.reactor), 0);
-	return NULL;
-}
-
-static void stop_reactor(struct reactor_timer *timer)
-{
-	(void)timer;
-	reactor_stop(t.reactor);
-}
-
-/* What the server has left behind in the reactor would run in memory that is gone. */
-static void stopped(void *arg)
-{
-	(void)arg;
-	t.after.fire = stop_reactor;
-	reactor_timer_arm(t.reactor, &t.after, reactor_now_ns(t.reactor) + t.after_ms * NS_PER_MS);
-}
-
-static void stop(struct reactor_task *task)
-{
-	(void)task;
-	nbd_stop(t.server, stopped, NULL);
-}
-
-static void start(void)
-{
-	const struct reactor_config rc = {.name = "nbd"};
-	struct nbd_config config;
-	struct error err;
-
-	snprintf(t.dir, sizeof t.dir, "/tmp/test-nbd-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(t.dir));
-	snprintf(t.socket, sizeof t.socket, "unix:%s/s", t.dir);
-	ck_assert_int_eq(reactor_create(&rc, &t.reactor), 0);
-	t.volume = fake_volume_create(t.reactor, t.size != 0 ? t.size : VOLUME_SIZE);
-	t.volume->read_only = t.read_only;
-	if (t.buffers_max != 0)
-		t.volume->buffers_max = t.buffers_max;
-	config = (struct nbd_config){
-	    .reactor = t.reactor,
-	    .export_name = "vol",
-	    .address = t.socket,
-	};
-	ck_assert_msg(nbd_listen(&config, &t.server, &err) == 0, "%s", err.text);
-	nbd_serve(t.server, t.volume);
-	ck_assert_int_eq(pthread_create(&t.thread, NULL, reactor_main, NULL), 0);
-}
-
-/* Every test ends here: the server stops with all connections gone and every buffer given back. */
-static void finish(void)
-{
-	t.stop.run = stop;
-	reactor_post(t.reactor, &t.stop);
-	pthread_join(t.thread, NULL);
-	fake_volume_destroy(t.volume);
-	reactor_destroy(t.reactor);
-	ck_assert_int_eq(access(t.socket + 5, F_OK), -1);
-	rmdir(t.dir);
-	memset(&t, 0, sizeof t);
-}
-
-static struct nbd_handle *client(void)
-{
-	struct nbd_handle *h = nbd_create();
-
-	ck_assert_ptr_nonnull(h);
-	ck_assert_int_eq(nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION), 0);
-	ck_assert_int_eq(nbd_set_export_name(h, "vol"), 0);
-	ck_assert_msg(nbd_connect_unix(h, t.socket + 5) == 0, "%s", nbd_get_error());
-	/* The server's checks are what is tested, not the client's. */
-	nbd_set_strict_mode(h, 0);
-	return h;
-}
-
-static void fill(uint8_t *p, size_t size, unsigned seed)
-{
-	for (size_t i = 0; i < size; i++)
-		p[i] = (uint8_t)(seed + i * 7 + (i >> 8));
-}
+#include "tests/unit/nbd_world.h"
 
 START_TEST(any_range_can_be_written_and_read)
 {
@@ -367,136 +255,8 @@ START_TEST(a_read_only_volume_says_so_and_refuses)
 }
 END_TEST
 
-START_TEST(few_buffers_slow_the_clients_down_and_lose_nothing)
-{
-	enum { DEPTH = 64 };
-	struct nbd_handle *h[2];
-	uint8_t *data = malloc(DEPTH * 65536);
-	uint8_t *big = malloc(32u << 20);
-	int64_t cookies[2][DEPTH];
-
-	/* 33 are needed for one read of 32 MiB that begins inside of a block. */
-	t.buffers_max = 34;
-	start();
-	h[0] = client();
-	h[1] = client();
-	fill(data, DEPTH * 65536, 5);
-	for (int i = 0; i < DEPTH; i++)
-		for (int k = 0; k < 2; k++)
-			cookies[k][i] = nbd_aio_pwrite(h[k], data + i * 65536, 65536 - 512,
-						       (uint64_t)(i * 2 + k) * 65536 + 512,
-						       NBD_NULL_COMPLETION, 0);
-	for (int i = 0; i < DEPTH; i++)
-		for (int k = 0; k < 2; k++)
-			while (nbd_aio_command_completed(h[k], (uint64_t)cookies[k][i]) == 0) {
-				ck_assert_int_ge(nbd_poll(h[k], 10000), 0);
-				nbd_poll(h[1 - k], 0);
-			}
-	ck_assert_int_eq(nbd_pread(h[0], big, 32u << 20, 77, 0), 0);
-	for (int i = 0; i < DEPTH; i++)
-		ck_assert_mem_eq(big + (size_t)(i * 2) * 65536 + 512 - 77, data + i * 65536,
-				 65536 - 512);
-	nbd_close(h[0]);
-	nbd_close(h[1]);
-	finish();
-	free(data);
-	free(big);
-}
-END_TEST
-
-/* What waits for two buffers and finds one gives it back, which must not wake it again at once. */
-START_TEST(requests_that_find_half_of_what_they_need_wait)
-{
-	struct nbd_handle *h[3];
-	uint8_t data[4096];
-	int64_t cookies[3];
-
-	t.buffers_max = 2;
-	start();
-	memset(data, 6, sizeof data);
-	for (int i = 0; i < 3; i++)
-		h[i] = client();
-	atomic_store(&t.volume->hold, true);
-	/* The whole block takes one buffer and keeps it; a part needs two. */
-	for (int i = 0; i < 3; i++) {
-		cookies[i] = nbd_aio_pwrite(h[i], data, i == 0 ? 4096 : 512,
-					    (uint64_t)i * 65536 + 4096, NBD_NULL_COMPLETION, 0);
-		for (int k = 0; k < 20; k++)
-			nbd_poll(h[i], 5);
-	}
-	fake_volume_release(t.volume);
-	for (int i = 0; i < 3; i++)
-		while (nbd_aio_command_completed(h[i], (uint64_t)cookies[i]) == 0)
-			ck_assert_int_eq(nbd_poll(h[i], 10000), 1);
-	for (int i = 0; i < 3; i++)
-		nbd_close(h[i]);
-	finish();
-}
-END_TEST
-
 /* -- a client that doesn't keep to the protocol
  * ---------------------------------------------------- */
-
-static int raw_connect(void)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	const struct timeval limit = {.tv_sec = 20};
-	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-
-	snprintf(addr.sun_path, sizeof addr.sun_path, "%.60s", t.socket + 5);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&addr, sizeof addr), 0);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	return fd;
-}
-
-static void must_recv(int fd, void *buf, size_t size)
-{
-	ck_assert_int_eq(recv(fd, buf, size, MSG_WAITALL), (ssize_t)size);
-}
-
-static void raw_greet(int fd)
-{
-	uint8_t greeting[18], flags[4] = {0, 0, 0, 3};
-
-	must_recv(fd, greeting, sizeof greeting);
-	ck_assert_uint_eq(get_be64(greeting), NBD_MAGIC_INIT);
-	ck_assert_int_eq(send(fd, flags, 4, 0), 4);
-}
-
-static void raw_option(int fd, uint32_t option, const void *data, uint32_t size, uint32_t claim)
-{
-	uint8_t head[16];
-	uint8_t *p = put_be64(head, NBD_MAGIC_OPTION);
-
-	p = put_be32(p, option);
-	put_be32(p, claim);
-	ck_assert_int_eq(send(fd, head, 16, MSG_NOSIGNAL), 16);
-	if (size > 0)
-		ck_assert_int_eq(send(fd, data, size, MSG_NOSIGNAL), (ssize_t)size);
-}
-
-static uint32_t raw_option_reply(int fd)
-{
-	uint8_t head[20];
-	uint8_t data[8192];
-
-	must_recv(fd, head, sizeof head);
-	ck_assert_uint_eq(get_be64(head), NBD_MAGIC_OPT_REPLY);
-	ck_assert_uint_lt(get_be32(head + 16), sizeof data);
-	if (get_be32(head + 16) > 0)
-		must_recv(fd, data, get_be32(head + 16));
-	return get_be32(head + 12);
-}
-
-static void raw_must_end(int fd)
-{
-	char c;
-
-	ck_assert_int_le(recv(fd, &c, 1, MSG_WAITALL), 0);
-	ck_assert_int_ne(errno, EAGAIN);
-	errno = 0;
-	close(fd);
-}
 
 START_TEST(a_malformed_negotiation_harms_nobody)
 {
@@ -542,31 +302,6 @@ START_TEST(a_malformed_negotiation_harms_nobody)
 }
 END_TEST
 
-static int raw_transmission(void)
-{
-	uint8_t reply[10 + 124];
-	int fd = raw_connect();
-
-	raw_greet(fd);
-	raw_option(fd, NBD_OPT_EXPORT_NAME, "vol", 3, 3);
-	must_recv(fd, reply, 10);
-	ck_assert_uint_eq(get_be64(reply), VOLUME_SIZE);
-	return fd;
-}
-
-static void raw_request(int fd, uint16_t command, uint64_t offset, uint32_t length)
-{
-	uint8_t head[28];
-	uint8_t *p = put_be32(head, NBD_MAGIC_REQUEST);
-
-	p = put_be16(p, 0);
-	p = put_be16(p, command);
-	p = put_be64(p, 0x1122334455667788ull);
-	p = put_be64(p, offset);
-	put_be32(p, length);
-	ck_assert_int_eq(send(fd, head, 28, MSG_NOSIGNAL), 28);
-}
-
 START_TEST(requests_outside_of_the_protocol_harm_nobody)
 {
 	uint8_t reply[16], payload[4096] = {0};
@@ -609,65 +344,6 @@ START_TEST(requests_outside_of_the_protocol_harm_nobody)
 	raw_request(fd, NBD_CMD_READ, 0, 32u << 20);
 	close(fd);
 	finish();
-}
-END_TEST
-
-static void wait_for_begun(uint32_t count)
-{
-	for (int i = 0; i < 10000 && atomic_load(&t.volume->ops_begun) < count; i++)
-		usleep(1000);
-	ck_assert_uint_eq(atomic_load(&t.volume->ops_begun), count);
-}
-
-/* One client has all there are, and keeps quiet once it has its answers. */
-START_TEST(who_waits_for_a_part_gets_one_when_the_last_answers_have_left)
-{
-	enum { CLIENTS = NBD_PARTS_MAX / NBD_INFLIGHT_MAX };
-	struct timeval limit = {.tv_sec = 10};
-	uint8_t reply[16];
-	int fd[CLIENTS + 1];
-
-	start();
-	for (int i = 0; i <= CLIENTS; i++)
-		fd[i] = raw_transmission();
-	atomic_store(&t.volume->hold, true);
-	for (int i = 0; i < CLIENTS; i++)
-		for (uint32_t k = 0; k < NBD_INFLIGHT_MAX; k++)
-			raw_request(fd[i], NBD_CMD_TRIM, k * 4096, 4096);
-	wait_for_begun(NBD_PARTS_MAX);
-	setsockopt(fd[CLIENTS], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	raw_request(fd[CLIENTS], NBD_CMD_TRIM, 0, 4096);
-	usleep(50000); /* it has come, and waits */
-	fake_volume_release(t.volume);
-	for (int i = 0; i < CLIENTS; i++)
-		for (uint32_t k = 0; k < NBD_INFLIGHT_MAX; k++)
-			must_recv(fd[i], reply, 16);
-	must_recv(fd[CLIENTS], reply, 16);
-	ck_assert_uint_eq(get_be32(reply + 4), 0);
-	for (int i = 0; i <= CLIENTS; i++)
-		close(fd[i]);
-	finish();
-}
-END_TEST
-
-/* One client does not take its answers, another waits for the buffers that these hold: both are
- * given up when the server has waited long enough. */
-START_TEST(the_server_stops_though_somebody_waited_for_a_buffer)
-{
-	int fd[2];
-
-	t.buffers_max = 2;
-	start();
-	for (int i = 0; i < 2; i++)
-		fd[i] = raw_transmission();
-	for (int i = 0; i < 2; i++)
-		raw_request(fd[0], NBD_CMD_READ, 0, IO_SIZE_MAX);
-	wait_for_begun(2);
-	raw_request(fd[1], NBD_CMD_WRITE, 0, 4096);
-	usleep(50000); /* it has come, and waits */
-	finish();
-	for (int i = 0; i < 2; i++)
-		close(fd[i]);
 }
 END_TEST
 
@@ -757,12 +433,8 @@ int main(void)
 	tcase_add_test(tc, block_status_tells_holes);
 	tcase_add_test(tc, bad_requests_get_errors_and_the_connection_goes_on);
 	tcase_add_test(tc, a_read_only_volume_says_so_and_refuses);
-	tcase_add_test(tc, few_buffers_slow_the_clients_down_and_lose_nothing);
-	tcase_add_test(tc, requests_that_find_half_of_what_they_need_wait);
 	tcase_add_test(tc, a_malformed_negotiation_harms_nobody);
 	tcase_add_test(tc, requests_outside_of_the_protocol_harm_nobody);
-	tcase_add_test(tc, who_waits_for_a_part_gets_one_when_the_last_answers_have_left);
-	tcase_add_test(tc, the_server_stops_though_somebody_waited_for_a_buffer);
 	tcase_add_test(tc, without_descriptors_it_waits_for_some);
 	tcase_add_test(tc, it_stops_while_it_waits_for_descriptors);
 	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);

@@ -1,0 +1,141 @@
+/* The NBD server and its bounds: buffers, parts, places. Who reaches one waits, and everybody goes
+ * on when there is room again. */
+#include "tests/unit/nbd_world.h"
+
+START_TEST(few_buffers_slow_the_clients_down_and_lose_nothing)
+{
+	enum { DEPTH = 64 };
+	struct nbd_handle *h[2];
+	uint8_t *data = malloc(DEPTH * 65536);
+	uint8_t *big = malloc(32u << 20);
+	int64_t cookies[2][DEPTH];
+
+	/* 33 are needed for one read of 32 MiB that begins inside of a block. */
+	t.buffers_max = 34;
+	start();
+	h[0] = client();
+	h[1] = client();
+	fill(data, DEPTH * 65536, 5);
+	for (int i = 0; i < DEPTH; i++)
+		for (int k = 0; k < 2; k++)
+			cookies[k][i] = nbd_aio_pwrite(h[k], data + i * 65536, 65536 - 512,
+						       (uint64_t)(i * 2 + k) * 65536 + 512,
+						       NBD_NULL_COMPLETION, 0);
+	for (int i = 0; i < DEPTH; i++)
+		for (int k = 0; k < 2; k++)
+			while (nbd_aio_command_completed(h[k], (uint64_t)cookies[k][i]) == 0) {
+				ck_assert_int_ge(nbd_poll(h[k], 10000), 0);
+				nbd_poll(h[1 - k], 0);
+			}
+	ck_assert_int_eq(nbd_pread(h[0], big, 32u << 20, 77, 0), 0);
+	for (int i = 0; i < DEPTH; i++)
+		ck_assert_mem_eq(big + (size_t)(i * 2) * 65536 + 512 - 77, data + i * 65536,
+				 65536 - 512);
+	nbd_close(h[0]);
+	nbd_close(h[1]);
+	finish();
+	free(data);
+	free(big);
+}
+END_TEST
+
+/* What waits for two buffers and finds one gives it back, which must not wake it again at once. */
+START_TEST(requests_that_find_half_of_what_they_need_wait)
+{
+	struct nbd_handle *h[3];
+	uint8_t data[4096];
+	int64_t cookies[3];
+
+	t.buffers_max = 2;
+	start();
+	memset(data, 6, sizeof data);
+	for (int i = 0; i < 3; i++)
+		h[i] = client();
+	atomic_store(&t.volume->hold, true);
+	/* The whole block takes one buffer and keeps it; a part needs two. */
+	for (int i = 0; i < 3; i++) {
+		cookies[i] = nbd_aio_pwrite(h[i], data, i == 0 ? 4096 : 512,
+					    (uint64_t)i * 65536 + 4096, NBD_NULL_COMPLETION, 0);
+		for (int k = 0; k < 20; k++)
+			nbd_poll(h[i], 5);
+	}
+	fake_volume_release(t.volume);
+	for (int i = 0; i < 3; i++)
+		while (nbd_aio_command_completed(h[i], (uint64_t)cookies[i]) == 0)
+			ck_assert_int_eq(nbd_poll(h[i], 10000), 1);
+	for (int i = 0; i < 3; i++)
+		nbd_close(h[i]);
+	finish();
+}
+END_TEST
+
+/* One client has all there are, and keeps quiet once it has its answers. */
+START_TEST(who_waits_for_a_part_gets_one_when_the_last_answers_have_left)
+{
+	enum { CLIENTS = NBD_PARTS_MAX / NBD_INFLIGHT_MAX };
+	struct timeval limit = {.tv_sec = 10};
+	uint8_t reply[16];
+	int fd[CLIENTS + 1];
+
+	start();
+	for (int i = 0; i <= CLIENTS; i++)
+		fd[i] = raw_transmission();
+	atomic_store(&t.volume->hold, true);
+	for (int i = 0; i < CLIENTS; i++)
+		for (uint32_t k = 0; k < NBD_INFLIGHT_MAX; k++)
+			raw_request(fd[i], NBD_CMD_TRIM, k * 4096, 4096);
+	wait_for_begun(NBD_PARTS_MAX);
+	setsockopt(fd[CLIENTS], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	raw_request(fd[CLIENTS], NBD_CMD_TRIM, 0, 4096);
+	usleep(50000); /* it has come, and waits */
+	fake_volume_release(t.volume);
+	for (int i = 0; i < CLIENTS; i++)
+		for (uint32_t k = 0; k < NBD_INFLIGHT_MAX; k++)
+			must_recv(fd[i], reply, 16);
+	must_recv(fd[CLIENTS], reply, 16);
+	ck_assert_uint_eq(get_be32(reply + 4), 0);
+	for (int i = 0; i <= CLIENTS; i++)
+		close(fd[i]);
+	finish();
+}
+END_TEST
+
+/* One client does not take its answers, another waits for the buffers that these hold: both are
+ * given up when the server has waited long enough. */
+START_TEST(the_server_stops_though_somebody_waited_for_a_buffer)
+{
+	int fd[2];
+
+	t.buffers_max = 2;
+	start();
+	for (int i = 0; i < 2; i++)
+		fd[i] = raw_transmission();
+	for (int i = 0; i < 2; i++)
+		raw_request(fd[0], NBD_CMD_READ, 0, IO_SIZE_MAX);
+	wait_for_begun(2);
+	raw_request(fd[1], NBD_CMD_WRITE, 0, 4096);
+	usleep(50000); /* it has come, and waits */
+	finish();
+	for (int i = 0; i < 2; i++)
+		close(fd[i]);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("nbd_room");
+	Suite *s = suite_create("nbd_room");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, few_buffers_slow_the_clients_down_and_lose_nothing);
+	tcase_add_test(tc, requests_that_find_half_of_what_they_need_wait);
+	tcase_add_test(tc, who_waits_for_a_part_gets_one_when_the_last_answers_have_left);
+	tcase_add_test(tc, the_server_stops_though_somebody_waited_for_a_buffer);
+	suite_add_tcase(s, tc);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
+}
