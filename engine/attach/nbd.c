@@ -44,7 +44,7 @@ void conn_fail(struct nbd_conn *c, const char *why)
 void server_maybe_stopped(struct nbd_server *s)
 {
 	if (s->stopping && s->conns == NULL && !s->accepting && !s->room_asked &&
-	    !s->part_room.queued && !s->stop_task.queued)
+	    !s->own_room.queued && !s->stop_task.queued)
 		reactor_defer(s->config.reactor, &s->stop_task);
 }
 
@@ -571,7 +571,7 @@ int nbd_listen(const struct nbd_config *config, struct nbd_server **ret_server, 
 	s->fd = -1;
 	snprintf(s->export_name, sizeof s->export_name, "%s", config->export_name);
 	s->room.run = server_room;
-	s->part_room.run = server_part_room;
+	s->own_room.run = server_own_room;
 	s->accept_io.done = accept_done;
 	s->accept_timer.fire = accept_again;
 	s->parts = calloc(NBD_PARTS_MAX, sizeof *s->parts);

@@ -14,6 +14,8 @@
 #define NBD_CONNECTIONS_MAX 64u
 #define NBD_INFLIGHT_MAX    256u /* requests of one connection; the next is read when one is done */
 #define NBD_PARTS_MAX	    2048u /* volume operations of all connections */
+#define NBD_READ_BYTES_MAX                                                                         \
+	(32u << 20) /* of one connection, asked for and not yet taken: others need buffers, too */
 
 struct nbd_server;
 

@@ -57,7 +57,7 @@ struct nbd_request {
 	uint32_t pending; /* parts not yet done */
 	bool complete;	  /* all parts exist: answered when pending falls to 0 */
 	bool starved;	  /* in the server's list of requests that wait for room */
-	struct nbd_part *parts, *last_part; /* of a read, kept until the answer has left */
+	struct nbd_part *parts, *last_part; /* of a read: they are kept until its answer has left */
 	struct volume_extents_op extents;
 	struct volume_buffer *extents_buffer;
 	uint8_t head[64]; /* of the answer */
@@ -99,6 +99,7 @@ struct nbd_conn {
 	struct reactor_task flush;
 
 	uint32_t inflight;
+	uint32_t read_bytes; /* of those that read */
 	struct nbd_request *free_requests;
 	struct nbd_request requests[NBD_INFLIGHT_MAX];
 	struct reactor_timer drain;
@@ -122,13 +123,13 @@ struct nbd_server {
 	struct nbd_part *changing;		    /* whole blocks, submitted */
 	struct nbd_part *waiting;		    /* in order */
 	struct nbd_request *starved, *starved_last; /* by turns */
-	bool large_busy; /* a read of several parts holds buffers: one at a time, so that none waits
-			    for another */
-	struct reactor_task room; /* the volume's while room_asked */
+	struct nbd_request *large; /* a read that has some of its parts and waits for more: one at a
+				      time, so that none waits for another */
+	struct reactor_task room;  /* the volume's while room_asked */
 	bool room_asked;
-	struct reactor_task part_room;
-	bool part_wanted; /* part_room is to run when a part is free */
-	bool found_none;  /* while those that wait are tried: one of them has not found room */
+	struct reactor_task own_room;
+	bool own_wanted; /* own_room is to run when a part, or the turn of a large read, is free */
+	bool found_none; /* while those that wait are tried: one of them has not found room */
 	struct nbd_stats stats;
 	void (*stopped)(void *arg);
 	void *stopped_arg;
@@ -149,6 +150,7 @@ uint16_t nbd_export_flags(const struct nbd_server *s);
 
 /* nbd_request.c */
 void request_pools_init(struct nbd_server *s);
+/* NULL: the connection has as many under way as it may, or reads as much. */
 struct nbd_request *request_get(struct nbd_conn *c, const struct nbd_request_header *q);
 void request_put(struct nbd_request *r); /* after its answer has left */
 /* Starts everything but a write. */
@@ -164,6 +166,6 @@ void request_fail(struct nbd_request *r, uint32_t error, const char *text);
 void request_finish_if_done(struct nbd_request *r);
 uint32_t request_reply_iov(struct nbd_request *r, struct iovec *iov, uint32_t max);
 void server_room(struct reactor_task *t);
-void server_part_room(struct reactor_task *t);
+void server_own_room(struct reactor_task *t);
 
 #endif

@@ -6,10 +6,11 @@
  *  1. A request is answered exactly once, when all of its parts exist and none is pending.
  *  2. A part that locks a range holds the lock from before its first read until its write is done;
  *     when it begins, no change of these blocks is under way.
- *  3. Only one read that needs several buffers holds any (large_busy); a write holds one buffer
- * while its payload comes in. So buffers that are held always come free. Failure: the first error
- * of a part is the request's. Without room (parts, buffers) a request waits in `starved`, or its
- * connection is blocked, until server_room. */
+ *  3. Whoever waits for room holds none, but for one read that needs several parts (`large`); a
+ * write holds one part while its payload comes in, and what a part changes is done with when the
+ * volume has done it. So what is held always comes free. Failure: the first error of a part is the
+ * request's. Without room (parts, buffers) a request waits in `starved`, or its connection is
+ * blocked, until server_room or server_own_room. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,20 +44,32 @@ static void ask_for_room(struct nbd_server *s)
 	volume_on_room(s->volume, &s->room);
 }
 
-static void starve(struct nbd_request *r)
+static void wait_in_turn(struct nbd_request *r)
 {
 	struct nbd_server *s = r->conn->server;
 
-	if (!r->starved) {
-		r->starved = true;
-		r->next = NULL;
-		if (s->starved == NULL)
-			s->starved = r;
-		else
-			s->starved_last->next = r;
-		s->starved_last = r;
-	}
-	ask_for_room(s);
+	PRE(!r->starved);
+	r->starved = true;
+	r->next = NULL;
+	if (s->starved == NULL)
+		s->starved = r;
+	else
+		s->starved_last->next = r;
+	s->starved_last = r;
+}
+
+static void starve(struct nbd_request *r)
+{
+	wait_in_turn(r);
+	ask_for_room(r->conn->server);
+}
+
+/* The volume does not know of what came free: it may have been done with it for long. */
+static void own_room_is_free(struct nbd_server *s)
+{
+	if (s->own_wanted)
+		reactor_defer(s->config.reactor, &s->own_room);
+	s->own_wanted = false;
 }
 
 /* Until one of them finds no room: what that one gave back again must not wake the others, nor it
@@ -93,9 +106,9 @@ void server_room(struct reactor_task *t)
 	try_waiting(s);
 }
 
-void server_part_room(struct reactor_task *t)
+void server_own_room(struct reactor_task *t)
 {
-	try_waiting(container_of(t, struct nbd_server, part_room));
+	try_waiting(container_of(t, struct nbd_server, own_room));
 }
 
 static uint64_t span_start(const struct nbd_part *p)
@@ -140,6 +153,15 @@ static bool get_buffers(struct nbd_part *p)
 	return false;
 }
 
+static void keep_part(struct nbd_request *r, struct nbd_part *p)
+{
+	if (r->last_part == NULL)
+		r->parts = p;
+	else
+		r->last_part->next = p;
+	r->last_part = p;
+}
+
 static struct nbd_part *part_get(struct nbd_request *r, enum volume_op_kind kind, uint64_t offset,
 				 uint32_t size)
 {
@@ -147,7 +169,7 @@ static struct nbd_part *part_get(struct nbd_request *r, enum volume_op_kind kind
 	struct nbd_part *p = s->free_parts;
 
 	if (p == NULL) {
-		s->part_wanted = true;
+		s->own_wanted = true;
 		return NULL;
 	}
 	p->request = r;
@@ -160,11 +182,8 @@ static struct nbd_part *part_get(struct nbd_request *r, enum volume_op_kind kind
 	if ((kind == VOLUME_READ || kind == VOLUME_WRITE) && !get_buffers(p))
 		return NULL;
 	s->free_parts = p->free_next;
-	if (r->last_part == NULL)
-		r->parts = p;
-	else
-		r->last_part->next = p;
-	r->last_part = p;
+	if (kind == VOLUME_READ)
+		keep_part(r, p);
 	r->issued += size;
 	r->pending++;
 	return p;
@@ -177,10 +196,7 @@ static void part_put(struct nbd_part *p)
 	put_buffers(p);
 	p->free_next = s->free_parts;
 	s->free_parts = p;
-	/* The volume does not know of it: it may have been done with it for long. */
-	if (s->part_wanted)
-		reactor_defer(s->config.reactor, &s->part_room);
-	s->part_wanted = false;
+	own_room_is_free(s);
 }
 
 /* -- the range lock ------------------------------------------------------------------------- */
@@ -237,12 +253,11 @@ static void part_finish(struct nbd_part *p, int status)
 
 	if (status != 0)
 		request_fail(r, nbd_error_from(status), err_text(status));
-	if (p->kind != VOLUME_READ)
+	/* A read's data must live until the answer has left. */
+	if (p->kind != VOLUME_READ) {
 		unlock_range(s, p);
-	/* A read's data must live until the answer has left; everything else gives its buffers back
-	 * now. */
-	if (p->kind != VOLUME_READ)
-		put_buffers(p);
+		part_put(p);
+	}
 	r->pending--;
 	request_finish_if_done(r);
 }
@@ -337,14 +352,22 @@ static void part_step(struct nbd_part *p)
 
 /* -- requests ------------------------------------------------------------------------------- */
 
+_Static_assert(NBD_READ_BYTES_MAX >= NBD_DATA_MAX, "the largest read may begin");
+
+static uint32_t read_bytes(const struct nbd_request_header *q)
+{
+	return q->command == NBD_CMD_READ ? MIN(q->length, NBD_DATA_MAX) : 0;
+}
+
 struct nbd_request *request_get(struct nbd_conn *c, const struct nbd_request_header *q)
 {
 	struct nbd_request *r = c->free_requests;
 
-	if (r == NULL)
+	if (r == NULL || c->read_bytes + read_bytes(q) > NBD_READ_BYTES_MAX)
 		return NULL;
 	c->free_requests = r->next;
 	c->inflight++;
+	c->read_bytes += read_bytes(q);
 	c->server->stats.requests++;
 	*r = (struct nbd_request){.conn = c, .q = *q};
 	return r;
@@ -353,24 +376,17 @@ struct nbd_request *request_get(struct nbd_conn *c, const struct nbd_request_hea
 void request_put(struct nbd_request *r)
 {
 	struct nbd_conn *c = r->conn;
-	struct nbd_server *s = c->server;
 
-	if (r->q.command == NBD_CMD_READ && r->issued > 0 && r->q.length > IO_SIZE_MAX) {
-		s->large_busy = false;
-		if (s->starved != NULL)
-			ask_for_room(s);
-	}
 	for (struct nbd_part *p = r->parts, *next; p != NULL; p = next) {
 		next = p->next;
 		part_put(p);
 	}
 	if (r->extents_buffer != NULL)
-		volume_buffer_put(s->volume, r->extents_buffer);
+		volume_buffer_put(c->server->volume, r->extents_buffer);
 	r->next = c->free_requests;
 	c->free_requests = r;
 	c->inflight--;
-	if (s->starved != NULL)
-		ask_for_room(s);
+	c->read_bytes -= read_bytes(&r->q);
 }
 
 void request_fail(struct nbd_request *r, uint32_t error, const char *text)
@@ -485,24 +501,26 @@ void request_payload_lost(struct nbd_request *r, struct nbd_part *p)
 {
 	r->complete = true;
 	request_fail(r, NBD_EIO, "the connection was lost");
-	if (p != NULL)
+	if (p != NULL) {
+		part_put(p);
 		r->pending--;
+	}
 	request_finish_if_done(r);
 }
 
 /* -- everything else ------------------------------------------------------------------------ */
 
+/* Having begun it must go on to its last part: then it needs nothing more. Others that need several
+ * do not begin meanwhile, and no room is what they lack. */
 static void start_read(struct nbd_request *r)
 {
 	struct nbd_server *s = r->conn->server;
-	bool large = r->q.length > IO_SIZE_MAX;
 
-	if (large && r->issued == 0) {
-		if (s->large_busy) {
-			starve(r);
-			return;
-		}
-		s->large_busy = true;
+	if (s->large != NULL && s->large != r &&
+	    r->q.offset % BLOCK_SIZE + r->q.length > IO_SIZE_MAX) {
+		s->own_wanted = true;
+		wait_in_turn(r);
+		return;
 	}
 	while (r->issued < r->q.length) {
 		uint64_t offset = r->q.offset + r->issued;
@@ -511,13 +529,17 @@ static void start_read(struct nbd_request *r)
 		    part_get(r, VOLUME_READ, offset, (uint32_t)MIN(room, r->q.length - r->issued));
 
 		if (p == NULL) {
-			if (large && r->issued == 0)
-				s->large_busy = false;
+			if (r->issued > 0)
+				s->large = r;
 			starve(r);
 			return;
 		}
 		r->complete = r->issued == r->q.length;
 		part_step(p);
+	}
+	if (s->large == r) {
+		s->large = NULL;
+		own_room_is_free(s);
 	}
 	s->stats.bytes_read += r->q.length;
 }

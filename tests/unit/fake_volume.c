@@ -124,6 +124,24 @@ void fake_volume_release(struct volume *v)
 	reactor_post(v->reactor, &v->release);
 }
 
+static void run_one(struct reactor_task *t)
+{
+	struct volume *v = container_of(t, struct volume, release);
+	struct volume_op *op = v->queue;
+
+	PRE(op != NULL);
+	v->queue = *link_of(op);
+	if (v->queue == NULL)
+		v->queue_last = NULL;
+	complete(v, op);
+}
+
+void fake_volume_let_one(struct volume *v)
+{
+	v->release.run = run_one;
+	reactor_post(v->reactor, &v->release);
+}
+
 struct volume *fake_volume_create(struct reactor *r, uint64_t size)
 {
 	struct volume *v = calloc(1, sizeof *v);

@@ -29,6 +29,8 @@ struct volume {
 
 struct volume *fake_volume_create(struct reactor *r, uint64_t size);
 void fake_volume_release(struct volume *v); /* from any thread; once */
+/* The first of those that are held goes on, alone. From any thread, when the last one has. */
+void fake_volume_let_one(struct volume *v);
 void fake_volume_destroy(struct volume *v);
 
 #endif

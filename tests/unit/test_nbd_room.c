@@ -1,5 +1,7 @@
 /* The NBD server and its bounds: buffers, parts, places. Who reaches one waits, and everybody goes
  * on when there is room again. */
+#include <sched.h>
+
 #include "tests/unit/nbd_world.h"
 
 START_TEST(few_buffers_slow_the_clients_down_and_lose_nothing)
@@ -121,6 +123,150 @@ START_TEST(the_server_stops_though_somebody_waited_for_a_buffer)
 }
 END_TEST
 
+/* The answer of a read. */
+static void take_answer(int fd, uint32_t size)
+{
+	uint8_t *answer = malloc(16 + size);
+
+	must_recv(fd, answer, 16 + size);
+	ck_assert_uint_eq(get_be32(answer + 4), 0);
+	free(answer);
+}
+
+/* A client that reads 1 MiB and does not take the answer, which so keeps its buffer. */
+static int keep_a_buffer(void)
+{
+	const uint32_t begun = atomic_load(&t.volume->ops_begun);
+	int fd = raw_transmission();
+
+	raw_request(fd, NBD_CMD_READ, 0, IO_SIZE_MAX);
+	wait_for_begun(begun + 1);
+	return fd;
+}
+
+/* Three reads, of several buffers each, and one buffer after the other that comes free: some of it
+ * with each, or it spent on telling one that it is not its turn, and none of them would end. */
+static void read_when_buffers_come_one_by_one(uint64_t offset, uint32_t size, uint32_t free_first)
+{
+	int keeper[2], fd;
+
+	t.buffers_max = 2 + free_first;
+	start();
+	for (int i = 0; i < 2; i++)
+		keeper[i] = keep_a_buffer();
+	fd = raw_transmission();
+	for (int i = 0; i < 3; i++)
+		raw_request(fd, NBD_CMD_READ, offset, size);
+	usleep(50000); /* they have come, and wait */
+	for (uint32_t i = 0; i < 2; i++) {
+		wait_for_begun(2 + free_first + i);
+		take_answer(keeper[i], IO_SIZE_MAX);
+	}
+	for (int i = 0; i < 3; i++)
+		take_answer(fd, size);
+	close(fd);
+	for (int i = 0; i < 2; i++)
+		close(keeper[i]);
+	finish();
+}
+
+START_TEST(reads_that_straddle_two_buffers_do_not_keep_them_from_each_other)
+{
+	read_when_buffers_come_one_by_one(512, IO_SIZE_MAX, 0);
+}
+END_TEST
+
+START_TEST(large_reads_do_not_keep_the_one_whose_turn_it_is_from_going_on)
+{
+	read_when_buffers_come_one_by_one(0, 3 * IO_SIZE_MAX, 1);
+}
+END_TEST
+
+START_TEST(a_large_answer_that_is_not_taken_keeps_nobody_from_reading)
+{
+	int fd[2];
+
+	start();
+	for (int i = 0; i < 2; i++)
+		fd[i] = raw_transmission();
+	raw_request(fd[0], NBD_CMD_READ, 0, 2 * IO_SIZE_MAX);
+	wait_for_begun(2);
+	raw_request(fd[1], NBD_CMD_READ, 0, 2 * IO_SIZE_MAX);
+	take_answer(fd[1], 2 * IO_SIZE_MAX);
+	for (int i = 0; i < 2; i++)
+		close(fd[i]);
+	finish();
+}
+END_TEST
+
+/* Nor do all the answers that it may ask for: it has to take some before its next ones count. */
+START_TEST(answers_that_are_not_taken_leave_room_for_others)
+{
+	enum { BUFFERS = NBD_READ_BYTES_MAX / IO_SIZE_MAX + 1 };
+	int fd[2];
+
+	t.buffers_max = BUFFERS;
+	start();
+	for (int i = 0; i < 2; i++)
+		fd[i] = raw_transmission();
+	for (int i = 0; i < 2 * BUFFERS; i++)
+		raw_request(fd[0], NBD_CMD_READ, 0, IO_SIZE_MAX);
+	wait_for_begun(BUFFERS - 1);
+	usleep(50000); /* the others have come, and wait */
+	raw_request(fd[1], NBD_CMD_READ, 0, 4096);
+	take_answer(fd[1], 4096);
+	for (int i = 0; i < 2 * BUFFERS; i++)
+		take_answer(fd[0], IO_SIZE_MAX);
+	for (int i = 0; i < 2; i++)
+		close(fd[i]);
+	finish();
+}
+END_TEST
+
+/* Requests of three parts that get them one by one, until all parts are theirs and each still lacks
+ * one. Each part that comes free finds two of them waiting in turn, the first when its operation is
+ * done; an odd number of them so share evenly. */
+START_TEST(requests_that_have_had_some_of_their_parts_do_not_wait_for_each_other)
+{
+	enum { ONES = NBD_PARTS_MAX / NBD_INFLIGHT_MAX, SPLIT = ONES / 2 + 1 };
+	const uint32_t split_count = SPLIT * NBD_INFLIGHT_MAX - 1;
+	uint8_t reply[16];
+	int ones[ONES], split[SPLIT];
+
+	t.buffers_max = 4 * NBD_PARTS_MAX;
+	start();
+	atomic_store(&t.volume->hold, true);
+	for (uint32_t n = 0; n < NBD_PARTS_MAX; n++) {
+		if (n % NBD_INFLIGHT_MAX == 0)
+			ones[n / NBD_INFLIGHT_MAX] = raw_transmission();
+		raw_request(ones[n / NBD_INFLIGHT_MAX], NBD_CMD_TRIM, (32u << 20) + n * 4096, 4096);
+		if (n % NBD_INFLIGHT_MAX == NBD_INFLIGHT_MAX - 1)
+			wait_for_begun(n + 1);
+	}
+	for (uint32_t n = 0; n < split_count; n++) {
+		if (n % NBD_INFLIGHT_MAX == 0)
+			split[n / NBD_INFLIGHT_MAX] = raw_transmission();
+		raw_request(split[n / NBD_INFLIGHT_MAX], NBD_CMD_WRITE_ZEROES, n * 16384 + 512,
+			    3 * 4096);
+	}
+	usleep(100000); /* they have come, and wait */
+	for (uint32_t n = 0; n < NBD_PARTS_MAX; n++) {
+		fake_volume_let_one(t.volume);
+		must_recv(ones[n / NBD_INFLIGHT_MAX], reply, 16);
+		while (atomic_load(&t.volume->ops_begun) < NBD_PARTS_MAX + n + 1)
+			sched_yield();
+	}
+	fake_volume_release(t.volume);
+	for (uint32_t n = 0; n < split_count; n++)
+		must_recv(split[n / NBD_INFLIGHT_MAX], reply, 16);
+	for (int i = 0; i < ONES; i++)
+		close(ones[i]);
+	for (int i = 0; i < SPLIT; i++)
+		close(split[i]);
+	finish();
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("nbd_room");
@@ -133,6 +279,11 @@ int main(void)
 	tcase_add_test(tc, requests_that_find_half_of_what_they_need_wait);
 	tcase_add_test(tc, who_waits_for_a_part_gets_one_when_the_last_answers_have_left);
 	tcase_add_test(tc, the_server_stops_though_somebody_waited_for_a_buffer);
+	tcase_add_test(tc, reads_that_straddle_two_buffers_do_not_keep_them_from_each_other);
+	tcase_add_test(tc, large_reads_do_not_keep_the_one_whose_turn_it_is_from_going_on);
+	tcase_add_test(tc, a_large_answer_that_is_not_taken_keeps_nobody_from_reading);
+	tcase_add_test(tc, answers_that_are_not_taken_leave_room_for_others);
+	tcase_add_test(tc, requests_that_have_had_some_of_their_parts_do_not_wait_for_each_other);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
