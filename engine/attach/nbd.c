@@ -404,14 +404,60 @@ static void recv_done(struct reactor_io *io, int32_t result)
 
 /* -- new connections ------------------------------------------------------------------------ */
 
+/* Who has not said yet what it wants, or NULL. */
+static struct nbd_conn *find_negotiating(struct nbd_server *s)
+{
+	struct nbd_conn *c;
+
+	DL_FOREACH (s->conns, c) {
+		const enum rx_state state = c->rx_state == RX_SKIP ? c->after_skip : c->rx_state;
+
+		if (state == RX_FLAGS || state == RX_OPTION)
+			break;
+	}
+	return c;
+}
+
+/* At the limit one that negotiates gives way: it would not have to be heard of ever again. Until it
+ * is gone there is one more than the limit, and no other comes. */
+static bool has_place(struct nbd_server *s)
+{
+	struct nbd_conn *negotiating;
+
+	if (s->conn_count != NBD_CONNECTIONS_MAX)
+		return s->conn_count < NBD_CONNECTIONS_MAX;
+	negotiating = find_negotiating(s);
+	if (negotiating != NULL)
+		conn_fail(negotiating, "all places are taken, and it had not chosen an export");
+	return negotiating != NULL;
+}
+
+/* They fail on a unix socket, where they aren't needed. A client whose machine dies says nothing of
+ * it: without keep-alive it would have its place for ever. */
+static void set_options(int fd)
+{
+	static const struct {
+		int level, option, value;
+	} options[] = {
+	    {IPPROTO_TCP, TCP_NODELAY, 1},
+	    {SOL_SOCKET, SO_KEEPALIVE, 1},
+	    {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
+	    {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_PERIOD_S},
+	    {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		setsockopt(fd, options[i].level, options[i].option, &options[i].value,
+			   sizeof options[i].value);
+}
+
 static void conn_create(struct nbd_server *s, int fd)
 {
 	struct nbd_conn *c = calloc(1, sizeof *c);
 	uint8_t *in = malloc(IN_SIZE);
-	int one = 1;
 	uint8_t *p;
 
-	if (c == NULL || in == NULL || s->conn_count == NBD_CONNECTIONS_MAX) {
+	if (c == NULL || in == NULL || !has_place(s)) {
 		log_warn("nbd", "connection refused: %u are open (the limit is %u) or no memory",
 			 s->conn_count, NBD_CONNECTIONS_MAX);
 		free(c);
@@ -419,8 +465,7 @@ static void conn_create(struct nbd_server *s, int fd)
 		close(fd);
 		return;
 	}
-	/* Fails on a unix socket, where it isn't needed. */
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	set_options(fd);
 	c->server = s;
 	c->fd = fd;
 	c->in = in;

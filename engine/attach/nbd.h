@@ -11,7 +11,7 @@
 #include "engine/base/error.h"
 #include "engine/volume/volume.h"
 
-#define NBD_CONNECTIONS_MAX 64u
+#define NBD_CONNECTIONS_MAX 64u	 /* one more takes the place of one that negotiates, if any does */
 #define NBD_INFLIGHT_MAX    256u /* requests of one connection; the next is read when one is done */
 #define NBD_PARTS_MAX	    2048u /* volume operations of all connections */
 #define NBD_READ_BYTES_MAX                                                                         \

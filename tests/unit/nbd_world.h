@@ -29,6 +29,7 @@ static struct {
 	pthread_t thread;
 	struct reactor_task stop;
 	/* Set before start(); 0: as usual. */
+	const char *address;
 	uint64_t size;
 	bool read_only;
 	uint32_t buffers_max;
@@ -80,7 +81,7 @@ static inline void start(void)
 	config = (struct nbd_config){
 	    .reactor = t.reactor,
 	    .export_name = "vol",
-	    .address = t.socket,
+	    .address = t.address != NULL ? t.address : t.socket,
 	};
 	ck_assert_msg(nbd_listen(&config, &t.server, &err) == 0, "%s", err.text);
 	nbd_serve(t.server, t.volume);

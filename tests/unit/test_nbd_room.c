@@ -267,6 +267,79 @@ START_TEST(requests_that_have_had_some_of_their_parts_do_not_wait_for_each_other
 }
 END_TEST
 
+START_TEST(who_says_nothing_keeps_no_place)
+{
+	uint8_t greeting[18];
+	int fd[NBD_CONNECTIONS_MAX];
+
+	start();
+	for (uint32_t i = 0; i < NBD_CONNECTIONS_MAX; i++)
+		fd[i] = raw_connect();
+	nbd_close(client());
+	must_recv(fd[0], greeting, sizeof greeting);
+	raw_must_end(fd[0]);
+	for (uint32_t i = 1; i < NBD_CONNECTIONS_MAX; i++)
+		close(fd[i]);
+	finish();
+}
+END_TEST
+
+START_TEST(who_has_chosen_the_export_keeps_its_place)
+{
+	uint8_t reply[16];
+	int fd[NBD_CONNECTIONS_MAX];
+
+	start();
+	for (uint32_t i = 0; i < NBD_CONNECTIONS_MAX; i++)
+		fd[i] = raw_transmission();
+	raw_must_end(raw_connect());
+	for (uint32_t i = 0; i < NBD_CONNECTIONS_MAX; i++) {
+		raw_request(fd[i], NBD_CMD_FLUSH, 0, 0);
+		must_recv(fd[i], reply, sizeof reply);
+		close(fd[i]);
+	}
+	finish();
+}
+END_TEST
+
+/* The timer that the kernel has running for the connection to this port of ours: 2 for one that
+ * keeps it alive. -1: there is no such connection. */
+static int timer_of_connection(unsigned port)
+{
+	FILE *f = fopen("/proc/self/net/tcp", "re");
+	unsigned local, state, timer;
+	char line[256];
+	int found = -1;
+
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof line, f) != NULL)
+		if (sscanf(line, "%*d: %*x:%x %*x:%*x %x %*x:%*x %x:", &local, &state, &timer) ==
+			3 &&
+		    local == port && state == 1)
+			found = (int)timer;
+	fclose(f);
+	return found;
+}
+
+START_TEST(who_is_silent_over_tcp_is_asked_whether_it_is_there)
+{
+	struct nbd_handle *h = nbd_create();
+	char port[8];
+	unsigned number;
+
+	t.address = "127.0.0.1:0";
+	start();
+	ck_assert_int_eq(sscanf(nbd_uri(t.server), "nbd://127.0.0.1:%u/", &number), 1);
+	snprintf(port, sizeof port, "%u", number & 0xffff);
+	ck_assert_int_eq(nbd_connect_tcp(h, "127.0.0.1", port), 0);
+	for (int i = 0; i < 1000 && timer_of_connection(number) != 2; i++)
+		usleep(1000);
+	ck_assert_int_eq(timer_of_connection(number), 2);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("nbd_room");
@@ -284,6 +357,9 @@ int main(void)
 	tcase_add_test(tc, a_large_answer_that_is_not_taken_keeps_nobody_from_reading);
 	tcase_add_test(tc, answers_that_are_not_taken_leave_room_for_others);
 	tcase_add_test(tc, requests_that_have_had_some_of_their_parts_do_not_wait_for_each_other);
+	tcase_add_test(tc, who_says_nothing_keeps_no_place);
+	tcase_add_test(tc, who_has_chosen_the_export_keeps_its_place);
+	tcase_add_test(tc, who_is_silent_over_tcp_is_asked_whether_it_is_there);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
