@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include <utlist.h>
@@ -524,12 +525,19 @@ static void accept_again(struct reactor_timer *timer)
 
 /* -- the server ----------------------------------------------------------------------------- */
 
-/* Somebody answers: in use. Nobody: what a dead server left, and may be replaced. */
+/* Somebody answers: in use. Nobody: what a dead server left, and may be replaced. Anything else
+ * that lies there is somebody's, and connecting to it is refused in the same way. */
 static int clear_stale_socket(const struct sockaddr_un *addr, struct error *err)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int rc;
+	struct stat status;
+	int rc, fd;
 
+	if (stat(addr->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
+		return error_set(err, -EADDRINUSE,
+				 "socket %s: something that is no socket lies there; give another "
+				 "path, or move it away",
+				 addr->sun_path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return error_set(err, -errno, "socket: %s", strerror(errno));
 	rc = connect(fd, (const struct sockaddr *)addr, sizeof *addr);

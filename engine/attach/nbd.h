@@ -28,8 +28,8 @@ struct nbd_config {
 
 /* Listens; clients that come now wait. So the address is known to be free before the volume is
  * attached, which would fence whoever serves it there. -EADDRINUSE (somebody answers on the
- * socket), -EACCES, -EINVAL; the text names the address and the way out. A unix socket that nobody
- * answers on is replaced. */
+ * socket, or it is a file of another kind), -EACCES, -EINVAL; the text names the address and the
+ * way out. A unix socket that nobody answers on is replaced. */
 int nbd_listen(const struct nbd_config *config, struct nbd_server **ret_server, struct error *err);
 
 /* Serves the volume, which is lent until the server has stopped. Once. */

@@ -397,6 +397,28 @@ START_TEST(it_stops_while_it_waits_for_descriptors)
 }
 END_TEST
 
+/* Connecting to it is refused as it is to the socket of a dead server. */
+START_TEST(a_file_that_is_no_socket_is_left_alone)
+{
+	struct nbd_config config = {.export_name = "vol"};
+	struct nbd_server *server = NULL;
+	struct error err;
+	char address[] = "unix:/tmp/test-nbd-file-XXXXXX";
+	char *path = address + 5;
+	int fd = mkstemp(path);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(write(fd, "mine", 4), 4);
+	close(fd);
+	config.address = address;
+	ck_assert_int_eq(nbd_listen(&config, &server, &err), -EADDRINUSE);
+	ck_assert_ptr_nonnull(strstr(err.text, path));
+	ck_assert_ptr_null(server);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	unlink(path);
+}
+END_TEST
+
 START_TEST(a_second_server_on_a_live_socket_is_refused)
 {
 	struct nbd_config config;
@@ -437,6 +459,7 @@ int main(void)
 	tcase_add_test(tc, requests_outside_of_the_protocol_harm_nobody);
 	tcase_add_test(tc, without_descriptors_it_waits_for_some);
 	tcase_add_test(tc, it_stops_while_it_waits_for_descriptors);
+	tcase_add_test(tc, a_file_that_is_no_socket_is_left_alone);
 	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
