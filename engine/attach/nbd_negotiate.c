@@ -10,13 +10,15 @@
 #include "engine/attach/nbd_private.h"
 #include "engine/base/assert.h"
 
-uint16_t nbd_export_flags(const struct nbd_server *s)
+static uint16_t export_flags(const struct nbd_conn *c)
 {
 	uint16_t flags = NBD_EXPORT_HAS_FLAGS | NBD_EXPORT_FLUSH | NBD_EXPORT_FUA |
-			 NBD_EXPORT_TRIM | NBD_EXPORT_WRITE_ZEROES | NBD_EXPORT_DF |
-			 NBD_EXPORT_MULTI_CONN | NBD_EXPORT_FAST_ZERO;
+			 NBD_EXPORT_TRIM | NBD_EXPORT_WRITE_ZEROES | NBD_EXPORT_MULTI_CONN |
+			 NBD_EXPORT_FAST_ZERO;
 
-	if (volume_read_only(s->volume))
+	if (c->structured)
+		flags |= NBD_EXPORT_DF;
+	if (volume_read_only(c->server->volume))
 		flags |= NBD_EXPORT_READ_ONLY;
 	return flags;
 }
@@ -70,7 +72,7 @@ static bool option_export_name(struct nbd_conn *c, const uint8_t *data, uint32_t
 		return false;
 	}
 	p = put_be64(p, volume_size(c->server->volume));
-	put_be16(p, nbd_export_flags(c->server));
+	put_be16(p, export_flags(c));
 	c->out_size += 10;
 	if (!c->no_zeroes) {
 		memset(c->out + c->out_size, 0, 124);
@@ -111,7 +113,7 @@ static void option_go(struct nbd_conn *c, uint32_t option, const uint8_t *data, 
 	}
 	p = put_be16(info, NBD_INFO_EXPORT);
 	p = put_be64(p, volume_size(c->server->volume));
-	put_be16(p, nbd_export_flags(c->server));
+	put_be16(p, export_flags(c));
 	reply(c, option, NBD_REP_INFO, info, 12);
 	if (go.wants_name) {
 		uint32_t name_size = (uint32_t)strlen(c->server->export_name);

@@ -151,7 +151,6 @@ void server_maybe_stopped(struct nbd_server *s);
 /* nbd_negotiate.c: return false when the connection must end. */
 bool negotiate_option(struct nbd_conn *c, uint32_t option, const uint8_t *data, uint32_t size);
 void negotiate_too_big(struct nbd_conn *c, uint32_t option);
-uint16_t nbd_export_flags(const struct nbd_server *s);
 
 /* nbd_request.c */
 void request_pools_init(struct nbd_server *s);

@@ -598,7 +598,8 @@ static void extents_done(struct volume_extents_op *op, int status)
 			     "the block status cannot be told");
 	for (uint32_t i = 0; i < op->count && left > 0; i++) {
 		struct volume_extent e = op->extents[i];
-		uint32_t size = (uint32_t)MIN(MIN(e.size - skip, left), 0xfffff000u);
+		uint64_t whole = MIN(e.size - skip, left);
+		uint32_t size = (uint32_t)MIN(whole, 0xfffff000u);
 
 		skip = 0;
 		if (size == 0)
@@ -607,7 +608,8 @@ static void extents_done(struct volume_extents_op *op, int status)
 		p = put_be32(p, e.allocated ? 0 : NBD_STATE_HOLE | NBD_STATE_ZERO);
 		left -= size;
 		n++;
-		if ((r->q.flags & NBD_CMD_FLAG_REQ_ONE) != 0)
+		/* What follows one that was cut short would seem to begin where it was cut. */
+		if (size < whole || (r->q.flags & NBD_CMD_FLAG_REQ_ONE) != 0)
 			break;
 	}
 	op->count = n;

@@ -30,7 +30,7 @@ static struct {
 	struct reactor_task stop;
 	/* Set before start(); 0: as usual. */
 	const char *address;
-	uint64_t size;
+	uint64_t size, allocated_blocks;
 	bool read_only;
 	uint32_t buffers_max;
 	struct reactor_timer after;
@@ -76,6 +76,7 @@ static inline void start(void)
 	ck_assert_int_eq(reactor_create(&rc, &t.reactor), 0);
 	t.volume = fake_volume_create(t.reactor, t.size != 0 ? t.size : VOLUME_SIZE);
 	t.volume->read_only = t.read_only;
+	memset(t.volume->allocated, 1, t.allocated_blocks);
 	if (t.buffers_max != 0)
 		t.volume->buffers_max = t.buffers_max;
 	config = (struct nbd_config){

@@ -210,6 +210,28 @@ START_TEST(block_status_tells_holes)
 }
 END_TEST
 
+/* One descriptor tells of almost 4 GiB at most. What is cut off there must not be told as what
+ * comes after it: from the middle of a block 4 GiB reach into two blocks more. */
+START_TEST(block_status_does_not_tell_of_what_lies_beyond_what_it_cut_off)
+{
+	const uint64_t data_size = 1ull << 32;
+	struct extents e = {0};
+	nbd_extent_callback callback = {.callback = take_extents, .user_data = &e};
+	struct nbd_handle *h;
+
+	t.size = data_size + 2 * BLOCK_SIZE;
+	t.allocated_blocks = data_size / BLOCK_SIZE;
+	start();
+	h = client();
+	ck_assert_int_eq(nbd_block_status(h, UINT32_MAX, 100, callback, 0), 0);
+	ck_assert_uint_eq(e.n, 2);
+	ck_assert_uint_le(e.entries[0], data_size - 100);
+	ck_assert_uint_eq(e.entries[1], 0);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
 START_TEST(bad_requests_get_errors_and_the_connection_goes_on)
 {
 	struct nbd_handle *h;
@@ -297,6 +319,27 @@ START_TEST(a_malformed_negotiation_harms_nobody)
 	close(fd);
 	h = client();
 	ck_assert_uint_eq((uint64_t)nbd_get_size(h), VOLUME_SIZE);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+/* Only structured replies could be fragmented. */
+START_TEST(that_replies_are_whole_is_told_with_structured_replies_alone)
+{
+	struct nbd_handle *h;
+	uint8_t reply[10];
+	int fd;
+
+	start();
+	fd = raw_connect();
+	raw_greet(fd);
+	raw_option(fd, NBD_OPT_EXPORT_NAME, "vol", 3, 3);
+	must_recv(fd, reply, sizeof reply);
+	ck_assert_uint_eq(get_be16(reply + 8) & (NBD_EXPORT_DF | NBD_EXPORT_FUA), NBD_EXPORT_FUA);
+	close(fd);
+	h = client();
+	ck_assert_int_eq(nbd_can_df(h), 1);
 	nbd_close(h);
 	finish();
 }
@@ -453,9 +496,11 @@ int main(void)
 	tcase_add_test(tc, a_part_written_after_a_whole_block_does_not_undo_it);
 	tcase_add_test(tc, zero_and_trim_keep_their_hands_off_the_neighbours);
 	tcase_add_test(tc, block_status_tells_holes);
+	tcase_add_test(tc, block_status_does_not_tell_of_what_lies_beyond_what_it_cut_off);
 	tcase_add_test(tc, bad_requests_get_errors_and_the_connection_goes_on);
 	tcase_add_test(tc, a_read_only_volume_says_so_and_refuses);
 	tcase_add_test(tc, a_malformed_negotiation_harms_nobody);
+	tcase_add_test(tc, that_replies_are_whole_is_told_with_structured_replies_alone);
 	tcase_add_test(tc, requests_outside_of_the_protocol_harm_nobody);
 	tcase_add_test(tc, without_descriptors_it_waits_for_some);
 	tcase_add_test(tc, it_stops_while_it_waits_for_descriptors);
