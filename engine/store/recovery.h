@@ -12,6 +12,10 @@
  * less than was promised. A group with good header and a damaged block, known to have been durable,
  * is accepted: reading the block gives -E_BAD_CRC, and it is repaired from another replica.
  *
+ * A block that cannot be read is passed over where nothing acknowledged can lie: behind one that
+ * should begin a group and does not, as in segments that are listed and were never opened. Anywhere
+ * else opening fails with -EIO.
+ *
  * FLUSH comes before anything is served: what was read may still lie in the disk's volatile cache
  * (after a kill), and what is served once must stay.
  *

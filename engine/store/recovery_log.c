@@ -183,20 +183,71 @@ static int scan_window(struct recovery_log *l, struct error *err)
 	return l->position < blocks ? 1 : 0;
 }
 
+/* A window is read at once; where that fails block by block, up to the first that cannot be read.
+ * 1: the next block is to be read; 0: the window is complete, or cut. */
+static int take_read(struct recovery_log *l, int io_status)
+{
+	l->cut = false;
+	if (!l->singly) {
+		l->singly = io_status < 0;
+		l->window_count = l->singly ? 0 : l->window_max;
+		return l->singly ? 1 : 0;
+	}
+	if (io_status == 0 && ++l->window_count < l->window_max)
+		return 1;
+	l->cut = io_status < 0;
+	l->singly = false;
+	return 0;
+}
+
+/* What cannot be read may be the group that comes next, or a part of it: acknowledged, perhaps.
+ * Only behind a block that should be its beginning, and is not, nothing that was acknowledged can
+ * be (wlog.h, 1): there it is taken for one that does not check. As scan_window. */
+static int scan_cut(struct recovery_log *l, int io_status, struct error *err)
+{
+	if (l->position == l->window_first && (l->window_count > 0 || l->gap == 0))
+		return error_set(err, io_status, "segment %u cannot be read",
+				 l->segments[l->current].no);
+	if (l->window_count > 0)
+		return 1;
+	if (l->gap++ == LOOK_AHEAD)
+		return 0;
+	l->position++;
+	return 1;
+}
+
+static void ask_for_window(struct recovery_log *l, struct recovery_io *ret_io)
+{
+	const struct segments *t = &l->store->segments;
+	uint32_t no = l->segments[l->current].no;
+
+	ret_io->offset = (uint64_t)(segments_first_block(t, no) + l->window_first) * BLOCK_SIZE;
+	ret_io->size = (size_t)l->window_max * BLOCK_SIZE;
+	ret_io->data = l->window;
+	if (l->singly) {
+		ret_io->offset += (uint64_t)l->window_count * BLOCK_SIZE;
+		ret_io->size = BLOCK_SIZE;
+		ret_io->data = l->window + (size_t)l->window_count * BLOCK_SIZE;
+	}
+}
+
 int recovery_log_step(struct recovery_log *l, int io_status, struct recovery_io *ret_io,
 		      struct error *err)
 {
 	uint32_t blocks = l->store->segments.blocks;
 
-	if (l->reading && io_status < 0)
-		return error_set(err, io_status, "segment %u cannot be read",
-				 l->segments[l->current].no);
 	while (l->current < l->segment_count) {
 		uint32_t no = l->segments[l->current].no;
 		int rc = 1;
 
-		if (l->reading)
+		if (l->reading && take_read(l, io_status) > 0) {
+			ask_for_window(l, ret_io);
+			return 1;
+		}
+		if (l->reading && l->window_count > 0)
 			rc = scan_window(l, err);
+		if (l->reading && l->cut && rc > 0)
+			rc = scan_cut(l, io_status, err);
 		l->reading = false;
 		if (rc < 0)
 			return rc;
@@ -205,13 +256,9 @@ int recovery_log_step(struct recovery_log *l, int io_status, struct recovery_io 
 			uint32_t count = l->any ? WINDOW_BLOCKS : LOOK_AHEAD + 1;
 
 			l->window_first = l->position;
-			l->window_count = MIN(count, blocks - l->position);
+			l->window_max = MIN(count, blocks - l->position);
 			l->reading = true;
-			ret_io->offset = (uint64_t)(segments_first_block(&l->store->segments, no) +
-						    l->position) *
-					 BLOCK_SIZE;
-			ret_io->size = (size_t)l->window_count * BLOCK_SIZE;
-			ret_io->data = l->window;
+			ask_for_window(l, ret_io);
 			return 1;
 		}
 		if (l->any && l->store->segments.array[no].state == SEGMENT_RESERVED)

@@ -31,6 +31,9 @@ struct recovery_log {
 	uint8_t *window;
 	uint32_t window_first;		/* block in the segment */
 	uint32_t window_count;		/* blocks that were read */
+	uint32_t window_max;		/* that were asked for */
+	bool singly;			/* all at once failed: it is read block by block */
+	bool cut;			/* the block behind those that were read cannot be read */
 	struct recovery_group **groups; /* found, in all segments */
 	uint32_t group_count, group_max;
 	uint64_t last_seq[2]; /* accepted, of each stream */

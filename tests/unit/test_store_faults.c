@@ -702,6 +702,95 @@ START_TEST(a_lying_flush_after_recovery_loses_nothing_promised)
 }
 END_TEST
 
+static uint64_t segment_at(uint32_t no, block_no_t block)
+{
+	return FORMAT_SEGMENTS_OFFSET + (uint64_t)no * MIB + (uint64_t)block * BLOCK_SIZE;
+}
+
+/* Sectors that cannot be read keep a device from opening only where they may hold what was
+ * acknowledged: not in a segment that is listed and was never opened, nor behind the log's end. */
+START_TEST(unreadable_sectors_that_nobody_needs_cost_nothing)
+{
+	static const struct {
+		block_no_t behind_log; /* or, 0: in the last segment, which was never opened: */
+		block_no_t from, to;
+		int status;
+	} places[] = {{0, 5, 6, 0}, {0, 1, 4, 0},  {0, 200, 256, 0}, {0, 0, 1, -EIO},
+		      {2, 0, 1, 0}, {2, 0, 90, 0}, {1, 0, 1, -EIO},  {1, 0, 90, -EIO}};
+	struct disk_fault_plan plan = {0};
+	uint64_t at = segment_at(21, places[_i].from);
+	uint64_t size = (uint64_t)(places[_i].to - places[_i].from) * BLOCK_SIZE;
+	struct rig rig;
+	int rc;
+
+	fault_begin(&rig, &plan);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, 400, 3)), 0);
+	if (places[_i].behind_log > 0)
+		at =
+		    find_block(&rig, rig.model.try_count, 402) + places[_i].behind_log * BLOCK_SIZE;
+	rig_crash(&rig, SIM_POWER_LOSS);
+	plan_one(&plan, (struct disk_fault){.kind = DISK_FAULT_ERROR,
+					    .on_kinds = DISK_FAULT_ON(DISK_READ),
+					    .from = at,
+					    .to = at + size,
+					    .times = DISK_FAULT_FOREVER,
+					    .status = -EIO});
+	rc = rig_open(&rig);
+	ck_assert_uint_gt(plan.faults[0].hits, 0);
+	ck_assert_int_eq(rc, places[_i].status);
+	if (rc < 0) {
+		ck_assert_ptr_nonnull(strstr(rig.err.text, "cannot be read"));
+		plan.count = 0;
+		rig_must_open(&rig);
+	}
+	rig_verify(&rig);
+	for (uint32_t i = 0; i < 300; i++) {
+		rig_write(&rig, STORE_DATA, i % 2, i % 3, (i * 61) % 480, 1 + (i * 5) % 30);
+		rig_drain_to(&rig, 3);
+	}
+	ck_assert(rig_drain(&rig));
+	plan.count = 0; /* what was written since can be read */
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* A group of the log that cannot be read as a whole: whether it was acknowledged cannot be told,
+ * nor, behind one that does not check, what it knew of that. */
+START_TEST(an_unreadable_log_is_not_passed_over)
+{
+	struct disk_fault_plan plan = {0};
+	uint64_t at, before;
+	struct rig rig;
+
+	fault_begin(&rig, &plan);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, 380, 9)), 0);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, 400, 9)), 0);
+	before = find_block(&rig, rig.model.try_count - 1, 380) - BLOCK_SIZE + 50;
+	at = find_block(&rig, rig.model.try_count, 400);
+	if (_i == 0)
+		at -= BLOCK_SIZE; /* the header */
+	if (_i >= 2)
+		at += 8 * BLOCK_SIZE;
+	if (_i == 3)
+		rot(&rig, before);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	plan_one(&plan, (struct disk_fault){.kind = DISK_FAULT_ERROR,
+					    .on_kinds = DISK_FAULT_ON(DISK_READ),
+					    .from = at,
+					    .to = at + BLOCK_SIZE,
+					    .times = DISK_FAULT_FOREVER,
+					    .status = -EIO});
+	ck_assert_int_eq(rig_open(&rig), -EIO);
+	plan.count = 0;
+	if (_i == 3)
+		rot(&rig, before);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* What a lying disk loses with the power is missed when the node starts, not when a guest reads: a
  * node that lost acknowledged writes in the midst of its log does not serve. (When all of the end
  * is gone nothing on this disk can tell; the other replicas do.) */
@@ -848,6 +937,8 @@ static TCase *faults(void)
 	tcase_add_loop_test(tc, a_write_that_fails_in_any_way_loses_nothing, 0, 4);
 	tcase_add_loop_test(tc, a_read_that_goes_wrong_is_refused, 0, 2);
 	tcase_add_loop_test(tc, a_cleaner_that_reads_wrong_loses_nothing, 0, 2);
+	tcase_add_loop_test(tc, unreadable_sectors_that_nobody_needs_cost_nothing, 0, 8);
+	tcase_add_loop_test(tc, an_unreadable_log_is_not_passed_over, 0, 4);
 	tcase_add_test(tc, a_lying_flush_after_recovery_loses_nothing_promised);
 	tcase_add_test(tc, a_lying_flush_never_shows_as_other_content);
 	tcase_add_test(tc, any_io_may_fail);
