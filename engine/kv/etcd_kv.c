@@ -251,8 +251,9 @@ static void commit_work(struct reactor_work *work)
 	struct etcd_store *s = c->store;
 	struct etcd_pieces p = {.list = NULL};
 
-	c->status = etcd_batch_pieces(c->batch, s->prefix, &p);
-	etcd_batch_destroy(c->batch);
+	c->status = c->batch != NULL ? etcd_batch_pieces(c->batch, s->prefix, &p) : -ENOMEM;
+	if (c->batch != NULL)
+		etcd_batch_destroy(c->batch);
 	c->batch = NULL;
 	if (c->status == 0 && p.count == 0)
 		c->status = step_run(s, &(struct step){NULL, NULL}); /* that it still leads */

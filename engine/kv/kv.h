@@ -20,7 +20,7 @@ struct kv;
 struct kv_batch;
 
 struct kv_op {
-	void (*done)(struct kv_op *op, int status); /* 0, -EIO, -E_CORRUPT */
+	void (*done)(struct kv_op *op, int status); /* 0, -EIO, -E_CORRUPT, -ENOMEM */
 	uint64_t impl[16];
 };
 
@@ -57,7 +57,11 @@ struct kv {
 	struct reactor *reactor;
 };
 
-/* A batch: built on the reactor, applied whole or not at all. delete_range is [from, to). */
+/* A batch: built on the reactor, applied whole or not at all. delete_range is [from, to).
+ *
+ * NULL: there is no memory. It may be used all the same: nothing goes into it, and its commit
+ * fails, as that of a batch does for which memory ran out later. So only who can wait has to look.
+ */
 static inline struct kv_batch *kv_batch_create(struct kv *kv)
 {
 	return kv->ops->batch_create(kv);
@@ -65,18 +69,21 @@ static inline struct kv_batch *kv_batch_create(struct kv *kv)
 static inline void kv_batch_put(struct kv *kv, struct kv_batch *b, uint32_t family, const void *key,
 				size_t key_size, const void *value, size_t value_size)
 {
-	kv->ops->batch_put(b, family, key, key_size, value, value_size);
+	if (b != NULL)
+		kv->ops->batch_put(b, family, key, key_size, value, value_size);
 }
 static inline void kv_batch_delete(struct kv *kv, struct kv_batch *b, uint32_t family,
 				   const void *key, size_t key_size)
 {
-	kv->ops->batch_delete(b, family, key, key_size);
+	if (b != NULL)
+		kv->ops->batch_delete(b, family, key, key_size);
 }
 static inline void kv_batch_delete_range(struct kv *kv, struct kv_batch *b, uint32_t family,
 					 const void *from, size_t from_size, const void *to,
 					 size_t to_size)
 {
-	kv->ops->batch_delete_range(b, family, from, from_size, to, to_size);
+	if (b != NULL)
+		kv->ops->batch_delete_range(b, family, from, from_size, to, to_size);
 }
 /* Only for a batch that is not committed. NULL is allowed. */
 static inline void kv_batch_destroy(struct kv *kv, struct kv_batch *b)
@@ -86,7 +93,7 @@ static inline void kv_batch_destroy(struct kv *kv, struct kv_batch *b)
 }
 
 /* Takes b over. When done runs with 0 the batch is durable; commits take effect in the order of the
- * calls. */
+ * calls. NULL: done runs with an error. */
 static inline void kv_commit(struct kv *kv, struct kv_batch *b, struct kv_op *op)
 {
 	kv->ops->commit(kv, b, op);

@@ -187,7 +187,7 @@ static void commit_work(struct reactor_work *work)
 	struct writing w = {.rocks = c->rocks};
 	char *text = NULL;
 
-	if (c->batch->batch.failed) {
+	if (c->batch == NULL || c->batch->batch.failed) {
 		log_error("kv", "commit: there is not enough memory");
 		c->status = -EIO;
 	} else {
@@ -197,7 +197,8 @@ static void commit_work(struct reactor_work *work)
 		c->status = code_of(text, "commit");
 		rocksdb_writebatch_destroy(w.writes);
 	}
-	rocks_batch_destroy(c->batch);
+	if (c->batch != NULL)
+		rocks_batch_destroy(c->batch);
 	c->batch = NULL;
 }
 
@@ -228,7 +229,7 @@ static void rocks_commit(struct kv *kv, struct kv_batch *b, struct kv_op *op)
 	struct commit *c = commit_of(op);
 	bool was_empty = rocks->commits == NULL;
 
-	PRE(op->done != NULL && b->rocks == rocks);
+	PRE(op->done != NULL && (b == NULL || b->rocks == rocks));
 	*c = (struct commit){
 	    .work = {.work = commit_work, .done = commit_done}, .rocks = rocks, .batch = b};
 	*rocks->commits_tail = op;

@@ -284,8 +284,12 @@ static void begin(struct store *store)
 	uint64_t log_at;
 
 	c->batch = kv_batch_create(store->kv);
-	if (c->batch == NULL)
-		return; /* no memory: with the next reason */
+	if (c->batch == NULL) {
+		/* No memory: with the next reason, or then. */
+		reactor_timer_arm(store->reactor, &c->interval,
+				  reactor_now_ns(store->reactor) + CHECKPOINT_INTERVAL_NS);
+		return;
+	}
 	c->wanted = false;
 	c->room_wanted = false;
 	c->dirty = false;

@@ -475,6 +475,10 @@ static void put(struct writer *w, uint32_t family, const uint8_t *key, size_t ke
 		return;
 	if (w->batch == NULL)
 		w->batch = kv_batch_create(w->kv);
+	if (w->batch == NULL) {
+		w->rc = -ENOMEM;
+		return;
+	}
 	kv_batch_put(w->kv, w->batch, family, key, key_size, value, value_size);
 	if (++w->puts < BATCH_PUTS)
 		return;

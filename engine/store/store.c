@@ -117,7 +117,9 @@ void store_close_tick(struct store *store)
 		return;
 	if (store->failed == 0 && store->checkpoint.dirty) {
 		checkpoint_want(store);
-		return;
+		/* But without memory for it: the log has everything. */
+		if (store->checkpoint.state != CHECKPOINT_IDLE)
+			return;
 	}
 	store->serving = false;
 	reactor_defer(store->reactor, &store->close_task);

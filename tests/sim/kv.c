@@ -53,10 +53,11 @@ struct sim_kv {
 	uint32_t family_count;
 	struct family families[KV_FAMILIES_MAX];
 	struct kv_batch *commits, **commits_tail;
-	uint64_t last_commit_ns; /* virtual time at which the last one in flight is done */
-	uint64_t gets;		 /* in flight */
-	uint64_t failing_gets;	 /* so many more fail */
-	uint64_t get_delay_ns;	 /* on top of what it takes */
+	uint64_t last_commit_ns;  /* virtual time at which the last one in flight is done */
+	uint64_t gets;		  /* in flight */
+	uint64_t failing_gets;	  /* so many more fail */
+	uint64_t failing_batches; /* so many more cannot be made */
+	uint64_t get_delay_ns;	  /* on top of what it takes */
 	uint64_t commit_count, fault_at;
 	enum sim_io_action fault;
 };
@@ -171,13 +172,23 @@ static void apply_change(struct sim_kv *k, struct change *c)
 
 /* -- batches --------------------------------------------------------------------------------- */
 
-static struct kv_batch *sim_batch_create(struct kv *kv)
+static struct kv_batch *batch_of(struct sim_kv *k)
 {
 	struct kv_batch *b = calloc(1, sizeof(*b));
 
 	INVARIANT(b != NULL);
-	b->kv = kv_of(kv);
+	b->kv = k;
 	return b;
+}
+
+static struct kv_batch *sim_batch_create(struct kv *kv)
+{
+	struct sim_kv *k = kv_of(kv);
+
+	if (k->failing_batches == 0)
+		return batch_of(k);
+	k->failing_batches--;
+	return NULL;
 }
 
 static void add(struct kv_batch *b, enum change_kind kind, uint32_t family, struct entry *e)
@@ -247,9 +258,12 @@ static void sim_commit(struct kv *kv, struct kv_batch *b, struct kv_op *op)
 	struct sim_kv *k = kv_of(kv);
 	struct sim_process *p = k->process;
 	struct sim_world *w = p->world;
+	bool failed = b == NULL;
 	uint64_t at_ns = w->now_ns + sim_process_delay(p, sim_random_range(w, COMMIT_DELAY_MIN_NS,
 									   COMMIT_DELAY_MAX_NS));
 
+	if (failed)
+		b = batch_of(k);
 	PRE(k->open && p->alive && b->kv == k && op->done != NULL);
 	b->begun = !p->doomed;
 	k->commit_count++;
@@ -257,7 +271,7 @@ static void sim_commit(struct kv *kv, struct kv_batch *b, struct kv_op *op)
 		sim_process_on_io(p, 1, k->fault);
 		k->fault = SIM_IO_NORMAL;
 	}
-	b->status = sim_process_io(p) == SIM_IO_FAIL ? -EIO : 0;
+	b->status = sim_process_io(p) == SIM_IO_FAIL || failed ? -EIO : 0;
 	b->op = op;
 	*k->commits_tail = b;
 	k->commits_tail = &b->next;
@@ -381,6 +395,7 @@ static void media_crash(struct sim_media *m, enum sim_crash how)
 	k->last_commit_ns = 0;
 	k->gets = 0;
 	k->failing_gets = 0;
+	k->failing_batches = 0;
 	k->open = false;
 	k->fault = SIM_IO_NORMAL;
 }
@@ -446,6 +461,11 @@ void sim_kv_each(struct sim_kv *k, uint32_t family,
 void sim_kv_fail_gets(struct sim_kv *k, uint64_t count)
 {
 	k->failing_gets = count;
+}
+
+void sim_kv_fail_batches(struct sim_kv *k, uint64_t count)
+{
+	k->failing_batches = count;
 }
 
 void sim_kv_slow_gets(struct sim_kv *k, uint64_t delay_ns)

@@ -20,6 +20,9 @@ struct kv *sim_kv_open(struct sim_kv *k);
 /* The n-th commit from now on (1 is the next one) meets this action. */
 void sim_kv_on_commit(struct sim_kv *k, uint64_t n, enum sim_io_action action);
 
+/* For the next `count` batches there is no memory. */
+void sim_kv_fail_batches(struct sim_kv *k, uint64_t count);
+
 /* What is committed, in key order, whoever has it open. */
 void sim_kv_each(struct sim_kv *k, uint32_t family,
 		 void (*each)(const void *key, size_t key_size, const void *value,

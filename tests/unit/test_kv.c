@@ -178,6 +178,25 @@ START_TEST(a_batch_that_is_destroyed_leaves_nothing)
 }
 END_TEST
 
+/* For which there was no memory. */
+START_TEST(a_batch_that_is_none_fails_and_no_other)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+
+	put(b, PAGES, "a", "1");
+	put(b, PAGES, "b", "2");
+	ck_assert_int_eq(commit(b), 0);
+	put(NULL, PAGES, "c", "3");
+	kv_batch_delete(kv, NULL, PAGES, "a", 1);
+	kv_batch_delete_range(kv, NULL, PAGES, "a", 1, "z", 1);
+	ck_assert_int_eq(commit(NULL), -EIO);
+	b = kv_batch_create(kv);
+	put(b, PAGES, "d", "4");
+	ck_assert_int_eq(commit(b), 0);
+	ck_assert_str_eq(scan(PAGES, ""), "a=1 b=2 d=4 ");
+}
+END_TEST
+
 START_TEST(deletes_and_ranges)
 {
 	struct kv_batch *b = kv_batch_create(kv);
@@ -512,6 +531,7 @@ int main(int argc, char **argv)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, what_is_committed_is_there_after_reopening);
 	tcase_add_test(tc, a_batch_that_is_destroyed_leaves_nothing);
+	tcase_add_test(tc, a_batch_that_is_none_fails_and_no_other);
 	tcase_add_test(tc, deletes_and_ranges);
 	tcase_add_test(tc, the_last_word_on_a_key_counts);
 	tcase_add_test(tc, a_scan_sees_its_prefix_in_order);

@@ -57,6 +57,9 @@ static struct rebuild_stats rebuild(struct rig *rig, uint32_t disk_mib)
 	r = rebuild_create(&device, &super.copies[super.best]);
 	ck_assert_ptr_nonnull(r);
 	ck_assert_int_eq(rebuild_run(r, &err), 0);
+	/* Without memory nothing is left out, and it can be done again. */
+	sim_kv_fail_batches(rig->sim_kv, 1);
+	ck_assert_int_eq(rebuild_write(r, rig->config.kv, 0, commit, rig, &err), -ENOMEM);
 	ck_assert_int_eq(rebuild_write(r, rig->config.kv, 0, commit, rig, &err), 0);
 	rebuild_get_stats(r, &stats);
 	rebuild_destroy(r);

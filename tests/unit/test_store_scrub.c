@@ -431,6 +431,30 @@ static void scrubbing(struct rig *rig)
 		sim_run_for(rig->world, 3 * NS_PER_S);
 }
 
+/* Its position is not kept then; a checkpoint comes later. */
+START_TEST(without_memory_for_a_batch_it_goes_on)
+{
+	struct rig rig;
+
+	rig_begin(&rig);
+	some_data(&rig);
+	ck_assert(rig_checkpoint(&rig));
+	sim_kv_fail_batches(rig.sim_kv, 1000);
+	scrub(&rig);
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	rig_verify(&rig);
+	sim_kv_fail_batches(rig.sim_kv, 0);
+	some_data(&rig);
+	scrub(&rig);
+	sim_kv_fail_batches(rig.sim_kv, 1000);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	ck_assert_uint_eq(stats_of(&rig).passes, 2);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 START_TEST(a_crash_at_any_io_of_it_loses_nothing)
 {
 	rig_crash_everywhere(damaged, scrubbing, DISK_MIB);
@@ -456,6 +480,7 @@ int main(void)
 	tcase_add_test(tc, list_and_counters_survive_a_restart);
 	tcase_add_test(tc, a_pass_goes_on_where_it_was);
 	tcase_add_test(tc, it_ends_with_the_store);
+	tcase_add_test(tc, without_memory_for_a_batch_it_goes_on);
 	tcase_add_test(tc, a_crash_at_any_io_of_it_loses_nothing);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
