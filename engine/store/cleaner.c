@@ -88,10 +88,13 @@ bool cleaner_lets_write(struct store *store, uint8_t stream)
 	return false;
 }
 
+/* Nobody owes more than a segment, or he would pay long after there is space again. */
 void cleaner_charge(struct store *store, uint8_t stream, uint32_t blocks)
 {
-	if (stream == WLOG_HOT)
-		store->space.credit -= blocks + 1;
+	struct space *space = &store->space;
+
+	if (stream == WLOG_HOT && !store->cleaner.starving)
+		space->credit = MAX(space->credit - (blocks + 1), -(int64_t)store->segments.blocks);
 }
 
 static void earn(struct store *store, uint64_t blocks)
@@ -723,6 +726,9 @@ static void starve(struct store *store)
 {
 	const struct segments *t = &store->segments;
 
+	/* Who waits for credit need not: there is none to be had. */
+	if (!store->cleaner.starving)
+		wlog_kick(store);
 	store->cleaner.starving = true;
 	if (t->empty_count > 0 || store->index.graves != NULL || store->wlog.unapplied > 0 ||
 	    store->checkpoint.state != CHECKPOINT_IDLE) {

@@ -142,7 +142,7 @@ void cleaner_moved(struct store *store, struct item *item, int status);
 /* May a group with data be written to this stream now? If not, the cleaner kicks the pump later. */
 bool cleaner_lets_write(struct store *store, uint8_t stream);
 
-/* A group with so many blocks is written. */
+/* A group with so many blocks is written: for credit, unless there is nothing to gain. */
 void cleaner_charge(struct store *store, uint8_t stream, uint32_t blocks);
 
 #endif

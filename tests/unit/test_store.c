@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/store/wlog.h"
+#include "engine/base/crc32c.h"
+#include "engine/store/core.h"
 #include "test_store_rig.h"
 
 START_TEST(what_was_written_is_read)
@@ -112,6 +113,131 @@ START_TEST(a_full_device_refuses_and_reads_go_on)
 	rig_must_open(&rig);
 	rig_verify(&rig);
 	rig_deinit(&rig);
+}
+END_TEST
+
+/* What has no data has room where clients have none, however much of it comes: fences, watermarks,
+ * and erases, which give space back. */
+START_TEST(a_full_device_takes_what_has_no_data)
+{
+	struct rig rig;
+
+	rig_init(&rig, 1, 15);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	fill(&rig, RIG_CHUNKS);
+	for (block_no_t block = 0; block < RIG_BLOCKS; block += 16)
+		rig_wait(&rig, rig_settle(&rig, 1, 2, block, 16)); /* the reserve too */
+	ck_assert_int_eq(rig_wait(&rig, rig_settle(&rig, 1, 2, 448, 64)), -ENOSPC);
+	/* One at a time, so each takes a block: more of them than the device has. */
+	for (uint32_t i = 1; i <= 2000; i++) {
+		version_t watermark = version_make(1, i);
+
+		ck_assert_int_eq(rig_wait(&rig, rig_fence(&rig, i % 2, 1 + i / 2)), 0);
+		ck_assert_int_eq(rig_wait(&rig, rig_watermark(&rig, 0, i % 2, watermark)), 0);
+	}
+	rig_verify(&rig);
+	for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
+		ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, chunk)), 0);
+	sim_run_for(rig.world, NS_PER_S);
+	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 1, 2, 448, 64)), 0);
+	rig_verify(&rig);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+struct raw {
+	struct store_write op;
+	struct sim_world *world;
+	bool done;
+	int status;
+	uint64_t version, longest_ns;
+	uint32_t crcs[IO_BLOCKS_MAX];
+	uint8_t *data;
+};
+
+static void raw_done(struct store_write *op, int status)
+{
+	struct raw *r = container_of(op, struct raw, op);
+
+	r->done = true;
+	r->status = status;
+}
+
+/* A write that the model does not know, waited for. */
+static int raw_write(struct rig *rig, struct raw *r, chunk_no_t chunk, block_no_t block,
+		     uint32_t block_count)
+{
+	const uint64_t begun = rig->world->now_ns;
+
+	r->op = (struct store_write){.done = raw_done,
+				     .volume = 9,
+				     .chunk = chunk,
+				     .block = block,
+				     .block_count = block_count,
+				     .version = version_make(1, ++r->version),
+				     .crcs = r->crcs,
+				     .data = r->data};
+	r->done = false;
+	store_write(rig->store, &r->op);
+	ck_assert(sim_run_flag(rig->world, &r->done));
+	r->longest_ns = MAX(r->longest_ns, rig->world->now_ns - begun);
+	return r->status;
+}
+
+/* While space is tight a write waits for what the cleaner gains: not for what it cannot gain, nor
+ * for what others wrote meanwhile. */
+START_TEST(nobody_waits_for_a_gain_that_does_not_come)
+{
+	enum { CHUNKS = 40 };
+	struct space *space;
+	struct raw r = {.data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX)};
+	chunk_no_t chunk = 0;
+	int64_t least = 0;
+	struct rig rig;
+
+	memset(r.data, 0x5a, IO_SIZE_MAX);
+	crc32c_blocks(r.data, IO_BLOCKS_MAX, r.crcs);
+	rig_init(&rig, (uint64_t)_i + 1, 66);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	for (; chunk < CHUNKS; chunk++)
+		ck_assert_int_eq(raw_write(&rig, &r, chunk, 0, IO_BLOCKS_MAX), 0);
+	/* As on a large device, where it is tight long before there is nothing left; what is there
+	 * is dense, and hardly anything can be gained. */
+	space = &rig.store->space;
+	space->tight_below = 24;
+	space->clean_below = 28;
+	space->credit = 0;
+	r.longest_ns = 0;
+	for (uint32_t i = 0; i < 3000; i++) {
+		const uint32_t count = 1 + (uint32_t)sim_random_below(rig.world, 8);
+		const chunk_no_t any = (chunk_no_t)sim_random_below(rig.world, CHUNKS);
+		const block_no_t block = (block_no_t)sim_random_below(rig.world, 249);
+
+		ck_assert_int_eq(raw_write(&rig, &r, any, block, count), 0);
+		/* Never by more than that write. */
+		ck_assert_int_ge(space->credit, -9);
+	}
+	if (getenv("STORE_TEST_VERBOSE") != NULL)
+		fprintf(stderr, "the longest write took %lu ns\n", r.longest_ns);
+	ck_assert_uint_lt(r.longest_ns, NS_PER_S);
+	/* What has no data waits for no credit, and is paid for by those that do: within bounds. */
+	for (uint32_t i = 1; i <= 600; i++) {
+		rig.store->cleaner.starving = false;
+		ck_assert_int_eq(rig_wait(&rig, rig_watermark(&rig, 0, 0, version_make(1, i))), 0);
+		ck_assert_int_ge(space->credit, -(int64_t)rig.store->segments.blocks);
+		least = MIN(least, space->credit);
+	}
+	ck_assert_int_lt(least, 0);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(r.data);
 }
 END_TEST
 
@@ -617,6 +743,8 @@ int main(void)
 	tcase_add_test(tc, what_was_written_is_read);
 	tcase_add_loop_test(tc, random_work_matches_the_model, 0, 24);
 	tcase_add_test(tc, a_full_device_refuses_and_reads_go_on);
+	tcase_add_test(tc, a_full_device_takes_what_has_no_data);
+	tcase_add_loop_test(tc, nobody_waits_for_a_gain_that_does_not_come, 0, 4);
 	tcase_add_test(tc, the_reserve_is_for_what_settles);
 	tcase_add_test(tc, writes_of_one_turn_share_groups);
 	tcase_add_test(tc, small_writes_wait_for_the_group_in_flight);
