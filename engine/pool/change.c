@@ -1,7 +1,7 @@
 /* change: devices that come and go while the pool serves. See pool.h.
  *
  *   add:    PROBE -> FORMAT -> OPEN -> EQUAL (fences) -> RECORD -> serving
- *             \--an error: what was opened is closed, the place is free again
+ *             \--an error: what was opened is closed and forgotten, the place is free again
  *   retire: RECORD (retiring) -> the mover empties it -> CLOSE (its store) -> FORGET (what the
  * index has of it) -> WIPE -> gone
  *
@@ -30,7 +30,7 @@ enum change_step {
 	CHANGE_CLOSE,
 	CHANGE_FORGET,
 	CHANGE_WIPE,
-	CHANGE_FAILED, /* the store is being closed */
+	CHANGE_FAILED, /* the store is being closed, and then what the index has of it deleted */
 };
 
 struct change {
@@ -165,12 +165,28 @@ static void commit_device(struct change *c, enum record_state state)
 	kv_commit(pool->kv, batch, &c->kv_op);
 }
 
-static void add_failed(void *arg)
+static void add_forgotten(struct kv_op *op, int status)
 {
-	struct change *c = arg;
+	struct change *c = container_of(op, struct change, kv_op);
 
+	if (status < 0)
+		pool_break(c->pool, status);
 	drop_device(c);
 	change_end(c);
+}
+
+/* The next device in its slot must not find what its store left there. */
+static void add_closed(void *arg)
+{
+	struct change *c = arg;
+	struct pool *pool = c->pool;
+	struct kv_batch *batch = kv_batch_create(pool->kv);
+
+	c->work.store = NULL;
+	record_delete_device(pool->kv, batch, &c->device->uuid);
+	record_delete_store(pool->kv, batch, c->device->slot, pool->config.identity.shard);
+	c->kv_op.done = add_forgotten;
+	kv_commit(pool->kv, batch, &c->kv_op);
 }
 
 /* What is opened already is closed first. */
@@ -188,7 +204,7 @@ static void add_fail(struct change *c, int status)
 	c->work.store = c->device->store;
 	c->device->store = NULL;
 	c->device->leaving = true;
-	store_close(c->work.store, add_failed, c);
+	store_close(c->work.store, add_closed, c);
 }
 
 /* An empty device; or one of this node's that was begun to be added, or has been retired: nothing

@@ -50,6 +50,8 @@ static void finish_run(struct reactor_task *task)
 
 	if (f->err != NULL)
 		err = *f->err;
+	else
+		error_set(&err, status, "there is no memory");
 	free(f->err);
 	free(f->block);
 	op->done(op, status, status < 0 ? &err : NULL);
