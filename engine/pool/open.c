@@ -29,8 +29,6 @@ enum open_step {
 	OPEN_CLOSE,
 };
 
-#define RETIRED_MAX 256u
-
 struct opening {
 	struct pool *pool;
 	struct pool_open_op *op;
@@ -39,7 +37,7 @@ struct opening {
 	bool empties;  /* the second round: those that were found empty */
 	bool was_empty[POOL_DEVICES_MAX];
 	struct pool_device *device; /* at work on it; not known to be one of ours before it opens */
-	struct device_record retired[RETIRED_MAX];
+	struct device_record *retired;
 	uint32_t retired_count;
 	uint32_t orphans[FORMAT_SLOTS_MAX]; /* slots of devices that were never taken in */
 	uint32_t orphan_count;
@@ -63,6 +61,7 @@ static void opening_free(struct opening *o)
 {
 	device_work_deinit(&o->work);
 	equal_deinit(&o->equal);
+	free(o->retired);
 	free(o->moves);
 	o->pool->opening = NULL;
 	free(o);
@@ -141,16 +140,25 @@ static void fail(struct opening *o, int status)
 
 /* -- what the index knows --------------------------------------------------------------------- */
 
+static int take_retired(struct opening *o, const struct device_record *r)
+{
+	struct device_record *retired =
+	    realloc(o->retired, (o->retired_count + 1) * sizeof *retired);
+
+	if (retired == NULL)
+		return -ENOMEM;
+	o->retired = retired;
+	retired[o->retired_count++] = *r;
+	return 0;
+}
+
 static int take_record(const struct device_record *r, void *arg)
 {
 	struct opening *o = arg;
 	struct pool_device *d;
 
-	if (r->state == RECORD_RETIRED) {
-		if (o->retired_count < RETIRED_MAX)
-			o->retired[o->retired_count++] = *r;
-		return 0;
-	}
+	if (r->state == RECORD_RETIRED)
+		return take_retired(o, r);
 	o->any_record = true;
 	d = pool_free_place(o->pool);
 	if (d == NULL)
@@ -776,14 +784,15 @@ void pool_open(struct pool_open_op *op)
 struct known {
 	struct pool_known *list;
 	uint32_t count, max;
+	bool retired; /* these, or the others */
 };
 
 static int note_known(const struct device_record *r, void *arg)
 {
 	struct known *k = arg;
 
-	if (k->count < k->max) {
-		k->list[k->count].retired = r->state == RECORD_RETIRED;
+	if ((r->state == RECORD_RETIRED) == k->retired && k->count < k->max) {
+		k->list[k->count].retired = k->retired;
 		memcpy(k->list[k->count++].path, r->path, sizeof r->path);
 	}
 	return 0;
@@ -794,5 +803,8 @@ int pool_list_known(struct kv *kv, struct pool_known *ret_known, uint32_t max)
 	struct known k = {.list = ret_known, .max = max};
 	int rc = record_scan_devices(kv, note_known, &k);
 
+	k.retired = true;
+	if (rc == 0)
+		rc = record_scan_devices(kv, note_known, &k);
 	return rc < 0 ? rc : (int)k.count;
 }

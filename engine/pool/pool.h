@@ -80,9 +80,9 @@ struct pool_open_op {
 };
 void pool_open(struct pool_open_op *op);
 
-/* The paths of the devices that the index knows to belong to the node, for pool_open; the ones that
- * have been retired are told apart. Blocks; for start-up. Returns how many, or what kv_scan gives.
- */
+/* The paths of the devices that the index knows to belong to the node, for pool_open; behind them
+ * the ones that have been retired, as far as there is room. Blocks; for start-up. Returns how many,
+ * or what kv_scan gives. */
 struct pool_known {
 	char path[POOL_PATH_MAX];
 	bool retired;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/pool/records.h"
+#include "engine/store/format.h"
 #include "test_store_rig.h"
 
 #define DISK_MIB 32u
@@ -425,6 +427,103 @@ START_TEST(a_swapped_device_is_not_taken_for_the_old_one)
 }
 END_TEST
 
+struct recording {
+	struct kv_op op;
+	bool done;
+	int status;
+};
+
+static void recorded(struct kv_op *op, int status)
+{
+	struct recording *r = container_of(op, struct recording, op);
+
+	r->done = true;
+	r->status = status;
+}
+
+/* Of a long life: devices that came and went, before all others in the index's order. */
+static void many_have_retired(struct rig *rig)
+{
+	struct recording r = {.op = {.done = recorded}};
+	struct kv_batch *batch = kv_batch_create(rig->config.kv);
+
+	for (uint32_t i = 0; i < 600; i++) {
+		struct device_record record = {.state = RECORD_RETIRED};
+
+		record.uuid.bytes[1] = (uint8_t)(i >> 8);
+		record.uuid.bytes[2] = (uint8_t)i;
+		snprintf(record.path, sizeof record.path, "gone%u", i);
+		record_put_device(rig->config.kv, batch, &record);
+	}
+	kv_commit(rig->config.kv, batch, &r.op);
+	ck_assert(sim_run_flag(rig->world, &r.done));
+	ck_assert_int_eq(r.status, 0);
+}
+
+/* However many devices were retired before: one that was is known when it comes back, and one that
+ * serves is not left out. */
+START_TEST(any_number_of_devices_may_have_been_retired)
+{
+	const size_t size = FORMAT_SEGMENTS_OFFSET + MIB;
+	uint8_t *before = malloc(size), zeroes[BLOCK_SIZE] = {0};
+	struct rig rig;
+
+	start(&rig, 2, 31);
+	fill(&rig);
+	ck_assert_int_eq(add(&rig, 2, NULL), 0); /* which only the index knows */
+	sim_disk_peek(rig.disks[0], 0, before, size);
+	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
+	wait_gone(&rig);
+	many_have_retired(&rig);
+	rig_crash(&rig, SIM_KILL);
+	sim_disk_poke(rig.disks[0], 0, before, size); /* as if it had not been wiped */
+	rig_must_open(&rig);
+	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_NONE);
+	ck_assert_int_eq(info_of(&rig, 2).state, POOL_DEVICE_SERVING);
+	sim_disk_peek(rig.disks[0], 0, before, BLOCK_SIZE);
+	ck_assert_mem_eq(before, zeroes, BLOCK_SIZE);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(before);
+}
+END_TEST
+
+/* Without memory for a batch of the index: told, and nothing worse. */
+START_TEST(a_batch_without_memory_is_told)
+{
+	struct rig rig;
+
+	start(&rig, 2, 32);
+	fill(&rig);
+	if (_i == 0) {
+		sim_kv_fail_batches(rig.sim_kv, 1000);
+		ck_assert_int_eq(add(&rig, 2, NULL), -EIO);
+	} else if (_i == 1) {
+		sim_kv_fail_batches(rig.sim_kv, 1);
+		ck_assert_int_eq(retire(&rig, 0, NULL), -EIO);
+	} else if (_i == 2) {
+		ck_assert_int_eq(retire(&rig, 0, NULL), 0);
+		sim_kv_fail_batches(rig.sim_kv, 1000); /* the mover's */
+		sim_run_for(rig.world, 10 * NS_PER_S);
+	}
+	if (_i < 3) {
+		ck_assert_int_eq(pool_broken(rig.pool), -EIO);
+		rig_verify(&rig);
+		rig_crash(&rig, SIM_POWER_LOSS);
+	} else {
+		rig_crash(&rig, SIM_POWER_LOSS);
+		rig_boot(&rig);
+		sim_kv_fail_batches(rig.sim_kv, 1000);
+		ck_assert_int_eq(rig_open(&rig), -EIO);
+		sim_process_crash(rig.process, SIM_KILL);
+	}
+	rig_must_open(&rig);
+	ck_assert_int_eq(pool_broken(rig.pool), 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* Every I/O of adding a device fails once: where kv did, no chunk is changed any more, and that is
  * told; what was there can be read, and after a restart all is well. */
 START_TEST(an_index_that_cannot_be_written_is_told)
@@ -477,6 +576,8 @@ int main(void)
 	tcase_add_test(tc, a_failed_device_can_be_retired);
 	tcase_add_test(tc, a_swapped_device_is_not_taken_for_the_old_one);
 	tcase_add_test(tc, an_index_that_cannot_be_written_is_told);
+	tcase_add_test(tc, any_number_of_devices_may_have_been_retired);
+	tcase_add_loop_test(tc, a_batch_without_memory_is_told, 0, 4);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
