@@ -291,6 +291,21 @@ static void unreadable(struct opening *o, int status)
 	leave_out(o);
 }
 
+/* The node's own, and what it holds does not check: that is no reason for the others to stand
+ * still. */
+static void damaged(struct opening *o, int status)
+{
+	struct error err = o->work.err;
+
+	error_wrap(&err, "device %s", current(o)->path);
+	log_error("pool", "%s; the node goes on without it", err.text);
+	o->device->state = POOL_DEVICE_FAILED;
+	o->device->why = status;
+	if (o->err.code == 0)
+		o->err = err;
+	leave_out(o);
+}
+
 static void open_store(struct opening *o)
 {
 	o->work.slot = o->device != NULL ? o->device->slot : pool_free_slot(o->pool);
@@ -396,6 +411,10 @@ static void worked(struct device_work *w, int status)
 
 	if (status == -EIO) {
 		unreadable(o, status);
+		return;
+	}
+	if (status == -E_CORRUPT && o->step == OPEN_STORE && o->device != NULL) {
+		damaged(o, status);
 		return;
 	}
 	if (status < 0 && o->step != OPEN_WIPE) {

@@ -67,7 +67,8 @@ struct pool_disk {
 
 /* Opens all devices. What is not all zeroes is opened, and refused if it is not this node's; an
  * empty one is formatted, unless the index says that a device is missing for which it may stand in.
- * One that cannot be read becomes FAILED, if another can. done gives the pool, or the error that
+ * One that cannot be read, or that is known and damaged, becomes FAILED, if another can be opened.
+ * done gives the pool, or the error that
  * store_open gives, or -E_CORRUPT (a chunk on two devices without a reason), -EIO (none can be
  * read), -EINVAL; then the disks are the caller's to close. */
 struct pool_open_op {

@@ -376,6 +376,75 @@ START_TEST(a_failed_device_does_not_stop_the_others)
 }
 END_TEST
 
+/* Where on a disk a block of a write lies; 0: it is not there. */
+static uint64_t find_block(struct rig *rig, uint32_t disk, uint64_t seq, block_no_t block)
+{
+	uint8_t expected[BLOCK_SIZE], found[BLOCK_SIZE];
+
+	rig_content(seq, block, expected);
+	for (uint64_t at = FORMAT_SEGMENTS_OFFSET; at < DISK_MIB * MIB; at += BLOCK_SIZE) {
+		sim_disk_peek(rig->disks[disk], at, found, sizeof found);
+		if (memcmp(expected, found, sizeof found) == 0)
+			return at;
+	}
+	return 0;
+}
+
+/* A device whose log does not check is not opened: the others are; with none left the node says
+ * why. */
+START_TEST(a_damaged_device_does_not_stop_the_others)
+{
+	const uint32_t devices = (uint32_t)_i + 1;
+	uint64_t seq = 0, at = 0;
+	uint32_t disk = 0, bad = 0;
+	uint8_t byte;
+	struct rig rig;
+
+	start(&rig, devices, 9);
+	rig_fence(&rig, 0, 1);
+	fill(&rig);
+	for (uint32_t i = 0; i < 6; i++) {
+		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, i * 4, 3)), 0);
+		if (i == 2)
+			seq = rig.model.try_count;
+	}
+	for (disk = 0; disk < devices && at == 0; disk++)
+		at = find_block(&rig, disk, seq, 8);
+	ck_assert_uint_gt(at, 0);
+	disk--;
+	rig_crash(&rig, SIM_POWER_LOSS);
+	/* The header of that group. */
+	sim_disk_peek(rig.disks[disk], at - BLOCK_SIZE + 50, &byte, 1);
+	byte ^= 0x10;
+	sim_disk_poke(rig.disks[disk], at - BLOCK_SIZE + 50, &byte, 1);
+	if (devices == 1) {
+		ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+		ck_assert_ptr_nonnull(strstr(rig.err.text, "acknowledged writes are lost"));
+		ck_assert_ptr_nonnull(strstr(rig.err.text, "device disk0"));
+		sim_process_crash(rig.process, SIM_KILL);
+	} else {
+		rig_must_open(&rig);
+		ck_assert_int_eq(info_of(&rig, disk).state, POOL_DEVICE_FAILED);
+		ck_assert_int_eq(info_of(&rig, disk).why, -E_CORRUPT);
+		ck_assert_int_eq(info_of(&rig, 1 - disk).state, POOL_DEVICE_SERVING);
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
+			struct rig_op *op = rig_write(&rig, STORE_DATA, 0, chunk, 300, 1);
+
+			bad += rig_wait(&rig, op) == -E_DEVICE;
+		}
+		ck_assert_uint_gt(bad, 0);
+		ck_assert_uint_lt(bad, RIG_CHUNKS);
+		rig_crash(&rig, SIM_KILL);
+	}
+	byte ^= 0x10;
+	sim_disk_poke(rig.disks[disk], at - BLOCK_SIZE + 50, &byte, 1);
+	rig_must_open(&rig);
+	ck_assert_int_eq(info_of(&rig, disk).state, POOL_DEVICE_SERVING);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* A device that fails while it is retired is emptied as far as it can be read. */
 START_TEST(a_failed_device_can_be_retired)
 {
@@ -573,6 +642,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_retired_device_is_emptied, 0, 32);
 	tcase_add_test(tc, what_does_not_fit_is_not_retired);
 	tcase_add_test(tc, a_failed_device_does_not_stop_the_others);
+	tcase_add_loop_test(tc, a_damaged_device_does_not_stop_the_others, 0, 2);
 	tcase_add_test(tc, a_failed_device_can_be_retired);
 	tcase_add_test(tc, a_swapped_device_is_not_taken_for_the_old_one);
 	tcase_add_test(tc, an_index_that_cannot_be_written_is_told);
