@@ -40,7 +40,7 @@
 #include "engine/store/format.h"
 #include "engine/store/slab.h"
 
-#define INDEX_VOLUMES_MAX  65536u
+#define INDEX_VOLUMES_MAX  (1u << 20) /* with a fence, which outlives its volume, or with chunks */
 #define INDEX_CHUNKS_MAX   (1u << 22)
 #define INDEX_PAGES_SPARE  65536u /* that may exist, on top of one a block: for tombstones */
 #define INDEX_CELL	   104u	  /* bytes */

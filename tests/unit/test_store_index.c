@@ -598,6 +598,43 @@ START_TEST(nothing_is_left_of_a_layer)
 }
 END_TEST
 
+static void one_fenced(struct store_fence_op *op, int status)
+{
+	ck_assert_int_eq(status, 0);
+	op->volume = 0;
+}
+
+/* A fence outlives its volume: as many as a node meets in a long life. */
+START_TEST(many_volumes_can_be_fenced)
+{
+	enum { VOLUMES = 200000, AT_ONCE = 10000 };
+	struct store_fence_op *ops = calloc(AT_ONCE, sizeof *ops);
+	struct rig rig;
+
+	begin(&rig, 18, 40, MIB);
+	for (uint32_t i = 0; i < VOLUMES; i++) {
+		struct store_fence_op *op = &ops[i % AT_ONCE];
+
+		while (op->volume != 0)
+			ck_assert(sim_step(rig.world));
+		*op = (struct store_fence_op){
+		    .done = one_fenced, .volume = 5000 + i, .generation = 1 + i % 3};
+		store_fence(rig.store, op);
+	}
+	for (uint32_t i = 0; i < AT_ONCE; i++)
+		while (ops[i].volume != 0)
+			ck_assert(sim_step(rig.world));
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	for (uint32_t i = 0; i < VOLUMES; i++)
+		if (store_generation(rig.store, 5000 + i) != 1 + i % 3)
+			ck_abort_msg("volume %u has no fence", 5000 + i);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(ops);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("store_index");
@@ -619,6 +656,7 @@ int main(void)
 	tcase_add_test(tc, opening_takes_the_memory_that_the_log_needs);
 	tcase_add_test(tc, the_log_after_a_checkpoint_is_bounded);
 	tcase_add_test(tc, nothing_is_left_of_a_layer);
+	tcase_add_test(tc, many_volumes_can_be_fenced);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
