@@ -322,6 +322,8 @@ static int read_pairs(struct etcd_store *s, struct http *h, const uint8_t *from,
 
 		rc = etcd_range(h, at, from_size, to, to_size, limit, ETCD_TIMEOUT_MS, &p, &err);
 		if (rc == -E_UNREACHABLE && ++tries < READ_TRIES && !atomic_load(&s->lost)) {
+			/* It may be more than can be answered in time, after many small ones. */
+			limit = MAX(limit / 2, 1u);
 			pause_before_retry();
 			rc = 0;
 			continue;

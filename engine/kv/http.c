@@ -4,8 +4,10 @@
  *
  * Happy path: post -> [connection kept alive from the last time] -> 200 with JSON.
  *
- * Failure modes: no connection, no answer in time, 429, 5xx, or something else than JSON: the next
- * server, once around. Any other status is a refusal: another server would say the same. */
+ * Failure modes: no connection, no answer in time, 408, 429, 5xx, or something else than JSON: the
+ * next server, once around. (408 is etcd's word for a request that it has cancelled, as it does
+ * when it is stopped: it may have been carried out.) Any other status is a refusal: another server
+ * would say the same. */
 #include "engine/kv/http.h"
 
 #include <curl/curl.h>
@@ -116,7 +118,8 @@ static int refused(const struct http *h, const struct reply *r, long status, str
 {
 	json_t *o = r->size > 0 ? json_loadb(r->data, r->size, 0, NULL) : NULL;
 	const char *text = json_string_value(json_object_get(o, "error"));
-	int rc = status == 429 || status >= 500 || status < 400 ? -E_UNREACHABLE : -EINVAL;
+	const bool passes = status == 408 || status == 429 || status >= 500 || status < 400;
+	const int rc = passes ? -E_UNREACHABLE : -EINVAL;
 
 	if (text != NULL)
 		error_set(err, rc, "%s answers %ld: %.300s", drivers_current(&h->servers), status,

@@ -32,7 +32,8 @@ void http_destroy(struct http *h); /* NULL is allowed */
 /* Sends body to the server that answered last, and to the others in turn when it does not answer
  * within timeout_ms, or says that it cannot now. So it may be carried out more than once.
  * 0: *ret_reply is the caller's. -E_UNREACHABLE: none could; whether it was carried out is not
- * known. -EINVAL: refused for good (4xx). -ENOMEM. *err says why (NULL is allowed). */
+ * known. -EINVAL: refused for good (4xx, but for 408 and 429). -ENOMEM. *err says why (NULL is
+ * allowed). */
 int http_post(struct http *h, const char *path, const json_t *body, uint32_t timeout_ms,
 	      json_t **ret_reply, struct error *err);
 

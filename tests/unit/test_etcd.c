@@ -47,6 +47,7 @@ static atomic_bool sends_last;	   /* the one that is not answered is carried out
 static atomic_bool dead;
 static atomic_bool loses_once; /* only one answer is lost */
 static atomic_bool mutes_a;    /* member a lays its leader's key down, and etcd never hears it */
+static atomic_int range_max;   /* pairs that etcd answers with in time; 0: as many as asked for */
 static atomic_int lease_s;     /* that etcd grants in place of what is asked for; 0: as asked */
 static json_t *kept;	       /* the last transaction */
 
@@ -68,6 +69,9 @@ int __wrap_http_post(struct http *h, const char *path, const json_t *body, uint3
 
 	if (atomic_load(&dead) || (atomic_load(&mutes_a) && counts && is_of_a(body)))
 		return error_set(err, -E_UNREACHABLE, "the test does not let it through");
+	if (atomic_load(&range_max) > 0 && strcmp(path, "/v3/kv/range") == 0 &&
+	    json_integer_value(json_object_get(body, "limit")) > atomic_load(&range_max))
+		return error_set(err, -E_UNREACHABLE, "the test takes too long for that");
 	if (atomic_load(&lease_s) > 0 && strcmp(path, "/v3/lease/grant") == 0) {
 		json_t *longer = json_pack("{s:i}", "TTL", atomic_load(&lease_s));
 		int rc = __real_http_post(h, path, longer, timeout_ms, ret_reply, err);
@@ -679,6 +683,25 @@ START_TEST(a_large_batch_is_whole_or_not_there)
 }
 END_TEST
 
+/* Else no driver could read the register any more, and none would lead. */
+START_TEST(what_is_too_much_at_once_is_read_in_pieces)
+{
+	struct count c = {0, 0};
+	struct member a, b;
+
+	lead(&a, "a", LONG_S);
+	etcd_loaded(a.etcd);
+	ck_assert_int_eq(commit(&a, many(&a, "old")), 0);
+	leave(&a);
+	atomic_store(&range_max, 20);
+	lead(&b, "b", LONG_S);
+	ck_assert_int_eq(kv_scan(etcd_kv(b.etcd), SMALL, "", 0, count_one, &c), 0);
+	ck_assert_int_eq(c.old, MANY);
+	atomic_store(&range_max, 0);
+	leave(&b);
+}
+END_TEST
+
 START_TEST(an_answer_that_is_lost_is_no_loss)
 {
 	struct member m;
@@ -785,10 +808,65 @@ START_TEST(both_sides_show_who_they_are)
 }
 END_TEST
 
+/* -- refusals --------------------------------------------------------------------------------- */
+
+/* A server on the port that answers one request with this status, and ends. */
+static void answer_with(int fd, int status)
+{
+	char request[4096], answer[128];
+	int conn = accept(fd, NULL, NULL);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (conn < 0 || read(conn, request, sizeof request) <= 0)
+		_exit(1);
+	snprintf(answer, sizeof answer,
+		 "HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", status);
+	_exit(write(conn, answer, strlen(answer)) < 0);
+}
+
+static int post_to_one_that_says(int status, struct error *err)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET};
+	socklen_t size = sizeof a;
+	int fd = socket(AF_INET, SOCK_STREAM, 0), rc;
+	pid_t pid;
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+	ck_assert_int_eq(listen(fd, 1), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&a, &size), 0);
+	port = ntohs(a.sin_port);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0)
+		answer_with(fd, status);
+	close(fd);
+	rc = post_with((struct http_tls){.on = false}, err);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	return rc;
+}
+
+/* Of a request that a server gave up nobody knows whether it was carried out: it is asked again,
+ * and not taken for refused. */
+START_TEST(what_is_refused_for_good)
+{
+	static const int unknown[] = {408, 429, 500, 503, 504}, refused[] = {400, 401, 404, 412};
+	struct error err = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(unknown); i++)
+		ck_assert_msg(post_to_one_that_says(unknown[i], &err) == -E_UNREACHABLE, "%d: %s",
+			      unknown[i], err.text);
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
+		ck_assert_msg(post_to_one_that_says(refused[i], &err) == -EINVAL, "%d: %s",
+			      refused[i], err.text);
+	ck_assert_int_eq(post_to_one_that_says(200, &err), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("etcd");
-	TCase *tc = tcase_create("etcd"), *tls = tcase_create("tls");
+	TCase *tc = tcase_create("etcd"), *tls = tcase_create("tls"), *http = tcase_create("http");
 	SRunner *runner;
 	int failed;
 
@@ -801,6 +879,7 @@ int main(void)
 	tcase_add_test(tc, a_key_that_stands_still_is_taken);
 	tcase_add_test(tc, without_etcd_all_waits_and_goes_on);
 	tcase_add_loop_test(tc, a_large_batch_is_whole_or_not_there, 0, 2);
+	tcase_add_test(tc, what_is_too_much_at_once_is_read_in_pieces);
 	tcase_add_test(tc, an_answer_that_is_lost_is_no_loss);
 	tcase_add_test(tc, a_request_that_comes_late_changes_nothing);
 	suite_add_tcase(suite, tc);
@@ -808,6 +887,8 @@ int main(void)
 	tcase_set_timeout(tls, 240);
 	tcase_add_test(tls, both_sides_show_who_they_are);
 	suite_add_tcase(suite, tls);
+	tcase_add_test(http, what_is_refused_for_good);
+	suite_add_tcase(suite, http);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
