@@ -533,17 +533,26 @@ bool ops_erasing(const struct pool *pool, volume_id_t volume, chunk_no_t chunk)
 	return false;
 }
 
+/* Whether an absent device may hold anything of the volume that is to be erased. Only volumes have
+ * fences: of a layer that is none nobody keeps whether it was ever here. */
+static int any_absent(const struct pool *pool, volume_id_t volume)
+{
+	if (pool->doubt_count > 0 && pool_generation(pool, volume) == 0)
+		return -E_DEVICE;
+	return pool_absent(pool, volume);
+}
+
 /* An absent device may hold something of it: that is not erased. */
 static int erase_absent(struct pool *pool, const struct store_erase_op *op)
 {
-	struct route *r;
+	const struct route *r;
 
-	if (pool_absent(pool, op->volume) == 0)
-		return 0;
 	if (op->chunk == UINT32_MAX)
-		return -E_DEVICE;
+		return any_absent(pool, op->volume);
 	r = routes_find(&pool->routes, op->volume, op->chunk);
-	return r == NULL || pool->devices[r->place].store == NULL ? -E_DEVICE : 0;
+	if (r == NULL)
+		return pool_absent(pool, op->volume);
+	return pool->devices[r->place].store == NULL ? -E_DEVICE : 0;
 }
 
 static void erase_begin(struct pool_hook *h)
@@ -619,7 +628,7 @@ void pool_wipe(struct pool *pool, struct store_wipe_op *op)
 	if (fan == NULL)
 		return;
 	for (uint32_t i = 0; i < op->key_count && fan->status == 0; i++)
-		fan->status = pool_absent(pool, op->keys[i].volume);
+		fan->status = any_absent(pool, op->keys[i].volume);
 	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
 		if (pool->devices[i].store == NULL)
 			continue;
