@@ -623,6 +623,15 @@ const char *pd_address(const struct pd *pd)
 	return pd->listener->address;
 }
 
+static void cancel_timers(struct pd *pd)
+{
+	reactor_timer_cancel(pd->reactor, &pd->evidence_timer);
+	reactor_timer_cancel(pd->reactor, &pd->parked_timer);
+	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
+	reactor_timer_cancel(pd->reactor, &pd->moves_timer);
+	reactor_timer_cancel(pd->reactor, &pd->settling_timer);
+}
+
 static void finish_stop(struct reactor_task *task)
 {
 	struct pd *pd = container_of(task, struct pd, stop_task);
@@ -633,6 +642,7 @@ static void finish_stop(struct reactor_task *task)
 		pd_background_flush(pd); /* whose end brings us here again */
 		return;
 	}
+	cancel_timers(pd); /* what was answered last may have armed one again */
 	pd_free(pd);
 	stopped(arg);
 }
@@ -660,11 +670,7 @@ void pd_stop(struct pd *pd, void (*done)(void *arg), void *arg)
 	pd->stopped_arg = arg;
 	transport_unlisten(pd->listener);
 	pd->listener = NULL;
-	reactor_timer_cancel(pd->reactor, &pd->evidence_timer);
-	reactor_timer_cancel(pd->reactor, &pd->parked_timer);
-	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
-	reactor_timer_cancel(pd->reactor, &pd->moves_timer);
-	reactor_timer_cancel(pd->reactor, &pd->settling_timer);
+	cancel_timers(pd);
 	is_stopping(pd, &err);
 	DL_FOREACH_SAFE (pd->parked, q, next_q) {
 		DL_DELETE(pd->parked, q);
@@ -688,11 +694,7 @@ void pd_abandon(struct pd *pd)
 	struct pd_session *s, *next;
 	struct pd_request *q, *next_q;
 
-	reactor_timer_cancel(pd->reactor, &pd->evidence_timer);
-	reactor_timer_cancel(pd->reactor, &pd->parked_timer);
-	reactor_timer_cancel(pd->reactor, &pd->erase_timer);
-	reactor_timer_cancel(pd->reactor, &pd->moves_timer);
-	reactor_timer_cancel(pd->reactor, &pd->settling_timer);
+	cancel_timers(pd);
 	node_erase_drop(pd);
 	host_push_drop(pd);
 	ledger_read_drop(pd);

@@ -58,6 +58,7 @@ struct sim_kv {
 	uint64_t failing_gets;	  /* so many more fail */
 	uint64_t failing_batches; /* so many more cannot be made */
 	uint64_t get_delay_ns;	  /* on top of what it takes */
+	uint64_t commit_delay_ns;
 	uint64_t commit_count, fault_at;
 	enum sim_io_action fault;
 };
@@ -259,8 +260,9 @@ static void sim_commit(struct kv *kv, struct kv_batch *b, struct kv_op *op)
 	struct sim_process *p = k->process;
 	struct sim_world *w = p->world;
 	bool failed = b == NULL;
-	uint64_t at_ns = w->now_ns + sim_process_delay(p, sim_random_range(w, COMMIT_DELAY_MIN_NS,
-									   COMMIT_DELAY_MAX_NS));
+	uint64_t at_ns =
+	    w->now_ns + k->commit_delay_ns +
+	    sim_process_delay(p, sim_random_range(w, COMMIT_DELAY_MIN_NS, COMMIT_DELAY_MAX_NS));
 
 	if (failed)
 		b = batch_of(k);
@@ -471,6 +473,11 @@ void sim_kv_fail_batches(struct sim_kv *k, uint64_t count)
 void sim_kv_slow_gets(struct sim_kv *k, uint64_t delay_ns)
 {
 	k->get_delay_ns = delay_ns;
+}
+
+void sim_kv_slow_commits(struct sim_kv *k, uint64_t delay_ns)
+{
+	k->commit_delay_ns = delay_ns;
 }
 
 uint64_t sim_kv_commit_count(const struct sim_kv *k)

@@ -32,8 +32,9 @@ void sim_kv_each(struct sim_kv *k, uint32_t family,
 /* The next `count` gets fail with -EIO. */
 void sim_kv_fail_gets(struct sim_kv *k, uint64_t count);
 
-/* From now on a get takes so much longer. */
+/* From now on a get, or a commit, takes so much longer. */
 void sim_kv_slow_gets(struct sim_kv *k, uint64_t delay_ns);
+void sim_kv_slow_commits(struct sim_kv *k, uint64_t delay_ns);
 
 uint64_t sim_kv_commit_count(const struct sim_kv *k);
 uint64_t sim_kv_key_count(const struct sim_kv *k, uint32_t family);

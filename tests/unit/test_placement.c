@@ -540,6 +540,33 @@ START_TEST(stop)
 }
 END_TEST
 
+/* What was under way when it stopped is answered by nothing; nor does anything of it come later. */
+START_TEST(stop_amid_an_attach)
+{
+	struct peer *h;
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
+	bool done = false;
+
+	rig_three(rig, admin, nodes);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	a.volume = (char *)(uintptr_t) "v";
+	a.holder = (char *)(uintptr_t) "h";
+	a.holder_site = (char *)(uintptr_t) "par";
+	a.endpoint = (char *)(uintptr_t) "unix:/x";
+	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
+	m.attach = &a;
+	sim_kv_slow_commits(rig->kv, NS_PER_S);
+	peer_ask_start(h, &m);
+	rig_run_ms(rig, 100);
+	pd_stop(rig->pd, stopped, &done);
+	ck_assert(sim_run_flag(rig->world, &done));
+	rig->pd = NULL;
+	rig_run_ms(rig, 2 * 3600 * 1000); /* evidence is looked at each hour */
+}
+END_TEST
+
 START_TEST(stop_when_idle)
 {
 	bool done = false;
@@ -594,6 +621,7 @@ int main(void)
 	tcase_add_test(t, delete_waits_for_permits);
 	tcase_add_test(t, scrub_is_passed_on);
 	tcase_add_test(t, stop);
+	tcase_add_test(t, stop_amid_an_attach);
 	tcase_add_test(t, stop_when_idle);
 	tcase_add_test(t, register_fails);
 	suite_add_tcase(s, t);

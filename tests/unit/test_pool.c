@@ -739,12 +739,9 @@ int main(void)
 	tcase_add_loop_test(tc, a_retired_device_is_emptied, 0, 32);
 	tcase_add_test(tc, what_does_not_fit_is_not_retired);
 	tcase_add_test(tc, a_failed_device_does_not_stop_the_others);
-<<<<<<< HEAD
 	tcase_add_loop_test(tc, a_damaged_device_does_not_stop_the_others, 0, 2);
-=======
 	tcase_add_test(tc, what_a_missing_device_holds_is_not_erased);
 	tcase_add_test(tc, a_chunk_on_a_missing_device_is_not_erased);
->>>>>>> ac4a7df (pool: what a missing device may hold of a layer is not erased)
 	tcase_add_test(tc, a_failed_device_can_be_retired);
 	tcase_add_test(tc, a_swapped_device_is_not_taken_for_the_old_one);
 	tcase_add_test(tc, an_index_that_cannot_be_written_is_told);
