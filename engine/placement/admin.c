@@ -356,14 +356,12 @@ static int planner_view(struct pd *pd, struct arena *a, const char *policy,
 }
 
 int admin_place(struct pd *pd, const char *name, uint32_t chunk_count, uint64_t chunk_size,
-		const char *policy_name, struct reg_node ***ret_nodes, uint32_t *ret_node_count,
-		uint8_t **ret_map, struct error *err)
+		uint32_t replicas, const char *policy_name, struct reg_node ***ret_nodes,
+		uint32_t *ret_node_count, uint8_t **ret_map, struct error *err)
 {
 	const struct policy_document *policy = verdicts_policy(&pd->verdicts, policy_name);
 	struct planner_input in = {.policy = policy_name,
-				   .replicas = policy_replicas(policy),
-				   .distinct = policy_distinct(policy),
-				   .min_distance_km = policy_min_distance_km(policy),
+				   .replicas = replicas,
 				   .chunk_count = chunk_count,
 				   .chunk_size = chunk_size};
 	struct planner_result plan = {0};
@@ -372,6 +370,13 @@ int admin_place(struct pd *pd, const char *name, uint32_t chunk_count, uint64_t 
 	struct arena a = {0};
 	int rc;
 
+	if (policy == NULL)
+		return error_set(err, -E_DENIED,
+				 "volume %s: its policy %s is not in force: have it signed under "
+				 "the trust root in force, and put it (pave policy put)",
+				 name, policy_name);
+	in.distinct = policy_distinct(policy);
+	in.min_distance_km = policy_min_distance_km(policy);
 	if (in.replicas < 1 || in.replicas > REPLICAS_MAX) {
 		rc = error_set(err, -E_DENIED,
 			       "policy %s asks for %u replicas, this driver makes 1 to %u",
@@ -410,17 +415,17 @@ static struct reg_volume *place(struct pd *pd, const char *name, uint64_t size, 
 				const char *policy, struct error *err)
 {
 	const uint32_t chunk_count = (uint32_t)((size + chunk_size - 1) / chunk_size);
+	const uint32_t replicas = policy_replicas(verdicts_policy(&pd->verdicts, policy));
 	struct reg_volume *v;
 	struct reg_node **nodes;
 	uint32_t node_count;
 	uint8_t *map;
 
-	if (admin_place(pd, name, chunk_count, chunk_size, policy, &nodes, &node_count, &map,
-			err) != 0)
+	if (admin_place(pd, name, chunk_count, chunk_size, replicas, policy, &nodes, &node_count,
+			&map, err) != 0)
 		return NULL;
-	v = reg_volume_add(&pd->reg, name, chunk_count,
-			   policy_replicas(verdicts_policy(&pd->verdicts, policy)), chunk_size,
-			   nodes, node_count, map);
+	v = reg_volume_add(&pd->reg, name, chunk_count, replicas, chunk_size, nodes, node_count,
+			   map);
 	if (v == NULL) {
 		error_set(err, -ENOMEM, "no memory for volume %s", name);
 		free(nodes);

@@ -650,24 +650,46 @@ static int append_map(struct reg_volume *v, struct reg_node **nodes, uint32_t no
 	return 0;
 }
 
+/* A node of the new rows on which a member of the family still has something of the chunk to let go
+ * of: of the layers that v shares it would be there again. NULL: none. */
+static const struct reg_node *find_leftover(const struct reg *reg, const struct reg_volume *v,
+					    struct reg_node *const *nodes, const uint8_t *map,
+					    uint32_t chunk_count)
+{
+	for (const struct reg_volume *w = reg->volumes; w != NULL; w = w->hh.next) {
+		for (uint32_t i = 0; family_of(w) == family_of(v) && i < w->drop_count; i++) {
+			const struct reg_drop *d = &w->drops[i];
+
+			if (d->chunk < v->chunk_count || d->chunk - v->chunk_count >= chunk_count)
+				continue;
+			for (uint32_t k = 0; k < v->replicas; k++)
+				if (nodes[map[(size_t)(d->chunk - v->chunk_count) * v->replicas +
+					      k]] == d->node)
+					return d->node;
+		}
+	}
+	return NULL;
+}
+
 static int grow(struct pd *pd, struct reg_volume *v, uint64_t size, struct error *err)
 {
 	const uint32_t chunks = (uint32_t)((size + v->chunk_size - 1) / v->chunk_size);
+	const struct reg_node *leftover = NULL;
 	struct reg_node **nodes = NULL;
 	uint32_t node_count;
 	uint8_t *map = NULL;
 	int rc = 0;
 
-	for (uint32_t i = 0; i < v->drop_count && chunks > v->chunk_count; i++)
-		if (v->drops[i].chunk >= v->chunk_count)
-			return error_set(
-			    err, -E_IN_USE,
-			    "volume %s: node %s has not erased yet what lay beyond its "
-			    "end: again when it has (pave node list)",
-			    v->name, v->drops[i].node->name);
 	if (chunks > v->chunk_count) {
-		rc = admin_place(pd, v->name, chunks - v->chunk_count, v->chunk_size, v->policy,
-				 &nodes, &node_count, &map, err);
+		rc = admin_place(pd, v->name, chunks - v->chunk_count, v->chunk_size, v->replicas,
+				 v->policy, &nodes, &node_count, &map, err);
+		if (rc == 0)
+			leftover = find_leftover(&pd->reg, v, nodes, map, chunks - v->chunk_count);
+		if (leftover != NULL)
+			rc = error_set(err, -E_IN_USE,
+				       "volume %s: node %s has not erased yet what lay beyond its "
+				       "end: again when it has (pave node list)",
+				       v->name, leftover->name);
 		if (rc == 0)
 			rc = append_map(v, nodes, node_count, map, chunks - v->chunk_count, err);
 		if (rc == 0)

@@ -312,10 +312,11 @@ void diff_drop(struct pd *pd);
 
 /* Answers q with what is known of v. */
 void admin_send_volume(struct pd_request *q, struct reg_volume *v, bool with_map);
-/* Places chunk_count chunks under the policy: nodes and map are malloc'd. -E_DENIED, -ENOMEM. */
+/* Places chunk_count chunks of so many replicas under the policy: nodes and map are malloc'd.
+ * -E_DENIED, -ENOMEM. */
 int admin_place(struct pd *pd, const char *name, uint32_t chunk_count, uint64_t chunk_size,
-		const char *policy, struct reg_node ***ret_nodes, uint32_t *ret_node_count,
-		uint8_t **ret_map, struct error *err);
+		uint32_t replicas, const char *policy, struct reg_node ***ret_nodes,
+		uint32_t *ret_node_count, uint8_t **ret_map, struct error *err);
 void admin_volume_create(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_list(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_get(struct pd_request *q, const Pave__V1__Control *m);

@@ -188,10 +188,23 @@ START_TEST(min_acks_of_volumes_follow_the_policy)
 }
 END_TEST
 
+static int ask_resize(const char *name, uint64_t size)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeResize r = PAVE__V1__VOLUME_RESIZE__INIT;
+
+	r.name = (char *)(uintptr_t)name;
+	r.size = size;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
+	m.volume_resize = &r;
+	return peer_ask(admin, &m);
+}
+
 /* Of a volume with more copies than the policy asks for by now a majority acknowledges. */
 START_TEST(fewer_copies_are_for_new_volumes)
 {
 	static const char what[] = "\"replicas\": 3, \"min_acks\": 2";
+	const Pave__V1__VolumeGetReply *v;
 
 	rig_three(rig, admin, nodes);
 	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
@@ -203,6 +216,15 @@ START_TEST(fewer_copies_are_for_new_volumes)
 	ck_assert_int_eq(ask_create(admin, "w", SIZE, ""), 0);
 	ck_assert_int_eq(ask_volume(admin, "w"), 0);
 	ck_assert_uint_eq(admin->reply->volume_get_reply->info->replicas, 1);
+	/* One that is there grows by chunks of as many copies as it has. */
+	ck_assert_msg(ask_resize("v", 9 * SIZE) == 0, "%s", admin->text);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	v = admin->reply->volume_get_reply;
+	ck_assert_uint_eq(v->n_nodes, 3);
+	ck_assert_uint_eq(v->map.len, 9 * 3 * SIZE / v->info->chunk_size);
+	for (size_t i = 0; i < v->map.len; i += 3)
+		ck_assert_uint_eq(
+		    1u << v->map.data[i] | 1u << v->map.data[i + 1] | 1u << v->map.data[i + 2], 7);
 }
 END_TEST
 
@@ -411,6 +433,8 @@ START_TEST(a_void_policy_is_no_preset_again)
 			 0);
 	ck_assert_msg(put_root(root, NULL, 0) == 0, "%s", admin->text);
 	ck_assert_int_eq(ask_renew(h, 1, 1), -E_DENIED);
+	ck_assert_int_eq(ask_resize("v", 2 * SIZE), -E_DENIED);
+	ck_assert_msg(strstr(admin->text, "not in force") != NULL, "%s", admin->text);
 	for (int forgets = 0; forgets < 2; forgets++) {
 		restart(forgets != 0);
 		ck_assert_int_eq(peer_connect(h, "host", "h"), 0);
