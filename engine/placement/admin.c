@@ -8,6 +8,7 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/placement/driver.h"
+#include "engine/placement/family.h"
 #include "engine/placement/layers.h"
 #include "engine/placement/planner.h"
 #include "engine/placement/spread.h"
@@ -541,32 +542,48 @@ static void deleted(struct pd_request *q)
 	node_erase_all(pd);
 }
 
+static int check_delete(struct pd *pd, struct reg_volume *v, struct error *err)
+{
+	const int64_t now = reg_now(&pd->reg, NULL);
+	const int64_t end =
+	    MAX(reg_attachment_end(&pd->reg, v, now), reg_volume_older_end(&pd->reg, v, now));
+	const struct reg_volume *snapshot = admin_first_snapshot(pd, v);
+	const struct reg_layer *open = layers_open_below(&pd->reg, v);
+	const struct reg_volume *other = NULL;
+	char until[40];
+
+	if (snapshot != NULL)
+		return error_set(err, -E_IN_USE,
+				 "volume %s has snapshots, %s among them: delete them first",
+				 v->name, snapshot->name);
+	if (end != 0)
+		return error_set(err, -E_IN_USE,
+				 "volume %s is attached by %s, until %s at least: pave detach %s",
+				 v->name, v->attachment.holder, text_time(end, until, sizeof until),
+				 v->name);
+	/* Nobody but v's own attachment settles it. */
+	if (open != NULL && open->owner == v->id)
+		other = family_other_on(&pd->reg, v, open->id);
+	if (other == NULL)
+		return 0;
+	return error_set(err, -E_IN_USE,
+			 "volume %s: %s stands on a snapshot of it that is not settled yet: attach "
+			 "%s once, then delete it",
+			 v->name, other->name, v->name);
+}
+
 void admin_volume_delete(struct pd_request *q, const Pave__V1__Control *m)
 {
 	struct pd *pd = q->pd;
 	struct reg_volume *v = reg_volume_find(&pd->reg, m->volume_delete->name);
 	struct error err;
-	int64_t now = reg_now(&pd->reg, NULL);
-	int64_t end;
-	char until[40];
 
 	if (v == NULL) {
 		fail(q, -ENOENT, "there is no volume \"%.64s\": pave volume list",
 		     m->volume_delete->name);
 		return;
 	}
-	if (admin_first_snapshot(pd, v) != NULL) {
-		error_set(&err, -E_IN_USE,
-			  "volume %s has snapshots, %s among them: delete them first", v->name,
-			  admin_first_snapshot(pd, v)->name);
-		request_fail(q, &err);
-		return;
-	}
-	end = MAX(reg_attachment_end(&pd->reg, v, now), reg_volume_older_end(&pd->reg, v, now));
-	if (end != 0) {
-		error_set(&err, -E_IN_USE,
-			  "volume %s is attached by %s, until %s at least: pave detach %s", v->name,
-			  v->attachment.holder, text_time(end, until, sizeof until), v->name);
+	if (check_delete(pd, v, &err) != 0) {
 		request_fail(q, &err);
 		return;
 	}

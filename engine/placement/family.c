@@ -35,17 +35,25 @@ static bool is_alone(const struct reg *reg, const struct reg_volume *v)
 	return layers_find((struct reg *)(uintptr_t)reg, layers_top(v)) == NULL;
 }
 
+const struct reg_volume *family_other_on(struct reg *reg, const struct reg_volume *v,
+					 volume_id_t layer)
+{
+	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : reg->volumes; w != NULL;
+	     w = w->hh.next)
+		if (is_other_member(w, v) && family_stands_on(reg, w, layer))
+			return w;
+	return NULL;
+}
+
 const struct reg_volume *family_sharer(struct reg *reg, const struct reg_volume *v)
 {
 	volume_id_t ids[LAYERS_MAX];
 	const uint32_t count = layers_of(reg, v, ids, LAYERS_MAX);
+	const struct reg_volume *other = NULL;
 
-	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : reg->volumes; w != NULL;
-	     w = w->hh.next)
-		for (uint32_t i = 0; is_other_member(w, v) && i < count; i++)
-			if (family_stands_on(reg, w, ids[i]))
-				return w;
-	return NULL;
+	for (uint32_t i = 0; other == NULL && i < count; i++)
+		other = family_other_on(reg, v, ids[i]);
+	return other;
 }
 
 bool family_drops(struct reg *reg, const struct reg_volume *v, chunk_no_t chunk,

@@ -21,6 +21,10 @@ static inline volume_id_t family_of(const struct reg_volume *v)
 /* Whether the layer is one of the volume's. */
 bool family_stands_on(struct reg *reg, const struct reg_volume *v, volume_id_t layer);
 
+/* Another member that stands on the layer; NULL: none. */
+const struct reg_volume *family_other_on(struct reg *reg, const struct reg_volume *v,
+					 volume_id_t layer);
+
 /* Another member that stands on a layer of v's; NULL: none. */
 const struct reg_volume *family_sharer(struct reg *reg, const struct reg_volume *v);
 

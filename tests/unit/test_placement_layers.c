@@ -203,6 +203,56 @@ START_TEST(settled_by_the_next_attachment)
 }
 END_TEST
 
+/* Whoever else stands on what only its owner settles would wait for that for ever. */
+START_TEST(the_owner_of_what_is_not_settled_stays)
+{
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	struct permit p;
+	volume_id_t v;
+
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	p = reply_permit(host);
+	v = p.volume;
+	permit_deinit(&p);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
+	ck_assert(info()->settling);
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v"), -E_IN_USE);
+	ck_assert_msg(strstr(admin->text, "w stands on") != NULL &&
+			  strstr(admin->text, "attach v once") != NULL,
+		      "%s", admin->text);
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	ck_assert_int_eq(renew_sealed(host, v, 2, v), 0);
+	ck_assert_int_eq(ask_detach(host, v, 2), 0);
+	ck_assert_int_eq(ask_delete(admin, "v"), 0);
+	ck_assert_int_eq(ask_attach(h2, "w", "h2", "par"), 0);
+	p = reply_permit(h2);
+	EXPECT_LAYERS(&p, 1, p.volume, v);
+	permit_deinit(&p);
+}
+END_TEST
+
+/* One that nobody stands on but the volume goes with it. */
+START_TEST(what_is_not_settled_goes_with_its_owner)
+{
+	struct permit p;
+	volume_id_t v;
+
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	p = reply_permit(host);
+	v = p.volume;
+	permit_deinit(&p);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	ck_assert_msg(ask_delete(admin, "v") == 0, "%s", admin->text);
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_eq(nodes[0]->erased_layers >> v & 1, 1);
+}
+END_TEST
+
 /* What was never attached has nothing to settle. */
 START_TEST(snapshot_of_a_new_volume)
 {
@@ -555,6 +605,8 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, snapshot_of_an_attached_volume);
 	tcase_add_test(tc, settled_by_the_next_attachment);
+	tcase_add_test(tc, the_owner_of_what_is_not_settled_stays);
+	tcase_add_test(tc, what_is_not_settled_goes_with_its_owner);
 	tcase_add_test(tc, snapshot_of_a_new_volume);
 	tcase_add_test(tc, layers_are_dropped);
 	tcase_add_test(tc, layers_are_bounded);
