@@ -114,6 +114,7 @@ static struct reg_volume *add_member(struct pd *pd, const struct reg_volume *of,
 		goto out;
 	}
 	INVARIANT(v->id == id);
+	reg_volume_trim_nodes(v); /* without the targets of moves that are the other's */
 	reg_volume_join(v, of->family != 0 ? of->family : of->id);
 	v->size = of->size;
 	v->min_acks = of->min_acks;
@@ -492,6 +493,7 @@ static int take_places(struct pd *pd, const struct reg_volume *s, struct reg_vol
 	memcpy(map, s->map, size);
 	v->drop_count = 0;
 	reg_volume_set_map(v, nodes, s->node_count, map, s->chunk_count);
+	reg_volume_trim_nodes(v);
 	v->map_version = MAX(v->map_version, s->map_version) + 1;
 	reg_save_map(&pd->reg, v);
 	note(pd, v);

@@ -747,12 +747,12 @@ static void count_under_way(struct pd *pd, int64_t now)
 }
 
 /* Nodes that an admin removed, once nothing is placed on them. What lay there is lost. A plan that
- * is being made may name them. */
+ * is being made may name them, and so may a merge. */
 static void forget_removed(struct pd *pd)
 {
 	struct reg_node *n, *next;
 
-	if (pd->plannings != NULL)
+	if (pd->plannings != NULL || pd->merge != NULL)
 		return;
 	HASH_ITER (hh, pd->reg.nodes, n, next) {
 		if (!n->removed || n->placed_chunks > 0 || n->learners > 0 || n->leavers > 0 ||

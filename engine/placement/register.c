@@ -164,13 +164,20 @@ struct reg_node *reg_node_add(struct reg *reg, const char *name, const char *sit
 	return NULL;
 }
 
+static void node_free(struct reg_node *n)
+{
+	free(n->addresses);
+	identity_der_free(&n->certificate);
+	identity_der_free(&n->ca);
+	free(n);
+}
+
 void reg_node_forget(struct reg *reg, struct reg_node *n)
 {
 	PRE(n->placed_chunks == 0 && n->learners == 0 && n->session == NULL);
 	reg_delete_node(reg, n);
 	HASH_DELETE(hh, reg->nodes, n);
-	free(n->addresses);
-	free(n);
+	node_free(n);
 }
 
 int reg_node_set_addresses(struct reg_node *n, char *const *addresses, size_t count)
@@ -500,10 +507,7 @@ void reg_deinit(struct reg *reg)
 	}
 	HASH_ITER (hh, reg->nodes, n, next_n) {
 		HASH_DELETE(hh, reg->nodes, n);
-		free(n->addresses);
-		identity_der_free(&n->certificate);
-		identity_der_free(&n->ca);
-		free(n);
+		node_free(n);
 	}
 	if (reg->kv != NULL)
 		kv_batch_destroy(reg->kv, reg->open);

@@ -306,6 +306,9 @@ void reg_volume_join(struct reg_volume *v, volume_id_t family);
 /* Another map; nodes and map are taken over (malloc'd). */
 void reg_volume_set_map(struct reg_volume *v, struct reg_node **nodes, uint32_t node_count,
 			uint8_t *map, uint32_t chunk_count);
+/* Its nodes are those that map and moves name: what was copied from another volume may have more.
+ */
+void reg_volume_trim_nodes(struct reg_volume *v);
 /* Turns it into a tombstone: the name is free, its nodes are to be erased. -ENOMEM. */
 int reg_volume_bury(struct reg *reg, struct reg_volume *v);
 /* The places of v are places of the tombstone too. -ENOMEM breaks the register. */

@@ -115,6 +115,12 @@ static void forget_unused(struct reg_volume *v, const struct reg_node *n)
 			v->map[i] = (uint8_t)place;
 }
 
+void reg_volume_trim_nodes(struct reg_volume *v)
+{
+	for (uint32_t i = v->node_count; i > 0; i--)
+		forget_unused(v, v->nodes[i - 1]);
+}
+
 /* -- drops ------------------------------------------------------------------------------------ */
 
 static int drops_reserve(struct reg_volume *v, uint32_t count)
@@ -305,8 +311,7 @@ int reg_shrink(struct reg *reg, struct reg_volume *v, uint32_t chunk_count)
 		}
 	v->chunk_count = chunk_count;
 	v->map_version++;
-	for (uint32_t i = v->node_count; i > 0; i--)
-		forget_unused(v, v->nodes[i - 1]);
+	reg_volume_trim_nodes(v);
 	reg_save_volume(reg, v);
 	reg_save_map(reg, v);
 	return 0;

@@ -231,9 +231,26 @@ static void answer_merge(struct peer *p, struct rpc *rpc, const struct rpc_reque
 			r.blocks = p->merge_blocks;
 		p->merge_done |= 1u << ask->chunk;
 	}
+	if (!ask->look && p->merge_hold) {
+		p->merge_held = q->request_id;
+		return;
+	}
 	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE_REPLY;
 	m.layer_merge_reply = &r;
 	rpc_reply(rpc, q->request_id, &m);
+}
+
+void peer_answer_merge(struct peer *p)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LayerMergeReply r = PAVE__V1__LAYER_MERGE_REPLY__INIT;
+
+	ck_assert_uint_ne(p->merge_held, 0);
+	r.done = true;
+	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE_REPLY;
+	m.layer_merge_reply = &r;
+	rpc_reply(&p->rpc, p->merge_held, &m);
+	p->merge_held = 0;
 }
 
 static void answer_changes(struct peer *p, struct rpc *rpc, const struct rpc_request *q)

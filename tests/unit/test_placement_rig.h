@@ -56,6 +56,8 @@ struct peer {
 	bool merge_lower_whole, merge_fresh;
 	uint32_t merges; /* asked for */
 	volume_id_t merge_upper, merge_lower;
+	bool merge_hold;     /* doesn't answer one before peer_answer_merge */
+	uint64_t merge_held; /* the request; 0: none */
 	bool changes_refuse;
 	volume_id_t changes_layers[4]; /* that it was asked for last */
 	size_t changes_layer_count;
@@ -106,6 +108,8 @@ int peer_connect(struct peer *p, const char *role, const char *name);
 void peer_close(struct peer *p);
 /* The Erase that it holds is done. */
 void peer_answer_erase(struct peer *p);
+/* The LayerMerge that it holds is done, and wrote nothing. */
+void peer_answer_merge(struct peer *p);
 
 /* Asks and waits: the status. */
 int peer_ask(struct peer *p, const Pave__V1__Control *m);
