@@ -10,7 +10,9 @@
  *
  * INVARIANT: what a majority holds of a layer is all that was acknowledged in it, so nothing that
  * differs is left out. What was written again with the same content, or was never acknowledged, may
- * be in the answer: whoever copies the extents copies enough.
+ * be in the answer: whoever copies the extents copies enough. But zeroes are only called so if they
+ * are in `to`, and a majority says it: one node alone may have them from a write that was never
+ * acknowledged, and whoever writes zeroes without reading would lose what is there.
  *
  * Failure modes: no majority answers: -E_UNREACHABLE. A layer that is merged or written meanwhile
  * is seen as it was before or after. */
@@ -28,7 +30,13 @@
 #define DIFF_EXTENTS_MAX 4096u /* in one answer */
 #define CHUNK_BLOCKS_MAX (CHUNK_SIZE_MAX / BLOCK_SIZE)
 
-enum block_mark { UNCHANGED, CHANGED, ZEROED };
+/* Of a block; in between: so many nodes say that it is zeroes in `to`. */
+#define UNCHANGED 0u
+#define CHANGED	  UINT8_MAX
+
+enum content { SAME, DATA, ZEROES };
+
+enum { FROM, TO, SIDES };
 
 struct diff_side {
 	volume_id_t layers[LAYERS_MAX];
@@ -48,8 +56,8 @@ struct diff_call {
 
 struct pd_diff {
 	struct pd_request *q;
-	struct diff_side sides[2];
-	struct diff_call calls[2 * REPLICAS_MAX];
+	struct diff_side sides[SIDES];
+	struct diff_call calls[SIDES * REPLICAS_MAX];
 	uint32_t call_count, calling;
 	chunk_no_t chunk;
 	uint64_t chunk_size, offset, size, from_size;
@@ -84,6 +92,15 @@ void diff_drop(struct pd *pd)
 
 /* -- the answer ------------------------------------------------------------------------------- */
 
+static enum content content_of(const struct pd_diff *d, block_no_t block)
+{
+	const uint8_t mark = d->marks[block];
+
+	if (mark == UNCHANGED)
+		return SAME;
+	return mark != CHANGED && mark >= d->majority ? ZEROES : DATA;
+}
+
 static void answer(struct pd_diff *d)
 {
 	struct arena a = {0};
@@ -107,16 +124,17 @@ static void answer(struct pd_diff *d)
 	r.extents = list;
 	while (b < end && r.n_extents < DIFF_EXTENTS_MAX) {
 		const block_no_t first = b;
+		const enum content content = content_of(d, first);
 		Pave__V1__DiffExtent *x = &items[r.n_extents];
 
-		while (b < end && d->marks[b] == d->marks[first])
+		while (b < end && content_of(d, b) == content)
 			b++;
-		if (d->marks[first] == UNCHANGED)
+		if (content == SAME)
 			continue;
 		pave__v1__diff_extent__init(x);
 		x->offset = begin + (uint64_t)first * BLOCK_SIZE;
 		x->size = (uint64_t)(b - first) * BLOCK_SIZE;
-		x->zero = d->marks[first] == ZEROED;
+		x->zero = content == ZEROES;
 		list[r.n_extents++] = x;
 	}
 	r.next = begin + (uint64_t)b * BLOCK_SIZE;
@@ -154,17 +172,19 @@ static void finish(struct pd_diff *d)
 
 /* -- asking the nodes ------------------------------------------------------------------------- */
 
-static void take(struct pd_diff *d, const Pave__V1__LayerChangesReply *r)
+static void take(struct pd_diff *d, const struct diff_side *s, const Pave__V1__LayerChangesReply *r)
 {
 	for (size_t i = 0; i + 2 < r->n_runs; i += 3) {
 		const uint64_t end = (uint64_t)r->runs[i] + r->runs[i + 1];
-		const uint8_t mark = r->runs[i + 2] != 0 ? ZEROED : CHANGED;
+		const bool zeroes = r->runs[i + 2] != 0 && s == &d->sides[TO];
 
 		/* One that says that it is no zeroes has something newer, or something that nobody
 		 * acknowledged. */
 		for (uint64_t b = r->runs[i]; b < end && b < CHUNK_BLOCKS_MAX; b++)
-			if (d->marks[b] != CHANGED)
-				d->marks[b] = mark;
+			if (!zeroes)
+				d->marks[b] = CHANGED;
+			else if (d->marks[b] < CHANGED - 1)
+				d->marks[b]++;
 	}
 }
 
@@ -185,7 +205,7 @@ static void answered(struct rpc_call *call, int status, const Pave__V1__Control 
 	if (r != NULL && r->more && r->next <= c->from)
 		status = -E_BAD_FRAME;
 	if (status == 0)
-		take(d, r);
+		take(d, c->side, r);
 	if (status == 0 && r->more) {
 		c->from = r->next;
 		if (call_node(c))
@@ -333,8 +353,8 @@ void admin_volume_diff(struct pd_request *q, const Pave__V1__Control *m)
 		if (d == NULL || d->marks == NULL)
 			rc = error_set(&err, -ENOMEM, "no memory to compare %s", to->name);
 	}
-	if (rc == 0 && (!fill_side(&pd->reg, &d->sides[0], from, to) ||
-			!fill_side(&pd->reg, &d->sides[1], to, from)))
+	if (rc == 0 && (!fill_side(&pd->reg, &d->sides[FROM], from, to) ||
+			!fill_side(&pd->reg, &d->sides[TO], to, from)))
 		rc = error_set(&err, -EINVAL,
 			       "%s and %s have nothing in common: %s was not made "
 			       "from one that the other stands on",
@@ -353,8 +373,8 @@ void admin_volume_diff(struct pd_request *q, const Pave__V1__Control *m)
 	d->from_size = from->size;
 	d->majority = to->replicas / 2 + 1;
 	DL_APPEND(pd->diffs, d);
-	ask_side(d, &d->sides[0], from);
-	ask_side(d, &d->sides[1], to);
+	ask_side(d, &d->sides[FROM], from);
+	ask_side(d, &d->sides[TO], to);
 	if (d->calling == 0)
 		finish(d);
 }

@@ -258,15 +258,18 @@ static void answer_changes(struct peer *p, struct rpc *rpc, const struct rpc_req
 	const Pave__V1__LayerChanges *ask = q->message->layer_changes;
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__LayerChangesReply reply = PAVE__V1__LAYER_CHANGES_REPLY__INIT;
+	bool has_runs = p->changes_of == 0;
 
 	p->changes_layer_count = ask->n_layers;
 	for (size_t i = 0; i < ask->n_layers && i < 4; i++)
 		p->changes_layers[i] = ask->layers[i];
+	for (size_t i = 0; i < ask->n_layers; i++)
+		has_runs = has_runs || ask->layers[i] == p->changes_of;
 	/* The second run comes with a second answer. */
-	reply.more = ask->from == 0 && p->run_values > 3;
+	reply.more = has_runs && ask->from == 0 && p->run_values > 3;
 	reply.next = reply.more ? p->runs[3] : 0;
 	reply.runs = ask->from == 0 ? p->runs : p->runs + 3;
-	reply.n_runs = p->run_values > 0 ? 3 : 0;
+	reply.n_runs = has_runs && p->run_values > 0 ? 3 : 0;
 	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_CHANGES_REPLY;
 	m.layer_changes_reply = &reply;
 	if (p->changes_refuse)

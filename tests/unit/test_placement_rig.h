@@ -59,6 +59,7 @@ struct peer {
 	bool merge_hold;     /* doesn't answer one before peer_answer_merge */
 	uint64_t merge_held; /* the request; 0: none */
 	bool changes_refuse;
+	volume_id_t changes_of;	       /* the runs are those of this layer alone; 0: of any */
 	volume_id_t changes_layers[4]; /* that it was asked for last */
 	size_t changes_layer_count;
 
