@@ -39,6 +39,7 @@
 #define PD_TARGET_DOWN_S      30u    /* a target that is away for longer is given up */
 #define PD_MAINTAIN_AGAIN_S   10u    /* from asking for a maintenance to asking again */
 #define PD_MAINTAIN_PAUSE_S   5u     /* after somebody asked for a detach */
+#define PD_GONE_S	      60u    /* a holder that lapsed for longer is gone */
 #define PD_MAINTAIN_IDLE      3u     /* ticks without a move or damage: then it ends */
 #define PD_REPAIR_S	      120u   /* for which damage keeps a maintenance going */
 #define PD_REPAIR_AGAIN_S     3600u  /* after which what could not be repaired is tried again */

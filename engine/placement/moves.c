@@ -600,13 +600,32 @@ static void maintain_planned(struct pd *pd, int64_t now)
 	}
 }
 
-/* Maintenance begins where something has to move, or to be repaired, and nobody has the volume, and
- * ends where nothing does. What is under way or to be erased from before has to come to its end as
- * well. */
+/* Whoever had it has gone without a word, and what it may believe to have keeps copies from being
+ * erased. NULL: not so; else a node that can attach it for maintenance, which ends that. */
+static struct reg_node *find_heir(struct pd *pd, const struct reg_volume *v, int64_t now)
+{
+	const int64_t gone_ns = now - v->attachment.bound;
+	bool waits = false;
+
+	for (uint32_t i = 0; i < v->drop_count; i++)
+		waits = waits || (!v->drops[i].released && v->drops[i].generation == v->generation);
+	if (!waits || !v->attachment.live || reg_attachment_end(&pd->reg, v, now) != 0 ||
+	    gone_ns < (int64_t)(PD_GONE_S * NS_PER_S))
+		return NULL;
+	for (uint32_t i = 0; i < v->node_count; i++)
+		if (node_state(v->nodes[i], now) == NODE_UP && is_eligible(pd, v, v->nodes[i], now))
+			return v->nodes[i];
+	return NULL;
+}
+
+/* Maintenance begins where something has to move, to be repaired, or to be erased, and nobody has
+ * the volume, and ends where nothing does. What is under way or to be erased from before has to
+ * come to its end as well. */
 static void maintain(struct pd *pd, int64_t now)
 {
 	struct damaged damaged;
 	struct reg_volume *v;
+	struct reg_node *n;
 
 	find_damaged(pd, &damaged);
 	maintain_planned(pd, now);
@@ -614,8 +633,9 @@ static void maintain(struct pd *pd, int64_t now)
 		if (v->deleted)
 			continue;
 		maintain_damaged(pd, v, &damaged, now);
-		if (v->move_count == 0 && !v->attachment.maintenance)
-			continue;
+		n = find_heir(pd, v, now);
+		if (n != NULL)
+			ask_maintenance(pd, v, n, now);
 		if (v->move_count > 0) {
 			v->idle_ticks = 0;
 			ask_maintenance(pd, v, v->moves[0].to, now);

@@ -570,6 +570,37 @@ START_TEST(damage_of_a_detached_volume_is_repaired)
 }
 END_TEST
 
+/* Nobody comes, and nothing has to move any more: what the dead host may believe to have would lie
+ * there for ever, be it where it may lie no longer. */
+START_TEST(old_copies_of_a_dead_host_do_not_stay)
+{
+	struct peer *keeper = peer_new(rig, "host", "n2");
+	uint32_t maintains = 0;
+
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
+	peer_close(host);
+	run_s(LIFETIME_MS / 1000 + 30);
+	for (uint32_t n = 0; n < 4; n++)
+		maintains += nodes[n]->maintains;
+	ck_assert_uint_eq(maintains, 0); /* it may come back */
+	run_s(45);
+	for (uint32_t n = 0; n < 4; n++)
+		maintains += nodes[n]->maintains;
+	ck_assert_uint_ge(maintains, 1);
+	ck_assert_uint_eq(nodes[0]->maintains, 0); /* it is none of the volume's nodes any more */
+	ck_assert_uint_eq(nodes[0]->erases, 0);
+	ck_assert_int_eq(ask_maintenance(keeper, "n2"), 0);
+	run_s(3);
+	ck_assert_uint_ge(nodes[0]->erases, 1);
+	ck_assert_uint_eq(ask_status()->erasing, 0);
+	run_s(5);
+	ck_assert_uint_ge(keeper->detach_notices, 1);
+}
+END_TEST
+
 START_TEST(maintenance_gives_way)
 {
 	struct peer *keeper = peer_new(rig, "host", "n4");
@@ -857,6 +888,7 @@ int main(void)
 	tcase_add_test(tc, a_volume_whose_moves_must_wait_is_not_maintained);
 	tcase_add_test(tc, detached_volumes_are_maintained);
 	tcase_add_loop_test(tc, damage_of_a_detached_volume_is_repaired, 0, 2);
+	tcase_add_test(tc, old_copies_of_a_dead_host_do_not_stay);
 	tcase_add_test(tc, maintenance_gives_way);
 	tcase_add_test(tc, a_snapshot_moves_with_its_volume);
 	tcase_add_test(tc, a_clone_moves_after_its_volume);
