@@ -460,7 +460,7 @@ void admin_send_volume(struct pd_request *q, struct reg_volume *v, bool with_map
 	if (with_map) {
 		r.map.data = v->map;
 		r.map.len = (size_t)v->chunk_count * v->replicas;
-		r.moves = moves_list(&a, v, &r.n_moves);
+		r.moves = moves_list(pd, &a, v, &r.n_moves);
 	}
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_GET_REPLY;
 	m.volume_get_reply = &r;

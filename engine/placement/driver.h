@@ -255,8 +255,10 @@ void moves_plan_deinit(struct moves_plan *p);
 /* What was planned is void: nodes or volumes may be gone. */
 void moves_replan(struct pd *pd);
 void moves_timer(struct reactor_timer *t);
-/* For a host: the moves of the volume, all of them. */
-Pave__V1__Move **moves_list(struct arena *a, struct reg_volume *v, size_t *ret_count);
+/* For a host: the moves of the volume, all that are durable: of another one nobody would know after
+ * a crash what it left on its target. */
+Pave__V1__Move **moves_list(const struct pd *pd, struct arena *a, const struct reg_volume *v,
+			    size_t *ret_count);
 /* The volume is v, and its newest attachment asks. */
 void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__MoveCommit *c);
 /* The newest attachment's word: it has no move under way but of these chunks. */

@@ -181,7 +181,7 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 	notice.volume = v->id;
 	notice.nodes = host_map_nodes(&arena, v);
 	notice.n_nodes = notice.nodes != NULL ? v->node_count : 0;
-	notice.moves = moves_list(&arena, v, &notice.n_moves);
+	notice.moves = moves_list(pd, &arena, v, &notice.n_moves);
 	notice.min_acks = v->min_acks;
 	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
 	m.permit_notice = &notice;
@@ -304,7 +304,7 @@ static void attach_send(struct pd_request *q, struct reg_volume *v, Pave__V1__Si
 	r.nodes = host_map_nodes(&arena, v);
 	r.map.data = v->map;
 	r.map.len = (size_t)v->chunk_count * v->replicas;
-	r.moves = moves_list(&arena, v, &r.n_moves);
+	r.moves = moves_list(pd, &arena, v, &r.n_moves);
 	r.permit = permit;
 	r.wall = reactor_wall_ns(pd->reactor);
 	r.renew_ms = pd->renew_ms;
@@ -536,7 +536,7 @@ static void renew_committed(struct pd_request *q)
 	r.wall = reactor_wall_ns(pd->reactor);
 	r.nodes = host_map_nodes(&arena, v);
 	r.n_nodes = r.nodes != NULL ? v->node_count : 0;
-	r.moves = moves_list(&arena, v, &r.n_moves);
+	r.moves = moves_list(pd, &arena, v, &r.n_moves);
 	r.min_acks = v->min_acks;
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
 	m.renew_reply = &r;

@@ -24,6 +24,8 @@
  *     of them had it, that it has all of U in L.
  *  2. No member of the family moves, or has something to be erased, meanwhile; one that must move
  *     ends the merge.
+ *  3. None begins before it is durable that nobody stands on L but U: after a crash a snapshot that
+ *     was being deleted would be there again, and show what was merged.
  *
  * Failure modes: a node that is away, not eligible, or not whole in one of the layers: the merge is
  * given up, and tried again. */
@@ -413,7 +415,7 @@ static bool begin(struct pd *pd, const struct reg_layer *lower, const struct reg
 
 void merge_tick(struct pd *pd)
 {
-	if (pd->merge != NULL || pd->reg.layers == NULL ||
+	if (pd->merge != NULL || pd->reg.layers == NULL || !reg_may_erase(&pd->reg) ||
 	    reactor_now_ns(pd->reactor) < pd->merge_after_ns)
 		return;
 	layers_count_children(&pd->reg);

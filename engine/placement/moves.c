@@ -357,14 +357,18 @@ void moves_plan_deinit(struct moves_plan *p)
 
 /* -- under way -------------------------------------------------------------------------------- */
 
-Pave__V1__Move **moves_list(struct arena *a, struct reg_volume *v, size_t *ret_count)
+Pave__V1__Move **moves_list(const struct pd *pd, struct arena *a, const struct reg_volume *v,
+			    size_t *ret_count)
 {
 	Pave__V1__Move **list = arena_get(a, (REG_MOVES_MAX + 1) * sizeof *list);
 
 	*ret_count = 0;
 	for (uint32_t i = 0; list != NULL && i < v->move_count; i++) {
-		Pave__V1__Move *m = arena_get(a, sizeof *m);
+		Pave__V1__Move *m;
 
+		if (!reg_is_durable(&pd->reg, v->moves[i].batch))
+			continue;
+		m = arena_get(a, sizeof *m);
 		if (m == NULL)
 			return NULL;
 		pave__v1__move__init(m);

@@ -7,7 +7,8 @@
  * is asked to erase, one volume at a time; its confirmation takes it off the tombstone, durably;
  * with none left the tombstone goes. What fails is tried again, after everything else that the node
  * is to erase, by erase_timer, or when it comes back. A site that lost its eligibility is asked
- * too: erasing needs no lease. */
+ * too: erasing needs no lease. Nobody is asked before it is durable that something is to be erased:
+ * after a crash it might be a copy that somebody needs. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -404,7 +405,7 @@ static bool start_next(struct pd *pd, struct reg_node *n)
 void node_erase_all(struct pd *pd)
 {
 	const int64_t now = reg_now(&pd->reg, NULL);
-	bool again = !pd->stopping;
+	bool again = !pd->stopping && reg_may_erase(&pd->reg);
 
 	while (again) {
 		again = false;

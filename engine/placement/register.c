@@ -117,6 +117,11 @@ bool reg_is_durable(const struct reg *reg, uint64_t batch_no)
 	return batch_no <= reg->durable_no;
 }
 
+bool reg_may_erase(const struct reg *reg)
+{
+	return reg_is_durable(reg, reg->parted_no);
+}
+
 bool reg_idle(const struct reg *reg)
 {
 	return !reg->in_flight && reg->open_waiters == NULL &&
@@ -334,6 +339,7 @@ int reg_volume_bury(struct reg *reg, struct reg_volume *v)
 		reg->broken = rc;
 		return rc;
 	}
+	reg->parted_no = reg_batch_no(reg);
 	reg_count_placed(v, -1);
 	reg_count_moves(v, -1);
 	v->move_count = 0;

@@ -141,6 +141,7 @@ struct reg_move {
 	struct reg_node *from, *to; /* both in the volume's nodes */
 	enum move_why why;
 	int64_t since;
+	uint64_t batch; /* that it was saved in; not kept */
 };
 
 /* A copy that the volume's map names no more: of its layers what no other volume holds there is to
@@ -235,6 +236,7 @@ struct reg {
 	struct kv_op op;
 	bool in_flight;
 	uint64_t open_no, flight_no, durable_no; /* numbers of batches */
+	uint64_t parted_no; /* the batch with the last change that leaves a copy to be erased */
 	struct reactor_task submit;
 };
 
@@ -344,6 +346,10 @@ void reg_flush(struct reg *reg, struct reg_commit *c);
 /* The number of the batch that what is saved now goes into, and whether it is durable. */
 uint64_t reg_batch_no(const struct reg *reg);
 bool reg_is_durable(const struct reg *reg, uint64_t batch_no);
+/* Whether all that is to be erased, as memory has it, is so on the disk too: nobody may be told to
+ * erase what would be a copy again after a crash, or to change a layer that somebody would stand on
+ * again. */
+bool reg_may_erase(const struct reg *reg);
 
 /* The driver's wall clock: never goes back, over restarts coarsely. ret_back_ns (may be NULL): by
  * how much the clock of the machine is behind that. */

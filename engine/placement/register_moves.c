@@ -138,12 +138,13 @@ static int drops_reserve(struct reg_volume *v, uint32_t count)
 	return 0;
 }
 
-static int drop_add(struct reg_volume *v, chunk_no_t chunk, struct reg_node *n)
+static int drop_add(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct reg_node *n)
 {
 	int rc = drops_reserve(v, 1);
 
 	if (rc != 0)
 		return rc;
+	reg->parted_no = reg_batch_no(reg);
 	v->drops[v->drop_count++] =
 	    (struct reg_drop){.chunk = chunk, .node = n, .generation = v->generation};
 	return 0;
@@ -203,8 +204,12 @@ int reg_move_begin(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, stru
 	rc = find_or_append(v, to, &place);
 	if (rc != 0)
 		return rc;
-	v->moves[v->move_count++] =
-	    (struct reg_move){.chunk = chunk, .from = from, .to = to, .why = why, .since = now};
+	v->moves[v->move_count++] = (struct reg_move){.chunk = chunk,
+						      .from = from,
+						      .to = to,
+						      .why = why,
+						      .since = now,
+						      .batch = reg_batch_no(reg)};
 	to->learners++;
 	from->leavers++;
 	reg_save_map(reg, v);
@@ -227,7 +232,7 @@ int reg_move_commit(struct reg *reg, struct reg_volume *v, struct reg_move *m)
 	int rc = find_or_append(v, move.to, &to);
 
 	INVARIANT(rc == 0); /* it is there since the move began */
-	rc = drop_add(v, move.chunk, move.from);
+	rc = drop_add(reg, v, move.chunk, move.from);
 	if (rc != 0)
 		return rc;
 	row[place_of(v, move.chunk, move.from)] = (uint8_t)to;
@@ -244,7 +249,7 @@ int reg_move_commit(struct reg *reg, struct reg_volume *v, struct reg_move *m)
 int reg_move_cancel(struct reg *reg, struct reg_volume *v, struct reg_move *m)
 {
 	const struct reg_move move = *m;
-	int rc = drop_add(v, move.chunk, move.to);
+	int rc = drop_add(reg, v, move.chunk, move.to);
 
 	if (rc != 0)
 		return rc;
@@ -264,7 +269,7 @@ int reg_replace(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, struct 
 	PRE(reg_move_find(v, chunk) == NULL && !v->attachment.live);
 	rc = find_or_append(v, to, &place);
 	if (rc == 0)
-		rc = drop_add(v, chunk, from);
+		rc = drop_add(reg, v, chunk, from);
 	if (rc != 0)
 		return rc;
 	row_of(v, chunk)[place_of(v, chunk, from)] = (uint8_t)place;
@@ -284,7 +289,7 @@ int reg_drop_unused(struct reg *reg, struct reg_volume *v, chunk_no_t chunk, str
 	PRE(!reg_holds(v, chunk, n));
 	if (reg_drops(v, chunk, n))
 		return 0;
-	rc = drop_add(v, chunk, n);
+	rc = drop_add(reg, v, chunk, n);
 	if (rc != 0)
 		return rc;
 	v->drops[v->drop_count - 1].generation = 0;
@@ -301,6 +306,7 @@ int reg_shrink(struct reg *reg, struct reg_volume *v, uint32_t chunk_count)
 	PRE(v->move_count == 0 && !v->attachment.live);
 	if (rc != 0)
 		return rc;
+	reg->parted_no = reg_batch_no(reg);
 	for (chunk_no_t c = chunk_count; c < v->chunk_count; c++)
 		for (uint32_t i = 0; i < v->replicas; i++) {
 			struct reg_node *n = v->nodes[row_of(v, c)[i]];

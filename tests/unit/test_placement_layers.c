@@ -34,7 +34,7 @@ static void come_back(struct peer *p, const char *role, const char *name)
 	ck_assert_int_eq(peer_connect(p, role, name), 0);
 }
 
-static int ask_rollback(const char *source)
+static void start_rollback(const char *source)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__VolumeRollback r = PAVE__V1__VOLUME_ROLLBACK__INIT;
@@ -42,10 +42,27 @@ static int ask_rollback(const char *source)
 	r.source = (char *)(uintptr_t)source;
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_ROLLBACK;
 	m.volume_rollback = &r;
-	return peer_ask(admin, &m);
+	peer_ask_start(admin, &m);
 }
 
-static int ask_resize_by(const char *name, uint64_t size, bool force)
+static int ask_rollback(const char *source)
+{
+	start_rollback(source);
+	return peer_ask_wait(admin);
+}
+
+static void start_delete(const char *name)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeDelete d = PAVE__V1__VOLUME_DELETE__INIT;
+
+	d.name = (char *)(uintptr_t)name;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_DELETE;
+	m.volume_delete = &d;
+	peer_ask_start(admin, &m);
+}
+
+static void start_resize(const char *name, uint64_t size, bool force)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__VolumeResize r = PAVE__V1__VOLUME_RESIZE__INIT;
@@ -55,6 +72,24 @@ static int ask_resize_by(const char *name, uint64_t size, bool force)
 	r.force = force;
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
 	m.volume_resize = &r;
+	peer_ask_start(admin, &m);
+}
+
+static int ask_resize_by(const char *name, uint64_t size, bool force)
+{
+	start_resize(name, size, force);
+	return peer_ask_wait(admin);
+}
+
+static int ask_remove(const char *node, bool force)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeRemove r = PAVE__V1__NODE_REMOVE__INIT;
+
+	r.node = (char *)(uintptr_t)node;
+	r.force = force;
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_REMOVE;
+	m.node_remove = &r;
 	return peer_ask(admin, &m);
 }
 
@@ -422,6 +457,71 @@ START_TEST(a_volume_becomes_smaller)
 }
 END_TEST
 
+/* The same of what a member has in common with one that became smaller before: it must not begin
+ * with what the other one gave up. */
+START_TEST(a_clone_of_what_became_smaller_grows)
+{
+	const uint64_t chunk = 64ull << 20;
+
+	for (uint32_t i = 0; i < 3; i++)
+		nodes[i]->erase_hold = true;
+	ck_assert_msg(ask_resize_by("v", 2 * chunk, true) == 0, "%s", admin->text);
+	rig_run_ms(rig, 2000);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
+	ck_assert_int_eq(ask_resize("w", 3 * chunk), -E_IN_USE);
+	ck_assert_msg(strstr(admin->text, "node n") != NULL, "%s", admin->text);
+	ck_assert_int_eq(ask_volume(admin, "w"), 0);
+	ck_assert_uint_eq(info()->size, 2 * chunk);
+	/* What lay in its own chunks is none of the other's business. */
+	ck_assert_int_eq(ask_resize("w", 2 * chunk), 0);
+	for (uint32_t i = 0; i < 3; i++) {
+		nodes[i]->erase_hold = false;
+		peer_answer_erase(nodes[i]);
+	}
+	rig_run_ms(rig, 2000);
+	ck_assert_msg(ask_resize("w", 3 * chunk) == 0, "%s", admin->text);
+}
+END_TEST
+
+/* -- what is not durable yet ------------------------------------------------------------------ */
+
+/* The driver dies while the commit is under way, and with it what was asked for. */
+static void crash_undoes(void)
+{
+	rig->pd_process->fate = SIM_FATE_DROP;
+	ck_assert(!admin->answered);
+	rig_pd_crash(rig, SIM_KILL);
+	sim_kv_slow_commits(rig->kv, 0);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+}
+
+/* Else a volume of which nobody said that it is gone would have lost its copies. */
+START_TEST(nothing_is_erased_that_a_crash_may_bring_back)
+{
+	volume_id_t v, top = settled_snapshot(&v);
+
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, "secnumcloud-fr"), 0);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	sim_kv_slow_commits(rig->kv, 3600 * NS_PER_S);
+	if (_i == 0)
+		start_rollback("v@s");
+	else if (_i == 1)
+		start_delete("w");
+	else
+		start_resize("w", SIZE / 2, true);
+	rig_run_ms(rig, 5000);
+	for (uint32_t n = 0; n < 3; n++)
+		ck_assert_uint_eq(nodes[n]->erases, 0);
+	crash_undoes();
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(info()->layers[0], top);
+	ck_assert_int_eq(ask_volume(admin, "w"), 0);
+	ck_assert_uint_eq(info()->size, SIZE);
+}
+END_TEST
+
 static int ask_diff(const char *from, const char *to, uint64_t offset)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -605,6 +705,48 @@ START_TEST(a_merge_wants_every_copy)
 }
 END_TEST
 
+/* The snapshot that was to be deleted may be there again after a crash, and is what it was. */
+START_TEST(nothing_is_merged_under_what_a_crash_may_bring_back)
+{
+	two_snapshots();
+	for (uint32_t n = 0; n < 3; n++) {
+		nodes[n]->merge_has = 1;
+		nodes[n]->merge_blocks = 7;
+		nodes[n]->merge_lower_whole = true;
+	}
+	sim_kv_slow_commits(rig->kv, 3600 * NS_PER_S);
+	start_delete("v@s");
+	rig_run_ms(rig, 5000);
+	for (uint32_t n = 0; n < 3; n++)
+		ck_assert_uint_eq(nodes[n]->merges, 0);
+	crash_undoes();
+	ck_assert_int_eq(ask_volume(admin, "v@s"), 0);
+}
+END_TEST
+
+/* A merge knows the nodes that it asks: one that is removed meanwhile is forgotten after it. */
+START_TEST(a_node_is_removed_amid_a_merge)
+{
+	volume_id_t v = 1;
+
+	deleted_snapshot();
+	nodes[1]->merge_hold = true;
+	live(v, 3);
+	ck_assert_uint_ne(nodes[1]->merge_held, 0);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	ck_assert_int_eq(ask_delete(admin, "v@t"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v"), 0);
+	rig_run_ms(rig, 2000);
+	peer_close(nodes[0]);
+	ck_assert_msg(ask_remove("n1", false) == 0, "%s", admin->text);
+	rig_run_ms(rig, 3000);
+	ck_assert_int_eq(ask_remove("n1", true), 0);
+	peer_answer_merge(nodes[1]);
+	rig_run_ms(rig, 3000);
+	ck_assert_int_eq(ask_remove("n1", true), -ENOENT);
+}
+END_TEST
+
 /* A crash of the driver in between: the next one begins anew. */
 START_TEST(a_merge_outlives_the_driver)
 {
@@ -622,6 +764,76 @@ START_TEST(a_merge_outlives_the_driver)
 	live(1, 30);
 	ck_assert_int_eq(ask_volume(admin, "v"), 0);
 	ck_assert_uint_eq(info()->n_layers, 2);
+}
+END_TEST
+
+/* -- a snapshot that moves by itself ------------------------------------------------------------
+ */
+
+static int ask_drain(const char *node, bool undo)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeDrain d = PAVE__V1__NODE_DRAIN__INIT;
+
+	d.node = (char *)(uintptr_t)node;
+	d.undo = undo;
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_DRAIN;
+	m.node_drain = &d;
+	return peer_ask(admin, &m);
+}
+
+static size_t active_moves(void)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__RebalanceStatus s = PAVE__V1__REBALANCE_STATUS__INIT;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_STATUS;
+	m.rebalance_status = &s;
+	ck_assert_int_eq(peer_ask(admin, &m), 0);
+	return admin->reply->rebalance_status_reply->n_active;
+}
+
+/* Somebody reads a snapshot, so it moves by itself. What begins in its places begins without those
+ * that it is about to have: else the target of a move that is given up would be one of its nodes
+ * for ever, also when it was removed. */
+START_TEST(a_member_begins_while_its_snapshot_moves)
+{
+	struct peer *reader = peer_new(rig, "host", "h2"), *n4;
+	generation_t generation;
+	volume_id_t v, own;
+	struct permit p;
+
+	(void)settled_snapshot(&v);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	ck_assert_int_eq(ask_site_add(admin, rig->sites[3]), 0);
+	n4 = peer_new(rig, "node", "n4");
+	ck_assert_int_eq(ask_lease(n4, "n4", rig_sites[3], 4, 0), 0);
+	ck_assert_msg(attach_read_only(reader, "v@s") == 0, "%s", reader->text);
+	p = reply_permit(reader);
+	own = p.volume;
+	generation = p.generation;
+	permit_deinit(&p);
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_eq(active_moves(), SIZE / (64ull << 20));
+	if (_i == 0)
+		ck_assert_msg(ask_clone(admin, "v@s", "w") == 0, "%s", admin->text);
+	else
+		ck_assert_msg(ask_rollback("v@s") == 0, "%s", admin->text);
+	ck_assert_int_eq(ask_drain("n1", true), 0);
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_eq(active_moves(), 0);
+	ck_assert_int_eq(ask_renew(reader, own, generation), 0);
+	rig_run_ms(rig, 2000);
+	peer_close(n4);
+	ck_assert_msg(ask_remove("n4", false) == 0, "%s", admin->text);
+	rig_run_ms(rig, 2000);
+	ck_assert_int_eq(ask_remove("n4", true), -ENOENT); /* forgotten */
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	come_back(admin, "admin", "test");
+	ck_assert_int_eq(ask_volume(admin, _i == 0 ? "w" : "v"), 0);
+	ck_assert_uint_eq(admin->reply->volume_get_reply->n_nodes, 3);
 }
 END_TEST
 
@@ -643,11 +855,16 @@ int main(void)
 	tcase_add_test(tc, layers_are_bounded);
 	tcase_add_test(tc, resize);
 	tcase_add_test(tc, a_volume_becomes_smaller);
+	tcase_add_test(tc, a_clone_of_what_became_smaller_grows);
+	tcase_add_loop_test(tc, nothing_is_erased_that_a_crash_may_bring_back, 0, 3);
 	tcase_add_test(tc, diff);
 	tcase_add_test(tc, zeroes_are_told_of_the_second_state);
 	tcase_add_test(tc, a_deleted_snapshots_layer_is_merged);
 	tcase_add_test(tc, a_merge_wants_every_copy);
+	tcase_add_test(tc, nothing_is_merged_under_what_a_crash_may_bring_back);
+	tcase_add_test(tc, a_node_is_removed_amid_a_merge);
 	tcase_add_test(tc, a_merge_outlives_the_driver);
+	tcase_add_loop_test(tc, a_member_begins_while_its_snapshot_moves, 0, 2);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

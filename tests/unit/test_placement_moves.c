@@ -91,7 +91,7 @@ START_TEST(busy_nodes_get_no_new_volumes)
 }
 END_TEST
 
-static int ask_drain(const char *node, bool undo)
+static void start_drain(const char *node, bool undo)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__NodeDrain d = PAVE__V1__NODE_DRAIN__INIT;
@@ -100,7 +100,13 @@ static int ask_drain(const char *node, bool undo)
 	d.undo = undo;
 	m.body_case = PAVE__V1__CONTROL__BODY_NODE_DRAIN;
 	m.node_drain = &d;
-	return peer_ask(admin, &m);
+	peer_ask_start(admin, &m);
+}
+
+static int ask_drain(const char *node, bool undo)
+{
+	start_drain(node, undo);
+	return peer_ask_wait(admin);
 }
 
 static int ask_remove(const char *node, bool force)
@@ -865,6 +871,39 @@ START_TEST(a_snapshot_is_taken_while_chunks_move)
 }
 END_TEST
 
+/* -- what is not durable yet ------------------------------------------------------------------ */
+
+/* A host that is told of a move makes a copy; after a crash nobody would know of that. */
+START_TEST(a_move_is_told_when_it_is_durable)
+{
+	struct peer *h2 = peer_new(rig, "host", "h2");
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Renew r = PAVE__V1__RENEW__INIT;
+
+	/* All four nodes have some of it, so the permit says nothing of a move. */
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, "secnumcloud-fr"), 0);
+	ck_assert_int_eq(ask_attach(h2, "w", "h2", "par"), 0);
+	ck_assert_uint_eq(h2->reply->attach_reply->n_nodes, 4);
+	ck_assert_int_eq(ask_detach(host, 1, 1), 0);
+	r.volume = h2->reply->attach_reply->volume;
+	r.generation = 1;
+	m.body_case = PAVE__V1__CONTROL__BODY_RENEW;
+	m.renew = &r;
+	sim_kv_slow_commits(rig->kv, 3 * NS_PER_S);
+	peer_ask_start(h2, &m);
+	rig_run_ms(rig, 50);
+	start_drain("n1", false);
+	ck_assert_int_eq(peer_ask_wait(h2), 0);
+	ck_assert(!admin->answered);
+	ck_assert_uint_eq(h2->reply->renew_reply->n_moves, 0);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	sim_kv_slow_commits(rig->kv, 0);
+	run_s(2);
+	ck_assert_int_eq(peer_ask(h2, &m), 0);
+	ck_assert_uint_gt(h2->reply->renew_reply->n_moves, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("placement moves");
@@ -896,6 +935,7 @@ int main(void)
 	tcase_add_test(tc, a_clone_is_deleted_where_its_volume_has_left);
 	tcase_add_test(tc, a_snapshot_is_deleted_while_its_volume_leaves);
 	tcase_add_test(tc, a_snapshot_is_taken_while_chunks_move);
+	tcase_add_test(tc, a_move_is_told_when_it_is_durable);
 	tcase_add_test(tc, the_last_copies_stay);
 	tcase_add_test(tc, a_lost_node_is_replaced_after_the_grace);
 	suite_add_tcase(s, tc);
