@@ -9,7 +9,9 @@
  *  2. A listener that is ending is freed when its last intro, and the last connection that is not
  * yet accepted, are gone.
  *
- * Failure modes: a first frame that does not come within RDMA_INTRODUCE_MS ends the connection. */
+ * Failure modes: a first frame that does not come within RDMA_INTRODUCE_MS ends the connection; so
+ * does one more that connects, for the one that has waited longest, when RDMA_INTROS_MAX are there.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,7 @@ struct intro {
 	struct transport_conn *control;
 	struct reactor_timer timer;
 	bool answered; /* with a refusal: nothing more is due */
+	bool closing;  /* not counted any more */
 	struct intro *next, *prev;
 };
 
@@ -35,7 +38,8 @@ struct rdma_listener {
 	void (*accepted)(struct transport_conn *conn, void *arg);
 	void *arg;
 	bool ending;
-	struct intro *intros;
+	struct intro *intros; /* in the order of their coming */
+	uint32_t intro_count;
 	uint32_t conn_count; /* not yet accepted */
 };
 
@@ -59,8 +63,17 @@ static void intro_free(struct intro *i)
 
 	reactor_timer_cancel(i->control->transport->reactor, &i->timer);
 	DL_DELETE(l->intros, i);
+	l->intro_count -= i->closing ? 0 : 1;
 	free(i);
 	listener_free_if_unused(l);
+}
+
+/* Its end comes with intro_closed. */
+static void intro_close(struct intro *i)
+{
+	i->listener->intro_count -= i->closing ? 0 : 1;
+	i->closing = true;
+	transport_close(i->control);
 }
 
 /* It did not ask for RDMA: its owner gets it as it is. */
@@ -103,7 +116,7 @@ static void intro_rx(struct transport_conn *control, const struct frame *f, void
 	Pave__V1__Control *m = NULL;
 
 	if (i->answered || i->listener->ending) {
-		transport_close(control);
+		intro_close(i);
 		return;
 	}
 	if ((f->flags & FRAME_F_REPLY) == 0 && f->request_id != 0)
@@ -133,7 +146,19 @@ static const struct transport_handler intro_handler = {
 
 static void intro_timeout(struct reactor_timer *timer)
 {
-	transport_close(container_of(timer, struct intro, timer)->control);
+	intro_close(container_of(timer, struct intro, timer));
+}
+
+/* Who has waited longest gives way. */
+static void make_room_for_intro(struct rdma_listener *l)
+{
+	struct intro *i;
+
+	DL_FOREACH (l->intros, i)
+		if (!i->closing) {
+			intro_close(i);
+			return;
+		}
 }
 
 static void carrier_closed(struct transport_conn *control, int reason, void *arg)
@@ -165,12 +190,15 @@ static void carrier_accepted(struct transport_conn *control, void *arg)
 		transport_close(control);
 		return;
 	}
+	if (l->intro_count == RDMA_INTROS_MAX)
+		make_room_for_intro(l);
 	i->listener = l;
 	i->control = control;
 	i->timer.fire = intro_timeout;
 	control->handler = &intro_handler;
 	control->arg = i;
 	DL_APPEND(l->intros, i);
+	l->intro_count++;
 	reactor_timer_arm(r, &i->timer, reactor_now_ns(r) + RDMA_INTRODUCE_MS * NS_PER_MS);
 }
 
@@ -335,7 +363,7 @@ static void rdma_unlisten(struct transport_listener *head)
 	l->ending = true;
 	transport_unlisten(l->carrier);
 	DL_FOREACH (l->intros, i)
-		transport_close(i->control);
+		intro_close(i);
 	/* Nobody but the listener knows of these, who might destroy the transport next. */
 	DL_FOREACH (rdma_of(head->transport)->conns, c)
 		if (c->listener == l)

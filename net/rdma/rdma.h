@@ -27,6 +27,7 @@ struct rdma_verbs; /* verbs.h */
 #define RDMA_CREDITS	   64u	 /* messages that a peer may have under way to us */
 #define RDMA_SENDS_MAX	   64u	 /* messages of ours under way, a connection */
 #define RDMA_INTRODUCE_MS  5000u /* for the first frame of who connects */
+#define RDMA_INTROS_MAX	   256u /* of a listener, whose first frame is awaited: a descriptor each */
 #define RDMA_SETUP_MS	   3000u /* from the control connection's being ready to OPEN */
 #define RDMA_FLUSH_MS	   500u	 /* for what is in flight to come back after the end */
 #define RDMA_FALLBACK_MS   60000u

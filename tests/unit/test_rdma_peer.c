@@ -307,6 +307,33 @@ START_TEST(test_asked_again_after_a_refusal)
 }
 END_TEST
 
+/* Who connects and says nothing does not take the place of all others. */
+START_TEST(test_so_many_who_say_nothing)
+{
+	static struct side many[RDMA_INTROS_MAX];
+	Pave__V1__RdmaSetup s = good_setup();
+
+	for (unsigned i = 0; i < RDMA_INTROS_MAX; i++) {
+		many[i] = (struct side){.in_order = true};
+		ck_assert_int_eq(transport_connect(carrier, listener->address, &handler, &many[i],
+						   &many[i].conn),
+				 0);
+		wait_flag(&many[i].is_ready);
+	}
+	raw_connect();
+	for (int i = 0; i < 200 && !many[0].is_closed; i++) /* long before RDMA_INTRODUCE_MS */
+		one_turn();
+	ck_assert(many[0].is_closed);
+	ck_assert(!many[1].is_closed);
+	send_setup(&raw, 0, 1, 0, &s);
+	wait_count(&raw.rx_count, 1);
+	ck_assert_int_eq(raw.last.status, 0);
+	side_end(&raw);
+	for (unsigned i = 0; i < RDMA_INTROS_MAX; i++)
+		side_end(&many[i]);
+}
+END_TEST
+
 /* Who was answered and has not said anything over RDMA yet is nobody's connection: it must not be
  * there any more when the listener's owner destroys the transport. */
 START_TEST(test_listener_ends_before_the_first_message)
@@ -433,6 +460,7 @@ int main(void)
 	tcase_add_loop_test(tc, test_asked_wrongly, 0, SPOILS);
 	tcase_add_test(tc, test_asked_twice);
 	tcase_add_test(tc, test_asked_again_after_a_refusal);
+	tcase_add_test(tc, test_so_many_who_say_nothing);
 	tcase_add_test(tc, test_listener_ends_before_the_first_message);
 	tc = add_world(suite, "answered", world_begin);
 	tcase_add_loop_test(tc, test_answered_wrongly, 0, SPOILS);
