@@ -102,6 +102,12 @@ def longer(seconds):
     return "".join(f" ({w.title}: {w.seconds(seconds)} s)" for w in WORKS if w.seconds(seconds) != seconds)
 
 
+def sustained(settings):
+    """How long a load that writes had gone on when its measurement ended; older raw results do not say it."""
+    seconds = settings.get("sustained", 0)
+    return f", random writes on Pavé before each that writes to make up {seconds} s" if seconds > settings["seconds"] else ""
+
+
 def write(raw, folder):
     """RESULTS.md and results/*.svg under folder."""
     pictures = plots(raw)
@@ -112,7 +118,7 @@ def write(raw, folder):
     rounds = len({m["round"] for m in raw["measurements"]})
     out = ["# Measured", "",
            f"By `pave-bench compare`, {time.strftime('%d %B %Y', time.gmtime(raw['begun']))}: {raw['machine']}. {rounds} rounds, in "
-           f"each of which the systems ran in turn, {s['seconds']} s each{longer(s['seconds'])}; volume or file of {s['size'] >> 20} MiB, filled first; "
+           f"each of which the systems ran in turn, {s['seconds']} s each{longer(s['seconds'])}{sustained(s)}; volume or file of {s['size'] >> 20} MiB, filled first; "
            f"Pavé's devices of {s['device_size'] >> 20} MiB each. Medians, and from the lowest to the highest; ratios are medians of "
            "the ratios within a round. How, and what may not be concluded: [METHOD.md](METHOD.md). The raw measurements: "
            "[results/measured.json](results/measured.json).", "",

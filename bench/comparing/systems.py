@@ -12,9 +12,7 @@ from .machine import Failure, Fio, need, run
 
 TOP = Path(__file__).resolve().parents[2]
 
-# So long has a load that writes gone on when its measurement ends, and so long it goes on at least before one.
-SUSTAINED_SECONDS = 60
-WARM_SECONDS = 5
+WARM_SECONDS = 5  # at least
 
 
 
@@ -45,11 +43,6 @@ WORKS = [Work("write32", "randwrite", 4096, 32), Work("write128", "randwrite", 4
          Work("read32", "randread", 4096, 32), Work("seqwrite", "write", 131072, 16, longer=3), Work("seqread", "read", 131072, 16)]
 
 
-def warm_seconds(args):
-    """Of random writes before a measurement that writes: what it lacks of SUSTAINED_SECONDS."""
-    return WARM_SECONDS if args.quick else max(SUSTAINED_SECONDS - args.seconds, WARM_SECONDS)
-
-
 class System:
     name = durability = ""
     replicas = 1
@@ -63,6 +56,10 @@ class System:
 
     def start(self):
         """Starts and fills."""
+
+    def warming_seconds(self, work):
+        """That a measurement takes beside its own time."""
+        return 0
 
     def measure(self, work, seconds):
         raise NotImplementedError
@@ -153,6 +150,10 @@ class Pave(System):
         # A node that was started again looks each page of its index up when it is first asked for: that is over before it counts.
         self.warm()
 
+    def warming_seconds(self, work):
+        """What it lacks of the time for which a load that writes is to have gone on when its measurement ends."""
+        return max(self.args.sustained - self.args.seconds, WARM_SECONDS) if work.writes else 0
+
     def warm(self, seconds=WARM_SECONDS):
         """The state from which all that writes begins: random writes and their cleaning are under way, whatever was measured before."""
         self.bench("--depth", 128, "--seconds", seconds, timeout=seconds + 100)
@@ -162,7 +163,7 @@ class Pave(System):
 
     def measure(self, work, seconds):
         if work.writes:
-            self.warm(warm_seconds(self.args))
+            self.warm(self.warming_seconds(work))
         return self.run(work, seconds)
 
     def run(self, work, seconds):
@@ -209,9 +210,12 @@ class PaveNbd(System):
         self.fio = Fio(self.pave.dir, "--name=nbd", "--ioengine=nbd", f"--uri=nbd+unix:///v?socket={self.pave.dir}/v.sock")
         self.up = True
 
+    def warming_seconds(self, work):
+        return self.pave.warming_seconds(work)
+
     def measure(self, work, seconds):
         if work.writes:
-            self.pave.warm(warm_seconds(self.args))
+            self.pave.warm(self.warming_seconds(work))
         self.pave.pave("attach", "v", "--nbd", f"unix:{self.pave.dir}/v.sock", "--detach")
         try:
             servers = machine.pids_naming(str(self.pave.dir))

@@ -79,8 +79,8 @@ def what_cannot_be_is_refused():
 
 def systems_are_compared():
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--systems", "limit,pave", "--workloads", "write32,read32", "--repeat", "2", "--seconds", "1", "--size", "128",
-                   "--device-size", "512", "--raw", f"{folder}/raw.json", "--report", folder, "--dir", f"{folder}/data"]
+        options = ["--systems", "limit,pave", "--workloads", "write32,read32", "--repeat", "2", "--seconds", "1", "--sustained", "1",
+                   "--size", "128", "--device-size", "512", "--raw", f"{folder}/raw.json", "--report", folder, "--dir", f"{folder}/data"]
         done = run(BENCH, "compare", *options, "--budget", "3", check=False)
         expect(f"the budget ends the first piece: exit {done.returncode}: {done.stderr}", done.returncode == 75)
         run(BENCH, "compare", *options, "--resume")
