@@ -284,17 +284,6 @@ static int ask_node_add(const char *node, const char *site, const char *identity
 
 /* Its name is taken from then on, over a restart too, and nobody has it without that identity; a
  * driver that takes in none but those refuses all others. */
-static int ask_remove(const char *node)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__NodeRemove r = PAVE__V1__NODE_REMOVE__INIT;
-
-	r.node = (char *)(uintptr_t)node;
-	m.body_case = PAVE__V1__CONTROL__BODY_NODE_REMOVE;
-	m.node_remove = &r;
-	return peer_ask(admin, &m);
-}
-
 START_TEST(a_node_is_added)
 {
 	struct peer *n;
@@ -316,9 +305,9 @@ START_TEST(a_node_is_added)
 	/* Those that were there before are known. */
 	ck_assert_int_eq(ask_lease(n, "n1", "par", 1, 0), 0);
 	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
-	ck_assert_int_eq(ask_remove("n9"), 0);
+	ck_assert_int_eq(ask_remove(admin, "n9", false), 0);
 	rig_run_ms(rig, 2000);
-	ck_assert_int_eq(ask_remove("n9"), -ENOENT);
+	ck_assert_int_eq(ask_remove(admin, "n9", false), -ENOENT);
 }
 END_TEST
 

@@ -81,18 +81,6 @@ static int ask_resize_by(const char *name, uint64_t size, bool force)
 	return peer_ask_wait(admin);
 }
 
-static int ask_remove(const char *node, bool force)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__NodeRemove r = PAVE__V1__NODE_REMOVE__INIT;
-
-	r.node = (char *)(uintptr_t)node;
-	r.force = force;
-	m.body_case = PAVE__V1__CONTROL__BODY_NODE_REMOVE;
-	m.node_remove = &r;
-	return peer_ask(admin, &m);
-}
-
 static int ask_resize(const char *name, uint64_t size)
 {
 	return ask_resize_by(name, size, false);
@@ -738,12 +726,12 @@ START_TEST(a_node_is_removed_amid_a_merge)
 	ck_assert_int_eq(ask_delete(admin, "v"), 0);
 	rig_run_ms(rig, 2000);
 	peer_close(nodes[0]);
-	ck_assert_msg(ask_remove("n1", false) == 0, "%s", admin->text);
+	ck_assert_msg(ask_remove(admin, "n1", false) == 0, "%s", admin->text);
 	rig_run_ms(rig, 3000);
-	ck_assert_int_eq(ask_remove("n1", true), 0);
+	ck_assert_int_eq(ask_remove(admin, "n1", true), 0);
 	peer_answer_merge(nodes[1]);
 	rig_run_ms(rig, 3000);
-	ck_assert_int_eq(ask_remove("n1", true), -ENOENT);
+	ck_assert_int_eq(ask_remove(admin, "n1", true), -ENOENT);
 }
 END_TEST
 
@@ -826,9 +814,9 @@ START_TEST(a_member_begins_while_its_snapshot_moves)
 	ck_assert_int_eq(ask_renew(reader, own, generation), 0);
 	rig_run_ms(rig, 2000);
 	peer_close(n4);
-	ck_assert_msg(ask_remove("n4", false) == 0, "%s", admin->text);
+	ck_assert_msg(ask_remove(admin, "n4", false) == 0, "%s", admin->text);
 	rig_run_ms(rig, 2000);
-	ck_assert_int_eq(ask_remove("n4", true), -ENOENT); /* forgotten */
+	ck_assert_int_eq(ask_remove(admin, "n4", true), -ENOENT); /* forgotten */
 	rig_pd_crash(rig, SIM_POWER_LOSS);
 	rig_pd_start(rig);
 	come_back(admin, "admin", "test");

@@ -109,18 +109,6 @@ static int ask_drain(const char *node, bool undo)
 	return peer_ask_wait(admin);
 }
 
-static int ask_remove(const char *node, bool force)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__NodeRemove r = PAVE__V1__NODE_REMOVE__INIT;
-
-	r.node = (char *)(uintptr_t)node;
-	r.force = force;
-	m.body_case = PAVE__V1__CONTROL__BODY_NODE_REMOVE;
-	m.node_remove = &r;
-	return peer_ask(admin, &m);
-}
-
 static int ask_set(const char *action)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -649,7 +637,7 @@ START_TEST(a_lost_node_is_replaced_after_the_grace)
 	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_SET;
 	m.rebalance_set = &s;
 	ck_assert_int_eq(peer_ask(admin, &m), 0);
-	ck_assert_int_eq(ask_remove("n1", false), -E_IN_USE);
+	ck_assert_int_eq(ask_remove(admin, "n1", false), -E_IN_USE);
 	peer_close(nodes[0]);
 	nodes[0] = NULL;
 	for (unsigned t = 0; t < 50; t += 5) {
@@ -658,13 +646,13 @@ START_TEST(a_lost_node_is_replaced_after_the_grace)
 	}
 	run_s(15);
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
-	ck_assert_int_eq(ask_remove("n1", false), -E_IN_USE);
-	ck_assert_int_eq(ask_remove("n1", true), 0);
+	ck_assert_int_eq(ask_remove(admin, "n1", false), -E_IN_USE);
+	ck_assert_int_eq(ask_remove(admin, "n1", true), 0);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
 	renew(NULL, 0);
 	run_s(3);
-	ck_assert_int_eq(ask_remove("n1", true), -ENOENT); /* forgotten */
+	ck_assert_int_eq(ask_remove(admin, "n1", true), -ENOENT); /* forgotten */
 	ck_assert_uint_eq(ask_status()->erasing, 0);
 }
 END_TEST
@@ -696,7 +684,7 @@ static void nothing_is_left(void)
 	peer_close(nodes[0]);
 	nodes[0] = NULL;
 	run_s(1);
-	ck_assert_msg(ask_remove("n1", false) == 0, "%s", admin->text);
+	ck_assert_msg(ask_remove(admin, "n1", false) == 0, "%s", admin->text);
 }
 
 START_TEST(a_snapshot_moves_with_its_volume)

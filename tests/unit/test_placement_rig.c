@@ -797,6 +797,18 @@ int ask_clone(struct peer *p, const char *source, const char *name)
 	return peer_ask(p, &m);
 }
 
+int ask_remove(struct peer *p, const char *node, bool force)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeRemove r = PAVE__V1__NODE_REMOVE__INIT;
+
+	r.node = (char *)(uintptr_t)node;
+	r.force = force;
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_REMOVE;
+	m.node_remove = &r;
+	return peer_ask(p, &m);
+}
+
 int renew_sealed(struct peer *p, volume_id_t volume, generation_t generation, volume_id_t sealed)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;

@@ -134,6 +134,7 @@ void start_volume_detach(struct peer *p, const char *volume);
 void start_snapshot(struct peer *p, const char *name, const char *snapshot);
 int ask_snapshot(struct peer *p, const char *name, const char *snapshot);
 int ask_clone(struct peer *p, const char *source, const char *name);
+int ask_remove(struct peer *p, const char *node, bool force);
 /* A renewal that says that the layer is sealed. */
 int renew_sealed(struct peer *p, volume_id_t volume, generation_t generation, volume_id_t sealed);
 

@@ -145,36 +145,6 @@ START_TEST(a_fence_that_one_device_does_not_take_is_not_done)
 }
 END_TEST
 
-struct adding {
-	struct pool_add_op op;
-	bool done;
-	int status;
-	char text[1000];
-};
-
-static void added(struct pool_add_op *op, int status, const struct error *err)
-{
-	struct adding *a = container_of(op, struct adding, op);
-
-	if (err != NULL)
-		memcpy(a->text, err->text, sizeof a->text);
-	a->done = true;
-	a->status = status;
-}
-
-static int add(struct rig *rig, uint32_t disk, char *ret_text)
-{
-	struct adding a = {
-	    .op = {.done = added, .disk = rig_disk(rig, disk), .path = rig_disk_path(disk)}};
-
-	pool_add(rig->pool, &a.op);
-	ck_assert(!a.done);
-	ck_assert(sim_run_flag(rig->world, &a.done));
-	if (ret_text != NULL)
-		memcpy(ret_text, a.text, sizeof a.text);
-	return a.status;
-}
-
 struct retiring {
 	struct pool_retire_op op;
 	bool done;
@@ -226,7 +196,7 @@ START_TEST(an_added_device_joins_in)
 	rig_write(&rig, STORE_DATA, 0, 0, 0, 200);
 	rig_write(&rig, STORE_DATA, 0, 1, 0, 200);
 	ck_assert(rig_drain(&rig));
-	ck_assert_int_eq(add(&rig, 1, NULL), 0);
+	ck_assert_int_eq(rig_add_device(&rig, 1, NULL), 0);
 	ck_assert_uint_eq(store_generation(pool_store(rig.pool, 1), rig_volume_id(0)), 3);
 	rig_write(&rig, STORE_DATA, 0, 2, 0, 20);
 	ck_assert(rig_drain(&rig));
@@ -237,9 +207,10 @@ START_TEST(an_added_device_joins_in)
 	rig_verify(&rig);
 	/* What holds something is not taken. */
 	sim_disk_poke(rig.disks[2], 0, "mine", 4);
-	ck_assert_int_eq(add(&rig, 2, text), 0); /* a superblock that was being written */
+	ck_assert_int_eq(rig_add_device(&rig, 2, text),
+			 0); /* a superblock that was being written */
 	sim_disk_poke(rig.disks[3], 65536, "mine", 4);
-	ck_assert_int_eq(add(&rig, 3, text), -E_IN_USE);
+	ck_assert_int_eq(rig_add_device(&rig, 3, text), -E_IN_USE);
 	ck_assert_ptr_nonnull(strstr(text, "not empty"));
 	rig_deinit(&rig);
 }
@@ -280,7 +251,7 @@ START_TEST(a_retired_device_is_emptied)
 	rig_must_open(&rig);
 	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_NONE);
 	rig_verify(&rig);
-	ck_assert_int_eq(add(&rig, 0, NULL), 0);
+	ck_assert_int_eq(rig_add_device(&rig, 0, NULL), 0);
 	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_SERVING);
 	rig_verify(&rig);
 	rig_deinit(&rig);
@@ -636,7 +607,7 @@ START_TEST(any_number_of_devices_may_have_been_retired)
 
 	start(&rig, 2, 31);
 	fill(&rig);
-	ck_assert_int_eq(add(&rig, 2, NULL), 0); /* which only the index knows */
+	ck_assert_int_eq(rig_add_device(&rig, 2, NULL), 0); /* which only the index knows */
 	sim_disk_peek(rig.disks[0], 0, before, size);
 	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
 	wait_gone(&rig);
@@ -663,7 +634,7 @@ START_TEST(a_batch_without_memory_is_told)
 	fill(&rig);
 	if (_i == 0) {
 		sim_kv_fail_batches(rig.sim_kv, 1000);
-		ck_assert_int_eq(add(&rig, 2, NULL), -EIO);
+		ck_assert_int_eq(rig_add_device(&rig, 2, NULL), -EIO);
 	} else if (_i == 1) {
 		sim_kv_fail_batches(rig.sim_kv, 1);
 		ck_assert_int_eq(retire(&rig, 0, NULL), -EIO);
@@ -705,7 +676,7 @@ START_TEST(an_index_that_cannot_be_written_is_told)
 		ck_assert(rig_checkpoint(&rig));
 		ck_assert_int_eq(pool_broken(rig.pool), 0);
 		sim_process_on_io(rig.process, n, SIM_IO_FAIL);
-		if (add(&rig, 1, NULL) != 0 && pool_broken(rig.pool) != 0) {
+		if (rig_add_device(&rig, 1, NULL) != 0 && pool_broken(rig.pool) != 0) {
 			broken++;
 			ck_assert_int_eq(pool_broken(rig.pool), -EIO);
 			ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 1, 0, 1)),

@@ -159,31 +159,6 @@ START_TEST(working)
 }
 END_TEST
 
-struct adding {
-	struct pool_add_op op;
-	bool done;
-	int status;
-};
-
-static void added(struct pool_add_op *op, int status, const struct error *err)
-{
-	struct adding *a = container_of(op, struct adding, op);
-
-	(void)err;
-	a->done = true;
-	a->status = status;
-}
-
-static int add(struct rig *rig, uint32_t disk)
-{
-	struct adding a = {
-	    .op = {.done = added, .disk = rig_disk(rig, disk), .path = rig_disk_path(disk)}};
-
-	pool_add(rig->pool, &a.op);
-	ck_assert(sim_run_flag(rig->world, &a.done));
-	return a.status;
-}
-
 static void one_fenced(struct store_fence_op *op, int status)
 {
 	ck_assert_int_eq(status, 0);
@@ -224,14 +199,14 @@ START_TEST(adding_a_device)
 		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 0, 100)), 0);
 		many_fences(&rig);
 		alloc_fail_at(n);
-		rc = add(&rig, 1);
+		rc = rig_add_device(&rig, 1, NULL);
 		failed = alloc_failed();
 		alloc_fail_at(0);
 		ck_assert(rc == 0 || (rc == -ENOMEM && failed));
 		ck_assert_int_eq(pool_broken(rig.pool), 0);
 		if (rc != 0 && n % 2 == 0)
-			ck_assert_int_eq(add(&rig, 1), 0);
-		ck_assert_int_eq(add(&rig, 2), 0);
+			ck_assert_int_eq(rig_add_device(&rig, 1, NULL), 0);
+		ck_assert_int_eq(rig_add_device(&rig, 2, NULL), 0);
 		ck_assert_uint_eq(store_generation(pool_store(rig.pool, 1), 7999), 1);
 		rig_verify(&rig);
 		rig_crash(&rig, SIM_POWER_LOSS);

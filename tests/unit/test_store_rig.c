@@ -950,3 +950,34 @@ void rig_random_op(struct rig *rig, bool with_erase)
 	else if (with_erase && rig_drain(rig) && rig_erase(rig, volume, chunk) != NULL)
 		rig_drain(rig);
 }
+
+/* -- devices of a pool ------------------------------------------------------------------------ */
+
+struct adding {
+	struct pool_add_op op;
+	bool done;
+	int status;
+	char *text;
+};
+
+static void added(struct pool_add_op *op, int status, const struct error *err)
+{
+	struct adding *a = container_of(op, struct adding, op);
+
+	if (err != NULL && a->text != NULL)
+		memcpy(a->text, err->text, sizeof err->text);
+	a->done = true;
+	a->status = status;
+}
+
+int rig_add_device(struct rig *rig, uint32_t disk, char *ret_text)
+{
+	struct adding a = {
+	    .op = {.done = added, .disk = rig_disk(rig, disk), .path = rig_disk_path(disk)},
+	    .text = ret_text};
+
+	pool_add(rig->pool, &a.op);
+	ck_assert(!a.done);
+	ck_assert(sim_run_flag(rig->world, &a.done));
+	return a.status;
+}

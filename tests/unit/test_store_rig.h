@@ -175,6 +175,10 @@ void rig_content(uint64_t seq, block_no_t block, uint8_t *data);
 /* A random operation, mostly writes of all kinds and sizes. */
 void rig_random_op(struct rig *rig, bool with_erase);
 
+/* Of a pool: adds disk. What it gives; of an error its text, when ret_text (sizeof err.text) is not
+ * NULL. */
+int rig_add_device(struct rig *rig, uint32_t disk, char *ret_text);
+
 /* Runs `scenario` with a crash at its n-th I/O for every n, in every way, each time from a fresh
  * world prepared by `prepare`, then opens, verifies, writes on, reopens and verifies again. */
 void rig_crash_everywhere_with(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
