@@ -336,24 +336,6 @@ START_TEST(tombstones_are_bounded)
 }
 END_TEST
 
-/* A node's devices come and go; its reactor stays. */
-START_TEST(a_closed_store_gives_its_memory_back)
-{
-	struct rig rig;
-
-	rig_init(&rig, 1, 24);
-	ck_assert_int_eq(rig_format(&rig, false), 0);
-	rig_must_open(&rig);
-	ck_assert_int_eq(rig_wait(&rig, rig_discard_far(&rig, 0, 0, 256)), 0);
-	ck_assert_ptr_nonnull(rig.process->memory);
-	rig_close(&rig);
-	ck_assert_ptr_null(rig.process->memory);
-	rig_must_open(&rig);
-	rig_verify(&rig);
-	rig_deinit(&rig);
-}
-END_TEST
-
 /* Two stores on one device and one index see nothing of each other. */
 START_TEST(shards_share_a_device)
 {
@@ -754,7 +736,6 @@ int main(void)
 	tcase_add_loop_test(tc, tidying_may_be_disturbed, 0, 40);
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
 	tcase_add_test(tc, tombstones_are_bounded);
-	tcase_add_test(tc, a_closed_store_gives_its_memory_back);
 	tcase_add_test(tc, shards_share_a_device);
 	tcase_add_test(tc, a_write_that_waits_for_an_erase_claims_nothing);
 	tcase_add_test(tc, an_erase_meets_a_checkpoint);

@@ -276,6 +276,8 @@ void rig_close(struct rig *rig)
 	ck_assert(sim_run_flag(rig->world, &closed));
 	rig->store = NULL;
 	rig->pool = NULL;
+	/* A node's devices come and go; its reactor stays. */
+	CHECK(rig->process->memory == NULL, "what was closed has kept memory of the reactor's");
 	sim_process_crash(rig->process, SIM_KILL);
 }
 
