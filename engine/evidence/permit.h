@@ -41,11 +41,13 @@ static inline bool gate_open(const struct gate *g, uint64_t now_ns)
 	return !GATE_CHECKED || now_ns < g->deadline_ns;
 }
 
-/* Reads the clock before a check that must not trust the time at which the turn began. */
+/* Before a check that must not trust the time at which the turn began: the clock is read once for
+ * all that the callback which runs now decides. A stop of the process that comes after that reading
+ * is one between check and effect wherever it falls, for the effects leave when the turn ends. */
 static inline void gate_refresh(struct reactor *r)
 {
 	if (GATE_CHECKED)
-		reactor_refresh(r);
+		reactor_refresh_once(r);
 }
 
 /* A permit that was verified. Plain memory, no references into the message. */

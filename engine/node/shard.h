@@ -200,7 +200,8 @@ void node_session_release(struct node_session *s);
 void node_session_destroy(struct node_session *s);
 
 /* 0, or the error for what arrives now, or is to be answered now. The clock is read afresh for an
- * answer: the process may have been stopped since the turn began. */
+ * answer, once in a callback (gate_refresh): the process may have been stopped since the turn
+ * began. */
 int node_session_check(const struct node_session *s);
 int node_session_check_now(const struct node_session *s);
 

@@ -55,10 +55,12 @@ struct reactor_ops {
 };
 
 /* The head that every implementation embeds. now_ns: CLOCK_BOOTTIME, read afresh each time that the
- * reactor wakes up, and by reactor_refresh; it never goes back. */
+ * reactor wakes up, and by reactor_refresh; it never goes back. refreshed: since the callback began
+ * that runs now; implementations make it false before each. */
 struct reactor {
 	const struct reactor_ops *ops;
 	uint64_t now_ns;
+	bool refreshed;
 };
 
 static inline uint64_t reactor_now_ns(const struct reactor *r)
@@ -69,7 +71,16 @@ static inline uint64_t reactor_now_ns(const struct reactor *r)
 /* Reads the clock into now_ns: for a check that must not trust the time at which the turn began. */
 static inline void reactor_refresh(struct reactor *r)
 {
+	r->refreshed = true;
 	r->ops->refresh(r);
+}
+
+/* The same, but only the first time in a callback: for a check that is made for each of many things
+ * that one completion brings, all of which leave together at the end of the turn. */
+static inline void reactor_refresh_once(struct reactor *r)
+{
+	if (!r->refreshed)
+		reactor_refresh(r);
 }
 
 /* Nanoseconds since 1970, UTC, as the host believes. It may step. Only for evidence and for people.

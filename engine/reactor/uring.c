@@ -172,6 +172,7 @@ static void run_deferred(struct uring *u)
 		if (u->deferred == NULL)
 			u->deferred_tail = &u->deferred;
 		t->queued = false;
+		u->head.refreshed = false;
 		t->run(t);
 	}
 }
@@ -217,6 +218,7 @@ static void run_posted(struct uring *u)
 	while (t != NULL) {
 		struct reactor_task *next = t->next; /* the task may be gone after its run */
 
+		u->head.refreshed = false;
 		t->run(t);
 		t = next;
 	}
@@ -261,6 +263,7 @@ static void run_finished(struct uring *u)
 		struct reactor_work *next = w->next;
 
 		u->works_in_flight--;
+		u->head.refreshed = false;
 		w->done(w);
 		w = next;
 	}
@@ -574,6 +577,7 @@ static void run_completions(struct uring *u)
 			INVARIANT(u->ops_in_flight > 0);
 			u->ops_in_flight--;
 		}
+		u->head.refreshed = false;
 		io->done(io, result);
 	}
 }
@@ -643,8 +647,10 @@ static int turn(struct uring *u, const bool *flag, uint64_t deadline_ns)
 	run_posted(u);
 	run_finished(u);
 	run_deferred(u);
+	u->head.refreshed = false;
 	u->stats.timers_fired += timers_fire(&u->timers, u->head.now_ns);
 	run_deferred(u); /* what the timers deferred leaves with this turn too */
+	u->head.refreshed = false;
 	return submit_and_wait(u, flag, MIN(deadline_ns, timers_next(&u->timers)));
 }
 

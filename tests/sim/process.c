@@ -107,6 +107,7 @@ static void run_tasks(struct sim_process *p)
 		if (p->tasks == NULL)
 			p->tasks_tail = &p->tasks;
 		t->queued = false;
+		p->reactor.refreshed = false;
 		t->run(t);
 	}
 }
@@ -138,14 +139,17 @@ void sim_process_turn(struct sim_process *p, const struct sim_event *first)
 	if (w->now_ns >= p->wake_ns)
 		p->wake_ns = p->wake_for_ns = UINT64_MAX;
 	while (!p->doomed) {
+		p->reactor.refreshed = false;
 		e.fn(e.arg);
 		if (!sim_world_take_due(w, p, &e))
 			break;
 	}
 	run_tasks(p);
+	p->reactor.refreshed = false;
 	if (!p->doomed)
 		timers_fire(&p->timers, p->reactor.now_ns);
 	run_tasks(p);
+	p->reactor.refreshed = false;
 	w->now = NULL;
 	if (p->doomed) {
 		sim_process_crash(p, p->doom);

@@ -1,4 +1,5 @@
-/* Unit tests of engine/reactor: clock, tasks, posts, works, operations, memory, signals. */
+/* Unit tests of engine/reactor: posts, works, operations, memory, signals. Its clock, timers and
+ * tasks: test_reactor_time.c. */
 #include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
@@ -21,36 +22,16 @@
 #include "engine/base/types.h"
 #include "engine/reactor/io.h"
 #include "engine/reactor/reactor.h"
+#include "tests/unit/reactor_rig.h"
 
-#define PATIENCE_NS (60 * NS_PER_S)
-
-static struct reactor *reactor;
-
-static void set_up(void)
-{
-	struct reactor_config config = {.name = "test"};
-
-	ck_assert_int_eq(reactor_create(&config, &reactor), 0);
-}
+static bool finished;
+static struct reactor_task task_a;
 
 static void set_up_small(void)
 {
 	struct reactor_config config = {.name = "small", .ring_entries = 8};
 
 	ck_assert_int_eq(reactor_create(&config, &reactor), 0);
-}
-
-static void tear_down(void)
-{
-	reactor_destroy(reactor);
-	reactor = NULL;
-}
-
-static void run_until(const bool *flag)
-{
-	reactor_refresh(reactor);
-	ck_assert_int_eq(reactor_run_until(reactor, flag, reactor_now_ns(reactor) + PATIENCE_NS),
-			 0);
 }
 
 static uint64_t rng_state = 0x9e3779b97f4a7c15ull;
@@ -62,163 +43,6 @@ static uint64_t rng(void)
 	rng_state ^= rng_state << 17;
 	return rng_state;
 }
-
-/* -- the reactor's clock, timers and tasks ---------------------------------------------------- */
-
-static bool finished;
-static uint32_t ticks;
-
-static void tick(struct reactor_timer *t)
-{
-	ck_assert_uint_ge(reactor_now_ns(reactor), t->deadline_ns);
-	ck_assert_uint_eq(t->heap_slot, 0);
-	if (++ticks == 5)
-		finished = true;
-	else
-		reactor_timer_arm(reactor, t, reactor_now_ns(reactor) + 2 * NS_PER_MS);
-}
-
-static void must_not_fire(struct reactor_timer *t)
-{
-	(void)t;
-	ck_abort_msg("a cancelled timer fired");
-}
-
-START_TEST(timers_fire_late_but_never_early)
-{
-	struct reactor_timer a = {.fire = tick}, b = {.fire = must_not_fire};
-	uint64_t begin_ns;
-
-	reactor_refresh(reactor);
-	begin_ns = reactor_now_ns(reactor);
-	reactor_timer_arm(reactor, &b, begin_ns + NS_PER_MS);
-	reactor_timer_arm(reactor, &a, begin_ns + PATIENCE_NS);
-	reactor_timer_arm(reactor, &a, begin_ns + 2 * NS_PER_MS); /* moved */
-	reactor_timer_cancel(reactor, &b);
-	run_until(&finished);
-	ck_assert_uint_ge(reactor_now_ns(reactor), begin_ns + 10 * NS_PER_MS);
-}
-END_TEST
-
-static void keep_busy(struct reactor_task *t)
-{
-	if (!finished)
-		reactor_post(reactor, t);
-}
-
-/* The clock is looked at many times before the deadline, and not only when the kernel says so. */
-START_TEST(timers_fire_on_time_in_a_busy_reactor)
-{
-	struct reactor_timer a = {.fire = tick};
-	struct reactor_task busy = {.run = keep_busy};
-
-	reactor_refresh(reactor);
-	reactor_timer_arm(reactor, &a, reactor_now_ns(reactor) + 2 * NS_PER_MS);
-	reactor_post(reactor, &busy);
-	run_until(&finished);
-	ck_assert_uint_eq(ticks, 5);
-}
-END_TEST
-
-START_TEST(run_until_times_out_and_not_before_time)
-{
-	uint64_t deadline_ns;
-
-	reactor_refresh(reactor);
-	deadline_ns = reactor_now_ns(reactor) + 3 * NS_PER_MS;
-	ck_assert_int_eq(reactor_run_until(reactor, &finished, deadline_ns), -ETIMEDOUT);
-	ck_assert_uint_ge(reactor_now_ns(reactor), deadline_ns);
-	finished = true;
-	ck_assert_int_eq(reactor_run_until(reactor, &finished, 0), 0);
-}
-END_TEST
-
-static char trace[64];
-static struct reactor_task task_a, task_b, task_c;
-static struct reactor_timer trace_timer;
-
-static void note(char c)
-{
-	size_t len = strlen(trace);
-
-	ck_assert_uint_lt(len, sizeof trace - 1);
-	trace[len] = c;
-}
-
-static void run_a(struct reactor_task *t)
-{
-	(void)t;
-	note('a');
-	reactor_defer(reactor, &task_b); /* meanwhile: still in this turn */
-	reactor_defer(reactor, &task_b);
-	note('A');
-}
-
-static void run_b(struct reactor_task *t)
-{
-	(void)t;
-	note('b');
-}
-
-static void run_c(struct reactor_task *t)
-{
-	(void)t;
-	note('c');
-	finished = true;
-}
-
-static void fire_trace(struct reactor_timer *t)
-{
-	(void)t;
-	note('t');
-	reactor_defer(reactor, &task_c);
-	note('T');
-}
-
-START_TEST(deferred_tasks_run_once_and_before_timers)
-{
-	struct reactor_stats stats;
-
-	task_a.run = run_a;
-	task_b.run = run_b;
-	task_c.run = run_c;
-	trace_timer.fire = fire_trace;
-	reactor_timer_arm(reactor, &trace_timer, 0);
-	reactor_defer(reactor, &task_a);
-	reactor_defer(reactor, &task_a);
-	ck_assert_str_eq(trace, "");
-	run_until(&finished);
-	ck_assert_str_eq(trace, "aAbtTc");
-	reactor_get_stats(reactor, &stats);
-	ck_assert_uint_eq(stats.turns, 1);
-	ck_assert_uint_eq(stats.timers_fired, 1);
-}
-END_TEST
-
-static uint32_t reposts;
-
-static void post_again(struct reactor_task *t)
-{
-	if (++reposts == 1000)
-		finished = true;
-	else
-		reactor_post(reactor, t);
-}
-
-START_TEST(posting_to_oneself_makes_no_system_call)
-{
-	struct reactor_stats stats;
-
-	task_a.run = post_again;
-	reactor_post(reactor, &task_a);
-	run_until(&finished);
-	ck_assert_uint_eq(reposts, 1000);
-	reactor_get_stats(reactor, &stats);
-	ck_assert_uint_eq(stats.turns, 1000);
-	/* One to submit the wake-up event's read: after it there was nothing to ask the kernel. */
-	ck_assert_uint_le(stats.enter_calls, 2);
-}
-END_TEST
 
 /* -- other threads --------------------------------------------------------------------------- */
 
@@ -399,6 +223,12 @@ static void *stop_it(void *arg)
 	return NULL;
 }
 
+static void end_it(struct reactor_task *t)
+{
+	(void)t;
+	finished = true;
+}
+
 START_TEST(stop_from_another_thread_and_again)
 {
 	for (uint32_t i = 0; i < 3; i++) {
@@ -409,8 +239,8 @@ START_TEST(stop_from_another_thread_and_again)
 		pthread_join(thread, NULL);
 	}
 	/* Asked for before: the first turn still runs. */
-	task_c.run = run_c;
-	reactor_defer(reactor, &task_c);
+	task_a.run = end_it;
+	reactor_defer(reactor, &task_a);
 	reactor_stop(reactor);
 	ck_assert_int_eq(reactor_run(reactor), 0);
 	ck_assert(finished);
@@ -874,6 +704,17 @@ START_TEST(one_thread_prepares_and_another_runs)
 }
 END_TEST
 
+static struct reactor_timer timer;
+static uint32_t ticks;
+
+static void tick(struct reactor_timer *t)
+{
+	if (++ticks == 5)
+		finished = true;
+	else
+		reactor_timer_arm(reactor, t, reactor_now_ns(reactor) + 2 * NS_PER_MS);
+}
+
 START_TEST(spinning_finds_what_arrives)
 {
 	struct reactor_config config = {.name = "spin", .spin_us = 200};
@@ -889,8 +730,8 @@ START_TEST(spinning_finds_what_arrives)
 	pthread_join(thread, NULL);
 	ticks = 0;
 	finished = false;
-	trace_timer.fire = tick;
-	reactor_timer_arm(reactor, &trace_timer, 0);
+	timer.fire = tick;
+	reactor_timer_arm(reactor, &timer, 0);
 	run_until(&finished);
 	check_connection();
 	tear_down();
@@ -913,11 +754,6 @@ END_TEST
 
 static void add_all(TCase *tc, TCase *small, TCase *bare)
 {
-	tcase_add_test(tc, timers_fire_late_but_never_early);
-	tcase_add_test(tc, timers_fire_on_time_in_a_busy_reactor);
-	tcase_add_test(tc, run_until_times_out_and_not_before_time);
-	tcase_add_test(tc, deferred_tasks_run_once_and_before_timers);
-	tcase_add_test(tc, posting_to_oneself_makes_no_system_call);
 	tcase_add_test(tc, posts_of_two_threads_arrive_all_and_in_order);
 	tcase_add_test(tc, sleeping_reactors_wake_each_other);
 	tcase_add_test(tc, works_run_in_order_on_a_worker_and_end_at_home);
