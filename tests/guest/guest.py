@@ -17,6 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "integration"))
+from clock import counter_khz  # noqa: E402
 from cluster import BUILD, Failure, wait_for  # noqa: E402
 
 CACHE = BUILD / "guest"
@@ -249,11 +250,13 @@ class Guest:
     def command(self, append):
         forward = ",".join(["user,id=net", "ipv6=off", *[f"hostfwd=tcp:127.0.0.1:{p}-10.0.2.15:{p}" for p in self.ports]])
         netdev = f"{self.network},id=net" if self.network else forward
+        # Programs ask for the time all day long: the counter answers without the kernel, where every other clock is a device of QEMU's.
+        clock = f"tsc=reliable tsc_early_khz={counter_khz()}"
         # It ends with this process, whatever that dies of.
         command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "q35,vmport=off", "-accel", "tcg,thread=multi",
                    "-cpu", "max", "-smp", 2, "-m", self.memory_mib, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-qmp", f"unix:{self.monitor},server=on,wait=off",
                    "-serial", "stdio", "-kernel", self.kernel, "-initrd", self.initramfs, "-append",
-                   f"console=ttyS0 quiet panic=-1 no_timer_check mitigations=off random.trust_cpu=on {append}",
+                   f"console=ttyS0 quiet panic=-1 no_timer_check mitigations=off random.trust_cpu=on {clock} {append}",
                    "-netdev", netdev, "-device", f"virtio-net-pci,netdev=net,mac={self.mac},romfile=,host_mtu=4200,speed=10000,duplex=full", *self.options]
         for n, disk in enumerate(self.disks):
             # cache=none: writes are answered when the disk behind has them in its cache, and flushes are passed on to it.

@@ -1,6 +1,4 @@
 """A guest whose programs are this machine's, with software RDMA (rdma_rxe): see rdma-init."""
-import ctypes
-import mmap
 import os
 import re
 import shlex
@@ -49,25 +47,6 @@ def program(name):
     return Path(found)
 
 
-def counter_khz():
-    """Rate of this machine's time stamp counter, which is the guest's as well. Its kernel is not left to find it: while this machine is
-    busy it may be wrong by a factor of three, and then goes on with a clock that is as wrong."""
-    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    code.write(bytes.fromhex("0f31 48c1e220 4809d0 c3"))  # rdtsc; shl rdx, 32; or rax, rdx; ret
-    read = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
-
-    def now():
-        """Of some readings the one that was interrupted least: (counter, nanoseconds)."""
-        readings = [(time.monotonic_ns(), read(), time.monotonic_ns()) for _ in range(20)]
-        before, counter, after = min(readings, key=lambda r: r[2] - r[0])
-        return counter, (before + after) / 2
-
-    first = now()
-    time.sleep(0.5)
-    last = now()
-    return round((last[0] - first[0]) * 1e6 / (last[1] - first[1]))
-
-
 def alternatives():
     """Debian's names for programs that several packages have, such as awk."""
     return {f"etc/alternatives/{link.name}": os.readlink(link) for link in Path("/etc/alternatives").iterdir() if link.is_symlink()}
@@ -104,8 +83,7 @@ class RdmaGuest:
         self.shown = 0
 
     def boot(self):
-        # Programs ask for the time all day long: the counter answers without the kernel, where every other clock is a device of QEMU's.
-        self.guest.boot(1, f"tsc=reliable tsc_early_khz={counter_khz()}")
+        self.guest.boot(1)
 
     def lines(self):
         return re.findall(r"^guest: (.*)\n", self.guest.console(), re.MULTILINE)
