@@ -122,10 +122,9 @@ const struct policy_document *history_policy(const struct history *h, const char
 
 /* -- evidence --------------------------------------------------------------------------------- */
 
-static void check_link(struct history *h)
+static const struct root_document *newest_root(const struct history *h)
 {
-	if (memcmp(root_digest(h->root), root_digest(h->trusted), 32) == 0)
-		h->linked = true;
+	return h->last_root != NULL ? h->last_root : h->root;
 }
 
 static bool keep_envelope(struct history_envelope *e, const void *data, size_t size)
@@ -187,10 +186,11 @@ static void verify_again(struct history *h)
 	revocations_free(r);
 }
 
-static int take_root(struct history *h, uint64_t seq, const ProtobufCBinaryData *e,
-		     struct error *err)
+/* Each follows from the one before, whenever it came. */
+static int open_root(struct history *h, uint64_t seq, const ProtobufCBinaryData *e,
+		     struct root_document **ret, struct error *err)
 {
-	const struct root_document *old = h->root;
+	const struct root_document *old = newest_root(h);
 	struct root_document *root = NULL;
 	int rc;
 
@@ -213,9 +213,22 @@ static int take_root(struct history *h, uint64_t seq, const ProtobufCBinaryData 
 		return error_wrap(err, "record %llu: the trust root in it",
 				  (unsigned long long)seq);
 	}
+	if (memcmp(root_digest(root), root_digest(h->trusted), 32) == 0)
+		h->linked = true;
+	*ret = root;
+	return 0;
+}
+
+static int take_root(struct history *h, uint64_t seq, const ProtobufCBinaryData *e,
+		     struct error *err)
+{
+	struct root_document *root;
+	int rc = open_root(h, seq, e, &root, err);
+
+	if (rc != 0)
+		return rc;
 	root_free(h->root);
 	h->root = root;
-	check_link(h);
 	verify_again(h);
 	return 0;
 }
@@ -693,6 +706,29 @@ static int take_record(struct history *h, const Pave__V1__LedgerRecord *r, struc
 	return 0;
 }
 
+/* Of what came after the moment asked for only the roots count: by them the head is signed, and one
+ * of them may be the auditor's. */
+static int follow_root(struct history *h, const Pave__V1__LedgerRecord *r, struct error *err)
+{
+	const ProtobufCBinaryData *e = NULL;
+	struct root_document *root;
+	int rc;
+
+	if (r->body_case == PAVE__V1__LEDGER_RECORD__BODY_START)
+		e = &r->start->root;
+	else if (r->body_case == PAVE__V1__LEDGER_RECORD__BODY_DOCUMENT &&
+		 strcmp(r->document->kind, "root") == 0)
+		e = &r->document->envelope;
+	if (e == NULL || (e->len == 0 && newest_root(h) != NULL))
+		return 0;
+	rc = open_root(h, r->seq, e, &root, err);
+	if (rc != 0)
+		return rc;
+	root_free(h->last_root);
+	h->last_root = root;
+	return 0;
+}
+
 static int keep_hash(struct history *h)
 {
 	if (h->tip.seq > h->hash_room) {
@@ -724,7 +760,9 @@ static int feed_record(struct history *h, const struct ledger_item *item,
 	}
 	if (rc == 0 && keep_hash(h) != 0)
 		rc = error_set(err, -ENOMEM, "no memory for the ledger");
-	if (rc == 0 && r->at <= options->until) {
+	if (rc == 0 && r->at > options->until) {
+		rc = follow_root(h, r, err);
+	} else if (rc == 0) {
 		rc = take_record(h, r, err);
 		if (rc == 0 && options->each != NULL)
 			options->each(h, r, options->arg);
@@ -744,11 +782,11 @@ static int feed_head(struct history *h, const struct ledger_item *item, struct e
 				 "the signed head after record %llu cannot "
 				 "be read",
 				 (unsigned long long)h->tip.seq);
-	if (h->root == NULL) {
+	if (newest_root(h) == NULL) {
 		rc = error_set(err, -E_BAD_DOCUMENT, "the file has no record before its head");
 		goto out;
 	}
-	rc = ledger_head_open(s, h->root, &head, err);
+	rc = ledger_head_open(s, newest_root(h), &head, err);
 	if (rc != 0)
 		goto out;
 	if (head.seq == 0 || head.seq > h->tip.seq)
@@ -769,8 +807,10 @@ out:
 }
 
 /* The whole was read: what can be told only now. */
-static int conclude(struct history *h, struct error *err)
+static int conclude(struct history *h, const struct history_options *options, struct error *err)
 {
+	char first[40], until[40];
+
 	if (h->failed)
 		return error_set(err, -ENOMEM, "no memory for the ledger");
 	if (h->tip.seq == 0)
@@ -786,6 +826,12 @@ static int conclude(struct history *h, struct error *err)
 				 "the records after %llu, up to %llu, are under no signed head: "
 				 "the end of the file was cut off or added",
 				 (unsigned long long)h->head.seq, (unsigned long long)h->tip.seq);
+	if (h->root == NULL)
+		return error_set(err, -ENOENT,
+				 "it tells of nothing up to %s: it begins at %s, ask for a later "
+				 "time",
+				 text_time(options->until, until, sizeof until),
+				 text_time(h->first_at, first, sizeof first));
 	return 0;
 }
 
@@ -806,13 +852,15 @@ int history_replay(const void *file, size_t size, const void *root, size_t root_
 	h->trusted = trusted;
 	while (rc == 0) {
 		rc = ledger_item_next(file, size, &offset, &item, err);
+		if (rc != 0 && rc != -ENOENT && h->tip.seq > 0)
+			error_wrap(err, "after record %llu", (unsigned long long)h->tip.seq);
 		if (rc != 0)
 			break;
 		rc = item.kind == LEDGER_ITEM_RECORD ? feed_record(h, &item, options, err)
 						     : feed_head(h, &item, err);
 	}
 	if (rc == -ENOENT)
-		rc = conclude(h, err);
+		rc = conclude(h, options, err);
 	h->trusted = NULL;
 	root_free(trusted);
 	if (rc != 0) {
@@ -891,5 +939,6 @@ void history_free(struct history *h)
 	revocations_free(h->revocations);
 	free(h->revocations_envelope.data);
 	root_free(h->root);
+	root_free(h->last_root);
 	free(h);
 }

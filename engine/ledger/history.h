@@ -147,8 +147,10 @@ struct history {
 	int64_t first_at;
 	uint8_t (*hashes)[LEDGER_HASH_SIZE]; /* of each record */
 	size_t hash_room;
-	struct root_document *root; /* in force */
-	bool linked;		    /* to the root that the auditor trusts */
+	struct root_document *root;	 /* in force; NULL: all came after the moment asked for */
+	struct root_document *last_root; /* one that came after it, which signed heads verify under;
+					    NULL: none did */
+	bool linked;			 /* to the root that the auditor trusts */
 	struct history_site *sites;
 	struct history_policy *policies;
 	struct revocations_document *revocations; /* in force */
@@ -173,16 +175,16 @@ struct history {
 };
 
 struct history_options {
-	int64_t
-	    until; /* records after this moment are checked for the chain only; INT64_MAX: all */
+	int64_t until; /* records after this moment are checked for the chain of records and that of
+			  trust roots only; INT64_MAX: all */
 	/* Called for each record that counts, after it has been taken in; may be NULL. */
 	void (*each)(const struct history *h, const Pave__V1__LedgerRecord *r, void *arg);
 	void *arg;
 };
 
 /* Replays a file in memory. root: the envelope of the root that the auditor trusts.
- * -E_BAD_DOCUMENT, -E_BAD_SIGNATURE, -E_WRONG_CLUSTER (broken: the text says what), -ENOMEM. On
- * success *ret is the caller's, also with findings. */
+ * -E_BAD_DOCUMENT, -E_BAD_SIGNATURE, -E_WRONG_CLUSTER (broken: the text says what), -ENOENT (all of
+ * it came after options->until), -ENOMEM. On success *ret is the caller's, also with findings. */
 int history_replay(const void *file, size_t size, const void *root, size_t root_size,
 		   const struct history_options *options, struct history **ret, struct error *err);
 void history_free(struct history *h); /* NULL is allowed */
