@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/base/crc32c.h"
+#include "engine/evidence/schema.h"
 #include "tests/unit/test_node_rig.h"
 
 static struct rig *rig;
@@ -529,6 +530,73 @@ START_TEST(test_a_receipt_begins_with_its_permit)
 }
 END_TEST
 
+/* The record of a write in the chain, as proto/FORMAT.md has it: written here by hand. */
+static size_t chain_record(uint8_t *p, version_t version, const uint32_t fields[4],
+			   const uint32_t *crcs, uint32_t crc_count)
+{
+	size_t at = 0;
+
+	for (unsigned i = 0; i < 8; i++)
+		p[at++] = (uint8_t)(version >> (8 * i));
+	for (unsigned k = 0; k < 4 + crc_count; k++)
+		for (unsigned i = 0; i < 4; i++)
+			p[at++] = (uint8_t)((k < 4 ? fields[k] : crcs[k - 4]) >> (8 * i));
+	return at;
+}
+
+/* What a receipt says of the writes: how many, how much, from which version to which, and a hash
+ * over all of their headers and CRCs, which anybody who has them can compute. */
+START_TEST(test_what_a_receipt_says)
+{
+	enum { WRITES = 300, BLOCKS = 3 }; /* more than are hashed at once */
+	struct permit permit = {.volume = 1, .generation = 1, .serial = 4, .issued_at = 10};
+	struct receipt_counter c = {0};
+	struct node_receipt r, second;
+	uint8_t *bytes = malloc(WRITES * (24 + 4 * BLOCKS)), digest[32];
+	uint32_t crcs[BLOCKS];
+	size_t size = 0;
+
+	ck_assert_int_eq(receipt_counter_init(&c), 0);
+	for (int changed = 0; changed < 2; changed++) {
+		size = 0;
+		for (uint32_t i = 0; i < WRITES; i++) {
+			const bool zero = i % 7 == 0;
+			const uint32_t fields[] = {i % 5, i * 8, BLOCKS,
+						   zero ? FRAME_ZERO | 1u << 8 : FRAME_WRITE};
+
+			for (uint32_t k = 0; k < BLOCKS; k++)
+				crcs[k] =
+				    i * 0x01010101u + k + (changed != 0 && i == 150 && k == 2);
+			permit.serial = 4 + i / 100;
+			receipt_count(&c, &permit, 9, zero ? FRAME_ZERO : FRAME_WRITE, zero,
+				      v(1, i + 1), i % 5, i * 8, BLOCKS, zero ? NULL : crcs,
+				      100 + i, 1000);
+			size += chain_record(bytes + size, v(1, i + 1), fields, crcs,
+					     zero ? 0 : BLOCKS);
+		}
+		receipt_count_pulled(&c, &permit, 9, 11, 100 + WRITES, 1000);
+		ck_assert(receipt_close(&c, changed == 0 ? &r : &second));
+		ck_assert_int_eq(document_digest(bytes, size, digest), 0);
+		ck_assert_mem_eq((changed == 0 ? &r : &second)->chain, digest, sizeof digest);
+	}
+	ck_assert_mem_ne(r.chain, second.chain, sizeof r.chain);
+	ck_assert_uint_eq(r.count, WRITES);
+	ck_assert_uint_eq(r.bytes, (WRITES - 43) * BLOCKS * BLOCK_SIZE); /* zeroes have none */
+	ck_assert_uint_eq(r.first_version, v(1, 1));
+	ck_assert_uint_eq(r.last_version, v(1, WRITES));
+	ck_assert_uint_eq(r.first_serial, 4);
+	ck_assert_uint_eq(r.last_serial, 6);
+	ck_assert_uint_eq(r.site_version, 9);
+	ck_assert_uint_eq(r.pulled_blocks, 11);
+	ck_assert_int_eq(r.from, 1000);
+	ck_assert_int_eq(r.until, 1000 + WRITES);
+	/* Nothing since: nothing to tell. */
+	ck_assert(!receipt_close(&c, &r));
+	receipt_counter_deinit(&c);
+	free(bytes);
+}
+END_TEST
+
 START_TEST(test_fencing)
 {
 	struct peer_permit p;
@@ -880,6 +948,7 @@ static Suite *suite(void)
 	tcase_add_test(refused, test_forged_permits);
 	tcase_add_test(refused, test_an_expired_permit_stays_expired);
 	tcase_add_test(refused, test_a_receipt_begins_with_its_permit);
+	tcase_add_test(refused, test_what_a_receipt_says);
 	tcase_add_test(refused, test_fencing);
 	tcase_add_test(refused, test_reopen_waits_for_what_is_under_way);
 	tcase_add_test(refused, test_bad_crc);
