@@ -3,6 +3,7 @@ force in the members that a test names."""
 import base64
 import datetime
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -50,20 +51,34 @@ class Authority:
         self.cluster.pave("evidence", "sign", *keys, "--type", kind, plain, "--out", out)
         return out
 
+    def sign_unseen(self, kind, document, keyids):
+        """The same by other means than `pave evidence sign`, which looks at what it signs."""
+        self.count += 1
+        out, message = self.dir / f"{kind}-{self.count}.dsse.json", self.dir / f"{kind}-{self.count}.pae"
+        media, text = f"application/vnd.pave.{kind}+json".encode(), json.dumps(document).encode()
+        message.write_bytes(b"DSSEv1 %d %s %d %s" % (len(media), media, len(text), text))
+        signatures = []
+        for keyid in keyids:
+            done = subprocess.run(["openssl", "pkeyutl", "-sign", "-rawin", "-inkey", self.dir / f"{keyid}.pem", "-in", message],
+                                  capture_output=True, check=True)
+            signatures.append({"keyid": keyid, "sig": base64.b64encode(done.stdout).decode()})
+        out.write_text(json.dumps({"payloadType": media.decode(), "payload": base64.b64encode(text).decode(), "signatures": signatures}))
+        return out
+
     def new_key(self, keyid):
         """Its entry for a root."""
         path = self.dir / f"{keyid}.pem"
         self.cluster.pave("evidence", "keygen", "--out", path, "--keyid", keyid)
         return {"alg": "ed25519", "public": Path(f"{path}.pub").read_text()}
 
-    def site(self, name, changes=(), version=None):
+    def site(self, name, changes=(), version=None, unseen=False):
         """A certificate like the first one of the site, with changes (path, value), of the next version."""
         document = payload(self.cluster.dir / "evidence" / f"site-{name}.dsse.json")
         document["version"] = version or self.versions.get(name, document["version"]) + 1
         self.versions[name] = max(document["version"], self.versions.get(name, 0))
         for path, value in changes:
             set_member(document, path, value)
-        return self.sign("site", document, [self.keys["authority"], self.keys["auditor"]])
+        return (self.sign_unseen if unseen else self.sign)("site", document, [self.keys["authority"], self.keys["auditor"]])
 
     def in_force(self, name, changes=()):
         """Has the driver take such a certificate in, and lists it in the next snapshot."""
