@@ -107,6 +107,39 @@ offers pave policy check -- = --policy --site --revocations --root --at --insecu
 offers pave evidence sign -- = --key --type --out
 offers pave node device "" = list add retire
 offers pave completion "" = bash
+offers pave rebalance "" = plan run status pause resume cancel set
+offers pave rebalance run -- = --rate
+offers pave audit "" = export verify where report
+offers pave audit report v1 -- = --out --from --to --file --root
+offers pave node "" = list add drain undrain remove device
+offers pave site "" = add list show revoke refresh evacuate
+# The manual has every command, and every option that its help tells of.
+count=$((count + 1))
+python3 - "$(dirname "$0")/../../tools/man/pave.1" >"$top/py" 2>&1 <<'EOF' || { bad=$((bad + 1)); sed 's/^/FAIL manual: /' "$top/py"; }
+import re, subprocess, sys
+manual = open(sys.argv[1]).read()
+items = {}  # command: the text of its entry
+for item in re.split(r"^(?=\.It Ic )", manual, flags=re.M)[1:]:
+    for words in re.split(r" , ", item.splitlines()[0].removeprefix(".It Ic ")):
+        name = re.match(r"[a-z]+(?: [a-z]+)?", words.replace(" Cm ", " "))[0]
+        items.setdefault(name, []).append(item)
+        if name.endswith(" bash"):
+            items[name.split()[0]] = [item]
+told = lambda text: set(re.findall(r"--([a-z][a-z-]+)", text))
+run = lambda *words: subprocess.run(["pave", *words, "--help"], capture_output=True, text=True, check=True).stdout
+help_text = run().split("Everywhere:")
+commands = re.findall(r"^  ([a-z]+(?: [a-z]+)?) ", help_text[0], re.M)
+assert len(commands) > 40, commands
+for command in commands:
+    if command in ("policy", "evidence"):  # these tell of several in one
+        continue
+    entry = "".join(items.get(command, []))
+    assert entry, f"{command} is not in it"
+    wanted = told(run(*command.split()).split("Everywhere:")[0])
+    found = set(re.findall(r"Fl -([a-z][a-z-]+)", entry)) | ({"dir"} if command.startswith("dev") else set())
+    foreign = {"identity", "type", "site", "root"} if command in ("node add", "root rotate", "attach") else set()
+    assert wanted - found <= foreign, f"{command}: {wanted - found} is not in its entry"
+EOF
 for p in pave-pd pave-node pave-attach; do
 	expect 0 "$p-help" "$p" --help
 	expect 0 "$p-version" "$p" --version
@@ -222,6 +255,64 @@ expect 0 map-revoked pave volume map v1 --json
 json map-revoked 'all(c["state"] == "degraded" and [r["state"] for r in c["replicas"] if r["site"] == "rbx"] == ["quarantined"] for c in o["chunks"])'
 expect 3 check-revoked pave policy check --policy secnumcloud-fr --site "$dir/evidence/site-rbx.dsse.json" \
 	--revocations "$dir/evidence/revocations.dsse.json" --root "$dir/evidence/root.dsse.json"
+says check-revoked out "rbx is refused under secnumcloud-fr"
+says check-revoked out "revocations: revocations.withdrawals.rbx is "
+says check-revoked out "must be: no withdrawal in effect (revocations version "
+# Every verdict with rule, field, value, bound and document, for people as for programs.
+expect 0 show-revoked pave volume show v1
+says show-revoked out "quarantined"
+says show-revoked out "rbx fails revocations: revocations.withdrawals.rbx is 20"
+says show-revoked out ": a test, the bound is no withdrawal in effect (revocations version "
+says show-revoked out "WHICH IS"
+expect 0 show-revoked-json pave volume show v1 --json
+json show-revoked-json '[(f["rule"], f["field"], f["bound"]) for f in o["sites"]["rbx"]["failed"]] == [("revocations", "revocations.withdrawals.rbx", "no withdrawal in effect")]'
+json show-revoked-json 'all(f["value"].endswith(": a test") and f["source"].startswith("revocations version ") for f in o["sites"]["rbx"]["failed"])'
+json show-revoked-json 'all(o["sites"][s]["until"] and o["sites"][s]["until_field"] and o["sites"][s]["until_source"] for s in ("par", "lyo"))'
+# What was so at a time: the ledger is asked; before its beginning there is nothing to tell.
+expect 0 where pave audit where v1 --json
+json where 'sorted(c["site"] for c in o["copies"]) == ["lyo", "par", "rbx"] and "nor anything about the law" in o["proves"]'
+expect 0 where-text pave audit where v1
+says where-text out "TAINTED"
+says where-text out "It does not prove that the certificates are true"
+expect 1 where-before pave audit where v1 --at 2020-01-01T00:00:00Z
+says where-before err "it begins at 20"
+expect 2 where-when pave audit where v1 --at yesterday
+expect 1 where-no-volume pave audit where v9
+expect 2 report-nowhere pave audit report v1
+expect 1 verify-nothing pave audit verify "$top/missing" --root "$dir/evidence/root.dsse.json"
+expect 1 verify-noise pave audit verify "$dir/evidence/root.dsse.json" --root "$dir/evidence/root.dsse.json"
+says verify-noise err "it is no exported ledger"
+# Nodes and moves: what cannot be done is told with the way out.
+expect 2 drain-whom pave node drain
+expect 1 drain-nobody pave node drain par-9
+says drain-nobody err "pave node list"
+expect 1 evacuate-nothing pave site evacuate nowhere
+says evacuate-nothing err "pave node list"
+expect 1 remove-running pave node remove par-1
+says remove-running err "stop its pave-node first"
+expect 0 evacuate pave site evacuate lyo --json
+json evacuate 'o == {"site": "lyo", "drain": True}'
+for _ in $(seq 200); do
+	pave rebalance status --json >"$top/out" 2>"$top/err" && grep -q 'volume v1, chunk' "$top/out" && break
+	sleep 0.1
+done
+expect 0 stuck pave rebalance status
+says stuck out "copies must leave and cannot; volume v1, chunk 0 on node "
+says stuck out "no other node is up, eligible, not full, and goes together with the other copies"
+expect 0 stuck-plan pave rebalance plan
+says stuck-plan out "Nothing has to move."
+says stuck-plan out "copies must leave and cannot"
+expect 0 evacuate-undo pave site evacuate lyo --undo
+expect 2 rate pave rebalance set --rate 0
+expect 2 grace pave rebalance set --replace-after 10ms
+expect 2 set-nothing pave rebalance set
+expect 0 set pave rebalance set --rate 64MiB --replace-after 20m --json
+expect 0 set-is-told pave rebalance status --json
+json set-is-told 'o["rate_bytes_per_s"] == 64 << 20 and o["replace_after_s"] == 1200'
+for action in pause resume cancel; do
+	expect 0 "$action" pave rebalance $action --json
+	json "$action" 'o == {"action": "'$action'"}'
+done
 # (A refused attachment leaves its memory to the end of the process, which LeakSanitizer would make another exit code.)
 expect 3 host-refused env ASAN_OPTIONS=detect_leaks=0 pave attach v1 --nbd "unix:$top/v1.sock" --detach ${PAVE_TEST_TRANSPORT:+--transport $PAVE_TEST_TRANSPORT} --site rbx
 # A restart revives nothing, and the refreshed snapshot keeps the withdrawal.

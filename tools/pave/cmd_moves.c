@@ -323,7 +323,8 @@ int cmd_rebalance_pause(int argc, char **argv)
 {
 	return set(argc, argv, "pause",
 		   "no move begins until `pave rebalance resume`, but away from sites that are not "
-		   "eligible and from lost nodes");
+		   "eligible, from lost nodes, and of copies that lie closer together than their "
+		   "policy has it");
 }
 
 int cmd_rebalance_resume(int argc, char **argv)
