@@ -100,8 +100,11 @@ void cleaner_charge(struct store *store, uint8_t stream, uint32_t blocks)
 static void earn(struct store *store, uint64_t blocks)
 {
 	struct space *space = &store->space;
+	const bool waited_for = space->credit <= 0;
 
 	space->credit = MIN(space->credit + (int64_t)blocks, 2 * (int64_t)store->segments.blocks);
+	if (waited_for && space->credit > 0)
+		wlog_kick(store);
 }
 
 /* -- choosing --------------------------------------------------------------------------------- */

@@ -241,6 +241,45 @@ START_TEST(nobody_waits_for_a_gain_that_does_not_come)
 }
 END_TEST
 
+/* While space is tight, what is earned by reading a victim counts at once: the disk is not left
+ * alone by clients until the first of its blocks has moved. */
+START_TEST(credit_is_spent_when_it_is_earned)
+{
+	const struct wlog_stream *hot;
+	uint64_t idle_ns = 0, waited = 0;
+	struct space *space;
+	struct rig rig;
+
+	rig_init(&rig, (uint64_t)_i + 1, 40);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	hot = &rig.store->wlog.streams[WLOG_HOT];
+	space = &rig.store->space;
+	space->tight_below = 24; /* long before there is nothing left */
+	space->clean_below = 28;
+	for (uint32_t i = 0; i < 4000; i++) {
+		rig_write(&rig, STORE_DATA, i % 2, i % 3,
+			  (block_no_t)sim_random_below(rig.world, 480), 8);
+		while (rig.in_flight > 16) {
+			const uint64_t before_ns = rig.world->now_ns;
+			const bool idle =
+			    space->credit > 0 && hot->data.head != NULL && hot->in_flight == 0;
+
+			waited += hot->data.head != NULL && hot->in_flight == 0;
+			ck_assert(sim_step(rig.world));
+			idle_ns += idle ? rig.world->now_ns - before_ns : 0;
+		}
+	}
+	ck_assert(rig_drain(&rig));
+	if (getenv("STORE_TEST_VERBOSE") != NULL)
+		fprintf(stderr, "idle for %lu ns, waited %lu steps\n", idle_ns, waited);
+	ck_assert_uint_gt(waited, 0);
+	ck_assert_uint_lt(idle_ns, NS_PER_MS);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* On a full device what settles a chunk has the reserve, and no more than that. */
 START_TEST(the_reserve_is_for_what_settles)
 {
@@ -741,6 +780,10 @@ int main(void)
 	tcase_add_test(tc, an_erase_meets_a_checkpoint);
 	tcase_add_test(tc, an_erase_meets_resync);
 	tcase_add_loop_test(tc, overwriting_goes_on_for_ever, 0, 12);
+	suite_add_tcase(s, tc);
+	tc = tcase_create("tight");
+	tcase_set_timeout(tc, 60);
+	tcase_add_loop_test(tc, credit_is_spent_when_it_is_earned, 0, 3);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
