@@ -326,10 +326,23 @@ static int by_key(const void *a, const void *b)
 	return (ba->block > bb->block) - (ba->block < bb->block);
 }
 
+/* Whether nothing is left in the victim when what was found has moved. */
+static bool can_be_emptied(const struct store *store)
+{
+	const struct cleaner *c = &store->cleaner;
+
+	return !c->damaged && (store->index.graves != NULL ||
+			       c->block_count >= store->segments.array[c->victim].live);
+}
+
+/* To move a part takes room, and gives none before the rest has been repaired: then it is a victim
+ * again. */
 static void begin_moving(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
 
+	if (!can_be_emptied(store))
+		c->block_count = 0;
 	qsort(c->blocks, c->block_count, sizeof *c->blocks, by_key);
 	for (uint32_t i = 0; i < c->block_count; i++)
 		c->crcs[i] = c->blocks[i].crc;
@@ -673,7 +686,6 @@ static void take_reads(struct cleaner *c)
 			continue; /* behind one that failed */
 		c->read_end += r->blocks;
 		if (r->status < 0) {
-			/* What was found before can still be moved; what follows stays. */
 			c->damaged = true;
 			c->end = c->parsed;
 			c->read_next = c->parsed;

@@ -22,11 +22,13 @@
  * so that none of a client's waits long behind them; its write does so twice, for the flush comes
  * after it.
  *
- * Failure: what can not be read or does not check stays where it is; the segment is stuck, and not
- * taken again until it is empty by itself, or something in it was repaired. Only for an erasure,
- * and read a second time, a block that does not check moves nevertheless: not what lies there,
- * which may be anything, but that it should have this CRC and has not (FORMAT_FLAG_BAD). So what is
- * erased does not wait for another's repair, and a read of the block fails until it is repaired. */
+ * Failure: what can not be read or does not check stays where it is, and all else in the segment
+ * with it; it is stuck, and not taken again until it is empty by itself, or something in it was
+ * repaired. (To move the rest would take room and give none: many damaged segments would leave none
+ * even for fences and erasures.) Only for an erasure, and read a second time, a block that does not
+ * check moves nevertheless: not what lies there, which may be anything, but that it should have
+ * this CRC and has not (FORMAT_FLAG_BAD). So what is erased does not wait for another's repair, and
+ * a read of the block fails until it is repaired. */
 #ifndef STORE_CLEANER_H
 #define STORE_CLEANER_H
 

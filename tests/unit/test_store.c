@@ -280,6 +280,80 @@ START_TEST(credit_is_spent_when_it_is_earned)
 }
 END_TEST
 
+static struct format_slot raw_slot(const struct rig *rig, chunk_no_t chunk, block_no_t block)
+{
+	struct index *ix = &rig->store->index;
+
+	return index_find_slot(ix, index_find_chunk(ix, 9, chunk), block);
+}
+
+/* Damages what some segments hold: of each a block, or the header of its first group. */
+static void damage(struct rig *rig, chunk_no_t chunks, bool headers)
+{
+	const struct segments *t = &rig->store->segments;
+	const uint8_t junk[512] = {0x5b};
+
+	for (chunk_no_t chunk = 0; chunk < chunks; chunk++) {
+		uint32_t at = raw_slot(rig, chunk, 255).location;
+
+		if (headers)
+			at = segments_first_block(t, segments_of(t, at));
+		sim_disk_poke(rig->sim_disk, (uint64_t)at * BLOCK_SIZE, junk, sizeof junk);
+	}
+}
+
+static void raw_erased(struct store_erase_op *op, int status)
+{
+	(void)op;
+	ck_assert_int_eq(status, 0);
+}
+
+/* A segment with damage in it cannot be emptied. What else lies there is not moved away from it, or
+ * many of them would leave the log no place even for what needs hardly any. */
+START_TEST(damaged_segments_cost_no_space)
+{
+	enum { CHUNKS = 60, DAMAGED = 30 };
+	struct raw r = {.data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX)};
+	struct store_erase_op erase = {.done = raw_erased, .volume = 9};
+	struct store_stats before, after;
+	chunk_no_t chunks = 0;
+	struct rig rig;
+
+	memset(r.data, 0x5a, IO_SIZE_MAX);
+	crc32c_blocks(r.data, IO_BLOCKS_MAX, r.crcs);
+	rig_init(&rig, (uint64_t)_i + 1, 66);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	while (chunks < CHUNKS && raw_write(&rig, &r, chunks, 0, IO_BLOCKS_MAX) == 0)
+		chunks++;
+	ck_assert_uint_gt(chunks, DAMAGED);
+	ck_assert(rig_checkpoint(&rig));
+	damage(&rig, DAMAGED, _i % 2 == 1);
+	for (uint32_t i = 0; i < 6000; i++) {
+		const chunk_no_t chunk = (chunk_no_t)sim_random_below(rig.world, chunks);
+		int rc =
+		    raw_write(&rig, &r, chunk, (block_no_t)sim_random_below(rig.world, 240), 8);
+
+		ck_assert(rc == 0 || rc == -ENOSPC);
+	}
+	for (uint32_t i = 1; i <= 600; i++) {
+		struct rig_op *op = rig_fence(&rig, 0, i);
+
+		sim_run_for(rig.world, NS_PER_S / 2);
+		ck_assert_msg(op->done, "fence %u waits", i);
+	}
+	/* And what gives space back does. */
+	store_get_stats(rig.store, &before);
+	erase.chunk = chunks - 1;
+	store_erase(rig.store, &erase);
+	sim_run_for(rig.world, NS_PER_S);
+	store_get_stats(rig.store, &after);
+	ck_assert_uint_eq(after.live_bytes + IO_SIZE_MAX, before.live_bytes);
+	rig_deinit(&rig);
+	free(r.data);
+}
+END_TEST
+
 /* On a full device what settles a chunk has the reserve, and no more than that. */
 START_TEST(the_reserve_is_for_what_settles)
 {
@@ -784,6 +858,7 @@ int main(void)
 	tc = tcase_create("tight");
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, credit_is_spent_when_it_is_earned, 0, 3);
+	tcase_add_loop_test(tc, damaged_segments_cost_no_space, 0, 6);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
