@@ -61,6 +61,17 @@ static int check_not_held(struct pd *pd, struct reg_volume *v, struct error *err
 			 v->attachment.holder, text_time(end, until, sizeof until), v->name);
 }
 
+/* An attachment that has lapsed must not come back with the map and the layers that it knows. */
+static void end_lapsed(struct pd *pd, struct reg_volume *v)
+{
+	if (!v->attachment.live)
+		return;
+	pd_ledger_released(&pd->ledger, v, v->attachment.generation);
+	v->attachment.live = false;
+	v->holder = NULL;
+	v->report_count = 0;
+}
+
 static int check_room(const struct pd *pd, const char *name, struct error *err)
 {
 	if (pd->reg.volume_count + 1 >= PD_VOLUMES_MAX)
@@ -521,6 +532,7 @@ static int roll_back(struct pd *pd, const struct reg_volume *s, struct reg_volum
 			reg_volume_forget(reg, graves[--count]);
 		return -ENOMEM;
 	}
+	end_lapsed(pd, v);
 	v->top = n->id;
 	layers_save(reg, n);
 	reg_save_volume(reg, v);
@@ -702,17 +714,11 @@ static int grow(struct pd *pd, struct reg_volume *v, uint64_t size, struct error
 	return rc;
 }
 
-/* An attachment that has lapsed must not come back with the map that it knows. */
 static int shrink(struct pd *pd, struct reg_volume *v, uint64_t size, struct error *err)
 {
 	const uint32_t chunks = (uint32_t)(size / v->chunk_size);
 
-	if (v->attachment.live) {
-		pd_ledger_released(&pd->ledger, v, v->attachment.generation);
-		v->attachment.live = false;
-		v->holder = NULL;
-		v->report_count = 0;
-	}
+	end_lapsed(pd, v);
 	if (!cancel_moves(&pd->reg, v) || reg_shrink(&pd->reg, v, chunks) != 0)
 		return error_set(err, -ENOMEM, "no memory to make volume %s smaller", v->name);
 	return 0;

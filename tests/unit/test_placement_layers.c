@@ -34,23 +34,6 @@ static void come_back(struct peer *p, const char *role, const char *name)
 	ck_assert_int_eq(peer_connect(p, role, name), 0);
 }
 
-static void start_rollback(const char *source)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__VolumeRollback r = PAVE__V1__VOLUME_ROLLBACK__INIT;
-
-	r.source = (char *)(uintptr_t)source;
-	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_ROLLBACK;
-	m.volume_rollback = &r;
-	peer_ask_start(admin, &m);
-}
-
-static int ask_rollback(const char *source)
-{
-	start_rollback(source);
-	return peer_ask_wait(admin);
-}
-
 static void start_delete(const char *name)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -84,21 +67,6 @@ static int ask_resize_by(const char *name, uint64_t size, bool force)
 static int ask_resize(const char *name, uint64_t size)
 {
 	return ask_resize_by(name, size, false);
-}
-
-static int attach_read_only(struct peer *p, const char *volume)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
-	char holder[] = "h2", site[] = "par";
-
-	a.volume = (char *)(uintptr_t)volume;
-	a.holder = holder;
-	a.holder_site = site;
-	a.read_only = true;
-	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
-	m.attach = &a;
-	return peer_ask(p, &m);
 }
 
 static const Pave__V1__VolumeInfo *info(void)
@@ -156,7 +124,7 @@ START_TEST(snapshot_of_an_attached_volume)
 	struct permit p;
 
 	ck_assert_int_eq(ask_attach(h2, "v@s", "h2", "par"), -EROFS);
-	ck_assert_int_eq(attach_read_only(h2, "v@s"), 0);
+	ck_assert_int_eq(ask_attach_read_only(h2, "v@s"), 0);
 	p = reply_permit(h2);
 	EXPECT_LAYERS(&p, 1, p.volume, v);
 	ck_assert(p.generation > 1);
@@ -179,7 +147,7 @@ START_TEST(snapshot_of_an_attached_volume)
 	ck_assert_int_eq(ask_snapshot(admin, "v", "S/"), -EINVAL);
 	ck_assert_int_eq(ask_snapshot(admin, "w", "s"), -ENOENT);
 	ck_assert_int_eq(ask_delete(admin, "v"), -E_IN_USE);
-	ck_assert_int_eq(ask_rollback("v@s"), -E_IN_USE);
+	ck_assert_int_eq(ask_rollback(admin, "v@s"), -E_IN_USE);
 }
 END_TEST
 
@@ -198,7 +166,7 @@ START_TEST(settled_by_the_next_attachment)
 	ck_assert_int_eq(ask_snapshot(admin, "v", "s"),
 			 0); /* nobody holds it: nobody is waited for */
 	ck_assert(info()->settling);
-	ck_assert_int_eq(attach_read_only(h2, "v@s"), -E_IN_USE);
+	ck_assert_int_eq(ask_attach_read_only(h2, "v@s"), -E_IN_USE);
 	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
 	ck_assert_int_eq(ask_attach(h2, "w", "h2", "par"), -E_IN_USE);
 	ck_assert_ptr_nonnull(strstr(h2->text, "attach v once"));
@@ -216,9 +184,9 @@ START_TEST(settled_by_the_next_attachment)
 	/* The older generation, and another layer, settle nothing. */
 	ck_assert_int_eq(renew_sealed(host, v, 1, v), -E_FENCED);
 	ck_assert_int_eq(renew_sealed(host, v, 2, top), 0);
-	ck_assert_int_eq(attach_read_only(h2, "v@s"), -E_IN_USE);
+	ck_assert_int_eq(ask_attach_read_only(h2, "v@s"), -E_IN_USE);
 	ck_assert_int_eq(renew_sealed(host, v, 2, v), 0);
-	ck_assert_int_eq(attach_read_only(h2, "v@s"), 0);
+	ck_assert_int_eq(ask_attach_read_only(h2, "v@s"), 0);
 	ck_assert_int_eq(ask_attach(h2, "w", "h2", "par"), 0);
 	p = reply_permit(h2);
 	EXPECT_LAYERS(&p, 1, p.volume, v);
@@ -283,7 +251,7 @@ START_TEST(snapshot_of_a_new_volume)
 
 	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
 	ck_assert(!info()->settling);
-	ck_assert_int_eq(attach_read_only(h2, "v@s"), 0);
+	ck_assert_int_eq(ask_attach_read_only(h2, "v@s"), 0);
 }
 END_TEST
 
@@ -310,7 +278,7 @@ START_TEST(layers_are_dropped)
 	ck_assert_int_eq(ask_clone(admin, "v", "x"), -EINVAL);
 	ck_assert_int_eq(ask_clone(admin, "v@s", "x@y"), -EINVAL);
 	ck_assert_int_eq(ask_detach(host, v, 1), 0);
-	ck_assert_int_eq(ask_rollback("v@s"), 0);
+	ck_assert_int_eq(ask_rollback(admin, "v@s"), 0);
 	ck_assert_uint_eq(info()->n_layers, 2);
 	ck_assert_uint_ne(info()->layers[0], top);
 	ck_assert_uint_eq(info()->layers[1], v);
@@ -332,6 +300,21 @@ START_TEST(layers_are_dropped)
 	come_back(admin, "admin", "test");
 	ck_assert_int_eq(ask_volume(admin, "v"), -ENOENT);
 	ck_assert_int_eq(ask_volume(admin, "w"), -ENOENT);
+}
+END_TEST
+
+/* A host that was cut off believes in what was there before, and so does its guest; its map may be
+ * another one, too. */
+START_TEST(a_rollback_ends_what_has_lapsed)
+{
+	volume_id_t v;
+
+	(void)settled_snapshot(&v);
+	ck_assert_int_eq(ask_rollback(admin, "v@s"), -E_IN_USE);
+	rig_run_ms(rig, LIFETIME_MS + 5000);
+	ck_assert_msg(ask_rollback(admin, "v@s") == 0, "%s", admin->text);
+	ck_assert_int_eq(ask_renew(host, v, 1), -E_FENCED);
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
 }
 END_TEST
 
@@ -364,7 +347,7 @@ START_TEST(resize)
 	ck_assert_int_eq(ask_resize("v", SIZE), -E_IN_USE);
 	ck_assert_int_eq(ask_resize("v", larger + 1), -EINVAL);
 	ck_assert_int_eq(ask_resize("v@s", larger), -EROFS);
-	ck_assert_int_eq(ask_rollback("v@s"), -EINVAL);
+	ck_assert_int_eq(ask_rollback(admin, "v@s"), -EINVAL);
 	rig_pd_crash(rig, SIM_POWER_LOSS);
 	rig_pd_start(rig);
 	come_back(admin, "admin", "test");
@@ -494,7 +477,7 @@ START_TEST(nothing_is_erased_that_a_crash_may_bring_back)
 	ck_assert_int_eq(ask_detach(host, v, 1), 0);
 	sim_kv_slow_commits(rig->kv, 3600 * NS_PER_S);
 	if (_i == 0)
-		start_rollback("v@s");
+		start_rollback(admin, "v@s");
 	else if (_i == 1)
 		start_delete("w");
 	else
@@ -796,7 +779,7 @@ START_TEST(a_member_begins_while_its_snapshot_moves)
 	ck_assert_int_eq(ask_site_add(admin, rig->sites[3]), 0);
 	n4 = peer_new(rig, "node", "n4");
 	ck_assert_int_eq(ask_lease(n4, "n4", rig_sites[3], 4, 0), 0);
-	ck_assert_msg(attach_read_only(reader, "v@s") == 0, "%s", reader->text);
+	ck_assert_msg(ask_attach_read_only(reader, "v@s") == 0, "%s", reader->text);
 	p = reply_permit(reader);
 	own = p.volume;
 	generation = p.generation;
@@ -807,7 +790,7 @@ START_TEST(a_member_begins_while_its_snapshot_moves)
 	if (_i == 0)
 		ck_assert_msg(ask_clone(admin, "v@s", "w") == 0, "%s", admin->text);
 	else
-		ck_assert_msg(ask_rollback("v@s") == 0, "%s", admin->text);
+		ck_assert_msg(ask_rollback(admin, "v@s") == 0, "%s", admin->text);
 	ck_assert_int_eq(ask_drain("n1", true), 0);
 	rig_run_ms(rig, 2000);
 	ck_assert_uint_eq(active_moves(), 0);
@@ -840,6 +823,7 @@ int main(void)
 	tcase_add_test(tc, what_is_not_settled_goes_with_its_owner);
 	tcase_add_test(tc, snapshot_of_a_new_volume);
 	tcase_add_test(tc, layers_are_dropped);
+	tcase_add_test(tc, a_rollback_ends_what_has_lapsed);
 	tcase_add_test(tc, layers_are_bounded);
 	tcase_add_test(tc, resize);
 	tcase_add_test(tc, a_volume_becomes_smaller);

@@ -633,6 +633,38 @@ int ask_attach_if_free(struct peer *p, const char *volume, const char *holder, c
 	return peer_ask(p, &m);
 }
 
+int ask_attach_read_only(struct peer *p, const char *volume)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
+	char holder[] = "h2", site[] = "par";
+
+	a.volume = (char *)(uintptr_t)volume;
+	a.holder = holder;
+	a.holder_site = site;
+	a.read_only = true;
+	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
+	m.attach = &a;
+	return peer_ask(p, &m);
+}
+
+void start_rollback(struct peer *p, const char *source)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeRollback r = PAVE__V1__VOLUME_ROLLBACK__INIT;
+
+	r.source = (char *)(uintptr_t)source;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_ROLLBACK;
+	m.volume_rollback = &r;
+	peer_ask_start(p, &m);
+}
+
+int ask_rollback(struct peer *p, const char *source)
+{
+	start_rollback(p, source);
+	return peer_ask_wait(p);
+}
+
 int ask_renew(struct peer *p, volume_id_t volume, generation_t generation)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;

@@ -127,12 +127,16 @@ int ask_delete(struct peer *p, const char *name);
 int ask_volume(struct peer *p, const char *name);
 int ask_attach(struct peer *p, const char *volume, const char *holder, const char *site);
 int ask_attach_if_free(struct peer *p, const char *volume, const char *holder, const char *site);
+/* As h2 in par. */
+int ask_attach_read_only(struct peer *p, const char *volume);
 int ask_renew(struct peer *p, volume_id_t volume, generation_t generation);
 int ask_detach(struct peer *p, volume_id_t volume, generation_t generation);
 void start_volume_detach(struct peer *p, const char *volume);
 
 void start_snapshot(struct peer *p, const char *name, const char *snapshot);
 int ask_snapshot(struct peer *p, const char *name, const char *snapshot);
+void start_rollback(struct peer *p, const char *source);
+int ask_rollback(struct peer *p, const char *source);
 int ask_clone(struct peer *p, const char *source, const char *name);
 int ask_remove(struct peer *p, const char *node, bool force);
 /* A renewal that says that the layer is sealed. */
