@@ -543,6 +543,7 @@ static int roll_back(struct pd *pd, const struct reg_volume *s, struct reg_volum
 		reg_save_volume(reg, graves[i]);
 	}
 	reg_save_meta(reg);
+	moves_replan(pd);
 	return 0;
 }
 
@@ -721,6 +722,7 @@ static int shrink(struct pd *pd, struct reg_volume *v, uint64_t size, struct err
 	end_lapsed(pd, v);
 	if (!cancel_moves(&pd->reg, v) || reg_shrink(&pd->reg, v, chunks) != 0)
 		return error_set(err, -ENOMEM, "no memory to make volume %s smaller", v->name);
+	moves_replan(pd); /* should it grow again its chunks lie elsewhere */
 	return 0;
 }
 

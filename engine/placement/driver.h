@@ -252,7 +252,7 @@ int moves_plan(struct pd *pd, bool balance, size_t moves_max, moves_planned_fn *
 /* Without a word: for pd_abandon. */
 void moves_planning_drop(struct pd *pd);
 void moves_plan_deinit(struct moves_plan *p);
-/* What was planned is void: nodes or volumes may be gone. */
+/* What was planned is void: nodes or volumes may be gone, or lie elsewhere. */
 void moves_replan(struct pd *pd);
 void moves_timer(struct reactor_timer *t);
 /* For a host: the moves of the volume, all that are durable: of another one nobody would know after

@@ -859,6 +859,42 @@ START_TEST(a_snapshot_is_taken_while_chunks_move)
 }
 END_TEST
 
+/* What was planned for a volume that has been rolled back since does not begin: its copies lie in
+ * other places now, of which one may be too close to where another was to go. */
+START_TEST(a_plan_ends_with_a_rollback)
+{
+	struct peer *reader = peer_new(rig, "host", "h2");
+	struct peer *n5 = peer_new(rig, "node", "n5");
+	volume_id_t own;
+
+	(void)snapshot(&own);
+	ck_assert_int_eq(ask_attach_read_only(reader, "v@s"), 0); /* so it does not follow */
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	run_s(2);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
+	ck_assert_int_eq(ask_drain("n1", true), 0);
+	ck_assert_int_eq(ask_detach(host, 1, 1), 0);
+	ck_assert_int_eq(ask_detach(reader, own, 2), 0);
+	run_s(3);
+	/* In par, as n1: v, which has left that, goes to both of them by halves. */
+	ck_assert_int_eq(ask_lease(n5, "n5", "par", 5, 0), 0);
+	ck_assert_int_eq(ask_drain("n2", false), 0);
+	run_s(2);
+	ck_assert_uint_ge(nodes[0]->maintains, 1);
+	ck_assert_int_eq(ask_rollback(admin, "v@s"), 0);
+	ck_assert_uint_eq(placed("n1"), CHUNKS);
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	run_s(3);
+	ck_assert_int_eq(ask_renew(host, 1, 2), 0);
+	ck_assert_uint_eq(host->reply->renew_reply->n_moves, CHUNKS);
+	for (uint32_t i = 0; i < CHUNKS; i++) {
+		ck_assert_str_eq(host->reply->renew_reply->moves[i]->from, "n2");
+		ck_assert_str_eq(host->reply->renew_reply->moves[i]->to, "n4");
+	}
+}
+END_TEST
+
 /* -- what is not durable yet ------------------------------------------------------------------ */
 
 /* A host that is told of a move makes a copy; after a crash nobody would know of that. */
@@ -923,6 +959,7 @@ int main(void)
 	tcase_add_test(tc, a_clone_is_deleted_where_its_volume_has_left);
 	tcase_add_test(tc, a_snapshot_is_deleted_while_its_volume_leaves);
 	tcase_add_test(tc, a_snapshot_is_taken_while_chunks_move);
+	tcase_add_test(tc, a_plan_ends_with_a_rollback);
 	tcase_add_test(tc, a_move_is_told_when_it_is_durable);
 	tcase_add_test(tc, the_last_copies_stay);
 	tcase_add_test(tc, a_lost_node_is_replaced_after_the_grace);
