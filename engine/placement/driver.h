@@ -261,8 +261,11 @@ Pave__V1__Move **moves_list(const struct pd *pd, struct arena *a, const struct r
 			    size_t *ret_count);
 /* The volume is v, and its newest attachment asks. */
 void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__MoveCommit *c);
-/* The newest attachment's word: it has no move under way but of these chunks. */
+/* The newest attachment's word: it has no move under way but of these chunks. It counts for copies
+ * of which that attachment knew, when it said so, that they are not wanted: */
 void moves_host_left(struct reg_volume *v, const uint32_t *moving, size_t count);
+/* It renewed, and is answered with the moves as they are now. */
+void moves_host_told(struct reg_volume *v);
 bool moves_may_erase(const struct pd *pd, struct reg_volume *v, const struct reg_drop *d);
 
 /* -- admin_moves.c ---------------------------------------------------------------------------- */

@@ -546,6 +546,7 @@ static void renew_committed(struct pd_request *q)
 	} else {
 		tell_root(pd, q->session, &r.root);
 		request_reply(q, &m);
+		moves_host_told(v);
 	}
 	pave__v1__signed__free_unpacked(r.permit, NULL);
 	arena_deinit(&arena);

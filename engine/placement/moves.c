@@ -829,12 +829,20 @@ void moves_host_left(struct reg_volume *v, const uint32_t *moving, size_t count)
 {
 	for (uint32_t i = 0; i < v->drop_count; i++) {
 		struct reg_drop *d = &v->drops[i];
-		bool left = d->generation == v->generation;
+		bool left = d->told && d->generation == v->generation;
 
 		for (size_t k = 0; k < count && left; k++)
 			left = moving[k] != d->chunk;
 		d->released = d->released || left;
 	}
+}
+
+/* What it says before that may have been on its way when the move began and was given up, and what
+ * tells it of the move may be on its way to it still. */
+void moves_host_told(struct reg_volume *v)
+{
+	for (uint32_t i = 0; i < v->drop_count; i++)
+		v->drops[i].told = v->drops[i].told || v->drops[i].generation == v->generation;
 }
 
 bool moves_may_erase(const struct pd *pd, struct reg_volume *v, const struct reg_drop *d)

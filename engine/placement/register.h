@@ -150,6 +150,7 @@ struct reg_drop {
 	chunk_no_t chunk;
 	struct reg_node *node;
 	generation_t generation; /* of the attachment that may still use it */
+	bool told;		 /* it knows that the copy is not wanted; not kept */
 	bool released;		 /* it does so no more; not kept */
 };
 

@@ -235,6 +235,7 @@ int reg_move_commit(struct reg *reg, struct reg_volume *v, struct reg_move *m)
 	rc = drop_add(reg, v, move.chunk, move.from);
 	if (rc != 0)
 		return rc;
+	v->drops[v->drop_count - 1].told = true; /* it asks for it */
 	row[place_of(v, move.chunk, move.from)] = (uint8_t)to;
 	reg_count_chunk(v, move.from, -1);
 	reg_count_chunk(v, move.to, 1);

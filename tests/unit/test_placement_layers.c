@@ -794,6 +794,7 @@ START_TEST(a_member_begins_while_its_snapshot_moves)
 	ck_assert_int_eq(ask_drain("n1", true), 0);
 	rig_run_ms(rig, 2000);
 	ck_assert_uint_eq(active_moves(), 0);
+	ck_assert_int_eq(ask_renew(reader, own, generation), 0); /* is told, and says so: */
 	ck_assert_int_eq(ask_renew(reader, own, generation), 0);
 	rig_run_ms(rig, 2000);
 	peer_close(n4);
