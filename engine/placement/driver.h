@@ -25,6 +25,7 @@
 
 #define PD_REQUESTS_MAX	      64u   /* of one session, unanswered */
 #define PD_HELLO_TIMEOUT_MS   5000u /* from connecting to Hello */
+#define PD_SILENT_S	      30u   /* after which who asks for nothing makes room for others */
 #define PD_ERASE_TIMEOUT_MS   120000u
 #define PD_ERASE_RETRY_MS     5000u
 #define PD_ERASE_CHUNKS_MAX   1024u /* in one Erase */
@@ -59,6 +60,8 @@ struct pd_session {
 	uint64_t root_told;    /* version of the trust root that this peer was sent */
 	struct reg_node *node; /* that speaks over it */
 	struct reactor_timer hello_timer;
+	uint64_t heard_ns; /* when it asked for something last, or was greeted */
+	bool ending;	   /* for want of room */
 	struct pd_session *next, *prev;
 };
 

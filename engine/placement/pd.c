@@ -204,6 +204,7 @@ static void handle_hello(struct pd_session *s, const struct rpc_request *r)
 		return; /* hello_timer ends it, after the answer has left */
 	}
 	reactor_timer_cancel(s->pd->reactor, &s->hello_timer);
+	s->heard_ns = reactor_now_ns(s->pd->reactor);
 	reply.version = s->rpc.wire_version;
 	reply.cluster.data = s->pd->reg.cluster.bytes;
 	reply.cluster.len = sizeof s->pd->reg.cluster.bytes;
@@ -251,6 +252,7 @@ static void handle(struct rpc *rpc, const struct rpc_request *r, void *arg)
 	}
 	if (r->request_id == 0)
 		return; /* nobody owes the driver a notice */
+	s->heard_ns = reactor_now_ns(s->pd->reactor);
 	q = request_create(s, r->request_id);
 	if (q == NULL)
 		return;
@@ -360,6 +362,37 @@ static void hello_missing(struct reactor_timer *t)
 		transport_close(s->conn);
 }
 
+/* Hosts that have a volume, and nodes, ask several times in the time of a permit; one that waits
+ * for an answer is not silent. */
+static bool is_silent(const struct pd_session *s, uint64_t now_ns)
+{
+	const uint64_t ms = MAX(PD_SILENT_S * 1000ull, 2ull * s->pd->lifetime_ms);
+
+	return s->role != ROLE_NONE && s->requests == 0 && s->conn != NULL && !s->ending &&
+	       now_ns >= s->heard_ns + ms * NS_PER_MS;
+}
+
+/* There is no room: whoever was silent for the longest time makes some. Its connection ends later;
+ * the next one that comes finds the place. */
+static void end_silent_session(struct pd *pd)
+{
+	const uint64_t now_ns = reactor_now_ns(pd->reactor);
+	struct pd_session *s, *oldest = NULL;
+
+	DL_FOREACH (pd->sessions, s)
+		if (is_silent(s, now_ns) && (oldest == NULL || s->heard_ns < oldest->heard_ns))
+			oldest = s;
+	if (oldest == NULL)
+		return;
+	log_info("pd",
+		 "%s: ends the session of %s: it has asked for nothing for %llu s, and "
+		 "others want to",
+		 oldest->conn->peer.address, oldest->name[0] != '\0' ? oldest->name : "no name",
+		 (unsigned long long)((now_ns - oldest->heard_ns) / NS_PER_S));
+	oldest->ending = true;
+	transport_close(oldest->conn);
+}
+
 void pd_accept(struct pd *pd, struct transport_conn *conn)
 {
 	struct pd_session *s = NULL;
@@ -372,6 +405,7 @@ void pd_accept(struct pd *pd, struct transport_conn *conn)
 		log_warn("pd", "%s: refused, %u connections are the most", conn->peer.address,
 			 PD_SESSIONS_MAX);
 		transport_close(conn);
+		end_silent_session(pd);
 		return;
 	}
 	s->pd = pd;

@@ -31,6 +31,8 @@ enum pd_family {
 };
 extern const char *const pd_kv_family_names[PD_KV_FAMILIES];
 
+/* One more is refused, and ends the one that has asked for nothing for the longest time, if that is
+ * long enough: whoever was refused comes again. */
 #define PD_SESSIONS_MAX 16000u
 #define PD_VOLUMES_MAX	65536u
 #define PD_NODES_MAX	1024u

@@ -109,6 +109,97 @@ START_TEST(requests_are_bounded)
 }
 END_TEST
 
+/* A connection that is greeted, and no more. */
+struct silent {
+	struct transport_conn *conn;
+	struct rpc rpc;
+	struct rpc_call call;
+	uint32_t *count;
+};
+
+static void silent_message(struct rpc *rpc, const struct rpc_request *r, void *arg)
+{
+	(void)rpc;
+	(void)r;
+	(void)arg;
+}
+
+static void silent_greeted(struct rpc_call *call, int status, const Pave__V1__Control *reply,
+			   const char *text)
+{
+	(void)reply;
+	(void)text;
+	*container_of(call, struct silent, call)->count += status == 0;
+}
+
+static void silent_ready(struct transport_conn *conn, void *arg)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Hello h = PAVE__V1__HELLO__INIT;
+	char role[] = "admin";
+	struct silent *s = arg;
+
+	(void)conn;
+	h.version_min = h.version_max = FRAME_VERSION;
+	h.role = role;
+	m.body_case = PAVE__V1__CONTROL__BODY_HELLO;
+	m.hello = &h;
+	s->call.done = silent_greeted;
+	rpc_call_start(&s->rpc, &s->call, &m, 0);
+}
+
+static void silent_rx(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	(void)conn;
+	rpc_rx(&((struct silent *)arg)->rpc, f);
+}
+
+static void silent_closed(struct transport_conn *conn, int reason, void *arg)
+{
+	struct silent *s = arg;
+
+	(void)conn;
+	(void)reason;
+	rpc_closed(&s->rpc);
+	s->conn = NULL;
+}
+
+/* Whoever is greeted and asks for nothing keeps nobody out for ever; who asks, or waits for an
+ * answer, stays. */
+START_TEST(who_asks_for_nothing_makes_room)
+{
+	static const struct transport_handler handler = {
+	    .ready = silent_ready, .rx = silent_rx, .closed = silent_closed};
+	static struct silent all[PD_SESSIONS_MAX - 1]; /* and the admin */
+	const uint32_t count = ARRAY_SIZE(all);
+	struct peer *p = peer_new(rig, NULL, NULL);
+	uint32_t greeted = 0;
+
+	peer_close(p);
+	for (uint32_t i = 0; i < count; i++) {
+		all[i].count = &greeted;
+		ck_assert_int_eq(
+		    transport_connect(p->transport, "pd", &handler, &all[i], &all[i].conn), 0);
+		rpc_init(&all[i].rpc, all[i].conn, silent_message, &all[i]);
+		if (i % 100 == 0)
+			rig_run_ms(rig, 5);
+	}
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(greeted, count);
+	rig_run_ms(rig, 15000);
+	ck_assert_int_eq(ask_revocations(admin, "nonsense"), -E_BAD_DOCUMENT);
+	/* None of them is silent for long enough. */
+	ck_assert_int_ne(peer_connect(p, "admin", "late"), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_int_ne(peer_connect(p, "admin", "late"), 0);
+	rig_run_ms(rig, 20000);
+	ck_assert_int_ne(peer_connect(p, "admin", "late"), 0);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(peer_connect(p, "admin", "late"), 0);
+	ck_assert(all[0].conn == NULL && all[1].conn != NULL && !admin->closed);
+}
+END_TEST
+
 /* Every request, with fields that no honest peer sends: an answer, and nothing else. */
 START_TEST(nonsense)
 {
@@ -611,6 +702,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, hello_is_judged);
 	tcase_add_test(t, requests_are_bounded);
+	tcase_add_test(t, who_asks_for_nothing_makes_room);
 	tcase_add_test(t, nonsense);
 	tcase_add_test(t, lease_needs_evidence);
 	tcase_add_test(t, lease_input);
