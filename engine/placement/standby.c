@@ -1,8 +1,8 @@
 /* standby: see standby.h.
  *
  * Failure modes: over STANDBY_SESSIONS_MAX connections, or without memory, a newcomer is
- * disconnected at once. One that stays though it was told is left alone: its connection costs
- * little, and is ended when this driver leads. */
+ * disconnected at once. One that says nothing, or stays though it was told, is ended after
+ * STANDBY_TIMEOUT_MS, and would else keep the others from being told. */
 #include "engine/placement/standby.h"
 
 #include <errno.h>
@@ -18,6 +18,7 @@ struct session {
 	struct standby *standby;
 	struct transport_conn *conn;
 	struct rpc rpc;
+	struct reactor_timer timer;
 	struct session *next, *prev;
 };
 
@@ -119,10 +120,16 @@ static void closed(struct transport_conn *conn, int reason, void *arg)
 	(void)conn;
 	(void)reason;
 	rpc_closed(&s->rpc);
+	reactor_timer_cancel(standby->reactor, &s->timer);
 	DL_DELETE(standby->sessions, s);
 	standby->count--;
 	free(s);
 	stop_if_done(standby);
+}
+
+static void time_is_up(struct reactor_timer *timer)
+{
+	transport_close(container_of(timer, struct session, timer)->conn);
 }
 
 static const struct transport_handler handler = {
@@ -164,6 +171,9 @@ void standby_accept(struct standby *standby, struct transport_conn *conn)
 	s->standby = standby;
 	s->conn = conn;
 	rpc_init(&s->rpc, conn, handle, s);
+	s->timer.fire = time_is_up;
+	reactor_timer_arm(standby->reactor, &s->timer,
+			  reactor_now_ns(standby->reactor) + STANDBY_TIMEOUT_MS * NS_PER_MS);
 	DL_APPEND(standby->sessions, s);
 	standby->count++;
 	conn->handler = &handler;

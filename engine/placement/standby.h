@@ -9,6 +9,7 @@
 #include "net/transport.h"
 
 #define STANDBY_SESSIONS_MAX 16000u
+#define STANDBY_TIMEOUT_MS   10000u /* for a connection: to be greeted, and to go elsewhere */
 
 struct standby;
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/placement/standby.h"
 #include "tests/unit/test_placement_rig.h"
 
 #define SIZE (256ull << 20)
@@ -197,6 +198,62 @@ START_TEST(who_asks_for_nothing_makes_room)
 	rig_run_ms(rig, 100);
 	ck_assert_int_eq(peer_connect(p, "admin", "late"), 0);
 	ck_assert(all[0].conn == NULL && all[1].conn != NULL && !admin->closed);
+}
+END_TEST
+
+static const char *no_leader(void *arg)
+{
+	(void)arg;
+	return "";
+}
+
+static void meets_standby(struct transport_conn *conn, void *arg)
+{
+	standby_accept(arg, conn);
+}
+
+static void standby_is_gone(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+/* Who says nothing to a driver that does not lead, or stays there though it was told, keeps no
+ * place. */
+START_TEST(nobody_stays_with_a_standby)
+{
+	static const struct transport_handler handlers[] = {
+	    {.rx = silent_rx, .closed = silent_closed},
+	    {.ready = silent_ready, .rx = silent_rx, .closed = silent_closed}};
+	struct sim_process *process = sim_process_create(rig->world, "standby");
+	struct peer *p = peer_new(rig, NULL, NULL);
+	struct transport_listener *listener;
+	struct standby *standby;
+	struct transport *transport;
+	struct silent all[2];
+	uint32_t greeted = 0;
+	struct error err;
+	bool gone = false;
+
+	sim_process_start(process);
+	transport = sim_transport_create(process);
+	ck_assert_int_eq(
+	    standby_create(sim_reactor(process), &rig->demo.cluster, no_leader, NULL, &standby), 0);
+	ck_assert_int_eq(
+	    transport_listen(transport, "standby", meets_standby, standby, &listener, &err), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		all[i] = (struct silent){.count = &greeted};
+		ck_assert_int_eq(
+		    transport_connect(p->transport, "standby", &handlers[i], &all[i], &all[i].conn),
+		    0);
+		rpc_init(&all[i].rpc, all[i].conn, silent_message, &all[i]);
+	}
+	rig_run_ms(rig, STANDBY_TIMEOUT_MS / 2);
+	ck_assert_uint_eq(greeted, 1);
+	ck_assert(all[0].conn != NULL && all[1].conn != NULL);
+	rig_run_ms(rig, STANDBY_TIMEOUT_MS);
+	ck_assert(all[0].conn == NULL && all[1].conn == NULL);
+	standby_stop(standby, standby_is_gone, &gone);
+	ck_assert(sim_run_flag(rig->world, &gone));
 }
 END_TEST
 
@@ -703,6 +760,7 @@ int main(void)
 	tcase_add_test(t, hello_is_judged);
 	tcase_add_test(t, requests_are_bounded);
 	tcase_add_test(t, who_asks_for_nothing_makes_room);
+	tcase_add_test(t, nobody_stays_with_a_standby);
 	tcase_add_test(t, nonsense);
 	tcase_add_test(t, lease_needs_evidence);
 	tcase_add_test(t, lease_input);
