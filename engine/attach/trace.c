@@ -2,9 +2,10 @@
  *
  *   ACCEPTING --client--> READING --line--> TRACING --time over--> SENDING --> ACCEPTING
  *
- * One operation is in flight at most, but for TRACING, which has only the timer. Stopping cancels
- * or cuts short what is under way; the last completion frees. Failure: a client that says anything
- * else, or goes away, is let go of. */
+ * One operation is in flight, and in READING and TRACING the timer; TRACING receives, which nothing
+ * but the end of it completes: the client's, or our own when the time is over. Stopping cancels or
+ * cuts short what is under way; the last completion frees. Failure: a client that says nothing, or
+ * anything else, or goes away, is let go of: another may wait. */
 #include "engine/attach/trace.h"
 
 #include <errno.h>
@@ -41,6 +42,7 @@ struct trace_server {
 	char answer[ANSWER_SIZE];
 	struct iovec iov;
 	struct msghdr msg;
+	bool over; /* TRACING: it is time to answer */
 	bool stopping;
 	void (*stopped)(void *arg);
 	void *stopped_arg;
@@ -51,6 +53,7 @@ static void step_done(struct reactor_io *io, int32_t result);
 
 static void accept_next(struct trace_server *s)
 {
+	reactor_timer_cancel(s->reactor, &s->timer);
 	if (s->client >= 0)
 		close(s->client);
 	s->client = -1;
@@ -154,19 +157,24 @@ static void answer(struct trace_server *s)
 
 /* -- steps ------------------------------------------------------------------------------------- */
 
+static void receive(struct trace_server *s)
+{
+	reactor_io_recv(s->reactor, &s->io, s->client, s->line + s->line_size,
+			LINE_SIZE - s->line_size);
+}
+
+/* What is being received ends. */
 static void time_over(struct reactor_timer *timer)
 {
 	struct trace_server *s = container_of(timer, struct trace_server, timer);
 
-	volume_trace_stop(s->volume);
-	answer(s);
+	s->over = s->state == TRACE_TRACING;
+	shutdown(s->client, s->over ? SHUT_RD : SHUT_RDWR);
 }
 
-static void read_more(struct trace_server *s)
+static void arm(struct trace_server *s, uint64_t ms)
 {
-	s->state = TRACE_READING;
-	reactor_io_recv(s->reactor, &s->io, s->client, s->line + s->line_size,
-			LINE_SIZE - 1 - s->line_size);
+	reactor_timer_arm(s->reactor, &s->timer, reactor_now_ns(s->reactor) + ms * NS_PER_MS);
 }
 
 static void line_arrived(struct trace_server *s, int32_t result)
@@ -178,18 +186,31 @@ static void line_arrived(struct trace_server *s, int32_t result)
 		return;
 	}
 	s->line_size += (uint32_t)result;
-	s->line[s->line_size] = '\0';
+	s->line[MIN(s->line_size, LINE_SIZE - 1)] = '\0';
 	if (strchr(s->line, '\n') == NULL && s->line_size < LINE_SIZE - 1) {
-		read_more(s);
+		receive(s);
 		return;
 	}
-	if (sscanf(s->line, "trace %u %u\n", &seconds, &s->count) != 2 || seconds == 0 ||
+	if (s->line_size == LINE_SIZE ||
+	    sscanf(s->line, "trace %u %u\n", &seconds, &s->count) != 2 || seconds == 0 ||
 	    seconds > TRACE_SECONDS_MAX || volume_trace_start(s->volume, &s->trace) != 0) {
 		accept_next(s);
 		return;
 	}
 	s->state = TRACE_TRACING;
-	reactor_timer_arm(s->reactor, &s->timer, reactor_now_ns(s->reactor) + seconds * NS_PER_S);
+	s->over = false;
+	arm(s, seconds * 1000ull);
+	receive(s);
+}
+
+static void trace_ends(struct trace_server *s)
+{
+	reactor_timer_cancel(s->reactor, &s->timer);
+	volume_trace_stop(s->volume);
+	if (s->over)
+		answer(s);
+	else
+		accept_next(s);
 }
 
 static void step_done(struct reactor_io *io, int32_t result)
@@ -205,16 +226,20 @@ static void step_done(struct reactor_io *io, int32_t result)
 		}
 		s->client = result;
 		s->line_size = 0;
-		read_more(s);
+		s->state = TRACE_READING;
+		arm(s, TRACE_LINE_MS);
+		receive(s);
 		return;
 	case TRACE_READING:
 		line_arrived(s, s->stopping ? 0 : result);
+		return;
+	case TRACE_TRACING:
+		trace_ends(s);
 		return;
 	case TRACE_SENDING:
 		accept_next(s);
 		return;
 	case TRACE_IDLE:
-	case TRACE_TRACING:
 		break;
 	}
 	INVARIANT(false);
@@ -294,15 +319,10 @@ void trace_stop(struct trace_server *s, void (*done)(void *arg), void *arg)
 	s->stopping = true;
 	s->stopped = done;
 	s->stopped_arg = arg;
-	if (s->state == TRACE_TRACING) {
-		/* What is known so far is told; nobody waits for a client that does not read. */
-		reactor_timer_cancel(s->reactor, &s->timer);
-		time_over(&s->timer);
-	}
 	if (s->state == TRACE_IDLE)
 		reactor_defer(s->reactor, &s->stop_task);
 	else if (s->state == TRACE_ACCEPTING)
 		reactor_io_cancel(s->reactor, &s->io);
-	else
-		shutdown(s->client, s->state == TRACE_SENDING ? SHUT_RD : SHUT_RDWR);
+	else if (s->state != TRACE_SENDING) /* what is known so far is told */
+		time_over(&s->timer);
 }

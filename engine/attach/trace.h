@@ -3,8 +3,9 @@
  *
  * A client connects to the unix socket, sends one line, "trace SECONDS COUNT\n", and gets one JSON
  * object when the time is over; then the connection ends. One client at a time: the next one waits
- * in the socket's backlog. A trace is on only meanwhile (engine/volume/trace.h). Only who may write
- * to the socket's folder can connect: its mode is 0600.
+ * in the socket's backlog, until the first one has its answer, or has gone. A trace is on only
+ * meanwhile (engine/volume/trace.h). Only who may write to the socket's folder can connect: its
+ * mode is 0600.
  *
  * Thread: the reactor's. */
 #ifndef ATTACH_TRACE_H
@@ -14,6 +15,7 @@
 #include "engine/volume/volume.h"
 
 #define TRACE_SECONDS_MAX 3600u
+#define TRACE_LINE_MS	  5000u /* for the line to come */
 
 struct trace_server;
 
