@@ -1,8 +1,37 @@
 /* The NBD server and its bounds: buffers, parts, places. Who reaches one waits, and everybody goes
  * on when there is room again. */
+#include <linux/sockios.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 
 #include "tests/unit/nbd_world.h"
+
+static _Atomic bool was_there;
+
+static void is_there(struct reactor_task *task)
+{
+	(void)task;
+	atomic_store(&was_there, true);
+}
+
+/* Until the server has received all that was sent there, and has done with it what it does when it
+ * has: what the kernel took for it before a task was posted it sees before that runs. */
+static void wait_until_received(int fd)
+{
+	struct reactor_task task = {.run = is_there};
+	int left = 1;
+
+	for (int i = 0; i < 20000 && left > 0; i++) {
+		ck_assert_int_eq(ioctl(fd, SIOCOUTQ, &left), 0);
+		if (left > 0)
+			usleep(1000);
+	}
+	ck_assert_int_eq(left, 0);
+	atomic_store(&was_there, false);
+	reactor_post(t.reactor, &task);
+	while (!atomic_load(&was_there))
+		sched_yield();
+}
 
 START_TEST(few_buffers_slow_the_clients_down_and_lose_nothing)
 {
@@ -89,7 +118,7 @@ START_TEST(who_waits_for_a_part_gets_one_when_the_last_answers_have_left)
 	wait_for_begun(NBD_PARTS_MAX);
 	setsockopt(fd[CLIENTS], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 	raw_request(fd[CLIENTS], NBD_CMD_TRIM, 0, 4096);
-	usleep(50000); /* it has come, and waits */
+	wait_until_received(fd[CLIENTS]);
 	fake_volume_release(t.volume);
 	for (int i = 0; i < CLIENTS; i++)
 		for (uint32_t k = 0; k < NBD_INFLIGHT_MAX; k++)
@@ -116,7 +145,7 @@ START_TEST(the_server_stops_though_somebody_waited_for_a_buffer)
 		raw_request(fd[0], NBD_CMD_READ, 0, IO_SIZE_MAX);
 	wait_for_begun(2);
 	raw_request(fd[1], NBD_CMD_WRITE, 0, 4096);
-	usleep(50000); /* it has come, and waits */
+	wait_until_received(fd[1]);
 	finish();
 	for (int i = 0; i < 2; i++)
 		close(fd[i]);
@@ -157,7 +186,7 @@ static void read_when_buffers_come_one_by_one(uint64_t offset, uint32_t size, ui
 	fd = raw_transmission();
 	for (int i = 0; i < 3; i++)
 		raw_request(fd, NBD_CMD_READ, offset, size);
-	usleep(50000); /* they have come, and wait */
+	wait_until_received(fd);
 	for (uint32_t i = 0; i < 2; i++) {
 		wait_for_begun(2 + free_first + i);
 		take_answer(keeper[i], IO_SIZE_MAX);
@@ -212,7 +241,7 @@ START_TEST(answers_that_are_not_taken_leave_room_for_others)
 	for (int i = 0; i < 2 * BUFFERS; i++)
 		raw_request(fd[0], NBD_CMD_READ, 0, IO_SIZE_MAX);
 	wait_for_begun(BUFFERS - 1);
-	usleep(50000); /* the others have come, and wait */
+	wait_until_received(fd[0]); /* the others wait */
 	raw_request(fd[1], NBD_CMD_READ, 0, 4096);
 	take_answer(fd[1], 4096);
 	for (int i = 0; i < 2 * BUFFERS; i++)
@@ -249,7 +278,8 @@ START_TEST(requests_that_have_had_some_of_their_parts_do_not_wait_for_each_other
 		raw_request(split[n / NBD_INFLIGHT_MAX], NBD_CMD_WRITE_ZEROES, n * 16384 + 512,
 			    3 * 4096);
 	}
-	usleep(100000); /* they have come, and wait */
+	for (int i = 0; i < SPLIT; i++)
+		wait_until_received(split[i]);
 	for (uint32_t n = 0; n < NBD_PARTS_MAX; n++) {
 		fake_volume_let_one(t.volume);
 		must_recv(ones[n / NBD_INFLIGHT_MAX], reply, 16);
