@@ -47,11 +47,22 @@ struct change {
 	struct reactor_task task;
 };
 
+int change_init(struct pool *pool)
+{
+	pool->change_memory = calloc(1, sizeof *pool->change_memory);
+	return pool->change_memory != NULL ? 0 : -ENOMEM;
+}
+
+void change_deinit(struct pool *pool)
+{
+	free(pool->change_memory);
+	pool->change_memory = NULL;
+}
+
 static void change_free(struct change *c)
 {
 	device_work_deinit(&c->work);
 	equal_deinit(&c->equal);
-	free(c);
 }
 
 void change_abandon(struct pool *pool)
@@ -78,9 +89,10 @@ bool pool_is_changing(const struct pool *pool)
 
 static struct change *change_begin(struct pool *pool, struct pool_device *d, enum change_step step)
 {
-	struct change *c = calloc(1, sizeof *c);
+	struct change *c = pool->change_memory;
 
-	INVARIANT(c != NULL);
+	PRE(pool->change == NULL);
+	memset(c, 0, sizeof *c);
 	c->pool = pool;
 	c->device = d;
 	c->step = step;

@@ -63,7 +63,15 @@ struct hook_queue {
 struct opening;
 struct change;
 struct fan;
-struct closing;
+
+struct closing {
+	struct pool *pool;
+	void (*done)(void *arg);
+	void *arg;
+	uint32_t place; /* the device whose store is being closed */
+	bool waiting;
+	struct reactor_task task;
+};
 
 struct pool {
 	struct pool_config config;
@@ -85,8 +93,10 @@ struct pool {
 	struct fan *fans;		  /* under way */
 	struct mover mover;
 	struct opening *opening;
-	struct change *change; /* a device being added, retired or closed */
-	struct closing *closing;
+	struct change *change;	      /* a device being added, retired or closed; NULL: none is */
+	struct change *change_memory; /* of it: devices can go, and the pool close, without any */
+	struct closing *closing;      /* NULL, or closing_memory */
+	struct closing closing_memory;
 };
 
 /* -- pool.c ----------------------------------------------------------------------------------- */
@@ -157,6 +167,7 @@ struct device_work {
 	struct store *store; /* opened */
 	struct disk_op io;
 	uint8_t *probe;
+	struct reactor_task no_memory;
 	uint64_t offset; /* discarded up to here */
 	uint32_t copy;
 	struct store_format_op format;
@@ -197,6 +208,9 @@ void ops_release_erases(struct pool *pool);
 bool ops_erasing(const struct pool *pool, volume_id_t volume, chunk_no_t chunk);
 
 /* -- change.c --------------------------------------------------------------------------------- */
+
+int change_init(struct pool *pool); /* 0 or -ENOMEM */
+void change_deinit(struct pool *pool);
 
 /* Nothing lies on this device any more. */
 void change_device_empty(struct pool *pool, struct pool_device *d);

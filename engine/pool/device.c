@@ -79,11 +79,30 @@ static void probed(struct disk_op *io, int status)
 	w->done(w, 0);
 }
 
-void device_probe(struct device_work *w)
+static void no_memory_run(struct reactor_task *task)
+{
+	struct device_work *w = container_of(task, struct device_work, no_memory);
+
+	w->done(w, error_set(&w->err, -ENOMEM,
+			     "device %s: there is not enough memory to look at it", w->disk->name));
+}
+
+/* False: done will say so. */
+static bool make_probe(struct device_work *w)
 {
 	if (w->probe == NULL)
 		w->probe = aligned_alloc(BLOCK_SIZE, DEVICE_PROBE_SIZE);
-	INVARIANT(w->probe != NULL);
+	if (w->probe != NULL)
+		return true;
+	w->no_memory.run = no_memory_run;
+	reactor_defer(w->pool->reactor, &w->no_memory);
+	return false;
+}
+
+void device_probe(struct device_work *w)
+{
+	if (!make_probe(w))
+		return;
 	submit(w, DISK_READ, 0, DEVICE_PROBE_SIZE, probed);
 }
 
@@ -200,9 +219,8 @@ void device_wipe(struct device_work *w)
 {
 	uint64_t size = MIN(w->disk->size_bytes - FORMAT_SEGMENTS_OFFSET, WIPE_STEP);
 
-	if (w->probe == NULL)
-		w->probe = aligned_alloc(BLOCK_SIZE, DEVICE_PROBE_SIZE);
-	INVARIANT(w->probe != NULL);
+	if (!make_probe(w))
+		return;
 	memset(w->probe, 0, BLOCK_SIZE);
 	w->offset = FORMAT_SEGMENTS_OFFSET + size;
 	submit(w, DISK_DISCARD, FORMAT_SEGMENTS_OFFSET, size, discarded);

@@ -28,17 +28,20 @@ void mover_init(struct pool *pool)
 	m->kv_op.done = committed;
 }
 
-void mover_deinit(struct pool *pool)
+static void free_buffers(struct mover *m)
 {
-	struct mover *m = &pool->mover;
-
-	reactor_timer_cancel(pool->reactor, &m->timer);
 	for (uint32_t i = 0; m->slots != NULL && i < MOVER_SLOTS; i++)
 		free(m->slots[i].data);
 	free(m->slots);
 	free(m->changes);
 	m->slots = NULL;
 	m->changes = NULL;
+}
+
+void mover_deinit(struct pool *pool)
+{
+	reactor_timer_cancel(pool->reactor, &pool->mover.timer);
+	free_buffers(&pool->mover);
 }
 
 void mover_kick(struct pool *pool)
@@ -168,22 +171,25 @@ static void commit_clear(struct mover *m)
 
 /* -- choosing --------------------------------------------------------------------------------- */
 
+/* All of them or none: without, it is tried again with the chunks that are stuck. */
 static bool make_buffers(struct mover *m)
 {
+	bool all;
+
 	if (m->slots != NULL)
 		return true;
 	m->slots = calloc(MOVER_SLOTS, sizeof *m->slots);
 	m->changes = calloc(STORE_CHANGES_MAX, sizeof *m->changes);
-	if (m->slots == NULL || m->changes == NULL)
-		return false;
-	for (uint32_t i = 0; i < MOVER_SLOTS; i++) {
+	all = m->slots != NULL && m->changes != NULL;
+	for (uint32_t i = 0; all && i < MOVER_SLOTS; i++) {
 		m->slots[i].mover = m;
 		m->slots[i].data =
 		    aligned_alloc(BLOCK_SIZE, (size_t)MOVER_PIECE_BLOCKS * BLOCK_SIZE);
-		if (m->slots[i].data == NULL)
-			return false;
+		all = m->slots[i].data != NULL;
 	}
-	return true;
+	if (!all)
+		free_buffers(m);
+	return all;
 }
 
 /* A chunk on a device that is being retired, from where the search stands. A copy that could not be

@@ -774,21 +774,50 @@ static void tick(struct opening *o)
 	INVARIANT(false);
 }
 
-void pool_open(struct pool_open_op *op)
+static void no_memory_run(struct reactor_task *task)
+{
+	struct pool_open_op *op = container_of(task, struct pool_open_op, no_memory);
+	struct error err;
+
+	for (uint32_t i = 0; i < op->disk_count; i++)
+		disk_close(op->disks[i].disk);
+	error_set(&err, -ENOMEM, "there is not enough memory for the node's devices");
+	op->done(op, -ENOMEM, NULL, &err);
+}
+
+static struct pool *pool_create(const struct pool_config *config)
 {
 	struct pool *pool = calloc(1, sizeof *pool);
-	struct opening *o = calloc(1, sizeof *o);
 
-	INVARIANT(pool != NULL && o != NULL);
-	PRE(op->disk_count <= POOL_DEVICES_MAX);
-	pool->config = op->config;
+	if (pool == NULL)
+		return NULL;
+	pool->config = *config;
 	if (pool->config.move_bytes_per_s == 0)
 		pool->config.move_bytes_per_s = MOVER_BYTES_PER_S;
-	pool->reactor = op->config.reactor;
-	pool->kv = op->config.kv;
+	pool->reactor = config->reactor;
+	pool->kv = config->kv;
 	pool->finish_task.run = ops_finish_run;
 	mover_init(pool);
-	INVARIANT(routes_init(&pool->routes) == 0);
+	if (routes_init(&pool->routes) == 0 && change_init(pool) == 0)
+		return pool;
+	pool_abandon(pool);
+	return NULL;
+}
+
+void pool_open(struct pool_open_op *op)
+{
+	struct pool *pool = pool_create(&op->config);
+	struct opening *o = calloc(1, sizeof *o);
+
+	PRE(op->disk_count <= POOL_DEVICES_MAX);
+	op->impl = NULL;
+	op->no_memory = (struct reactor_task){.run = no_memory_run};
+	if (pool == NULL || o == NULL) {
+		pool_abandon(pool);
+		free(o);
+		reactor_defer(op->config.reactor, &op->no_memory);
+		return;
+	}
 	pool->opening = o;
 	*o = (struct opening){.pool = pool, .op = op, .task = {.run = run}};
 	o->work.pool = pool;

@@ -16,15 +16,6 @@
  * same device. */
 #define CHUNK_CLAIM_BYTES (16 * MIB)
 
-struct closing {
-	struct pool *pool;
-	void (*done)(void *arg);
-	void *arg;
-	uint32_t place; /* the device whose store is being closed */
-	bool waiting;
-	struct reactor_task task;
-};
-
 const char *pool_state_name(enum pool_device_state state)
 {
 	static const char *const names[] = {
@@ -201,7 +192,7 @@ static void pool_free(struct pool *pool)
 	routes_deinit(&pool->routes);
 	free(pool->doubts);
 	free(pool->kept);
-	free(pool->closing);
+	change_deinit(pool);
 	free(pool);
 }
 
@@ -259,10 +250,9 @@ static void closing_run(struct reactor_task *task)
 
 void pool_close(struct pool *pool, void (*done)(void *arg), void *arg)
 {
-	struct closing *c = calloc(1, sizeof *c);
+	struct closing *c = &pool->closing_memory;
 
 	PRE(pool->closing == NULL);
-	INVARIANT(c != NULL);
 	*c = (struct closing){.pool = pool, .done = done, .arg = arg, .task = {.run = closing_run}};
 	pool->closing = c;
 	mover_pause(pool);

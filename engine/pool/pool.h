@@ -70,14 +70,15 @@ struct pool_disk {
  * One that cannot be read, or that is known and damaged, becomes FAILED, if another can be opened.
  * done gives the pool, or the error that
  * store_open gives, or -E_CORRUPT (a chunk on two devices without a reason), -EIO (none can be
- * read), -EINVAL; then the disks are the caller's to close. */
+ * read), -EINVAL, -ENOMEM; then the disks have been closed. */
 struct pool_open_op {
 	void (*done)(struct pool_open_op *op, int status, struct pool *pool,
 		     const struct error *err);
 	struct pool_config config;
 	struct pool_disk disks[POOL_DEVICES_MAX];
 	uint32_t disk_count;
-	void *impl; /* the pool, while it is being opened */
+	void *impl;		       /* the pool, while it is being opened */
+	struct reactor_task no_memory; /* the pool's */
 };
 void pool_open(struct pool_open_op *op);
 
@@ -155,9 +156,8 @@ int pool_broken(const struct pool *pool);
 bool pool_is_changing(const struct pool *pool);
 
 /* Formats an empty device and takes it in; done when new chunks may go to it. The disk is the
- * pool's when done is called with 0. One at a time
- * (pool_is_changing). -E_IN_USE: it is not empty; -E_LIMIT:
- * POOL_DEVICES_MAX; -EIO. */
+ * pool's from now on: it is closed when that fails. One at a time (pool_is_changing). -E_IN_USE: it
+ * is not empty; -E_LIMIT: POOL_DEVICES_MAX; -EIO; -ENOMEM. */
 struct pool_add_op {
 	void (*done)(struct pool_add_op *op, int status, const struct error *err);
 	struct disk *disk;

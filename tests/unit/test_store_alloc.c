@@ -159,69 +159,6 @@ START_TEST(working)
 }
 END_TEST
 
-static void one_fenced(struct store_fence_op *op, int status)
-{
-	ck_assert_int_eq(status, 0);
-	op->volume = 0;
-}
-
-/* Takes memory on every device: one that is added gets all of them. */
-static void many_fences(struct rig *rig)
-{
-	enum { FENCES = 3000 };
-	struct store_fence_op *ops = calloc(FENCES, sizeof *ops);
-
-	for (uint32_t i = 0; i < FENCES; i++) {
-		ops[i] = (struct store_fence_op){
-		    .done = one_fenced, .volume = 5000 + i, .generation = 1};
-		pool_fence(rig->pool, &ops[i]);
-	}
-	for (uint32_t i = 0; i < FENCES; i++)
-		while (ops[i].volume != 0)
-			ck_assert(sim_step(rig->world));
-	free(ops);
-}
-
-/* A device that could not be added can be, and so can another one in its slot: nothing is left of
- * it in the index. */
-START_TEST(adding_a_device)
-{
-	const uint64_t before = alloc_live();
-	uint64_t n = 1;
-
-	rig_devices = 1;
-	for (bool failed = true; failed; n++) {
-		struct rig rig;
-		int rc;
-
-		rig_init(&rig, 1, DISK_MIB);
-		rig_must_open(&rig);
-		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 0, 100)), 0);
-		many_fences(&rig);
-		alloc_fail_at(n);
-		rc = rig_add_device(&rig, 1, NULL);
-		failed = alloc_failed();
-		alloc_fail_at(0);
-		ck_assert(rc == 0 || (rc == -ENOMEM && failed));
-		ck_assert_int_eq(pool_broken(rig.pool), 0);
-		if (rc != 0 && n % 2 == 0)
-			ck_assert_int_eq(rig_add_device(&rig, 1, NULL), 0);
-		ck_assert_int_eq(rig_add_device(&rig, 2, NULL), 0);
-		ck_assert_uint_eq(store_generation(pool_store(rig.pool, 1), 7999), 1);
-		rig_verify(&rig);
-		rig_crash(&rig, SIM_POWER_LOSS);
-		rig_must_open(&rig);
-		rig_verify(&rig);
-		rig_close(&rig);
-		ck_assert_uint_eq(alloc_live(), before);
-		rig_deinit(&rig);
-		ck_assert_uint_lt(n, RUNS_MAX);
-	}
-	ck_assert_uint_gt(n, 20);
-	rig_devices = 0;
-}
-END_TEST
-
 int main(void)
 {
 	TCase *tc = tcase_create("alloc");
@@ -233,7 +170,6 @@ int main(void)
 	tcase_add_loop_test(tc, opening, 0, 2);
 	tcase_add_test(tc, formatting);
 	tcase_add_test(tc, working);
-	tcase_add_test(tc, adding_a_device);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
