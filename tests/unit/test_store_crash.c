@@ -172,6 +172,44 @@ static void cleaning(struct rig *rig)
 	ck_assert_uint_gt(after.cleaned_segments, before.cleaned_segments);
 }
 
+/* Of a few hundred blocks, each written by itself, among others: out of order on the disk. */
+static void scattered(struct rig *rig)
+{
+	for (uint32_t i = 0; i < 192; i++) {
+		rig_write(rig, STORE_DATA, 0, 0, i * 37 % 192, 1);
+		if (i % 8 == 0)
+			rig_write(rig, STORE_DATA, 1, 1, i, 1);
+		rig_drain_to(rig, 8);
+	}
+	rig_drain(rig);
+}
+
+static bool has_tidied(void *arg)
+{
+	const struct rig *rig = arg;
+	struct store_stats stats;
+
+	if (!rig->process->alive)
+		return true;
+	store_get_stats(rig->store, &stats);
+	return stats.tidied_blocks >= 192;
+}
+
+/* What lies out of order is put in order while nobody asks for anything, and while somebody does.
+ */
+static void tidying(struct rig *rig)
+{
+	for (uint32_t i = 0; i < 3 && rig->process->alive; i++) {
+		sim_run_for(rig->world, NS_PER_S + i * 100 * NS_PER_MS);
+		rig_write(rig, i == 1 ? STORE_DISCARD : STORE_DATA, 0, 0, 50 * i, 3);
+		rig_drain(rig);
+	}
+	if (sim_run_until(rig->world, rig->world->now_ns + 60 * NS_PER_S, has_tidied, rig) != 0)
+		ck_assert(!rig->process->alive);
+	if (rig->process->alive)
+		rig_checkpoint(rig);
+}
+
 static const struct {
 	const char *name;
 	void (*prepare)(struct rig *rig);
@@ -187,6 +225,7 @@ static const struct {
     {"erases", some_checkpointed, erases},
     {"cleaning", almost_full, cleaning},
     {"priming", primed, priming},
+    {"tidying", scattered, tidying},
 };
 
 START_TEST(a_crash_at_any_io_loses_nothing)
