@@ -158,20 +158,22 @@ void usage_read(const char *const *texts, uint32_t text_count, struct usage *ret
 	closedir(d);
 }
 
+/* Threads that ended meanwhile take their time with them. */
+static uint64_t less(uint64_t after, uint64_t before)
+{
+	return after > before ? after - before : 0;
+}
+
 static void diff_threads(struct process_usage *d, const struct process_usage *before)
 {
 	for (uint32_t i = 0; i < d->thread_count; i++)
 		for (uint32_t k = 0; k < before->thread_count; k++)
 			if (before->threads[k].tid == d->threads[i].tid) {
-				d->threads[i].cpu_us -= before->threads[k].cpu_us;
-				d->threads[i].switches -= before->threads[k].switches;
-			}
-}
+				const struct thread_usage *b = &before->threads[k];
 
-/* Threads that ended meanwhile take their time with them. */
-static uint64_t less(uint64_t after, uint64_t before)
-{
-	return after > before ? after - before : 0;
+				d->threads[i].cpu_us = less(d->threads[i].cpu_us, b->cpu_us);
+				d->threads[i].switches = less(d->threads[i].switches, b->switches);
+			}
 }
 
 struct process_usage usage_diff(const struct usage *before, const struct usage *after, uint32_t i)

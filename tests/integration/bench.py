@@ -3,15 +3,18 @@
 systems that every machine has. What is measured is not judged here, only that it is measured and told."""
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cluster import BUILD, OVER, SCALE, Cluster, Failure, main, run  # noqa: E402
+from cluster import BUILD, OVER, SCALE, Cluster, Failure, main, run, wait_for  # noqa: E402
 
 BENCH = BUILD / "bench" / "pave-bench"
+CALLS_CAN_BE_COUNTED = os.geteuid() == 0 and Path("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id").exists()
 
 
 def bench(cluster, *args):
@@ -43,8 +46,98 @@ def loads_are_verified():
         result = bench(cluster, "--nbd", uri, "--rw", "randrw", "--fill", "--verify", "--seconds", "1")
         expect("NBD was loaded", result["over"] == "nbd" and result["operations"] > 0 and result["verified"])
         expect("pave-attach is counted", any(p["name"] == "pave-attach" for p in result["processes"]))
-        result = bench(cluster, "--nbd", uri, "--seconds", "1", "--ramp", "depth=1..4")
+        result = bench(cluster, "--nbd", uri, "--seconds", "1", "--ramp", "depth=1..4", "--svg", plots)
         expect("three steps and a knee", [s["step"] for s in result["steps"]] == [1, 2, 4] and result["knee"] in (1, 2, 4))
+        sweep = (Path(plots) / "sweep.svg").read_text()
+        expect("the sweep has its knee", f"the knee is at depth {result['knee']:,.0f}" in sweep)
+
+
+def what_it_cost_is_told():
+    with Cluster("--device-size", "1GiB", "--permit-lifetime", "3s") as cluster:
+        cluster.pave("volume", "create", "v", "--size", "256MiB", "--chunk-size", "64MiB")
+        calls = ["--calls"] if CALLS_CAN_BE_COUNTED else []
+        result = bench(cluster, "--volume", "v", "--rw", "randrw", "--seconds", str(4 * SCALE), *calls)
+        expect(f"permits of 3 s are renewed in 4: {result['permits_renewed']}", result["permits_renewed"] >= 2)
+        expect("the host's calls of the ring are counted", result["host_enter_calls_per_op"] > 0)
+        names = ("pave-bench", "pave-node", "pave-node", "pave-node", "pave-pd")
+        processes = [p for p in result["processes"] if p["name"] in names]
+        expect(f"every process is told: {result['processes']}", sorted(p["name"] for p in processes) == sorted(names))
+        total = sum(p["cpu_us_per_op"] for p in result["processes"])
+        expect(f"together they make the sum: {total}", abs(total - result["cpu_us_per_op"]) < 0.01)
+        for p in processes:
+            threads = p["threads"]
+            expect(f"each process uses CPU time and is switched: {p}", p["cpu_us_per_op"] > 0 and p["switches_per_op"] > 0)
+            expect(f"and so do its threads, no more than it: {p}",
+                   threads and 0 < sum(t["cpu_us_per_op"] for t in threads) <= p["cpu_us_per_op"] * 1.02 + 0.01)
+            if calls:
+                expect(f"it makes system calls: {p}", p["calls_per_op"] > 0)
+        host = next(p for p in processes if p["name"] == "pave-bench")
+        # Nothing else of it makes calls by the operation, and the ring's are among those that the kernel counts.
+        if calls:
+            expect(f"the kernel counts what the reactor does: {host}, {result['host_enter_calls_per_op']}",
+                   0.9 * result["host_enter_calls_per_op"] <= host["calls_per_op"] <= 1.5 * result["host_enter_calls_per_op"] + 0.5)
+
+        text = run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace", *calls, *OVER).stdout
+        for line in (r"^all: random reads and writes \(70 % reads\), 4 ?KiB, depth 32, \d+\.\d s: \d+/s, [\d.]+ MiB/s$",
+                     r"^  read +mean +[\d.]+  p50 +[\d.]+  p99 +[\d.]+  p99\.9 +[\d.]+  p99\.99 +[\d.]+  max +[\d.]+ us$",
+                     r"^  write +mean +[\d.]+  p50", r"^  pave-node +\d+ +[\d.]+ us CPU, +[\d.]+ context switches.* an operation$",
+                     r"^  all processes +[\d.]+ us CPU .* io_uring_enter an operation, \d+ permits$",
+                     r"^  write +mean [\d.]+ us: host queue [\d.]+, network [\d.]+, node queue [\d.]+, log [\d.]+, answer",
+                     r"^  slowest moments, and what else happened then:$", r"^ +[\d.]+ us at +[\d.]+ s  (read|write)  .*us, node "):
+            expect(f"the table has {line}:\n{text}", re.search(line, text, re.MULTILINE))
+        if calls:
+            expect(f"and system calls:\n{text}", re.search(r"^  pave-node .*, +[\d.]+ system calls an operation$", text, re.MULTILINE))
+
+
+def progress_is_shown():
+    with Cluster("--device-size", "1GiB") as cluster:
+        cluster.pave("volume", "create", "v", "--size", "128MiB", "--chunk-size", "64MiB")
+        ours, theirs = pty.openpty()
+        load = cluster.start(BENCH, "--cluster", cluster.dir, "--volume", "v", "--seconds", str(4 * SCALE), "--json", *OVER,
+                             stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        os.set_blocking(ours, False)
+
+        def more():
+            nonlocal shown
+            try:
+                shown += os.read(ours, 4096)
+            except OSError:  # nothing yet, or the end
+                pass
+            return re.search(rb"\rrunning +1/1 +[1-9]\d* ops/s +[1-9]\d* ops", shown)
+
+        wait_for("a line of progress while it runs", more, 60)
+        expect("which is before it ends", load.poll() is None)
+        expect("it ends well", load.wait(60 * SCALE) == 0)
+        os.close(ours)
+
+
+def any_server_can_be_loaded():
+    with tempfile.TemporaryDirectory() as folder:
+        socket = Path(folder, "sock")
+        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", socket, "memory", "64M"])
+        try:
+            wait_for("nbdkit's socket", socket.exists)
+            load = ["--nbd", f"nbd+unix:///?socket={socket}", "--rw", "randrw", "--fill", "--verify", "--seconds", "1", "--json",
+                    "--count", str(socket)]
+            result = json.loads(run(BENCH, *load).stdout)
+            expect("it was loaded and verified", result["operations"] > 0 and result["verified"])
+            expect("what it used is counted", any(p["name"] == "nbdkit" and p["cpu_us_per_op"] > 0 for p in result["processes"]))
+        finally:
+            server.terminate()
+            server.wait(60)
+        # One that forgets what was written.
+        socket.unlink(missing_ok=True)
+        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", socket, "null", "64M"])
+        try:
+            wait_for("nbdkit's socket", socket.exists)
+            done = run(BENCH, *load, check=False)
+            expect(f"what is not what was written is found: exit {done.returncode}: {done.stderr}",
+                   done.returncode == 1 and "blocks are not what was written" in done.stderr)
+        finally:
+            server.terminate()
+            server.wait(60)
 
 
 def slow_operations_are_traced():
@@ -116,4 +209,5 @@ def a_peer_that_fails_is_told_and_ends_nothing():
         expect("who failed is told, and where", "| nbdkit | - | failed in round 1, read32" in text)
 
 
-main([loads_are_verified, slow_operations_are_traced, what_cannot_be_is_refused, systems_are_compared, a_peer_that_fails_is_told_and_ends_nothing])
+main([loads_are_verified, what_it_cost_is_told, progress_is_shown, any_server_can_be_loaded, slow_operations_are_traced,
+      what_cannot_be_is_refused, systems_are_compared, a_peer_that_fails_is_told_and_ends_nothing])

@@ -2,8 +2,12 @@
  * whose latency and lies are known, on the simulated reactor. */
 #include <check.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "bench/options.h"
 #include "engine/base/err.h"
@@ -25,6 +29,8 @@ START_TEST(percentiles_are_within_their_bound)
 		ck_assert_msg(got >= want && got <= want * 1.016 + 1, "%g: %g, not %g", p, got,
 			      want);
 	}
+	ck_assert_uint_ge(histogram_percentile(&h, 99.99), 99990000);
+	ck_assert_uint_lt(histogram_percentile(&h, 99.9), 99990000 + 1000000);
 	ck_assert_uint_eq(histogram_percentile(&h, 100), 100000000);
 	ck_assert_double_eq_tol(histogram_mean(&h), 50000500, 1);
 }
@@ -162,6 +168,72 @@ START_TEST(a_long_timeline_keeps_every_operation)
 }
 END_TEST
 
+/* -- what processes use ------------------------------------------------------------------------ */
+
+#define BURN_NS	  (50 * NS_PER_MS)
+#define NAP_COUNT 25u
+
+static pthread_barrier_t done_with_work, been_looked_at;
+
+static uint64_t thread_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static void *burn(void *arg)
+{
+	const struct timespec nap = {.tv_nsec = 100000};
+
+	(void)arg;
+	prctl(PR_SET_NAME, "burner");
+	while (thread_cpu_ns() < BURN_NS)
+		;
+	/* Who goes to sleep is switched away, and its time is written down. */
+	for (uint32_t i = 0; i < NAP_COUNT; i++)
+		nanosleep(&nap, NULL);
+	pthread_barrier_wait(&done_with_work);
+	pthread_barrier_wait(&been_looked_at);
+	return NULL;
+}
+
+START_TEST(each_thread_is_charged_with_what_it_used)
+{
+	static struct usage before, after;
+	const struct thread_usage *burner = NULL;
+	struct process_usage d;
+	pthread_t thread;
+
+	pthread_barrier_init(&done_with_work, NULL, 2);
+	pthread_barrier_init(&been_looked_at, NULL, 2);
+	usage_read(NULL, 0, &before);
+	ck_assert_int_eq(pthread_create(&thread, NULL, burn, NULL), 0);
+	pthread_barrier_wait(&done_with_work);
+	usage_read(NULL, 0, &after);
+	pthread_barrier_wait(&been_looked_at);
+	pthread_join(thread, NULL);
+	ck_assert_uint_eq(after.count, 1);
+	ck_assert_int_eq(after.processes[0].pid, getpid());
+	d = usage_diff(&before, &after, 0);
+	ck_assert_uint_eq(d.thread_count, 2);
+	for (uint32_t i = 0; i < d.thread_count; i++)
+		if (strcmp(d.threads[i].name, "burner") == 0)
+			burner = &d.threads[i];
+	ck_assert_ptr_nonnull(burner);
+	ck_assert_uint_ge(burner->cpu_us, BURN_NS / 1000);
+	ck_assert_uint_ge(burner->switches, NAP_COUNT);
+	ck_assert_uint_ge(d.cpu_us, burner->cpu_us);
+	ck_assert_uint_ge(d.switches, burner->switches);
+	/* Of the same moment nothing is left. */
+	d = usage_diff(&after, &after, 0);
+	ck_assert_uint_eq(d.cpu_us, 0);
+	ck_assert_uint_eq(d.threads[0].cpu_us + d.threads[1].cpu_us, 0);
+	ck_assert_uint_eq(d.switches, 0);
+}
+END_TEST
+
 /* -- the load, on a target that is known ---------------------------------------------------------
  */
 
@@ -175,6 +247,8 @@ struct fake {
 	struct sim_process *process;
 	uint8_t *disk;
 	uint64_t stall_from_ns, stall_to_ns;
+	uint64_t permit_ns; /* a permit is renewed then, a resync begins at resync_ns; 0: not */
+	uint64_t resync_ns;
 	bool loses_a_write; /* once */
 	bool fails;
 	bool finished;
@@ -248,8 +322,13 @@ static void fake_on_room(struct target *t, struct reactor_task *task)
 
 static void fake_counts(struct target *t, struct target_counts *ret)
 {
-	(void)t;
-	*ret = (struct target_counts){0};
+	const struct fake *f = container_of(t, struct fake, target);
+	const uint64_t now = f->world->now_ns;
+
+	*ret = (struct target_counts){
+	    .permits = f->permit_ns > 0 && now >= f->permit_ns ? 8 : 7,
+	    .resyncs = f->resync_ns > 0 && now >= f->resync_ns,
+	};
 }
 
 static const struct target_ops fake_ops = {
@@ -371,6 +450,89 @@ START_TEST(an_open_loop_omits_nothing)
 }
 END_TEST
 
+/* Of the slowest: what happened while they were under way, and of the others nothing. */
+static void check_causes(struct load *l, uint64_t slow_ns, const char *want)
+{
+	const struct slowest *s = load_slowest(l);
+	uint32_t slow = 0;
+	char buf[128];
+
+	ck_assert_uint_eq(s->count, SLOWEST_MAX);
+	for (uint32_t i = 0; i < s->count; i++) {
+		const bool is_slow = s->ops[i].latency_ns >= slow_ns;
+
+		slow += is_slow;
+		ck_assert(i == 0 || s->ops[i].latency_ns <= s->ops[i - 1].latency_ns);
+		ck_assert_str_eq(slowest_causes(&s->ops[i], buf, sizeof buf), is_slow ? want : "-");
+	}
+	ck_assert_uint_eq(slow, 4);
+	load_destroy(l);
+}
+
+static void stop_it(void *arg)
+{
+	sim_process_pause(arg);
+}
+
+static void let_it_go_on(void *arg)
+{
+	sim_process_resume(arg);
+}
+
+START_TEST(slow_operations_have_their_causes)
+{
+	const char *const load = "rw=randwrite,depth=4";
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
+	struct fake f;
+
+	fake_init(&f);
+	f.stall_from_ns = 1 * NS_PER_S;
+	f.stall_to_ns = 2 * NS_PER_S;
+	check_causes(run(&f, load, 4 * NS_PER_S, false, stamps), NS_PER_S / 2, "-");
+	f.stall_from_ns += 4 * NS_PER_S;
+	f.stall_to_ns += 4 * NS_PER_S;
+	f.permit_ns = f.stall_from_ns + NS_PER_S / 2;
+	f.resync_ns = f.stall_to_ns + NS_PER_S; /* later: not a cause */
+	check_causes(run(&f, load, 4 * NS_PER_S, false, stamps), NS_PER_S / 2, "permit renewed");
+	f.stall_from_ns += 4 * NS_PER_S;
+	f.stall_to_ns += 4 * NS_PER_S;
+	f.permit_ns = f.stall_from_ns + NS_PER_S / 4;
+	f.resync_ns = f.permit_ns + NS_PER_S / 4;
+	check_causes(run(&f, load, 4 * NS_PER_S, false, stamps), NS_PER_S / 2,
+		     "permit renewed, resync");
+	/* The bench itself is stopped. */
+	sim_schedule(f.world, NULL, NS_PER_S, stop_it, f.process);
+	sim_schedule(f.world, NULL, 3 * NS_PER_S / 2, let_it_go_on, f.process);
+	check_causes(run(&f, load, 4 * NS_PER_S, false, stamps), NS_PER_S / 4,
+		     "this process did not run");
+	stamps_destroy(stamps);
+	fake_deinit(&f);
+}
+END_TEST
+
+START_TEST(a_trace_explains_the_same_operation)
+{
+	static struct slowest s = {.begun_ns = NS_PER_S, .count = 3};
+	static struct volume_trace t = {.count = 3};
+
+	for (uint32_t i = 0; i < 3; i++) {
+		s.ops[i] = (struct slow_op){.at_ns = 5 * NS_PER_MS, .offset = i * BLOCK_SIZE};
+		t.slowest[i] = (struct volume_trace_op){.offset = i * BLOCK_SIZE,
+							.told = true,
+							.ended_ns = NS_PER_S + 5 * NS_PER_MS,
+							.node = "par-1"};
+		t.slowest[i].parts_ns[TRACE_NETWORK] = 3000;
+		t.slowest[i].parts_ns[TRACE_LOG] = 5500;
+	}
+	t.slowest[1].told = false;
+	t.slowest[2].ended_ns -= 2 * NS_PER_MS; /* an older one of the same block */
+	slowest_explain(&s, &t);
+	ck_assert_str_eq(s.ops[0].where, "log 5.5 us, node par-1");
+	ck_assert_str_eq(s.ops[1].where, "");
+	ck_assert_str_eq(s.ops[2].where, "");
+}
+END_TEST
+
 START_TEST(a_lost_write_is_found)
 {
 	struct stamps *stamps = stamps_create(DISK_SIZE, true);
@@ -450,6 +612,9 @@ int main(void)
 	tcase_add_test(tc, a_long_timeline_keeps_every_operation);
 	tcase_add_test(tc, a_closed_loop_is_as_fast_as_its_target);
 	tcase_add_test(tc, an_open_loop_omits_nothing);
+	tcase_add_test(tc, slow_operations_have_their_causes);
+	tcase_add_test(tc, a_trace_explains_the_same_operation);
+	tcase_add_test(tc, each_thread_is_charged_with_what_it_used);
 	tcase_add_test(tc, a_lost_write_is_found);
 	tcase_add_test(tc, an_error_ends_the_load);
 	tcase_add_test(tc, loads_that_cannot_run_are_refused);
