@@ -296,6 +296,7 @@ static void add_stats(struct store_stats *sum, const struct store_stats *s)
 	sum->size_bytes += s->size_bytes;
 	sum->live_bytes += s->live_bytes;
 	sum->free_bytes += s->free_bytes;
+	sum->reserve_bytes += s->reserve_bytes;
 	sum->writes += s->writes;
 	sum->blocks_written += s->blocks_written;
 	sum->groups += s->groups;
@@ -304,12 +305,19 @@ static void add_stats(struct store_stats *sum, const struct store_stats *s)
 	sum->blocks_read += s->blocks_read;
 	sum->cleaned_segments += s->cleaned_segments;
 	sum->moved_blocks += s->moved_blocks;
+	sum->tidied_blocks += s->tidied_blocks;
 	sum->checkpoints += s->checkpoints;
 	sum->releases += s->releases;
 	sum->recovered_groups += s->recovered_groups;
+	sum->recovered_bytes += s->recovered_bytes;
 	sum->recovery_ms += s->recovery_ms;
 	sum->bad_blocks += s->bad_blocks;
 	sum->memory_bytes += s->memory_bytes;
+	sum->index_pages += s->index_pages;
+	sum->index_pages_loaded += s->index_pages_loaded;
+	sum->index_reads += s->index_reads;
+	sum->index_errors += s->index_errors;
+	sum->index_evictions += s->index_evictions;
 	sum->wiped_segments += s->wiped_segments;
 	sum->wiping_segments += s->wiping_segments;
 }
@@ -333,6 +341,7 @@ void pool_get_stats(const struct pool *pool, struct store_stats *ret_stats)
 		if (d->state != POOL_DEVICE_SERVING || store_failure(d->store) != 0) {
 			s.size_bytes = s.live_bytes;
 			s.free_bytes = 0;
+			s.reserve_bytes = 0;
 		}
 		add_stats(ret_stats, &s);
 	}

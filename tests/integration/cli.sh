@@ -169,6 +169,8 @@ expect 0 status-json pave --json status
 json status-json 'len(o["nodes"]) == 3 and len(o["sites"]) == 3 and o["permit_lifetime_ms"] == 3000 and o["revocations_version"] >= 1'
 expect 0 nodes pave node list --json
 json nodes 'all(n["state"] == "up" and n["eligible"] and n["eligible_until"] for n in o["nodes"])'
+json nodes 'all(200 << 20 < n["size_bytes"] < 512 << 20 and n["live_bytes"] == 0 and n["free_bytes"] == n["size_bytes"] for n in o["nodes"])'
+json nodes 'all(0 < n["reserve_bytes"] < n["size_bytes"] / 2 for n in o["nodes"])'
 
 # -- evidence
 expect 0 sites pave site list --json

@@ -1,6 +1,7 @@
 /* The pool of devices: where chunks go, fences on all devices, devices that fail, are missing, are
  * added and retired. Crashes: test_pool_crash.c. */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,6 +54,45 @@ START_TEST(chunks_are_spread_and_found_again)
 	ck_assert_uint_eq(info_of(&rig, 0).chunks, 3);
 	ck_assert_uint_eq(info_of(&rig, 0).live_bytes, before);
 	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* The words behind scrub, which are all counters or sizes. */
+#define WORDS_FROM (offsetof(struct store_stats, size_bytes) / sizeof(uint64_t))
+#define WORDS	   (sizeof(struct store_stats) / sizeof(uint64_t))
+
+static uint64_t word_of(const struct store_stats *stats, size_t at)
+{
+	uint64_t word;
+
+	memcpy(&word, (const char *)stats + at * sizeof word, sizeof word);
+	return word;
+}
+
+/* Everything that stores tell adds up, the reserve too. */
+START_TEST(what_is_told_is_the_sum)
+{
+	struct store_stats sum, one[2];
+	struct rig rig;
+
+	start(&rig, 2, 1);
+	fill(&rig);
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	fill(&rig);
+	ck_assert(rig_checkpoint(&rig));
+	rig_verify(&rig);
+	pool_get_stats(rig.pool, &sum);
+	for (uint32_t i = 0; i < 2; i++)
+		store_get_stats(pool_store(rig.pool, i), &one[i]);
+	for (size_t at = WORDS_FROM; at < WORDS; at++)
+		ck_assert_msg(word_of(&sum, at) == word_of(&one[0], at) + word_of(&one[1], at),
+			      "word %zu of struct store_stats: %lu is not %lu + %lu", at,
+			      word_of(&sum, at), word_of(&one[0], at), word_of(&one[1], at));
+	ck_assert_uint_gt(one[0].reserve_bytes, 0);
+	ck_assert_uint_gt(one[0].recovered_bytes, 0);
+	ck_assert_uint_gt(one[1].index_pages, 0);
 	rig_deinit(&rig);
 }
 END_TEST
@@ -703,6 +743,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, chunks_are_spread_and_found_again);
+	tcase_add_test(tc, what_is_told_is_the_sum);
 	tcase_add_loop_test(tc, random_work_is_what_a_store_owes, 0, 6);
 	tcase_add_test(tc, a_fence_holds_on_all_devices);
 	tcase_add_test(tc, a_fence_that_one_device_does_not_take_is_not_done);
