@@ -464,13 +464,16 @@ static int run(struct node *n, struct error *err)
 	    .config = {.reactor = n->reactor,
 		       .kv = n->kv,
 		       .scrub_period_s = n->scrub_period_s,
-		       .cache_bytes = MAX(CACHE_BYTES_MIN, n->cache_bytes / n->device_count),
 		       .identity = {.cluster = n->identity.cluster, .shard_count = 1}},
 	};
 	snprintf(op->config.identity.node, sizeof op->config.identity.node, "%s", n->name);
 	rc = device_open_all(op, n->device_paths, n->device_count, n->device_size, n->name, err);
 	if (rc != 0)
 		return rc;
+	/* Those that were added while it ran are among them, too. */
+	op->config.cache_bytes = MAX(CACHE_BYTES_MIN, n->cache_bytes / op->disk_count);
+	log_info("node", "the index of each of %u devices has %llu MiB of cache", op->disk_count,
+		 (unsigned long long)(op->config.cache_bytes >> 20));
 	pool_open(op);
 	rc = reactor_run(n->reactor);
 	return rc == 0 ? 0 : error_set(err, rc, "reactor: %s", err_text(rc));
