@@ -609,6 +609,62 @@ START_TEST(small_writes_wait_for_the_group_in_flight)
 }
 END_TEST
 
+/* -- payloads --------------------------------------------------------------------------------- */
+
+/* A disk over the disk that sees from where it is written. */
+struct spy {
+	struct disk head;
+	struct disk *inner;
+	const uint8_t *data; /* a payload's memory, IO_SIZE_MAX */
+	uint64_t direct_bytes;
+};
+
+static void spy_submit(struct disk *head, struct disk_op *op)
+{
+	struct spy *spy = container_of(head, struct spy, head);
+
+	for (uint32_t i = 0; op->kind == DISK_WRITE && i < op->iov_count; i++) {
+		const uint8_t *base = op->iovs[i].iov_base;
+
+		if (base >= spy->data && base < spy->data + IO_SIZE_MAX)
+			spy->direct_bytes += op->iovs[i].iov_len;
+	}
+	disk_submit(spy->inner, op);
+}
+
+/* Up to STORE_COPY_MAX a payload is copied to where its group gathers; a larger one never. */
+START_TEST(large_payloads_are_not_copied)
+{
+	static const struct disk_ops spy_ops = {.submit = spy_submit};
+	static const uint32_t counts[] = {1, 2, 16, 17, 100, IO_BLOCKS_MAX};
+	struct spy spy;
+	struct rig rig;
+
+	rig_init(&rig, 1, 24);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	spy = (struct spy){
+	    .head = *rig.config.disk, .inner = rig.config.disk, .data = rig.ops[0].data};
+	spy.head.ops = &spy_ops;
+	rig.config.disk = &spy.head;
+	rig_must_open(&rig);
+	/* Twice: every other one lends its payload until it is submitted only. */
+	for (uint32_t i = 0; i < 2 * ARRAY_SIZE(counts); i++) {
+		const uint32_t count = counts[i % ARRAY_SIZE(counts)];
+		const uint64_t size = (uint64_t)count * BLOCK_SIZE;
+
+		spy.direct_bytes = 0;
+		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, i % 3, i, count)),
+				 0);
+		ck_assert_uint_eq(spy.direct_bytes, size > STORE_COPY_MAX ? size : 0);
+		if (i + 1 == ARRAY_SIZE(counts))
+			ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_ZERO, 1, 0, i, 1)),
+					 0);
+	}
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* -- tidying ---------------------------------------------------------------------------------- */
 
 /* A whole window; and a part of the second one, behind one that was never written to. */
@@ -845,6 +901,7 @@ int main(void)
 	tcase_add_test(tc, small_writes_wait_for_the_group_in_flight);
 	tcase_add_loop_test(tc, what_was_scattered_becomes_sequential, 0,
 			    ARRAY_SIZE(tidied_ranges));
+	tcase_add_test(tc, large_payloads_are_not_copied);
 	tcase_add_test(tc, tidying_has_the_cleaner_make_room);
 	tcase_add_loop_test(tc, tidying_may_be_disturbed, 0, 40);
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);

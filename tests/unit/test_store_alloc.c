@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "alloc_fail.h"
+#include "engine/store/rebuild.h"
 #include "test_store_rig.h"
 
 #define DISK_MIB 24u
@@ -100,6 +101,19 @@ START_TEST(formatting)
 }
 END_TEST
 
+/* A write fails only when an allocation has, and can be done again. Returns whether it did. */
+static bool write_fails(struct rig *rig, enum store_write_kind kind, uint32_t i, uint32_t count)
+{
+	const block_no_t block = (i * 31) % 140;
+	const int rc = rig_wait(rig, rig_write(rig, kind, i % 2, i % 3, block, count));
+
+	ck_assert_msg(rc == 0 || (rc == -ENOSPC && alloc_failed()), "%d", rc);
+	if (rc != 0)
+		ck_assert_int_eq(
+		    rig_wait(rig, rig_write(rig, STORE_DATA, i % 2, i % 3, block, count)), 0);
+	return rc != 0;
+}
+
 /* Writes of all kinds, reads, a checkpoint, cleaning: an operation fails, or does not; if it does,
  * with -ENOSPC as the index has no room, and it can be done again. */
 START_TEST(working)
@@ -108,6 +122,7 @@ START_TEST(working)
 	uint64_t n = 1, refused = 0;
 
 	for (bool failed = true; failed; n++) {
+		struct store_stats stats;
 		struct rig rig;
 
 		rig_init(&rig, 1, DISK_MIB);
@@ -115,35 +130,30 @@ START_TEST(working)
 		rig_must_open(&rig);
 		alloc_fail_at(n);
 		for (uint32_t i = 0; i < 60; i++) {
-			struct rig_op *op;
-			int rc;
-
-			op = rig_write(&rig, i % 7 == 6 ? STORE_DISCARD : STORE_DATA, i % 2, i % 3,
-				       (i * 31) % 140, 1 + (i * 5) % 60);
-			rc = rig_wait(&rig, op);
-			ck_assert_msg(rc == 0 || (rc == -ENOSPC && alloc_failed()), "%d", rc);
-			refused += rc != 0;
-			if (rc != 0)
-				ck_assert_int_eq(
-				    rig_wait(&rig, rig_write(&rig, STORE_DATA, i % 2, i % 3,
-							     (i * 31) % 140, 1 + (i * 5) % 60)),
-				    0);
+			refused += write_fails(&rig, i % 7 == 6 ? STORE_DISCARD : STORE_DATA, i,
+					       1 + (i * 5) % 60);
 			if (i % 20 == 7)
 				rig_checkpoint(&rig);
 			if (i % 20 == 13) {
-				rc = rig_wait(&rig, rig_fence(&rig, i % 2, i));
+				const int rc = rig_wait(&rig, rig_fence(&rig, i % 2, i));
+
 				ck_assert(rc == 0 || rc == -ENOMEM);
 				rig.model.generation = i;
 			}
 			if (i % 20 == 17)
 				ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, i % 3)), 0);
 		}
+		/* The device three times over, here and there. */
+		for (uint32_t i = 0; i < 300; i++)
+			refused += write_fails(&rig, STORE_DATA, i, 1 + (i * 37) % 120);
 		/* Many chunks, for the tables to grow. */
 		for (uint32_t i = 0; i < 60; i++)
 			rig_discard_far(&rig, 100 + i * 50, 5, 2);
 		failed = alloc_failed();
 		alloc_fail_at(0);
 		ck_assert(rig_drain(&rig));
+		store_get_stats(rig.store, &stats);
+		ck_assert_uint_gt(stats.cleaned_segments, 0);
 		rig_verify(&rig);
 		rig_crash(&rig, SIM_POWER_LOSS);
 		ck_assert_uint_eq(alloc_live(), before);
@@ -159,6 +169,92 @@ START_TEST(working)
 }
 END_TEST
 
+static int peek(void *arg, uint64_t offset, size_t size, void *data)
+{
+	struct rig *rig = arg;
+
+	sim_disk_peek(rig->sim_disk, offset, data, size);
+	return 0;
+}
+
+struct committing {
+	struct kv_op op;
+	bool done;
+	int status;
+};
+
+static void committed(struct kv_op *op, int status)
+{
+	struct committing *c = container_of(op, struct committing, op);
+
+	c->done = true;
+	c->status = status;
+}
+
+static int commit(struct kv *kv, struct kv_batch *batch, void *arg)
+{
+	struct committing c = {.op = {.done = committed}};
+	struct rig *rig = arg;
+
+	kv_commit(kv, batch, &c.op);
+	ck_assert(sim_run_flag(rig->world, &c.done));
+	return c.status;
+}
+
+static int rebuild(struct rig *rig)
+{
+	const struct survey_device device = {
+	    .read = peek, .arg = rig, .size_bytes = (uint64_t)DISK_MIB << 20, .name = "disk"};
+	struct survey_super super;
+	struct rebuild *r = NULL;
+	struct error err;
+	int rc = survey_read_super(&device, &super, &err);
+
+	if (rc == 0) {
+		r = rebuild_create(&device, &super.copies[super.best]);
+		rc = r != NULL ? rebuild_run(r, &err) : -ENOMEM;
+	}
+	if (rc == 0)
+		rc = rebuild_write(r, rig->config.kv, 0, commit, rig, &err);
+	rebuild_destroy(r);
+	return rc;
+}
+
+/* The index is made anew from the segments: what could not be is tried again, over what the first
+ * try has left. */
+START_TEST(rebuilding)
+{
+	const uint64_t before = alloc_live();
+	uint64_t n = 1, refused = 0;
+	struct rig rig;
+
+	rig_init(&rig, 1, DISK_MIB);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	some_data(&rig);
+	rig_crash(&rig, SIM_KILL);
+	rig.sim_kv = sim_kv_create(rig.process, "n1.new", STORE_KV_FAMILIES);
+	rig_boot(&rig);
+	for (bool failed = true; failed; n++) {
+		int rc;
+
+		alloc_fail_at(n);
+		rc = rebuild(&rig);
+		failed = alloc_failed();
+		alloc_fail_at(0);
+		ck_assert_msg(rc == 0 || (rc == -ENOMEM && failed), "%d", rc);
+		refused += rc != 0;
+		ck_assert_uint_eq(alloc_live(), before);
+		ck_assert_uint_lt(n, RUNS_MAX);
+	}
+	ck_assert_uint_gt(refused, 20);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_close(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("alloc");
@@ -170,6 +266,7 @@ int main(void)
 	tcase_add_loop_test(tc, opening, 0, 2);
 	tcase_add_test(tc, formatting);
 	tcase_add_test(tc, working);
+	tcase_add_test(tc, rebuilding);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
