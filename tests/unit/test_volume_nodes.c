@@ -48,6 +48,13 @@ static struct fake_reply *make_reply(struct fake_conn *c, const struct frame *f,
 	    .request_id = f->request_id,
 	    .status = -status,
 	};
+	ck_assert(c->node->traces || (f->flags & FRAME_F_TRACE) == 0);
+	if ((f->flags & FRAME_F_TRACE) != 0 && status == 0) {
+		r->send.frame.flags |= FRAME_F_TRACE;
+		r->send.frame.chunk = c->node->queue_ns;
+		r->send.frame.block = c->node->log_ns;
+		r->send.frame.block_count = c->node->answer_ns;
+	}
 	return r;
 }
 
@@ -383,6 +390,7 @@ static void node_handle(struct rpc *rpc, const struct rpc_request *request, void
 		hello.version = version_of(c->node);
 		hello.name = (char *)(uintptr_t)c->node->name;
 		hello.inflight_max = 64;
+		hello.traces = c->node->traces;
 		m.body_case = PAVE__V1__CONTROL__BODY_HELLO_REPLY;
 		m.hello_reply = &hello;
 		rpc_reply(rpc, id, &m);

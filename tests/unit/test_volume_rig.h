@@ -90,6 +90,8 @@ struct fake_node {
 	bool hold_pulls;
 	block_no_t stop_pulls_at; /* what lies from there on is not copied, and nothing answered */
 	bool any_content;	  /* blocks are not the rig's stamps: compared byte by byte */
+	bool traces;		  /* it tells how long its steps took, when it is asked: these */
+	uint32_t queue_ns, log_ns, answer_ns;
 	struct fake_reply *held;
 	uint32_t delayed;
 
