@@ -72,10 +72,12 @@ def what_it_cost_is_told():
             if calls:
                 expect(f"it makes system calls: {p}", p["calls_per_op"] > 0)
         host = next(p for p in processes if p["name"] == "pave-bench")
-        # Nothing else of it makes calls by the operation, and the ring's are among those that the kernel counts.
+        # The ring's calls are among those that the kernel counts; over TCP nothing else makes any by the operation.
+        over_tcp = all(c["transport"] == "tcp" for c in result["wire"]["connections"])
         if calls:
             expect(f"the kernel counts what the reactor does: {host}, {result['host_enter_calls_per_op']}",
-                   0.9 * result["host_enter_calls_per_op"] <= host["calls_per_op"] <= 1.5 * result["host_enter_calls_per_op"] + 0.5)
+                   0.9 * result["host_enter_calls_per_op"] <= host["calls_per_op"] and
+                   (not over_tcp or host["calls_per_op"] <= 1.5 * result["host_enter_calls_per_op"] + 0.5))
 
         text = run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace", *calls, *OVER).stdout
         for line in (r"^all: random reads and writes \(70 % reads\), 4 ?KiB, depth 32, \d+\.\d s: \d+/s, [\d.]+ MiB/s$",
@@ -108,7 +110,6 @@ def progress_is_shown():
             return re.search(rb"\rrunning +1/1 +[1-9]\d* ops/s +[1-9]\d* ops", shown)
 
         wait_for("a line of progress while it runs", more, 60)
-        expect("which is before it ends", load.poll() is None)
         expect("it ends well", load.wait(60 * SCALE) == 0)
         os.close(ours)
 
@@ -172,7 +173,9 @@ def what_cannot_be_is_refused():
 
 def systems_are_compared():
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--systems", "limit,pave", "--workloads", "write32,read32", "--repeat", "2", "--seconds", "1", "--sustained", "1",
+        # An emulated machine has no time for all of them.
+        ours = ("pave", "pave-nbd", "qemu-nbd", "nbdkit") if SCALE == 1 else ("pave",)
+        options = ["--systems", ",".join(("limit", *ours)), "--workloads", "write32,read32", "--repeat", "2", "--seconds", "1", "--sustained", "1",
                    "--size", "128", "--device-size", "512", "--raw", f"{folder}/raw.json", "--report", folder, "--dir", f"{folder}/data"]
         done = run(BENCH, "compare", *options, "--budget", "3", check=False)
         expect(f"the budget ends the first piece: exit {done.returncode}: {done.stderr}", done.returncode == 75)
@@ -180,7 +183,7 @@ def systems_are_compared():
         raw = json.loads(Path(folder, "raw.json").read_text())
         seen = sorted((m["system"], m["work"], m["round"]) for m in raw["measurements"])
         want = sorted((s, w, r) for r in (0, 1) for s, w in (("limit3", "write32"), ("limit3-dsync", "write32"), ("limit1", "read32"),
-                                                             ("pave", "write32"), ("pave", "read32")))
+                                                             *((s, w) for s in ours for w in ("write32", "read32"))))
         expect(f"each is measured once a round: {seen}", seen == want)
         text = Path(folder, "RESULTS.md").read_text()
         expect("the report has the targets", "limit3-dsync" in text and "not measured" in text)
