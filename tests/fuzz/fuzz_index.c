@@ -93,12 +93,14 @@ static void check_replica(const uint8_t *data, size_t size)
 static void check_keys(const uint8_t *data, size_t size)
 {
 	volume_id_t volume;
-	uint32_t segment;
+	uint32_t segment, prefix;
 	chunk_no_t chunk;
 	page_no_t page;
 	uint8_t again[FORMAT_KEY_MAX];
 	uint32_t shard = size >= 2 ? (uint32_t)(data[0] << 8 | data[1]) : 0;
 
+	if (format_key_node_decode(data, size, &prefix) == 0)
+		INVARIANT(format_key_node(prefix, again) == size && memcmp(again, data, size) == 0);
 	if (format_key_page_decode(data, size, &volume, &chunk, &page) == 0)
 		INVARIANT(format_key_page(shard, volume, chunk, page, again) == size &&
 			  memcmp(again, data, size) == 0);
