@@ -274,11 +274,12 @@ void pool_end(struct pool *pool)
 
 /* -- what is told ----------------------------------------------------------------------------- */
 
-static void add_scrub(struct store_scrub_stats *sum, const struct store_scrub_stats *s)
+/* A pass of the node is over when each device has had one. */
+static void add_scrub(struct store_scrub_stats *sum, const struct store_scrub_stats *s, bool first)
 {
 	sum->running = sum->running || s->running;
 	sum->period_s = s->period_s;
-	sum->passes = sum->passes == 0 ? s->passes : MIN(sum->passes, s->passes);
+	sum->passes = first ? s->passes : MIN(sum->passes, s->passes);
 	sum->started_at =
 	    sum->started_at == 0 ? s->started_at : MIN(sum->started_at, s->started_at);
 	sum->finished_at = MAX(sum->finished_at, s->finished_at);
@@ -290,9 +291,9 @@ static void add_scrub(struct store_scrub_stats *sum, const struct store_scrub_st
 	sum->damaged += s->damaged;
 }
 
-static void add_stats(struct store_stats *sum, const struct store_stats *s)
+static void add_stats(struct store_stats *sum, const struct store_stats *s, bool first)
 {
-	add_scrub(&sum->scrub, &s->scrub);
+	add_scrub(&sum->scrub, &s->scrub, first);
 	sum->size_bytes += s->size_bytes;
 	sum->live_bytes += s->live_bytes;
 	sum->free_bytes += s->free_bytes;
@@ -329,6 +330,8 @@ int pool_broken(const struct pool *pool)
 
 void pool_get_stats(const struct pool *pool, struct store_stats *ret_stats)
 {
+	bool first = true;
+
 	*ret_stats = (struct store_stats){0};
 	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
 		const struct pool_device *d = &pool->devices[i];
@@ -343,7 +346,8 @@ void pool_get_stats(const struct pool *pool, struct store_stats *ret_stats)
 			s.free_bytes = 0;
 			s.reserve_bytes = 0;
 		}
-		add_stats(ret_stats, &s);
+		add_stats(ret_stats, &s, first);
+		first = false;
 	}
 }
 

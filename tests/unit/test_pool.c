@@ -97,6 +97,37 @@ START_TEST(what_is_told_is_the_sum)
 }
 END_TEST
 
+static uint64_t passes(const struct rig *rig, uint32_t disk)
+{
+	struct store_stats s;
+
+	store_get_stats(pool_store(rig->pool, disk), &s);
+	return s.scrub.passes;
+}
+
+/* Whichever of its devices is the first. */
+START_TEST(a_pass_is_over_when_each_device_had_one)
+{
+	const uint32_t early = (uint32_t)_i, late = 1 - early;
+	struct store_stats sum;
+	struct rig rig;
+
+	start(&rig, 2, 1);
+	fill(&rig);
+	store_scrub(pool_store(rig.pool, early));
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	ck_assert_uint_eq(passes(&rig, early), 1);
+	ck_assert_uint_eq(passes(&rig, late), 0);
+	pool_get_stats(rig.pool, &sum);
+	ck_assert_uint_eq(sum.scrub.passes, 0);
+	store_scrub(pool_store(rig.pool, late));
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	pool_get_stats(rig.pool, &sum);
+	ck_assert_uint_eq(sum.scrub.passes, 1);
+	rig_deinit(&rig);
+}
+END_TEST
+
 START_TEST(random_work_is_what_a_store_owes)
 {
 	struct rig rig;
@@ -744,6 +775,7 @@ int main(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, chunks_are_spread_and_found_again);
 	tcase_add_test(tc, what_is_told_is_the_sum);
+	tcase_add_loop_test(tc, a_pass_is_over_when_each_device_had_one, 0, 2);
 	tcase_add_loop_test(tc, random_work_is_what_a_store_owes, 0, 6);
 	tcase_add_test(tc, a_fence_holds_on_all_devices);
 	tcase_add_test(tc, a_fence_that_one_device_does_not_take_is_not_done);
