@@ -103,7 +103,7 @@ offers() {
 }
 offers pave volume "" = create map
 offers pave "" = volume help completion
-offers pave policy check -- = --policy --site --revocations --root --at --insecure
+offers pave policy check -- = --policy --site --revocations --root --at --seen --insecure
 offers pave evidence sign -- = --key --type --out
 offers pave node device "" = list add retire
 offers pave completion "" = bash

@@ -30,7 +30,7 @@ static void teardown(void)
 {
 	static const char *const names[] = {
 	    "root", "site",   "revocations", "policy", "half",	      "in.json",   "out", "err",
-	    "k1",   "k1.pub", "k2",	     "k2.pub", "authority-1", "auditor-1", "x"};
+	    "k1",   "k1.pub", "k2",	     "k2.pub", "authority-1", "auditor-1", "x",	  "seen"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		unlink(names[i]);
@@ -184,6 +184,58 @@ START_TEST(check_in_json_is_of_one_shape)
 	ck_assert_str_eq(json_string_value(json_object_get(rule, "source")),
 			 "revocations version 41");
 	json_decref(json);
+}
+END_TEST
+
+static void put_site_of(const char *version, const char *territory)
+{
+	json_t *json = rig_site_json(&rig);
+
+	rig_set(json, "version", version);
+	rig_set(json, "facility.territory", territory);
+	put_free("site", rig_sign_site(&rig, json));
+	json_decref(json);
+}
+
+static void put_snapshot_of(const char *version, const char *sites)
+{
+	json_t *json = rig_revocations_json(&rig);
+
+	rig_set(json, "version", version);
+	rig_set(json, "sites.par", sites);
+	put_free("revocations", rig_sign_revocations(&rig, json));
+	json_decref(json);
+}
+
+/* A verifier that is asked now and then remembers what it has seen, if it is told where. */
+START_TEST(check_remembers_what_it_has_seen)
+{
+	const char *const seen = CHECK NOW_TEXT " --seen seen";
+
+	put_evidence();
+	expect(seen, 0, "eligible", NULL);
+	expect(seen, 0, "eligible", NULL);
+	/* Older ones, which are signed all the same. */
+	put_site_of("2", "\"FR-IDF\"");
+	expect(CHECK NOW_TEXT, 3, "version is 2", NULL);
+	expect(seen, 1, NULL, "this is version 2, but version 3 was seen before");
+	put_site_of("4", "\"FR-IDF\"");
+	put_snapshot_of("40", "4");
+	expect(CHECK NOW_TEXT, 0, "eligible", NULL);
+	expect(seen, 1, NULL, "this is version 40, but version 41 was seen before");
+	put_snapshot_of("42", "4");
+	expect(seen, 0, "eligible", NULL);
+	/* Two contents under one version: neither, until a higher one. */
+	put_site_of("4", "\"FR-ARA\"");
+	expect(seen, 1, NULL, "two contents");
+	put_site_of("4", "\"FR-IDF\"");
+	expect(seen, 1, NULL, "two contents");
+	put_site_of("5", "\"FR-IDF\"");
+	put_snapshot_of("43", "5");
+	expect(seen, 0, "eligible", NULL);
+	/* What is no such file is not begun anew. */
+	put("seen", "{}");
+	expect(seen, 1, NULL, "trust state seen");
 }
 END_TEST
 
@@ -351,6 +403,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, check_tells_until_when);
 	tcase_add_test(tc, check_in_json_is_of_one_shape);
+	tcase_add_test(tc, check_remembers_what_it_has_seen);
 	tcase_add_test(tc, check_needs_what_it_needs);
 	tcase_add_test(tc, what_is_not_signed_is_no_evidence);
 	tcase_add_test(tc, nothing_is_eligible_under_a_root_that_ran_out);

@@ -15,7 +15,7 @@ static const char head[] =
     "\t\t[[ $w == -* ]] || words+=(\"$w\")\n"
     "\tdone\n"
     "\tcase $prev in\n"
-    "\t--cluster | --dir | --root | --key | --out | --file | --revocations | --ca-key)\n"
+    "\t--cluster | --dir | --root | --key | --out | --file | --revocations | --ca-key | --seen)\n"
     "\t\tCOMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n"
     "\t--policy)\n"
     "\t\tCOMPREPLY=($(compgen -W 'secnumcloud-fr cloud-de-confiance hds dev' -f -- \"$cur\")); "
@@ -59,7 +59,7 @@ static void print_words(const char *first)
 static const struct {
 	const char *name, *options;
 } raw_options[] = {
-    {"policy check", "--policy --site --revocations --root --at"},
+    {"policy check", "--policy --site --revocations --root --at --seen"},
     {"evidence keygen", "--out --keyid"},
     {"evidence sign", "--key --type --out"},
     {"evidence verify", "--root"},

@@ -2,9 +2,10 @@
  * Nothing here talks to a cluster.
  *
  * Happy path of check: the root is opened by itself, the three other envelopes under it, then one
- * call of evaluate() at the time given. Failure modes: an envelope that doesn't verify is exit 1
- * and never a verdict; a rule that fails is exit 3, with all of them. Exit: 0 eligible, 1 failed, 2
- * usage, 3 refused. */
+ * call of evaluate() at the time given. With --seen all of them pass through a trust state, which
+ * remembers what was seen. Failure modes: an envelope that doesn't verify, or is older than one
+ * that was seen, is exit 1 and never a verdict; a rule that fails is exit 3, with all of them.
+ * Exit: 0 eligible, 1 failed, 2 usage, 3 refused. */
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
@@ -17,6 +18,7 @@
 #include "engine/evidence/dsse.h"
 #include "engine/evidence/evaluate.h"
 #include "engine/evidence/file.h"
+#include "engine/evidence/trust.h"
 #include "tools/pave/cmd.h"
 #include "tools/pave/offline.h"
 
@@ -24,7 +26,7 @@
 
 static const char help[] =
     "usage: pave policy check --policy NAME-or-FILE --site FILE --revocations FILE --root FILE\n"
-    "                         [--at TIME] [--json]\n"
+    "                         [--at TIME] [--seen FILE] [--json]\n"
     "       pave policy list [--json]\n"
     "       pave policy show NAME\n"
     "\n"
@@ -34,30 +36,46 @@ static const char help[] =
     "the\n"
     "       name of a preset (a file of that name is ./NAME). TIME is RFC 3339, now when not "
     "given.\n"
+    "       --seen keeps in FILE, which is made when missing, the highest version that was seen of "
+    "each\n"
+    "       document: an older one, or another content of the same version, is refused from then "
+    "on.\n"
     "       --json: {\"eligible\": bool, \"until\": TIME or null, \"until_field\", "
     "\"until_source\",\n"
     "       \"failed\": [{\"rule\", \"field\", \"value\", \"bound\", \"source\"}]}\n"
     "list   Names the presets. show prints one, as a document to start from.\n"
     "\n"
-    "Exit status: 0 eligible or done, 1 failed (a file is unreadable, unsigned or malformed), 2 "
-    "usage,\n"
-    "3 refused by the policy.\n";
+    "Exit status: 0 eligible or done, 1 failed (a file is unreadable, unsigned, malformed or older "
+    "than\n"
+    "one seen before), 2 usage, 3 refused by the policy.\n";
 
 struct options {
-	const char *policy, *site, *revocations, *root, *at;
+	const char *policy, *site, *revocations, *root, *at, *seen;
 	bool json;
 	char **files;
 	int file_count;
 };
 
 struct evidence {
-	struct root_document *root;
+	const char *seen;		  /* the file; NULL: nothing is remembered, */
+	struct trust *trust;		  /* and there is none */
+	struct root_document *given_root; /* without trust */
+	const struct root_document *root; /* in force */
 	struct site_document *site;
 	struct revocations_document *revocations;
 	struct policy_document *policy;
 };
 
-enum { OPT_POLICY = 256, OPT_SITE, OPT_REVOCATIONS, OPT_ROOT, OPT_AT, OPT_JSON, OPT_CLUSTER };
+enum {
+	OPT_POLICY = 256,
+	OPT_SITE,
+	OPT_REVOCATIONS,
+	OPT_ROOT,
+	OPT_AT,
+	OPT_SEEN,
+	OPT_JSON,
+	OPT_CLUSTER
+};
 
 static const struct option long_options[] = {
     {"policy", required_argument, NULL, OPT_POLICY},
@@ -65,6 +83,7 @@ static const struct option long_options[] = {
     {"revocations", required_argument, NULL, OPT_REVOCATIONS},
     {"root", required_argument, NULL, OPT_ROOT},
     {"at", required_argument, NULL, OPT_AT},
+    {"seen", required_argument, NULL, OPT_SEEN},
     {"json", no_argument, NULL, OPT_JSON},
     {"cluster", required_argument, NULL, OPT_CLUSTER}, /* taken everywhere, of no use here */
     {"help", no_argument, NULL, 'h'},
@@ -94,6 +113,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPT_AT:
 			o->at = optarg;
 			break;
+		case OPT_SEEN:
+			o->seen = optarg;
+			break;
 		case OPT_JSON:
 			o->json = true;
 			break;
@@ -118,22 +140,37 @@ typedef int open_fn(const void *data, size_t size, struct evidence *e, struct er
 
 static int open_root(const void *data, size_t size, struct evidence *e, struct error *err)
 {
-	return root_open(data, size, NULL, &e->root, err);
+	int rc;
+
+	if (e->seen == NULL) {
+		rc = root_open(data, size, NULL, &e->given_root, err);
+		e->root = e->given_root;
+		return rc;
+	}
+	rc = trust_open(e->seen, data, size, &e->trust, err);
+	if (rc == 0)
+		e->root = trust_root(e->trust); /* a newer one, if that was seen */
+	return rc;
 }
 
 static int open_site(const void *data, size_t size, struct evidence *e, struct error *err)
 {
-	return site_open(data, size, e->root, &e->site, err);
+	return e->trust != NULL ? trust_accept_site(e->trust, data, size, &e->site, err)
+				: site_open(data, size, e->root, &e->site, err);
 }
 
 static int open_revocations(const void *data, size_t size, struct evidence *e, struct error *err)
 {
-	return revocations_open(data, size, e->root, &e->revocations, err);
+	return e->trust != NULL
+		   ? trust_accept_revocations(e->trust, data, size, &e->revocations, err)
+		   : revocations_open(data, size, e->root, &e->revocations, err);
 }
 
 static int open_policy(const void *data, size_t size, struct evidence *e, struct error *err)
 {
-	return policy_open(data, size, e->root, &e->policy, err);
+	return e->trust != NULL
+		   ? trust_accept_policy(e->trust, data, size, NULL, &e->policy, NULL, err)
+		   : policy_open(data, size, e->root, &e->policy, err);
 }
 
 static int open_file(const char *option, const char *path, open_fn *open, struct evidence *e,
@@ -228,7 +265,7 @@ static int64_t wall_now(void)
 static int check(const struct options *o)
 {
 	static struct verdict v; /* too large for a stack */
-	struct evidence e = {0};
+	struct evidence e = {.seen = o->seen};
 	struct error err = {0};
 	int64_t at = wall_now();
 	int rc;
@@ -258,7 +295,8 @@ out:
 	policy_free(e.policy);
 	revocations_free(e.revocations);
 	site_free(e.site);
-	root_free(e.root);
+	root_free(e.given_root);
+	trust_close(e.trust);
 	return rc;
 }
 
