@@ -252,6 +252,237 @@ START_TEST(as_many_as_asked_for)
 }
 END_TEST
 
+/* -- worlds at random ------------------------------------------------------------------------- */
+
+enum { ANY_SITES = 8, ANY_NODES = 12, ANY_CHUNKS = 6, ANY_WORLDS = 4000 };
+
+struct any {
+	char names[ANY_NODES][8];
+	struct planner_site sites[ANY_SITES];
+	bool eligible[ANY_SITES];
+	struct rebalance_policy policy;
+	struct rebalance_node nodes[ANY_NODES];
+	uint32_t indices[ANY_NODES];
+	uint8_t map[ANY_CHUNKS * 3];
+	chunk_no_t moving;
+	struct rebalance_volume volume;
+	struct rebalance_input in;
+	uint32_t dice;
+};
+
+static uint32_t roll(struct any *w, uint32_t sides)
+{
+	w->dice = w->dice * 1664525u + 1013904223u;
+	return (w->dice >> 8) % sides;
+}
+
+static void any_nodes(struct any *w)
+{
+	static const char *const campuses[] = {"c1", "c2", "c3", "c4", "c5"};
+
+	for (uint32_t i = 0; i < ANY_NODES; i++)
+		snprintf(w->names[i], sizeof w->names[i], "n%02u", i);
+	for (uint32_t i = 0; i < ANY_SITES; i++) {
+		w->eligible[i] = roll(w, 4) != 0;
+		w->sites[i] = (struct planner_site){.name = w->names[i],
+						    .campus = campuses[roll(w, 5)],
+						    .has_position = roll(w, 8) != 0,
+						    .latitude = 43 + roll(w, 70) / 10.0,
+						    .longitude = roll(w, 60) / 10.0};
+	}
+	for (uint32_t i = 0; i < ANY_NODES; i++) {
+		const uint32_t fate = roll(w, 8);
+		const bool up = fate != 1 && roll(w, 6) != 0;
+
+		w->indices[i] = i;
+		w->nodes[i] =
+		    (struct rebalance_node){.name = w->names[i],
+					    .site = i < ANY_SITES ? i : roll(w, ANY_SITES),
+					    .up = up,
+					    .leaves = fate == 0	  ? MOVE_WHY_DRAIN
+						      : fate == 1 ? MOVE_WHY_LOST
+								  : MOVE_WHY_NONE,
+					    .takes = up && fate != 0 && roll(w, 6) != 0,
+					    .size_bytes = SIZE * (1 + roll(w, 3)),
+					    .load = roll(w, 3) == 0 ? roll(w, 1000) : 0};
+	}
+}
+
+static void any_world(struct any *w, uint32_t seed)
+{
+	static const char *const kinds[] = {"campus", "site", "none"};
+
+	*w = (struct any){.dice = seed};
+	any_nodes(w);
+	w->policy = (struct rebalance_policy){.distinct = kinds[roll(w, 3)],
+					      .min_distance_km = roll(w, 2) == 0 ? 0 : roll(w, 300),
+					      .eligible = w->eligible};
+	w->volume = (struct rebalance_volume){.replicas = 1 + roll(w, 3),
+					      .chunk_count = ANY_CHUNKS,
+					      .chunk_size = CHUNK,
+					      .map = w->map,
+					      .nodes = w->indices,
+					      .moving = &w->moving,
+					      .moving_count = roll(w, 2),
+					      .served = roll(w, 2) != 0};
+	w->moving = roll(w, ANY_CHUNKS);
+	for (uint32_t k = 0; k < ANY_CHUNKS * w->volume.replicas; k++) {
+		const uint32_t first = k - k % w->volume.replicas;
+		uint32_t i;
+
+		do {
+			w->map[k] = (uint8_t)roll(w, ANY_NODES);
+			for (i = first; w->map[i] != w->map[k]; i++)
+				;
+		} while (i != k);
+		w->nodes[w->map[k]].placed_bytes += CHUNK;
+	}
+	w->in = (struct rebalance_input){.sites = w->sites,
+					 .site_count = ANY_SITES,
+					 .policies = &w->policy,
+					 .policy_count = 1,
+					 .nodes = w->nodes,
+					 .node_count = ANY_NODES,
+					 .volumes = &w->volume,
+					 .volume_count = 1,
+					 .balance = roll(w, 2) != 0,
+					 .moves_max = SIZE_MAX};
+}
+
+static bool counts(const struct any *w, uint8_t node)
+{
+	return w->eligible[w->nodes[node].site];
+}
+
+static uint32_t copies_that_count(const struct any *w, const uint8_t *row, bool up)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < w->volume.replicas; i++)
+		n += counts(w, row[i]) && (!up || w->nodes[row[i]].up);
+	return n;
+}
+
+static bool are_together(const struct any *w, uint32_t a, uint32_t b)
+{
+	return planner_sites_go_together(w->policy.distinct, w->policy.min_distance_km,
+					 &w->sites[w->nodes[a].site], &w->sites[w->nodes[b].site]);
+}
+
+/* There is the reason that the move tells. */
+static void check_reason(const struct any *w, const uint8_t *row, const struct rebalance_move *m)
+{
+	bool close = false;
+
+	for (uint32_t i = 0; i < w->volume.replicas; i++)
+		close = close || (row[i] != m->from && !are_together(w, row[i], m->from));
+	switch (m->why) {
+	case MOVE_WHY_INELIGIBLE:
+		ck_assert(!counts(w, (uint8_t)m->from));
+		break;
+	case MOVE_WHY_LOST:
+	case MOVE_WHY_DRAIN:
+		ck_assert_int_eq((int)w->nodes[m->from].leaves, (int)m->why);
+		break;
+	case MOVE_WHY_TOO_CLOSE:
+		ck_assert(counts(w, (uint8_t)m->from) && close);
+		break;
+	default:
+		ck_assert_int_eq((int)m->why, MOVE_WHY_BALANCE);
+		ck_assert(w->in.balance && counts(w, (uint8_t)m->from));
+		break;
+	}
+}
+
+/* Carries one move out, and looks whether it may be: never does it leave fewer copies that count
+ * than before, nor one where the policy has none. */
+static void carry_out(struct any *w, const struct rebalance_move *m)
+{
+	uint8_t *row = w->map + m->chunk * w->volume.replicas;
+	const uint32_t before = copies_that_count(w, row, false);
+	const uint32_t sources = copies_that_count(w, row, true);
+	uint32_t at = w->volume.replicas;
+
+	ck_assert_uint_ge(sources, w->volume.served ? 1 : w->volume.replicas / 2 + 1);
+	check_reason(w, row, m);
+	for (uint32_t i = 0; i < w->volume.replicas; i++) {
+		ck_assert_uint_ne(row[i], m->to);
+		if (row[i] == m->from)
+			at = i;
+		else
+			ck_assert(are_together(w, row[i], m->to));
+	}
+	ck_assert_uint_lt(at, w->volume.replicas);
+	ck_assert(w->nodes[m->to].takes && w->nodes[m->to].leaves == MOVE_WHY_NONE);
+	row[at] = (uint8_t)m->to;
+	ck_assert_uint_ge(copies_that_count(w, row, false), before);
+	ck_assert(counts(w, row[at]));
+}
+
+/* Each chunk of which something must leave has a move, or counts as stuck. */
+static uint32_t must_leave(const struct any *w)
+{
+	uint32_t n = 0;
+
+	for (chunk_no_t c = 0; c < ANY_CHUNKS; c++) {
+		bool leaves = false;
+
+		for (uint32_t i = 0; i < w->volume.replicas; i++) {
+			const uint8_t node = w->map[c * w->volume.replicas + i];
+
+			leaves =
+			    leaves || !counts(w, node) || w->nodes[node].leaves == MOVE_WHY_LOST;
+		}
+		n += leaves && !(w->volume.moving_count > 0 && w->moving == c);
+	}
+	return n;
+}
+
+START_TEST(no_move_leaves_fewer_copies_that_count)
+{
+	struct any w;
+	uint32_t moves[MOVE_WHY_COUNT] = {0};
+
+	for (uint32_t seed = 0; seed < ANY_WORLDS; seed++) {
+		uint32_t rounds = 0;
+
+		any_world(&w, seed);
+		in = w.in;
+		do {
+			uint64_t placed[ANY_NODES] = {0};
+			uint32_t pressing = 0, moved = 0;
+			const uint32_t leave = must_leave(&w);
+
+			in.volumes = &w.volume;
+			in.nodes = w.nodes;
+			make();
+			for (size_t i = 0; i < plan.count; i++) {
+				const struct rebalance_move *m = &plan.moves[i];
+
+				ck_assert(!(w.volume.moving_count > 0 && m->chunk == w.moving));
+				ck_assert_uint_eq(moved & 1u << m->chunk, 0);
+				moved |= 1u << m->chunk;
+				carry_out(&w, m);
+				pressing +=
+				    m->why == MOVE_WHY_INELIGIBLE || m->why == MOVE_WHY_LOST;
+				moves[m->why]++;
+			}
+			ck_assert_uint_ge(pressing + plan.stuck.count, leave);
+			for (uint32_t k = 0; k < ANY_CHUNKS * w.volume.replicas; k++)
+				placed[w.map[k]] += CHUNK;
+			for (uint32_t i = 0; i < ANY_NODES; i++) {
+				ck_assert_uint_eq(plan.placed_after[i], placed[i]);
+				w.nodes[i].placed_bytes = placed[i];
+			}
+			w.volume.moving_count = 0;
+			ck_assert_uint_lt(rounds++, 50);
+		} while (plan.count > 0);
+	}
+	for (int why = MOVE_WHY_NONE + 1; why < MOVE_WHY_COUNT; why++)
+		ck_assert_uint_gt(moves[why], 100); /* it was tried */
+}
+END_TEST
+
 /* -- levelling -------------------------------------------------------------------------------- */
 
 enum { BIG_NODES = 200, BIG_VOLUMES = 50, BIG_CHUNKS = 20000 };
@@ -410,6 +641,7 @@ int main(void)
 	tcase_add_test(tc, no_target);
 	tcase_add_test(tc, no_source);
 	tcase_add_test(tc, as_many_as_asked_for);
+	tcase_add_test(tc, no_move_leaves_fewer_copies_that_count);
 	tcase_add_test(tc, levelled_by_size);
 	tcase_add_test(tc, a_million_chunks);
 	suite_add_tcase(s, tc);
