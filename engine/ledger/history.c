@@ -928,6 +928,7 @@ void history_free(struct history *h)
 	}
 	HASH_ITER (hh, h->claims, c, next_c) {
 		HASH_DEL(h->claims, c);
+		free(c->gaps);
 		free(c);
 	}
 	for (uint32_t i = 0; i < h->receipt_count; i++)

@@ -77,7 +77,15 @@ struct history_claim {
 		char site[NAME_SIZE_MAX];
 		uint64_t version; /* of the certificate; 0: the last one */
 	} key;
-	int64_t past; /* what was given on evidence before that in force has ended by then */
+	int64_t past; /* what was given on evidence before that in force has ended by then;
+			 INT64_MIN: there was none before */
+	/* Before that: no evidence allowed that anything lasts until a moment after from and before
+	 * to. */
+	struct history_gap {
+		int64_t from, to;
+	} * gaps;
+	uint32_t gap_count;
+	int64_t noted_at; /* something that rests on it was given then */
 	UT_hash_handle hh;
 };
 
@@ -158,6 +166,7 @@ struct history {
 	struct history_node *nodes;
 	struct history_volume *volumes; /* ended ones too */
 	struct history_claim *claims;
+	int64_t evidence_at; /* since when the evidence in force is */
 	struct history_receipt *receipts;
 	uint32_t receipt_count, receipt_room;
 	struct history_taint *taints;

@@ -4,7 +4,9 @@
  * Of permits and leases that are alike only the first is written, and the end of all. What came in
  * between is judged by how long the last of them lasted: whatever is given on evidence ends with
  * it, or within the longest lifetime after that evidence was replaced. So each claim (history.h)
- * keeps the latest moment that earlier evidence allows, and the evidence in force says the rest.
+ * keeps the latest moment that earlier evidence allows, and the gaps before it, in which none
+ * allowed anything: a withdrawal that is lifted later excuses nothing that was given in between.
+ * The evidence in force says the rest, of the time since it came.
  *
  * Receipts are placed by the serials and times of the permits that they name: a receipt that no
  * permit of the ledger covers is a finding, for then somebody took in bytes without one; so is one
@@ -63,21 +65,22 @@ static struct history_claim_key permit_key(const struct history_volume *v,
 	return k;
 }
 
-static void note_claim(struct history *h, const struct history_claim_key *key)
+static void note_claim(struct history *h, const struct history_claim_key *key, int64_t at)
 {
 	struct history_claim *c;
 
 	HASH_FIND(hh, h->claims, key, sizeof *key, c);
-	if (c != NULL)
-		return;
-	c = calloc(1, sizeof *c);
 	if (c == NULL) {
-		h->failed = true;
-		return;
+		c = calloc(1, sizeof *c);
+		if (c == NULL) {
+			h->failed = true;
+			return;
+		}
+		c->key = *key;
+		c->past = INT64_MIN;
+		HASH_ADD(hh, h->claims, key, sizeof c->key, c);
 	}
-	c->key = *key;
-	c->past = INT64_MIN;
-	HASH_ADD(hh, h->claims, key, sizeof c->key, c);
+	c->noted_at = at;
 }
 
 /* Until when a permit or lease that is given then, on the evidence in force, may last; INT64_MIN:
@@ -98,24 +101,55 @@ static int64_t claim_until(const struct history *h, const struct history_claim *
 	return verdict.eligible ? verdict.until : INT64_MIN;
 }
 
-/* What it does not allow any more it may have allowed until a moment ago. */
+static void note_gap(struct history *h, struct history_claim *c)
+{
+	struct history_gap *larger;
+
+	if (c->past == INT64_MIN || c->past >= h->evidence_at)
+		return;
+	larger = realloc(c->gaps, (c->gap_count + 1) * sizeof *larger);
+	if (larger == NULL) {
+		h->failed = true;
+		return;
+	}
+	c->gaps = larger;
+	larger[c->gap_count++] = (struct history_gap){c->past, h->evidence_at};
+}
+
+/* What it does not allow any more it may have allowed until a moment since it came. */
 void history_judge_evidence(struct history *h, int64_t at)
 {
 	for (struct history_claim *c = h->claims; c != NULL; c = c->hh.next) {
-		const int64_t until = claim_until(h, c, at);
+		int64_t until = claim_until(h, c, at);
 
-		c->past = MAX(c->past,
-			      until == INT64_MIN ? at : MIN(until, shifted(at, LIFETIME_MAX_NS)));
+		if (until == INT64_MIN)
+			until = claim_until(h, c, MIN(MAX(h->evidence_at, c->noted_at), at));
+		if (until == INT64_MIN)
+			continue;
+		note_gap(h, c);
+		c->past = MAX(c->past, MIN(until, shifted(at, LIFETIME_MAX_NS)));
 	}
+	h->evidence_at = at;
 }
 
-/* Whether something that rests on the claim may have lasted until then. */
-static bool claim_allows(const struct history *h, const struct history_claim_key *key, int64_t end)
+/* Whether something that rests on the claim may have lasted until then, or until up to slack later:
+ * so far the clock may be wrong that says so. */
+static bool claim_allows(const struct history *h, const struct history_claim_key *key, int64_t end,
+			 int64_t slack)
 {
+	const int64_t latest = shifted(end, slack);
 	const struct history_claim *c;
 
 	HASH_FIND(hh, h->claims, key, sizeof *key, c);
-	return c == NULL || end <= c->past || claim_until(h, c, end - 1) >= end;
+	if (c == NULL)
+		return true;
+	for (uint32_t i = 0; i < c->gap_count; i++)
+		if (end > c->gaps[i].from && latest < c->gaps[i].to)
+			return false;
+	if (end <= c->past)
+		return true;
+	return (c->past == INT64_MIN || latest >= h->evidence_at) &&
+	       claim_until(h, c, MAX(end - 1, h->evidence_at)) >= end;
 }
 
 /* -- permits ---------------------------------------------------------------------------------- */
@@ -212,12 +246,12 @@ static void note_claims(struct history *h, const struct history_volume *v,
 
 	for (size_t i = 0; i < p->n_nodes; i++) {
 		key = permit_key(v, p, p->nodes[i]->site, p->nodes[i]->site_version);
-		note_claim(h, &key);
+		note_claim(h, &key, p->issued_at);
 	}
 	if (p->holder_site[0] == '\0')
 		return;
 	key = permit_key(v, p, p->holder_site, 0);
-	note_claim(h, &key);
+	note_claim(h, &key, p->issued_at);
 }
 
 void history_judge_permit(struct history *h, uint64_t seq, const Pave__V1__Signed *s)
@@ -273,11 +307,11 @@ static const char *find_outlived(const struct history *h, const struct history_v
 
 	for (size_t i = 0; i < p->n_nodes; i++) {
 		key = permit_key(v, p, p->nodes[i]->site, p->nodes[i]->site_version);
-		if (!claim_allows(h, &key, end))
+		if (!claim_allows(h, &key, end, 0))
 			return p->nodes[i]->site;
 	}
 	key = permit_key(v, p, p->holder_site, 0);
-	return p->holder_site[0] == '\0' || claim_allows(h, &key, end) ? NULL : p->holder_site;
+	return p->holder_site[0] == '\0' || claim_allows(h, &key, end, 0) ? NULL : p->holder_site;
 }
 
 /* The permits that went on like the first one, which was judged when it came. A driver that comes
@@ -286,16 +320,17 @@ static const char *find_outlived(const struct history *h, const struct history_v
 static void judge_span(struct history *h, uint64_t seq, const struct history_volume *v,
 		       const struct history_permit *p, const Pave__V1__LedgerPermitEnd *e)
 {
-	int64_t end = e->expires_at;
+	int64_t least = e->expires_at;
 	const char *site;
 	char until[40];
 
 	if (strcmp(e->why, "restarted") == 0)
 		return;
 	if (strcmp(e->why, "changed") != 0 && strcmp(e->why, "released") != 0)
-		end = MAX(shifted(end, -LIFETIME_MAX_NS), p->first->expires_at);
-	site = find_outlived(h, v, p->first, end);
-	if (site != NULL)
+		least = MAX(shifted(least, -LIFETIME_MAX_NS), p->first->expires_at);
+	site = find_outlived(h, v, p->first, least);
+	/* Then it was as told: a host that was away went on after a restoration. */
+	if (site != NULL && find_outlived(h, v, p->first, e->expires_at) != NULL)
 		history_finding(h, seq, false,
 				"volume %s: permits like number %llu of generation %u went on "
 				"until %s, and the evidence of site %.63s, which they rest on, had "
@@ -381,7 +416,7 @@ void history_judge_lease(struct history *h, uint64_t seq, const Pave__V1__Signed
 		n->lease_until = l->expires_at;
 		n->lease_site_version = l->site_version;
 		key = lease_key(l->site, l->site_version);
-		note_claim(h, &key);
+		note_claim(h, &key, l->issued_at);
 	}
 	pave__v1__lease__free_unpacked(l, NULL);
 }
@@ -395,7 +430,7 @@ void history_judge_lease_end(struct history *h, uint64_t seq, const Pave__V1__Le
 	if (n == NULL)
 		return;
 	key = lease_key(n->site, n->lease_site_version);
-	if (n->leased && !claim_allows(h, &key, e->expires_at))
+	if (n->leased && !claim_allows(h, &key, e->expires_at, 0))
 		history_finding(h, seq, false,
 				"leases of node %s went on until %s, and the evidence of its site "
 				"%s had ended",
@@ -450,7 +485,7 @@ static bool was_allowed(const struct history *h, const struct history_volume *v,
 		if (!names(p, r))
 			continue;
 		key = permit_key(v, p, r->site, r->site_version);
-		if (claim_allows(h, &key, until))
+		if (claim_allows(h, &key, until, 2 * (int64_t)CLOCK_BOUND_NS))
 			return true;
 	}
 	return false;
