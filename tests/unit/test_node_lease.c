@@ -384,6 +384,59 @@ START_TEST(test_another_root)
 }
 END_TEST
 
+/* What was signed twice as one version counts for the node neither, whatever the driver says, until
+ * a higher version comes: the site's certificate, or the snapshot. */
+START_TEST(test_two_contents_of_one_version)
+{
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
+	const struct demo_entry entry = {"par", 2, 0};
+	char *other, *newer, *first, *second, *third;
+	struct error err;
+
+	ck_assert_int_eq(
+	    demo_site(&rig->demo, "par", 1, wall() - 2 * day, wall() + day, &other, &err), 0);
+	rig->pd.site = other;
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_STALE_EVIDENCE);
+	/* Nor the one that it had, over a restart either. */
+	rig->pd.site = rig->site_envelopes[0];
+	expect_no_more_leases();
+	rig_node_crash(n, SIM_POWER_LOSS);
+	rig_node_start(n);
+	expect_no_more_leases();
+	ck_assert_int_eq(
+	    demo_site(&rig->demo, "par", 2, wall() - day, wall() + day, &newer, &err), 0);
+	ck_assert_int_eq(demo_revocations(&rig->demo, 2, wall() - (int64_t)NS_PER_S, wall() + day,
+					  &entry, 1, &first, &err),
+			 0);
+	rig->pd.site = newer;
+	rig->pd.site_version = 2;
+	rig->pd.revocations = first;
+	rig->pd.revocations_version = 2;
+	rig_wait_lease(n, true);
+	rig_run_ms(rig, 5000);
+	ck_assert_int_eq(demo_revocations(&rig->demo, 2, wall() - (int64_t)NS_PER_S, wall() + day,
+					  &entry, 1, &second, &err),
+			 0);
+	peer_pd_notice(&rig->pd, second);
+	rig_wait_lease(n, false);
+	expect_no_more_leases();
+	ck_assert_int_eq(demo_revocations(&rig->demo, 3, wall() - (int64_t)NS_PER_S, wall() + day,
+					  &entry, 1, &third, &err),
+			 0);
+	rig->pd.revocations = third;
+	rig->pd.revocations_version = 3;
+	rig_wait_lease(n, true);
+	rig->pd.site = NULL;
+	rig->pd.revocations = rig->revocations;
+	free(other);
+	free(newer);
+	free(first);
+	free(second);
+	free(third);
+}
+END_TEST
+
 /* One that was prepared well: what is held holds under it too, and nothing is interrupted. */
 START_TEST(test_a_root_that_knows_both_keys)
 {
@@ -488,6 +541,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_the_clock_steps_back);
 	tcase_add_test(t, test_snapshot_runs_out);
 	tcase_add_test(t, test_another_root);
+	tcase_add_test(t, test_two_contents_of_one_version);
 	tcase_add_test(t, test_a_root_that_knows_both_keys);
 	tcase_add_test(t, test_bad_notices);
 	tcase_add_test(t, test_erase_is_answered);
