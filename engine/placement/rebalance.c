@@ -85,6 +85,13 @@ static enum move_why why_leave(const struct work *w, uint32_t policy, uint32_t n
 	return eligible(w, policy, node) ? w->in->nodes[node].leaves : MOVE_WHY_INELIGIBLE;
 }
 
+/* What must leave, and does not count or is not there, takes up no place: a copy next to it is as
+ * far from the others as the policy wants. When it comes back, one of the two moves (spread). */
+static bool stays(const struct work *w, uint32_t policy, uint32_t node)
+{
+	return why_leave(w, policy, node) < MOVE_WHY_INELIGIBLE;
+}
+
 static uint32_t node_of(const struct rebalance_volume *v, chunk_no_t chunk, uint32_t place)
 {
 	return v->nodes[v->map[(size_t)chunk * v->replicas + place]];
@@ -102,7 +109,7 @@ static bool fits(const struct work *w, const struct rebalance_volume *v, chunk_n
 		const uint32_t other = node_of(v, chunk, i);
 
 		if (other == to ||
-		    (other != from &&
+		    (other != from && stays(w, v->policy, other) &&
 		     together[(size_t)nodes[to].site * w->in->site_count + nodes[other].site] == 0))
 			return false;
 	}
@@ -120,13 +127,13 @@ static uint32_t neighbours(const struct work *w, const struct rebalance_volume *
 	const uint32_t node = node_of(v, chunk, place);
 	uint32_t count = 0;
 
-	if (why_leave(w, v->policy, node) >= MOVE_WHY_INELIGIBLE)
+	if (!stays(w, v->policy, node))
 		return 0;
 	for (uint32_t i = 0; i < v->replicas; i++) {
 		const uint32_t other = node_of(v, chunk, i);
 
 		count +=
-		    i != place && why_leave(w, v->policy, other) < MOVE_WHY_INELIGIBLE &&
+		    i != place && stays(w, v->policy, other) &&
 		    together[(size_t)nodes[node].site * w->in->site_count + nodes[other].site] == 0;
 	}
 	return count;

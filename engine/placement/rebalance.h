@@ -4,9 +4,9 @@
  * First what must leave where it is (its site isn't eligible, its node is lost), then one of copies
  * that lie closer together than the policy has it, then what is asked to (drain), then, if it is
  * wished, what makes the nodes alike in how much of their size is placed on them. A target is
- * eligible, takes more, and goes with the chunk's other copies as the policy wants; of those it is
- * the one with the least placed on it for its size (planner.h says of a hot one). One move a chunk:
- * what is left of a chunk comes with the next plan.
+ * eligible, takes more, and goes with those of the chunk's other copies that stay as the policy
+ * wants; of those it is the one with the least placed on it for its size (planner.h says of a hot
+ * one). One move a chunk: what is left of a chunk comes with the next plan.
  *
  * No move is planned that could leave fewer eligible copies than there are: a copy is taken off the
  * map only when its successor is complete (volume/move.h), and the successor is eligible. */

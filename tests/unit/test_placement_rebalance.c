@@ -200,6 +200,41 @@ START_TEST(the_one_in_the_middle_moves)
 }
 END_TEST
 
+/* Of two copies that must leave neither keeps the other from the one place that is near both. */
+START_TEST(what_must_leave_takes_up_no_place)
+{
+	const struct planner_site line[] = {
+	    {.name = "a", .campus = "a", .has_position = true, .latitude = 40, .longitude = 0},
+	    {.name = "b", .campus = "b", .has_position = true, .latitude = 46, .longitude = 0},
+	    {.name = "c", .campus = "c", .has_position = true, .latitude = 47, .longitude = 0},
+	    {.name = "d", .campus = "d", .has_position = true, .latitude = 49, .longitude = 0},
+	    {.name = "e", .campus = "e", .has_position = true, .latitude = 46.5, .longitude = 0},
+	};
+
+	in.sites = line;
+	policy.min_distance_km = 100;
+	volume.chunk_count = 1;
+	volume.served = true;
+	map[0] = 3, map[1] = 1, map[2] = 2;
+	nodes[0].takes = false;
+	eligible[1] = eligible[2] = false;
+	make();
+	ck_assert_uint_eq(plan.count, 1);
+	must_move(0, 0, 1, 4, MOVE_WHY_INELIGIBLE);
+	eligible[1] = eligible[2] = true;
+	nodes[1].leaves = nodes[2].leaves = MOVE_WHY_LOST;
+	nodes[1].up = nodes[1].takes = nodes[2].up = nodes[2].takes = false;
+	make();
+	ck_assert_uint_eq(plan.count, 1);
+	must_move(0, 0, 1, 4, MOVE_WHY_LOST);
+	/* One that stays does. */
+	nodes[2].leaves = MOVE_WHY_NONE;
+	make();
+	ck_assert_uint_eq(plan.count, 0);
+	ck_assert_uint_eq(plan.stuck.count, 1);
+}
+END_TEST
+
 START_TEST(what_moves_already_is_left_alone)
 {
 	const chunk_no_t moving[] = {0};
@@ -409,7 +444,7 @@ static void carry_out(struct any *w, const struct rebalance_move *m)
 		ck_assert_uint_ne(row[i], m->to);
 		if (row[i] == m->from)
 			at = i;
-		else
+		else if (counts(w, row[i]) && w->nodes[row[i]].leaves != MOVE_WHY_LOST)
 			ck_assert(are_together(w, row[i], m->to));
 	}
 	ck_assert_uint_lt(at, w->volume.replicas);
@@ -637,6 +672,7 @@ int main(void)
 	tcase_add_test(tc, the_pressing_ones_come_first);
 	tcase_add_test(tc, copies_that_lie_too_close_are_spread);
 	tcase_add_test(tc, the_one_in_the_middle_moves);
+	tcase_add_test(tc, what_must_leave_takes_up_no_place);
 	tcase_add_test(tc, what_moves_already_is_left_alone);
 	tcase_add_test(tc, no_target);
 	tcase_add_test(tc, no_source);
