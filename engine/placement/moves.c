@@ -288,9 +288,10 @@ static void tell_stuck(struct pd_planning *p)
 		 "volume %s, chunk %u on node %s (%s): %s", v != NULL ? v->name : "that is gone",
 		 s->chunk, p->view.nodes[s->from]->name, move_why_name(s->why),
 		 s->no_source
-		     ? "too few of its copies are up and eligible to copy from"
+		     ? "too few of its copies are up and eligible to copy from: bring their "
+		       "nodes back, or have their sites restored"
 		     : "no other node is up, eligible, not full, and goes together with the "
-		       "other copies");
+		       "other copies: pave node add, or undrain one");
 }
 
 static void planning_free(struct pd_planning *p)

@@ -281,6 +281,8 @@ says where-before err "it begins at 20"
 expect 2 where-when pave audit where v1 --at yesterday
 expect 1 where-no-volume pave audit where v9
 expect 2 report-nowhere pave audit report v1
+expect 2 report-backwards pave audit report v1 --json --from 2021-01-01T00:00:00Z --to 2020-01-01T00:00:00Z
+says report-backwards err "--from is not before --to"
 expect 1 verify-nothing pave audit verify "$top/missing" --root "$dir/evidence/root.dsse.json"
 expect 1 verify-noise pave audit verify "$dir/evidence/root.dsse.json" --root "$dir/evidence/root.dsse.json"
 says verify-noise err "it is no exported ledger"
@@ -300,10 +302,11 @@ for _ in $(seq 200); do
 done
 expect 0 stuck pave rebalance status
 says stuck out "copies must leave and cannot; volume v1, chunk 0 on node "
-says stuck out "no other node is up, eligible, not full, and goes together with the other copies"
+says stuck out "no other node is up, eligible, not full, and goes together with the other copies: pave node add, or undrain one"
 expect 0 stuck-plan pave rebalance plan
-says stuck-plan out "Nothing has to move."
 says stuck-plan out "copies must leave and cannot"
+count=$((count + 1))
+! grep -q "Nothing has to move" "$top/out" || { bad=$((bad + 1)); echo "FAIL stuck-plan: nothing has to move, and something must"; }
 expect 0 evacuate-undo pave site evacuate lyo --undo
 expect 2 rate pave rebalance set --rate 0
 expect 2 grace pave rebalance set --replace-after 10ms

@@ -404,8 +404,8 @@ START_TEST(test_two_contents_of_one_version)
 	rig_node_crash(n, SIM_POWER_LOSS);
 	rig_node_start(n);
 	expect_no_more_leases();
-	ck_assert_int_eq(
-	    demo_site(&rig->demo, "par", 2, wall() - day, wall() + day, &newer, &err), 0);
+	ck_assert_int_eq(demo_site(&rig->demo, "par", 2, wall() - day, wall() + day, &newer, &err),
+			 0);
 	ck_assert_int_eq(demo_revocations(&rig->demo, 2, wall() - (int64_t)NS_PER_S, wall() + day,
 					  &entry, 1, &first, &err),
 			 0);

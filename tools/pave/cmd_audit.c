@@ -413,6 +413,8 @@ int cmd_audit_report(int argc, char **argv)
 		return cmd_usage_error("--out FILE.html, or --json, or both");
 	report.from = o.from;
 	report.to = MIN(o.to, now_ns());
+	if (report.from >= report.to)
+		return cmd_usage_error("--from is not before --to, nor before now");
 	options.until = report.to;
 	rc = audit_replay(&o.source, &options, &h, &err);
 	if (rc == 0) {

@@ -195,7 +195,7 @@ static void print_plan(const Pave__V1__RebalancePlanReply *r)
 	char bytes[32], rate[32];
 	struct table t;
 
-	if (r->move_count == 0)
+	if (r->move_count == 0 && r->stuck == 0)
 		printf("Nothing has to move.\n");
 	if (r->n_moves > 0) {
 		table_init(&t, ARRAY_SIZE(titles), titles);
