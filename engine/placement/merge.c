@@ -28,7 +28,7 @@
  *     was being deleted would be there again, and show what was merged.
  *
  * Failure modes: a node that is away, not eligible, or not whole in one of the layers: the merge is
- * given up, and tried again. */
+ * given up, and tried again after the others have been. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,6 +226,7 @@ static void pass_begin(struct pd_merge *x);
 static void end(struct pd_merge *x)
 {
 	x->pd->merge = NULL;
+	x->pd->merge_given_up = x->given_up ? x->lower : 0;
 	x->pd->merge_after_ns =
 	    x->given_up ? reactor_now_ns(x->pd->reactor) + MERGE_AGAIN_S * NS_PER_S : 0;
 	merge_free(x);
@@ -413,21 +414,33 @@ static bool begin(struct pd *pd, const struct reg_layer *lower, const struct reg
 	return true;
 }
 
+/* The first one that can begin, of all or of those behind the one that was given up last. */
+static bool begin_next(struct pd *pd, bool behind)
+{
+	for (const struct reg_layer *l = pd->reg.layers; l != NULL; l = l->hh.next) {
+		const struct reg_layer *upper =
+		    !behind && l->sealed && l->children == 1 ? upper_of(&pd->reg, l) : NULL;
+		uint64_t versions;
+
+		if (behind)
+			behind = l->id != pd->merge_given_up;
+		else if (upper != NULL && members_are_ready(pd, upper->id, &versions) &&
+			 begin(pd, l, upper, versions))
+			return true;
+	}
+	return false;
+}
+
 void merge_tick(struct pd *pd)
 {
 	if (pd->merge != NULL || pd->reg.layers == NULL || !reg_may_erase(&pd->reg) ||
 	    reactor_now_ns(pd->reactor) < pd->merge_after_ns)
 		return;
 	layers_count_children(&pd->reg);
-	for (const struct reg_layer *l = pd->reg.layers; l != NULL; l = l->hh.next) {
-		const struct reg_layer *upper =
-		    l->sealed && l->children == 1 ? upper_of(&pd->reg, l) : NULL;
-		uint64_t versions;
-
-		if (upper != NULL && members_are_ready(pd, upper->id, &versions) &&
-		    begin(pd, l, upper, versions))
-			return;
-	}
+	/* Not the same one again and again while others wait, for which it may have to wait: what a
+	 * merge has brought, and is damaged since, is repaired when that merge is over. */
+	if (begin_next(pd, true) || begin_next(pd, false))
+		return;
 	/* Not each second anew, when there are many. */
 	pd->merge_after_ns = reactor_now_ns(pd->reactor) + MERGE_AGAIN_S * NS_PER_S / 4;
 }

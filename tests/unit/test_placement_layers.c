@@ -652,6 +652,35 @@ START_TEST(a_deleted_snapshots_layer_is_merged)
 }
 END_TEST
 
+/* What keeps it from going on may be that another one is not done: what that has brought and is
+ * damaged since is repaired when it is over. */
+START_TEST(a_merge_that_is_given_up_lets_others_begin)
+{
+	const volume_id_t second = two_snapshots(), third = host->notice.layers[0].id, v = 1;
+
+	start_snapshot(admin, "v", "u");
+	rig_run_ms(rig, 500);
+	ck_assert_int_eq(renew_sealed(host, v, 1, third), 0);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	for (uint32_t n = 0; n < 3; n++) {
+		nodes[n]->merge_has = 1;
+		nodes[n]->merge_lower_whole = true;
+	}
+	nodes[0]->merge_refuse = v;
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v@t"), 0);
+	live(v, 60);
+	ck_assert_uint_eq(nodes[1]->merge_upper, third);
+	ck_assert_uint_eq(nodes[1]->merge_lower, second);
+	ck_assert_int_eq(ask_volume(admin, "v@u"), 0);
+	ck_assert_uint_eq(info()->n_layers, 3);
+	nodes[0]->merge_refuse = 0;
+	live(v, 60);
+	ck_assert_int_eq(ask_volume(admin, "v@u"), 0);
+	ck_assert_uint_eq(info()->n_layers, 2);
+}
+END_TEST
+
 /* A copy that is not whole, or not there, ends it: nothing changes. */
 START_TEST(a_merge_wants_every_copy)
 {
@@ -833,6 +862,7 @@ int main(void)
 	tcase_add_test(tc, diff);
 	tcase_add_test(tc, zeroes_are_told_of_the_second_state);
 	tcase_add_test(tc, a_deleted_snapshots_layer_is_merged);
+	tcase_add_test(tc, a_merge_that_is_given_up_lets_others_begin);
 	tcase_add_test(tc, a_merge_wants_every_copy);
 	tcase_add_test(tc, nothing_is_merged_under_what_a_crash_may_bring_back);
 	tcase_add_test(tc, a_node_is_removed_amid_a_merge);

@@ -215,6 +215,10 @@ static void answer_merge(struct peer *p, struct rpc *rpc, const struct rpc_reque
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__LayerMergeReply r = PAVE__V1__LAYER_MERGE_REPLY__INIT;
 
+	if (ask->lower == p->merge_refuse) {
+		rpc_fail(rpc, q->request_id, -E_BAD_CRC, "a checksum does not match");
+		return;
+	}
 	r.chunk = ask->chunk;
 	while (ask->look && r.chunk < 32 && (p->merge_has >> r.chunk & 1) == 0)
 		r.chunk++;

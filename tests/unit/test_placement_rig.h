@@ -54,7 +54,8 @@ struct peer {
 	uint32_t merge_has, merge_done; /* chunks of the upper layer */
 	uint64_t merge_blocks;
 	bool merge_lower_whole, merge_fresh;
-	uint32_t merges; /* asked for */
+	volume_id_t merge_refuse; /* into this lower layer */
+	uint32_t merges;	  /* asked for */
 	volume_id_t merge_upper, merge_lower;
 	bool merge_hold;     /* doesn't answer one before peer_answer_merge */
 	uint64_t merge_held; /* the request; 0: none */
