@@ -134,8 +134,7 @@ struct pd {
 	struct pd_push *pushes; /* permits that wait for the ledger */
 	struct pd_ledger_read *ledger_reads;
 	struct pd_diff *diffs;
-	struct pd_merge *merge;	    /* of two layers, under way; NULL: none */
-	volume_id_t merge_given_up; /* the lower layer of the last one, if it was; else 0 */
+	struct pd_merge *merge; /* of two layers, under way; NULL: none */
 	uint64_t merge_after_ns;
 	char default_policy[NAME_SIZE_MAX];
 	uint32_t lifetime_ms, renew_ms;

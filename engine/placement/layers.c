@@ -174,6 +174,7 @@ void layers_save(struct reg *reg, const struct reg_layer *l)
 	m.parent = l->parent;
 	m.owner = l->owner;
 	m.sealed = l->sealed;
+	m.merging = l->merging;
 	reg_put(reg, PD_KV_META, key, size, &m.base);
 }
 
@@ -186,14 +187,16 @@ int layers_load(const void *key, size_t key_size, const void *value, size_t valu
 	int rc = -E_CORRUPT;
 
 	if (m == NULL || m->format != REG_FORMAT || m->id == 0 || m->id >= reg->next_volume ||
-	    m->parent >= reg->next_volume || m->owner == 0 || m->parent == m->id ||
-	    layers_find(reg, m->id) != NULL || layer_key(m->id, want, sizeof want) != key_size ||
-	    memcmp(want, key, key_size) != 0)
+	    m->parent >= reg->next_volume || m->merging >= reg->next_volume || m->owner == 0 ||
+	    m->parent == m->id || layers_find(reg, m->id) != NULL ||
+	    layer_key(m->id, want, sizeof want) != key_size || memcmp(want, key, key_size) != 0)
 		goto out;
 	l = layers_add(reg, m->id, m->parent, m->owner);
 	rc = l != NULL ? 0 : -ENOMEM;
-	if (l != NULL)
+	if (l != NULL) {
 		l->sealed = m->sealed;
+		l->merging = m->merging;
+	}
 out:
 	if (m != NULL)
 		pave__reg__layer__free_unpacked(m, NULL);

@@ -30,7 +30,8 @@ struct reg_layer {
 	volume_id_t parent; /* 0: a root */
 	volume_id_t owner;  /* the volume that writes it, or wrote it */
 	bool sealed;
-	uint32_t children; /* when they were last counted; not kept */
+	volume_id_t merging; /* the one above it, of which something is in it already; else 0 */
+	uint32_t children;   /* when they were last counted; not kept */
 	UT_hash_handle hh;
 };
 

@@ -26,9 +26,13 @@
  *     ends the merge.
  *  3. None begins before it is durable that nobody stands on L but U: after a crash a snapshot that
  *     was being deleted would be there again, and show what was merged.
+ *  4. What has begun to write ends before its neighbours begin, over a crash too: L's record says
+ *     which U it is. While U is half in L, L goes nowhere: a block that came from U and is damaged
+ *     in L cannot be repaired before U is gone (node/repair.c). While L is half in what is below,
+ *     nothing comes into L: what is there of L already would pass for what L has by then.
  *
  * Failure modes: a node that is away, not eligible, or not whole in one of the layers: the merge is
- * given up, and tried again after the others have been. */
+ * given up, and tried again. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +66,8 @@ struct pd_merge {
 	uint64_t map_versions; /* of the members: a hash */
 	uint32_t chunk_count;
 	bool given_up;
+	bool marked; /* in the register; the first pass begins when that is durable: */
+	uint64_t marked_no;
 	uint32_t node_count, running;
 	struct merge_node nodes[];
 };
@@ -226,7 +232,6 @@ static void pass_begin(struct pd_merge *x);
 static void end(struct pd_merge *x)
 {
 	x->pd->merge = NULL;
-	x->pd->merge_given_up = x->given_up ? x->lower : 0;
 	x->pd->merge_after_ns =
 	    x->given_up ? reactor_now_ns(x->pd->reactor) + MERGE_AGAIN_S * NS_PER_S : 0;
 	merge_free(x);
@@ -260,6 +265,21 @@ static bool looks_agree(struct pd_merge *x)
 
 static void exchange(struct pd_merge *x);
 
+/* merge_tick goes on. */
+static void mark(struct pd_merge *x)
+{
+	struct reg *reg = &x->pd->reg;
+	struct reg_layer *lower = layers_find(reg, x->lower);
+
+	x->marked = true;
+	if (lower == NULL)
+		return; /* then there is nothing to exchange either */
+	lower->merging = x->upper;
+	layers_save(reg, lower);
+	x->marked_no = reg_batch_no(reg);
+	pd_background_flush(x->pd);
+}
+
 static void pass_over(struct pd_merge *x)
 {
 	if (x->given_up) {
@@ -283,7 +303,10 @@ static void pass_over(struct pd_merge *x)
 		return;
 	}
 	x->pass++;
-	pass_begin(x);
+	if (x->pass == 1)
+		mark(x);
+	else
+		pass_begin(x);
 }
 
 static void step(struct pd_merge *x, struct merge_node *n)
@@ -359,6 +382,7 @@ static void exchange(struct pd_merge *x)
 		layers_save(reg, l);
 	}
 	lower->owner = upper->owner;
+	lower->merging = 0;
 	layers_save(reg, lower);
 	layers_forget(reg, upper);
 	reg_save_volume(reg, grave);
@@ -414,35 +438,51 @@ static bool begin(struct pd *pd, const struct reg_layer *lower, const struct reg
 	return true;
 }
 
-/* The first one that can begin, of all or of those behind the one that was given up last. */
-static bool begin_next(struct pd *pd, bool behind)
+static bool is_unfinished(struct reg *reg, const struct reg_layer *lower)
 {
+	const struct reg_layer *upper =
+	    lower->merging != 0 ? layers_find(reg, lower->merging) : NULL;
+
+	return upper != NULL && upper->parent == lower->id;
+}
+
+/* Invariant 4. */
+static bool waits_for_another(struct reg *reg, const struct reg_layer *lower,
+			      const struct reg_layer *upper)
+{
+	const struct reg_layer *below = lower->parent != 0 ? layers_find(reg, lower->parent) : NULL;
+
+	return is_unfinished(reg, upper) || (below != NULL && below->merging == lower->id);
+}
+
+static void begin_first(struct pd *pd)
+{
+	layers_count_children(&pd->reg);
 	for (const struct reg_layer *l = pd->reg.layers; l != NULL; l = l->hh.next) {
 		const struct reg_layer *upper =
-		    !behind && l->sealed && l->children == 1 ? upper_of(&pd->reg, l) : NULL;
+		    l->sealed && l->children == 1 ? upper_of(&pd->reg, l) : NULL;
 		uint64_t versions;
 
-		if (behind)
-			behind = l->id != pd->merge_given_up;
-		else if (upper != NULL && members_are_ready(pd, upper->id, &versions) &&
-			 begin(pd, l, upper, versions))
-			return true;
+		if (upper != NULL && !waits_for_another(&pd->reg, l, upper) &&
+		    members_are_ready(pd, upper->id, &versions) && begin(pd, l, upper, versions))
+			return;
 	}
-	return false;
+	/* Not each second anew, when there are many. */
+	pd->merge_after_ns = reactor_now_ns(pd->reactor) + MERGE_AGAIN_S * NS_PER_S / 4;
 }
 
 void merge_tick(struct pd *pd)
 {
-	if (pd->merge != NULL || pd->reg.layers == NULL || !reg_may_erase(&pd->reg) ||
-	    reactor_now_ns(pd->reactor) < pd->merge_after_ns)
+	struct pd_merge *x = pd->merge;
+
+	if (x != NULL && x->marked && reg_is_durable(&pd->reg, x->marked_no)) {
+		x->marked = false;
+		pass_begin(x);
 		return;
-	layers_count_children(&pd->reg);
-	/* Not the same one again and again while others wait, for which it may have to wait: what a
-	 * merge has brought, and is damaged since, is repaired when that merge is over. */
-	if (begin_next(pd, true) || begin_next(pd, false))
-		return;
-	/* Not each second anew, when there are many. */
-	pd->merge_after_ns = reactor_now_ns(pd->reactor) + MERGE_AGAIN_S * NS_PER_S / 4;
+	}
+	if (x == NULL && pd->reg.layers != NULL && reg_may_erase(&pd->reg) &&
+	    reactor_now_ns(pd->reactor) >= pd->merge_after_ns)
+		begin_first(pd);
 }
 
 void merge_gives_way(struct pd *pd, const struct reg_volume *v)

@@ -22,10 +22,7 @@
 #include "tests/sim/ledger.h"
 #include "tests/sim/minimise.h"
 #include "tests/sim/mutants.h"
-
-#ifndef SIM_COMMIT
-#define SIM_COMMIT "unknown"
-#endif
+#include "tests/sim/sim_commit.h"
 
 /* Memory that is given back is soon asked for again; the pools of a process that starts are fresh
  * pages, which cost nothing until they are touched. */

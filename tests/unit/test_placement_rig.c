@@ -215,7 +215,7 @@ static void answer_merge(struct peer *p, struct rpc *rpc, const struct rpc_reque
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__LayerMergeReply r = PAVE__V1__LAYER_MERGE_REPLY__INIT;
 
-	if (ask->lower == p->merge_refuse) {
+	if (!ask->look && ask->lower == p->merge_refuse) {
 		rpc_fail(rpc, q->request_id, -E_BAD_CRC, "a checksum does not match");
 		return;
 	}

@@ -54,7 +54,7 @@ struct peer {
 	uint32_t merge_has, merge_done; /* chunks of the upper layer */
 	uint64_t merge_blocks;
 	bool merge_lower_whole, merge_fresh;
-	volume_id_t merge_refuse; /* into this lower layer */
+	volume_id_t merge_refuse; /* to write into this lower layer */
 	uint32_t merges;	  /* asked for */
 	volume_id_t merge_upper, merge_lower;
 	bool merge_hold;     /* doesn't answer one before peer_answer_merge */
