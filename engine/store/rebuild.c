@@ -468,6 +468,16 @@ struct writer {
 	int rc;
 };
 
+/* A batch that something failed for stays, for rebuild_write to destroy. */
+static void commit_puts(struct writer *w)
+{
+	if (w->rc != 0 || w->batch == NULL)
+		return;
+	w->rc = w->commit(w->kv, w->batch, w->arg);
+	w->batch = NULL;
+	w->puts = 0;
+}
+
 static void put(struct writer *w, uint32_t family, const uint8_t *key, size_t key_size,
 		const uint8_t *value, size_t value_size)
 {
@@ -480,11 +490,8 @@ static void put(struct writer *w, uint32_t family, const uint8_t *key, size_t ke
 		return;
 	}
 	kv_batch_put(w->kv, w->batch, family, key, key_size, value, value_size);
-	if (++w->puts < BATCH_PUTS)
-		return;
-	w->rc = w->commit(w->kv, w->batch, w->arg);
-	w->batch = NULL;
-	w->puts = 0;
+	if (++w->puts == BATCH_PUTS)
+		commit_puts(w);
 }
 
 /* Notes in the page's chunk that it exists. 0 or -ENOMEM. */
@@ -589,10 +596,7 @@ static void put_positions(struct writer *w)
 {
 	const struct rebuild *r = w->r;
 
-	if (w->rc == 0 && w->batch != NULL)
-		w->rc = w->commit(w->kv, w->batch, w->arg);
-	w->batch = NULL;
-	w->puts = 0;
+	commit_puts(w);
 	for (uint32_t shard = 0; shard < r->super->shard_count; shard++) {
 		const struct stream *s = r->streams[shard];
 		struct format_checkpoint record = {
@@ -611,9 +615,7 @@ static void put_positions(struct writer *w)
 		put(w, STORE_KV_NODE, key, key_size, value,
 		    format_checkpoint_encode(&record, value));
 	}
-	if (w->rc == 0 && w->batch != NULL)
-		w->rc = w->commit(w->kv, w->batch, w->arg);
-	w->batch = NULL;
+	commit_puts(w);
 }
 
 int rebuild_write(struct rebuild *r, struct kv *kv, uint32_t slot,
