@@ -240,6 +240,8 @@ static void end(struct pd_merge *x)
 /* Every node of the chunk's rows has all of it, or none has any. */
 static bool rows_agree(const struct pd_merge *x, const struct reg_volume *v)
 {
+	if (v->chunk_count > x->chunk_count)
+		return false; /* it has grown meanwhile: nobody was asked about the new chunks */
 	for (chunk_no_t c = 0; c < v->chunk_count; c++) {
 		const bool fresh = is_fresh(x, c);
 		uint8_t want = 0;
