@@ -5,11 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "alloc_fail.h"
-#include "test_store_rig.h"
+#include "store_alloc_rig.h"
 
 #define DISK_MIB 16u
-#define RUNS_MAX 3000u
 
 static void one_fenced(struct store_fence_op *op, int status)
 {
@@ -155,32 +153,11 @@ START_TEST(retiring_a_device)
 }
 END_TEST
 
-/* Opens with the n-th allocation failing. False: there were not so many. */
-static bool open_fails(struct rig *rig, uint64_t n)
-{
-	bool failed;
-	int rc;
-
-	alloc_fail_at(n);
-	rc = rig_open(rig);
-	failed = alloc_failed();
-	alloc_fail_at(0);
-	if (!failed)
-		ck_assert_int_eq(rc, 0);
-	if (rc == 0) /* it could do without */
-		return failed;
-	ck_assert_int_eq(rc, -ENOMEM);
-	ck_assert_msg(strstr(rig->err.text, "memory") != NULL, "%s", rig->err.text);
-	ck_assert_ptr_null(rig->pool);
-	return true;
-}
-
 /* With three devices: one was retired, or is being retired. */
 START_TEST(opening)
 {
 	const uint64_t before = alloc_live();
 	struct rig rig;
-	uint64_t n = 1;
 
 	rig_devices = 2;
 	rig_init(&rig, 1, DISK_MIB);
@@ -193,19 +170,7 @@ START_TEST(opening)
 	if (_i == 0)
 		sim_run_for(rig.world, 60 * NS_PER_S);
 	rig_crash(&rig, SIM_KILL);
-	ck_assert_uint_eq(alloc_live(), before);
-	for (; open_fails(&rig, n); n++) {
-		if (rig.pool != NULL)
-			rig_verify(&rig);
-		rig_crash(&rig, SIM_KILL);
-		ck_assert_uint_eq(alloc_live(), before);
-		ck_assert_uint_lt(n, RUNS_MAX);
-	}
-	ck_assert_uint_gt(n, 40);
-	rig_verify(&rig);
-	rig_close(&rig);
-	ck_assert_uint_eq(alloc_live(), before);
-	rig_deinit(&rig);
+	opens_at_last(&rig, before, 40);
 }
 END_TEST
 

@@ -5,34 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "alloc_fail.h"
-#include "engine/store/rebuild.h"
-#include "test_store_rig.h"
+#include "store_alloc_rig.h"
+#include "store_rebuild_rig.h"
 
 #define DISK_MIB 24u
-#define RUNS_MAX 3000u
-
-/* Opens with the n-th allocation failing. False: there were not so many. */
-static bool open_fails(struct rig *rig, uint64_t n)
-{
-	bool failed;
-	int rc;
-
-	alloc_fail_at(n);
-	rc = rig_open(rig);
-	failed = alloc_failed();
-	alloc_fail_at(0);
-	if (!failed) {
-		ck_assert_int_eq(rc, 0);
-		return false;
-	}
-	if (rc == 0) /* it could do without */
-		return true;
-	ck_assert_int_eq(rc, -ENOMEM);
-	ck_assert_ptr_nonnull(strstr(rig->err.text, "memory"));
-	ck_assert_ptr_null(rig->store);
-	return true;
-}
 
 static void some_data(struct rig *rig)
 {
@@ -50,7 +26,6 @@ START_TEST(opening)
 {
 	const uint64_t before = alloc_live();
 	struct rig rig;
-	uint64_t n = 1;
 
 	rig_init(&rig, 1, DISK_MIB);
 	ck_assert_int_eq(rig_format(&rig, false), 0);
@@ -60,19 +35,7 @@ START_TEST(opening)
 		rig_checkpoint(&rig); /* so that there is an index to be loaded */
 	some_data(&rig);
 	rig_crash(&rig, SIM_KILL);
-	ck_assert_uint_eq(alloc_live(), before);
-	for (; open_fails(&rig, n); n++) {
-		if (rig.store != NULL)
-			rig_verify(&rig);
-		rig_crash(&rig, SIM_KILL);
-		ck_assert_uint_eq(alloc_live(), before);
-		ck_assert_uint_lt(n, RUNS_MAX);
-	}
-	ck_assert_uint_gt(n, 20);
-	rig_verify(&rig);
-	rig_close(&rig);
-	ck_assert_uint_eq(alloc_live(), before);
-	rig_deinit(&rig);
+	opens_at_last(&rig, before, 20);
 }
 END_TEST
 
@@ -169,42 +132,9 @@ START_TEST(working)
 }
 END_TEST
 
-static int peek(void *arg, uint64_t offset, size_t size, void *data)
-{
-	struct rig *rig = arg;
-
-	sim_disk_peek(rig->sim_disk, offset, data, size);
-	return 0;
-}
-
-struct committing {
-	struct kv_op op;
-	bool done;
-	int status;
-};
-
-static void committed(struct kv_op *op, int status)
-{
-	struct committing *c = container_of(op, struct committing, op);
-
-	c->done = true;
-	c->status = status;
-}
-
-static int commit(struct kv *kv, struct kv_batch *batch, void *arg)
-{
-	struct committing c = {.op = {.done = committed}};
-	struct rig *rig = arg;
-
-	kv_commit(kv, batch, &c.op);
-	ck_assert(sim_run_flag(rig->world, &c.done));
-	return c.status;
-}
-
 static int rebuild(struct rig *rig)
 {
-	const struct survey_device device = {
-	    .read = peek, .arg = rig, .size_bytes = (uint64_t)DISK_MIB << 20, .name = "disk"};
+	const struct survey_device device = rig_survey_device(rig, DISK_MIB);
 	struct survey_super super;
 	struct rebuild *r = NULL;
 	struct error err;
@@ -215,7 +145,7 @@ static int rebuild(struct rig *rig)
 		rc = r != NULL ? rebuild_run(r, &err) : -ENOMEM;
 	}
 	if (rc == 0)
-		rc = rebuild_write(r, rig->config.kv, 0, commit, rig, &err);
+		rc = rebuild_write(r, rig->config.kv, 0, rig_commit, rig, &err);
 	rebuild_destroy(r);
 	return rc;
 }

@@ -5,46 +5,12 @@
 #include <string.h>
 
 #include "engine/store/core.h"
-#include "engine/store/rebuild.h"
-#include "test_store_rig.h"
-
-static int peek(void *arg, uint64_t offset, size_t size, void *data)
-{
-	struct rig *rig = arg;
-
-	sim_disk_peek(rig->sim_disk, offset, data, size);
-	return 0;
-}
-
-struct committing {
-	struct kv_op op;
-	bool done;
-	int status;
-};
-
-static void committed(struct kv_op *op, int status)
-{
-	struct committing *c = container_of(op, struct committing, op);
-
-	c->done = true;
-	c->status = status;
-}
-
-static int commit(struct kv *kv, struct kv_batch *batch, void *arg)
-{
-	struct committing c = {.op = {.done = committed}};
-	struct rig *rig = arg;
-
-	kv_commit(kv, batch, &c.op);
-	ck_assert(sim_run_flag(rig->world, &c.done));
-	return c.status;
-}
+#include "store_rebuild_rig.h"
 
 /* The process is down. Its index is gone, and made anew; it is still down. */
 static struct rebuild_stats rebuild(struct rig *rig, uint32_t disk_mib)
 {
-	struct survey_device device = {
-	    .read = peek, .arg = rig, .size_bytes = (uint64_t)disk_mib << 20, .name = "disk"};
+	const struct survey_device device = rig_survey_device(rig, disk_mib);
 	struct rebuild_stats stats;
 	struct survey_super super;
 	struct rebuild *r;
@@ -59,8 +25,8 @@ static struct rebuild_stats rebuild(struct rig *rig, uint32_t disk_mib)
 	ck_assert_int_eq(rebuild_run(r, &err), 0);
 	/* Without memory nothing is left out, and it can be done again. */
 	sim_kv_fail_batches(rig->sim_kv, 1);
-	ck_assert_int_eq(rebuild_write(r, rig->config.kv, 0, commit, rig, &err), -ENOMEM);
-	ck_assert_int_eq(rebuild_write(r, rig->config.kv, 0, commit, rig, &err), 0);
+	ck_assert_int_eq(rebuild_write(r, rig->config.kv, 0, rig_commit, rig, &err), -ENOMEM);
+	ck_assert_int_eq(rebuild_write(r, rig->config.kv, 0, rig_commit, rig, &err), 0);
 	rebuild_get_stats(r, &stats);
 	rebuild_destroy(r);
 	sim_process_crash(rig->process, SIM_KILL);
