@@ -152,10 +152,11 @@ def run(*command, timeout=300, check=True):
 def main(tests, skipped=None):
     """Runs the tests in order, each of which raises on failure; prints a line for each. skipped: what could not be tried here, which counts as a
     skip when all the rest is well."""
-    bad = False
     if ONLY is not None:
         tests = [t for t in tests if t.__name__ in ONLY.split(",")]
-        bad = not tests and not skipped
+    bad = not tests and not skipped
+    if bad:
+        print("FAIL there is no test of that name", flush=True)
     for test in tests:
         begun = time.monotonic()
         try:
