@@ -272,6 +272,7 @@ int main(int argc, char **argv)
 		error_set(&err, rc, "io_uring: %s", err_text(rc));
 	for (b.pattern = 0; rc == 0 && b.pattern < PATTERNS; b.pattern++)
 		rc = run(&b, &err);
+	reactor_destroy(b.reactor);
 	if (rc < 0)
 		fprintf(stderr, "index-memory: %s\n", err.text);
 	return rc < 0 ? 1 : 0;

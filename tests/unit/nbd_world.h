@@ -197,9 +197,8 @@ static inline int raw_transmission(void)
 	return fd;
 }
 
-static inline void raw_request(int fd, uint16_t command, uint64_t offset, uint32_t length)
+static inline void put_request(uint8_t head[28], uint16_t command, uint64_t offset, uint32_t length)
 {
-	uint8_t head[28];
 	uint8_t *p = put_be32(head, NBD_MAGIC_REQUEST);
 
 	p = put_be16(p, 0);
@@ -207,6 +206,13 @@ static inline void raw_request(int fd, uint16_t command, uint64_t offset, uint32
 	p = put_be64(p, 0x1122334455667788ull);
 	p = put_be64(p, offset);
 	put_be32(p, length);
+}
+
+static inline void raw_request(int fd, uint16_t command, uint64_t offset, uint32_t length)
+{
+	uint8_t head[28];
+
+	put_request(head, command, offset, length);
 	ck_assert_int_eq(send(fd, head, 28, MSG_NOSIGNAL), 28);
 }
 

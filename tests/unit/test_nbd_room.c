@@ -232,14 +232,17 @@ END_TEST
 START_TEST(answers_that_are_not_taken_leave_room_for_others)
 {
 	enum { BUFFERS = NBD_READ_BYTES_MAX / IO_SIZE_MAX + 1 };
+	uint8_t requests[2 * BUFFERS][28];
 	int fd[2];
 
 	t.buffers_max = BUFFERS;
 	start();
 	for (int i = 0; i < 2; i++)
 		fd[i] = raw_transmission();
+	/* In one piece: the server receives no more of them once the first wait. */
 	for (int i = 0; i < 2 * BUFFERS; i++)
-		raw_request(fd[0], NBD_CMD_READ, 0, IO_SIZE_MAX);
+		put_request(requests[i], NBD_CMD_READ, 0, IO_SIZE_MAX);
+	ck_assert_int_eq(send(fd[0], requests, sizeof requests, MSG_NOSIGNAL), sizeof requests);
 	wait_for_begun(BUFFERS - 1);
 	wait_until_received(fd[0]); /* the others wait */
 	raw_request(fd[1], NBD_CMD_READ, 0, 4096);
