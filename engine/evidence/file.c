@@ -120,12 +120,24 @@ static int sync_directory(const char *path, struct error *err)
 	return rc;
 }
 
+int file_may_replace(const char *path, struct error *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
+		return 0;
+	return error_set(err, -EINVAL,
+			 "%s: it is no regular file, and would be lost; give another name", path);
+}
+
 int file_replace(const char *path, const void *data, size_t size_bytes, mode_t mode,
 		 struct error *err)
 {
 	char *temporary = NULL;
-	int rc;
+	int rc = file_may_replace(path, err);
 
+	if (rc != 0)
+		return rc;
 	if (asprintf(&temporary, "%s.new", path) < 0)
 		return fault(err, path, "writing", ENOMEM);
 	rc = write_synced(temporary, data, size_bytes, O_TRUNC, mode, err);

@@ -12,8 +12,13 @@
 int file_read_whole(const char *path, size_t max_bytes, char **ret_data, size_t *ret_size,
 		    struct error *err);
 
+/* -EINVAL when something lies there that is no regular file (a device, a directory): renaming over
+ * it would destroy it, or fail. */
+int file_may_replace(const char *path, struct error *err);
+
 /* Replaces path in one step: after a crash it holds the old bytes or the new ones, and once this
- * returned 0 the new ones. "PATH.new" is used on the way. */
+ * returned 0 the new ones. "PATH.new" is used on the way.
+ * What is no regular file is not replaced (file_may_replace). */
 int file_replace(const char *path, const void *data, size_t size_bytes, mode_t mode,
 		 struct error *err);
 

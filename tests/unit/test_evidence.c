@@ -914,6 +914,13 @@ START_TEST(keys_go_to_files_and_back)
 	ck_assert_int_eq(file_replace(path, other, strlen(other), 0600, &err), 0);
 	ck_assert_int_eq(signing_key_read(path, "b", &back, &err), -E_BAD_DOCUMENT);
 	unlink(path);
+	/* What is no file would be lost. */
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	ck_assert_int_eq(file_replace(path, "nonsense", 8, 0600, &err), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, path));
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert(S_ISFIFO(st.st_mode));
+	unlink(path);
 	rmdir(dir);
 	free(pem);
 	free(other);
