@@ -339,7 +339,8 @@ void options_complete(struct options *o, uint64_t target_size)
 	for (uint32_t i = 0; i < o->job_count; i++) {
 		struct pattern_spec *p = &o->jobs[i].pattern;
 
-		if (p->start < target_size && (p->range == 0 || p->range > target_size - p->start))
+		/* A range that was asked for is not cut short in silence: load_check refuses it. */
+		if (p->start < target_size && p->range == 0)
 			p->range = target_size - p->start;
 	}
 }

@@ -388,7 +388,9 @@ static void on_signal(int signal_number, void *arg)
 {
 	struct bench *b = arg;
 
-	(void)signal_number;
+	if (b->exit_code == 0)
+		fprintf(stderr, "%spave-bench: %s: it ends before its time, without a result\n",
+			isatty(STDERR_FILENO) ? "\r\033[K" : "", strsignal(signal_number));
 	b->exit_code = 1;
 	if (b->load != NULL)
 		load_stop(b->load);

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,26 @@ def progress_is_shown():
         wait_for("a line of progress while it runs", more, 60)
         expect("it ends well", load.wait(60 * SCALE) == 0)
         os.close(ours)
+        # Not less than was asked for, in silence.
+        for options in (("--range", "256MiB"), ("--start", "127MiB", "--range", "2MiB"), ("--start", "256MiB")):
+            done = run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--seconds", "1", *options, *OVER, check=False)
+            expect(f"a range beyond the volume is refused: {options}: {done.returncode} {done.stderr}",
+                   done.returncode == 2 and "the volume at 134217728" in done.stderr)
+        # Whoever ends it is told that there is no result, and the volume is let go.
+        state = lambda: cluster.pave("volume", "show", "v", parse=True)["state"]  # noqa: E731
+        ours, theirs = pty.openpty()
+        load = cluster.start(BENCH, "--cluster", cluster.dir, "--volume", "v", "--seconds", "600", *OVER, stdout=subprocess.PIPE,
+                             stderr=theirs, text=True)
+        os.close(theirs)
+        shown = b""
+        os.set_blocking(ours, False)
+        wait_for("a line of progress while it runs", more, 60)
+        load.send_signal(signal.SIGINT)
+        out = load.communicate(timeout=60 * SCALE)[0]
+        wait_for(f"an end before its time being told: {shown}", lambda: more() and b"without a result" in shown, 10)
+        os.close(ours)
+        expect(f"it fails, and says nothing else: {load.returncode} {out}", load.returncode == 1 and out == "")
+        expect("and the volume is detached", state() == "detached")
 
 
 def any_server_can_be_loaded():

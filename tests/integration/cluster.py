@@ -14,6 +14,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("PAVE_BUILD", TOP / "build"))
 PAVE = BUILD / "tools" / "pave"
+os.environ.pop("PAVE_CLUSTER", None)  # of whoever runs the tests
 # What every attachment must use; not set: as it chooses.
 TRANSPORT = os.environ.get("PAVE_TEST_TRANSPORT")
 OVER = ["--transport", TRANSPORT] if TRANSPORT else []
