@@ -557,11 +557,14 @@ static int listen_unix(struct nbd_server *s, const char *path, struct error *err
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int rc;
 
-	if (path[0] == '\0' || strlen(path) >= sizeof addr.sun_path)
+	if (path[0] == '\0')
+		return error_set(err, -EINVAL,
+				 "NBD address 'unix:': the path is missing; give unix:PATH");
+	if (strlen(path) >= sizeof addr.sun_path)
 		return error_set(
 		    err, -EINVAL,
-		    "socket path '%s': 1 to %zu bytes are possible; give a shorter path", path,
-		    sizeof addr.sun_path - 1);
+		    "socket path '%s': %zu bytes, %zu are possible; give a shorter path", path,
+		    strlen(path), sizeof addr.sun_path - 1);
 	memcpy(addr.sun_path, path, strlen(path) + 1);
 	rc = clear_stale_socket(&addr, err);
 	if (rc != 0)

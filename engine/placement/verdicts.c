@@ -376,7 +376,7 @@ static void brief(const struct verdict *full, uint64_t epoch, int64_t now,
 	ret->until = full->eligible ? full->until : now + REFUSAL_KEPT_NS;
 	ret->why[0] = '\0';
 	if (!full->eligible)
-		snprintf(ret->why, sizeof ret->why, "%.47s: %.80s is %.60s, the bound is %.50s%s",
+		snprintf(ret->why, sizeof ret->why, "%.47s: %.80s is %.60s, the bound is %.80s%s",
 			 full->failed[0].rule, full->failed[0].field, full->failed[0].value,
 			 full->failed[0].bound, full->failed_count > 1 ? ", and more" : "");
 }

@@ -313,8 +313,10 @@ static int add_check(struct pool *pool, const struct pool_add_op *op, struct err
 		return error_set(err, -E_LIMIT, "device %s: this node has %u devices, the limit",
 				 op->path, POOL_DEVICES_MAX);
 	if (op->disk->size_bytes < DEVICE_PROBE_SIZE)
-		return error_set(err, -EINVAL, "device %s: %llu bytes are too few", op->path,
-				 (unsigned long long)op->disk->size_bytes);
+		return error_set(err, -EINVAL,
+				 "device %s: %llu bytes are too few, at least %llu are needed",
+				 op->path, (unsigned long long)op->disk->size_bytes,
+				 (unsigned long long)DEVICE_PROBE_SIZE);
 	return 0;
 }
 

@@ -460,8 +460,11 @@ static void next_disk(struct opening *o)
 			return;
 		}
 		if (disk->disk->size_bytes < DEVICE_PROBE_SIZE) {
-			fail(o, error_set(&o->err, -EINVAL, "device %s: %llu bytes are too few",
-					  disk->path, (unsigned long long)disk->disk->size_bytes));
+			fail(o, error_set(
+				    &o->err, -EINVAL,
+				    "device %s: %llu bytes are too few, at least %llu are needed",
+				    disk->path, (unsigned long long)disk->disk->size_bytes,
+				    (unsigned long long)DEVICE_PROBE_SIZE));
 			return;
 		}
 		o->work.disk = disk->disk;
