@@ -303,6 +303,39 @@ static int take_change_option(struct change_options *o, int c)
 	}
 }
 
+/* A snapshot that lists a version which nobody has makes the site ineligible at once. */
+static int check_version(struct client *c, const struct revocations_change *change,
+			 struct error *err)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__SiteList list = PAVE__V1__SITE_LIST__INIT;
+	Pave__V1__Control *reply;
+	uint64_t version = 0;
+	int rc;
+
+	list.site = (char *)(uintptr_t)change->site;
+	m.body_case = PAVE__V1__CONTROL__BODY_SITE_LIST;
+	m.site_list = &list;
+	rc = client_call(c, &m, PAVE__V1__CONTROL__BODY_SITE_LIST_REPLY, 0, &reply, err);
+	if (rc == -ENOENT)
+		return error_set(err, rc,
+				 "--site %s=%" PRIu64 ": the driver has no certificate of that "
+				 "site: pave site add comes first",
+				 change->site, change->site_version);
+	if (rc != 0)
+		return rc;
+	if (reply->site_list_reply->n_sites == 1)
+		version = reply->site_list_reply->sites[0]->version;
+	pave__v1__control__free_unpacked(reply, NULL);
+	if (version == change->site_version)
+		return 0;
+	return error_set(err, -EINVAL,
+			 "--site %s=%" PRIu64 ": the driver has version %" PRIu64
+			 " of its certificate; give that one, or another certificate first (pave "
+			 "site add)",
+			 change->site, change->site_version, version);
+}
+
 static int run_change(struct change_options *o)
 {
 	struct cluster_ref cluster;
@@ -314,6 +347,8 @@ static int run_change(struct change_options *o)
 		rc = snapshot_signers_complete(&o->signers, &cluster, &err);
 	if (rc == 0)
 		rc = client_open(&cluster, &c, &err);
+	if (rc == 0 && o->change.site != NULL && !o->change.withdraw)
+		rc = check_version(c, &o->change, &err);
 	if (rc == 0)
 		rc = snapshot_change(c, &cluster, &o->signers, &o->change, &err);
 	client_close(c);
