@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "tools/pave/cmd.h"
 
 #define ANSWER_SIZE_MAX (256u << 10)
+#define ANSWER_LATE_S	5 /* after the trace's own time */
 
 struct trace_options {
 	const char *volume, *state;
@@ -52,19 +54,29 @@ static int find_socket(const struct trace_options *o, struct sockaddr_un *addr, 
 	return 0;
 }
 
-static int read_answer(int fd, json_t **ret, struct error *err)
+static int read_answer(int fd, const struct trace_options *o, json_t **ret, struct error *err)
 {
+	const struct timeval wait = {.tv_sec = (time_t)o->seconds + ANSWER_LATE_S};
 	char *buf = malloc(ANSWER_SIZE_MAX);
 	size_t size = 0;
 	ssize_t n = 1;
+	bool silent;
 
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
 	while (buf != NULL && n > 0 && size < ANSWER_SIZE_MAX) {
 		n = read(fd, buf + size, ANSWER_SIZE_MAX - size);
 		if (n > 0)
 			size += (size_t)n;
 	}
+	silent = n < 0 && errno == EAGAIN;
 	*ret = buf != NULL ? json_loadb(buf, size, 0, NULL) : NULL;
 	free(buf);
+	if (*ret == NULL && silent)
+		return error_set(err, -E_UNREACHABLE,
+				 "the attachment of volume %s has not answered within %lld s: it "
+				 "does not serve yet (--migrate waits for SIGUSR1), or is asked by "
+				 "another pave trace",
+				 o->volume, (long long)wait.tv_sec);
 	if (*ret == NULL)
 		return error_set(err, -E_DISCONNECTED,
 				 "the attachment ended before it had answered");
@@ -89,7 +101,7 @@ static int ask(const struct trace_options *o, json_t **ret, struct error *err)
 		    error_set(err, -E_UNREACHABLE, "volume %s is not attached on this host: %s: %s",
 			      o->volume, addr.sun_path, strerror(errno));
 	else
-		rc = read_answer(fd, ret, err);
+		rc = read_answer(fd, o, ret, err);
 	close(fd);
 	return rc;
 }
