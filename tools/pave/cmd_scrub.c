@@ -22,6 +22,56 @@ static const char *one_node_or_all(int argc, char **argv)
 	return optind == argc ? "" : cmd_operand(argc, argv, "node");
 }
 
+static bool was_told(const Pave__V1__ScrubStartReply *r, const char *node)
+{
+	for (size_t i = 0; i < r->n_nodes; i++)
+		if (strcmp(r->nodes[i], node) == 0)
+			return true;
+	return false;
+}
+
+/* The cluster's nodes that were not told, which therefore are not connected. */
+static int not_told(const Pave__V1__ScrubStartReply *r, json_t **ret, struct error *err)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeList list = PAVE__V1__NODE_LIST__INIT;
+	Pave__V1__Control *reply;
+	int rc;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_LIST;
+	m.node_list = &list;
+	rc = client_ask(&m, PAVE__V1__CONTROL__BODY_NODE_LIST_REPLY, 0, &reply, err);
+	if (rc != 0)
+		return rc;
+	*ret = json_array();
+	for (size_t i = 0; i < reply->node_list_reply->n_nodes; i++) {
+		const char *node = reply->node_list_reply->nodes[i]->node;
+
+		if (!was_told(r, node))
+			json_array_append_new(*ret, json_string(node));
+	}
+	pave__v1__control__free_unpacked(reply, NULL);
+	return 0;
+}
+
+static void print_told(const Pave__V1__ScrubStartReply *r, const json_t *missing)
+{
+	const json_t *node;
+	size_t i;
+
+	printf("Told to read everything again:");
+	for (i = 0; i < r->n_nodes; i++)
+		printf(" %s", r->nodes[i]);
+	printf("%s. `pave scrub status` shows how far they are.\n",
+	       r->n_nodes == 0 ? " no node, none is connected" : "");
+	if (json_array_size(missing) == 0)
+		return;
+	printf("Not connected, and not told:");
+	json_array_foreach (missing, i, node)
+		printf(" %s", json_string_value(node));
+	printf(". Start it again once they are there.\n");
+}
+
 int cmd_scrub_start(int argc, char **argv)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
@@ -30,6 +80,7 @@ int cmd_scrub_start(int argc, char **argv)
 	Pave__V1__Control *reply;
 	struct error err;
 	const char *node = one_node_or_all(argc, argv);
+	json_t *missing = NULL;
 	int rc = 0;
 
 	if (node == NULL)
@@ -40,19 +91,22 @@ int cmd_scrub_start(int argc, char **argv)
 	if (client_ask(&m, PAVE__V1__CONTROL__BODY_SCRUB_START_REPLY, 0, &reply, &err) != 0)
 		return cmd_fail(&err);
 	r = reply->scrub_start_reply;
+	if (node[0] != '\0')
+		missing = json_array();
+	else if (not_told(r, &missing, &err) != 0) {
+		pave__v1__control__free_unpacked(reply, NULL);
+		return cmd_fail(&err);
+	}
 	if (cli.json) {
 		json_t *nodes = json_array();
 
 		for (size_t i = 0; i < r->n_nodes; i++)
 			json_array_append_new(nodes, json_string(r->nodes[i]));
-		rc = cmd_print_json(json_pack("{s:o}", "nodes", nodes));
+		rc = cmd_print_json(json_pack("{s:o,s:O}", "nodes", nodes, "not_told", missing));
 	} else {
-		printf("Told to read everything again:");
-		for (size_t i = 0; i < r->n_nodes; i++)
-			printf(" %s", r->nodes[i]);
-		printf("%s. `pave scrub status` shows how far they are.\n",
-		       r->n_nodes == 0 ? " no node, none is connected" : "");
+		print_told(r, missing);
 	}
+	json_decref(missing);
 	pave__v1__control__free_unpacked(reply, NULL);
 	return rc;
 }
