@@ -31,6 +31,8 @@ int audit_replay(const struct audit_source *source, const struct history_options
 		root_path = cluster.root;
 		if (rc == 0 && root_path[0] == '\0')
 			rc = error_set(err, -EINVAL, "the trust root is needed: --root FILE");
+		else if (rc != 0 && source->file != NULL)
+			error_wrap(err, "without --root FILE, the trust root is that of a cluster");
 	}
 	if (rc == 0)
 		rc = file_read_whole(root_path, ENVELOPE_SIZE_MAX, &root, &root_size, err);

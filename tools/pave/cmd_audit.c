@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/base/text.h"
+#include "engine/evidence/file.h"
 #include "tools/pave/audit.h"
 #include "tools/pave/cmd.h"
 #include "tools/pave/view.h"
@@ -34,7 +35,8 @@ static int take_time(const char *option, const char *text, int64_t *ret)
 	return cmd_usage_error("--%s %s: a time is needed, as 2026-11-23T10:00:00Z", option, text);
 }
 
-static int parse(int argc, char **argv, struct audit_options *o)
+/* allowed: the letters of the options that this command has. */
+static int parse(int argc, char **argv, const char *allowed, struct audit_options *o)
 {
 	static const struct option options[] = {{"root", required_argument, NULL, 'r'},
 						{"file", required_argument, NULL, 'f'},
@@ -43,11 +45,13 @@ static int parse(int argc, char **argv, struct audit_options *o)
 						{"from", required_argument, NULL, 'F'},
 						{"to", required_argument, NULL, 'T'},
 						{0}};
-	int c, rc = 0;
+	int c, rc = 0, index = 0;
 
 	*o = (struct audit_options){.to = INT64_MAX};
-	while (rc == 0 && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == 'r')
+	while (rc == 0 && (c = getopt_long(argc, argv, "", options, &index)) != -1) {
+		if (c != '?' && strchr(allowed, c) == NULL)
+			rc = cmd_usage_error("it has no option --%s", options[index].name);
+		else if (c == 'r')
 			o->source.root = optarg;
 		else if (c == 'f')
 			o->source.file = optarg;
@@ -75,14 +79,19 @@ int cmd_audit_export(int argc, char **argv)
 	uint64_t records = 0;
 	FILE *out = stdout;
 	char path[4200];
-	int rc = parse(argc, argv, &o);
+	int rc = parse(argc, argv, "o", &o);
 
 	if (rc != 0)
 		return rc;
 	if (optind != argc || o.out == NULL)
 		return cmd_usage_error("--out FILE is needed, and nothing else");
+	if (strcmp(o.out, "-") == 0 && cli.json)
+		return cmd_usage_error("--out -: the ledger goes to standard output, so --json "
+				       "cannot; give --out FILE");
 	/* A file of the name is there only once it is whole. */
 	if (strcmp(o.out, "-") != 0) {
+		if (file_may_replace(o.out, &err) != 0)
+			return cmd_fail(&err);
 		snprintf(path, sizeof path, "%s.part", o.out);
 		out = fopen(path, "w");
 		if (out == NULL) {
@@ -143,7 +152,7 @@ int cmd_audit_verify(int argc, char **argv)
 	struct audit_options o;
 	struct history *h;
 	struct error err = {0};
-	int rc = parse(argc, argv, &o);
+	int rc = parse(argc, argv, "r", &o);
 
 	if (rc != 0)
 		return rc;
@@ -253,7 +262,8 @@ static void print_erasures(json_t *list)
 	}
 }
 
-static json_t *where_json(const struct history *h, const struct history_volume *v, int64_t at)
+static json_t *where_json(const struct history *h, const struct history_volume *v, int64_t at,
+			  bool of_file)
 {
 	json_t *copies = json_array();
 
@@ -273,11 +283,14 @@ static json_t *where_json(const struct history *h, const struct history_volume *
 			json_object_set_new(o, "chunk", json_integer(l->chunk));
 		json_array_append_new(copies, o);
 	}
-	return json_pack("{s:s,s:I,s:s,s:o,s:o,s:b,s:I,s:o,s:o,s:s}", "volume", v->name, "id",
-			 (json_int_t)v->id, "policy", v->policy, "at", view_time(at), "ended_at",
-			 view_time(v->ended_at), "deleted", v->ended_at != 0, "map_version",
-			 (json_int_t)v->map_version, "copies", copies, "erasures", erasures_json(v),
-			 "proves", audit_proves);
+	/* The driver knows of everything up to now, a file of nothing after its last record. */
+	return json_pack("{s:s,s:I,s:s,s:o,s:o,s:o,s:b,s:I,s:o,s:o,s:s}", "volume", v->name, "id",
+			 (json_int_t)v->id, "policy", v->policy, "at", view_time(at),
+			 "not_told_after",
+			 of_file && at > h->head.at ? view_time(h->head.at) : json_null(),
+			 "ended_at", view_time(v->ended_at), "deleted", v->ended_at != 0,
+			 "map_version", (json_int_t)v->map_version, "copies", copies, "erasures",
+			 erasures_json(v), "proves", audit_proves);
 }
 
 static void print_where(json_t *o)
@@ -295,6 +308,9 @@ static void print_where(json_t *o)
 	       json_string_value(json_object_get(o, "policy")),
 	       json_string_value(json_object_get(o, "at")),
 	       json_is_true(json_object_get(o, "deleted")) ? ": deleted" : "");
+	if (json_is_string(json_object_get(o, "not_told_after")))
+		printf("what came after %s is not in this file\n",
+		       json_string_value(json_object_get(o, "not_told_after")));
 	table_init(&t, 10, titles);
 	t.right[4] = t.right[7] = t.right[8] = t.right[9] = true;
 	json_array_foreach (json_object_get(o, "copies"), i, c) {
@@ -349,13 +365,15 @@ int cmd_audit_where(int argc, char **argv)
 	struct error err = {0};
 	const char *name;
 	json_t *json;
-	int rc = parse(argc, argv, &o);
+	int rc = parse(argc, argv, "rfa", &o);
 
 	if (rc != 0)
 		return rc;
 	name = cmd_operand(argc, argv, "VOLUME");
 	if (name == NULL)
 		return 2;
+	if (o.has_at && o.at > now_ns())
+		return cmd_usage_error("--at is after now, of which nobody can tell");
 	if (!o.has_at)
 		o.at = now_ns();
 	else
@@ -367,7 +385,7 @@ int cmd_audit_where(int argc, char **argv)
 		history_free(h);
 		return cmd_fail(&err);
 	}
-	json = where_json(h, v, o.at);
+	json = where_json(h, v, o.at, o.source.file != NULL);
 	history_free(h);
 	if (cli.json)
 		return cmd_print_json(json);
@@ -382,15 +400,16 @@ static int write_report(const struct audit_options *o, const struct audit_report
 			const struct history *h, const struct history_volume *v, struct error *err)
 {
 	FILE *out = fopen(o->out, "w");
-	bool failed;
+	int rc = 0;
 
 	if (out == NULL)
 		return error_set(err, -errno, "%s: %s", o->out, strerror(errno));
 	audit_report_html(out, report, h, v);
-	failed = ferror(out) != 0;
-	if (fclose(out) != 0 || failed)
-		return error_set(err, -EIO, "%s: it cannot be written", o->out);
-	return 0;
+	if (fflush(out) != 0 || ferror(out))
+		rc = error_set(err, -EIO, "%s: it cannot be written: %s", o->out, strerror(errno));
+	if (fclose(out) != 0 && rc == 0)
+		rc = error_set(err, -EIO, "%s: it cannot be written: %s", o->out, strerror(errno));
+	return rc;
 }
 
 int cmd_audit_report(int argc, char **argv)
@@ -402,7 +421,7 @@ int cmd_audit_report(int argc, char **argv)
 	struct audit_options o;
 	struct history *h = NULL;
 	struct error err = {0};
-	int rc = parse(argc, argv, &o);
+	int rc = parse(argc, argv, "rfoFT", &o);
 
 	if (rc != 0)
 		return rc;
