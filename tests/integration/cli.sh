@@ -67,10 +67,31 @@ expect 2 no-command pave
 expect 2 unknown pave volumes
 expect 2 unknown-second pave volume destroy
 says unknown-second err "volume delete"
+expect 0 help-word pave help volume create
+says help-word out "NAME --size SIZE"
+expect 0 help-word-raw pave help evidence
+says help-word-raw out "pave evidence keygen"
+expect 2 help-word-unknown pave help volumes
+expect 2 empty-name pave volume create '' --size 1GiB
+says empty-name err "NAME is empty"
+for n in 16384PiB 99999999999999999999; do
+	expect 2 size-over pave volume create v --size "$n"
+	says size-over err "--size \"$n\" is 16EiB or more"
+done
+expect 2 node-name pave node add 'Par 2' --site par
+says node-name err '"Par 2" is no name'
 expect 1 no-cluster env -C "$top" pave status
 says no-cluster err PAVE_CLUSTER
 expect 4 nobody-there pave --cluster 127.0.0.1:1 status
 says nobody-there err "127.0.0.1:1"
+for a in 127.0.0.1:99999 nohost.invalid:7400; do
+	expect 1 "address-$a" pave --cluster "$a" status
+	says "address-$a" err "$a: a numeric HOST:PORT is needed, with a port from 1 to 65535"
+done
+expect 1 address-foreign pave --cluster 192.0.2.1:7400 status
+says address-foreign err "--insecure allows it"
+expect 1 verify-rootless env -C "$top" pave audit verify "$0"
+says verify-rootless err "without --root FILE"
 expect 1 no-such-dir pave --cluster "$top/nowhere" status
 expect 2 name-of-volume pave volume create 'A b' --size 1GiB
 expect 2 size-of-volume pave volume create v --size many
@@ -109,6 +130,11 @@ offers pave node device "" = list add retire
 offers pave completion "" = bash
 offers pave rebalance "" = plan run status pause resume cancel set
 offers pave rebalance run -- = --rate
+count=$((count + 1))
+bash -c 'source "$1"; _pave_options "volume snapshot"; _pave_options "node add"' _ "$top/completion" | grep -q -e --read-only -e --identity && {
+	bad=$((bad + 1))
+	echo "FAIL completion: it offers options that the command does not have"
+}
 offers pave audit "" = export verify where report
 offers pave audit report v1 -- = --out --from --to --file --root
 offers pave node "" = list add drain undrain remove device
@@ -140,6 +166,17 @@ for command in commands:
     foreign = {"identity", "type", "site", "root"} if command in ("node add", "root rotate", "attach") else set()
     assert wanted - found <= foreign, f"{command}: {wanted - found} is not in its entry"
 EOF
+# The other programs: their pages and their help have the same options.
+for p in pave-pd pave-node pave-attach pave-inspect pave-bench; do
+	expect 0 "$p-options" "$(ls "$build"/*/"$p")" --help
+	for page in "$(dirname "$0")/../../tools/man/$p".?; do
+		diff <(grep -oE -- '(^|[^a-z`-])--[a-z][a-z-]+' "$top/out" | grep -oE -- '--.*' | grep -vE -- '--(help|version)$' | sort -u) \
+			<(grep -oE 'Fl -[a-z][a-z-]+' "$page" | sed 's/Fl -/--/' | grep -vE -- '--(help|version)$' | sort -u) >"$top/py" || {
+			bad=$((bad + 1))
+			echo "FAIL $p-options: in its help (<), in its page (>): $(grep '^[<>]' "$top/py" | tr '\n' ' ')"
+		}
+	done
+done
 for p in pave-pd pave-node pave-attach; do
 	expect 0 "$p-help" "$p" --help
 	expect 0 "$p-version" "$p" --version
@@ -190,6 +227,21 @@ head -c 100 "$dir/evidence/site-par.dsse.json" >"$top/short.json"
 expect 1 add-short pave site add "$top/short.json"
 expect 1 add-missing pave site add "$top/missing.json"
 cp "$dir/evidence/revocations.dsse.json" "$top/older-snapshot"
+# What is no file is not replaced by one: a device would be gone.
+mkfifo "$top/pipe"
+expect 1 export-over pave audit export --out "$top/pipe"
+says export-over err "$top/pipe: it is no regular file"
+expect 1 sign-over pave evidence sign --key "tenant-a=$dir/authority/tenant-a.pem" --type site "$dir/evidence/site-par.dsse.json" --out "$top/pipe"
+says sign-over err "$top/pipe: it is no regular file"
+[ -p "$top/pipe" ] || { bad=$((bad + 1)); echo "FAIL export-over: the pipe is no pipe any more"; }
+expect 2 export-both pave audit export --out - --json
+# A version that nobody has would revoke the site.
+expect 1 refresh-version pave site refresh --site par=9
+says refresh-version err "the driver has version 1 of its certificate"
+expect 1 refresh-site pave site refresh --site nowhere=1
+says refresh-site err "pave site add comes first"
+expect 0 refresh-nothing pave site list --json
+json refresh-nothing 'all(s["policies"]["secnumcloud-fr"]["eligible"] for s in o["sites"])'
 
 # -- volumes
 expect 0 create pave volume create v1 --size 256MiB --chunk-size 64MiB --policy secnumcloud-fr --json
@@ -223,6 +275,12 @@ says with-attachment out "attach:v1"
 expect 0 detach pave detach v1
 expect 0 detached pave volume list --json
 json detached '[v["state"] for v in o["volumes"]] == ["detached"]'
+# Who prepares to take over serves nobody yet, and says nothing of operations.
+expect 0 prepare pave attach v1 --nbd "unix:$top/v1.sock" --detach --migrate ${PAVE_TEST_TRANSPORT:+--transport $PAVE_TEST_TRANSPORT}
+cp "$top/out" "$top/prepared"
+expect 4 trace-prepared pave trace v1 --seconds 1
+says trace-prepared err "it does not serve yet"
+kill "$(sed -n 's/.*prepared, pid \([0-9]*\);.*/\1/p' "$top/prepared")"
 
 # -- what it is attached over: RDMA where there is a device, TCP where there is none, and no silence about it
 expect 2 over-pigeons pave attach v1 --nbd "unix:$top/v1.sock" --detach --transport pigeons
@@ -279,6 +337,30 @@ says where-text out "It does not prove that the certificates are true"
 expect 1 where-before pave audit where v1 --at 2020-01-01T00:00:00Z
 says where-before err "it begins at 20"
 expect 2 where-when pave audit where v1 --at yesterday
+expect 2 where-future pave audit where v1 --at 2200-01-01T00:00:00Z
+says where-future err "after now"
+expect 2 where-foreign pave audit where v1 --from 2020-01-01T00:00:00Z
+says where-foreign err "it has no option --from"
+expect 2 verify-foreign pave audit verify "$top/ledger" --out "$top/x"
+says verify-foreign err "it has no option --out"
+expect 0 export pave audit export --out "$top/ledger" --json
+expect 0 where-file pave audit where v1 --file "$top/ledger" --json
+json where-file 'o["not_told_after"] is not None and o["not_told_after"] < o["at"]'
+expect 0 where-now pave audit where v1 --json
+json where-now 'o["not_told_after"] is None'
+expect 1 report-full pave audit report v1 --out /dev/full
+says report-full err "No space left"
+# Names are offered as the cluster has them, and what a "@" has broken apart is whole again.
+offers pave volume show "" = v1
+offers pave attach "" = v1
+offers pave volume diff v1@s "" = v1
+offers pave --cluster "$dir" audit where "" = v1
+offers pave node drain "" = par-1 lyo-1 rbx-1
+offers pave node device list "" = par-1
+offers pave scrub start "" = rbx-1
+offers pave site revoke "" = par lyo rbx
+offers pave attach v1 --transport "" = tcp
+offers pave policy show "" = hds
 expect 1 where-no-volume pave audit where v9
 expect 2 report-nowhere pave audit report v1
 expect 2 report-backwards pave audit report v1 --json --from 2021-01-01T00:00:00Z --to 2020-01-01T00:00:00Z
@@ -343,8 +425,23 @@ expect 0 joined pave node list --json
 json joined 'sum(n["state"] == "up" for n in o["nodes"]) == 4'
 pid=$(cut -d' ' -f1 "$dir/run/lyo-1.pid")
 kill -9 "$pid"
+for _ in $(seq 100); do
+	pave node list --json | grep -q '"state": "down"' && break
+	sleep 0.1
+done
+expect 0 scrub-some pave scrub start --json
+json scrub-some 'o["not_told"] == ["lyo-1"] and "lyo-1" not in o["nodes"]'
+expect 0 scrub-some-text pave scrub start
+says scrub-some-text out "Not connected, and not told: lyo-1"
 expect 0 up-killed pave dev up --dir "$dir" --json
 json up-killed '[p["pid"] for p in o["processes"] if p["name"] == "lyo-1"] not in ([None], ['"$pid"'])'
+# A snapshot that ran out revokes every site: said with the way out, and whole.
+expect 0 short pave site refresh --valid-for 1s
+sleep 1.1
+expect 0 stale pave status
+says stale out "so every site counts as revoked until there is another: pave site refresh"
+says stale out "(the time of the check)"
+expect 0 fresh pave site refresh --valid-for 24h
 
 # -- and the end
 expect 0 down-last pave dev down --dir "$dir"

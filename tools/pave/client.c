@@ -189,14 +189,30 @@ static int greet(struct client *c, struct error *err)
 	return rc;
 }
 
+/* An address that cannot be, or may not be connected to. */
+static int address_error(const struct client *c, int code, struct error *err)
+{
+	if (code == -EINVAL)
+		return error_set(
+		    err, code,
+		    "placement driver address %s: a numeric HOST:PORT is needed, with a "
+		    "port from 1 to 65535, as 127.0.0.1:7400 or [::1]:7400",
+		    c->address);
+	if (code == -EACCES)
+		return error_set(err, code,
+				 "placement driver address %s is not on the loopback, and there is "
+				 "no TLS yet; --insecure allows it",
+				 c->address);
+	return error_set(err, code, "placement driver address %s: %s", c->address, err_text(code));
+}
+
 static int connect_to(struct client *c, const struct cluster_ref *cluster, struct error *err)
 {
 	int rc = transport_connect(c->transport, c->address, &handler, c, &c->conn);
 
 	if (rc != 0) {
 		c->closed = true;
-		return error_set(err, rc, "placement driver address %s: %s", c->address,
-				 err_text(rc));
+		return address_error(c, rc, err);
 	}
 	if (run(c, CLIENT_CONNECT_MS) == 0 && c->ready && c->conn != NULL) {
 		rpc_init(&c->rpc, c->conn, on_request, c);

@@ -47,6 +47,9 @@ int cmd_cluster(struct cluster_ref *ret, struct error *err);
 /* The one operand that must be left after the options, or NULL after a line on stderr. */
 const char *cmd_operand(int argc, char **argv, const char *what);
 
+/* A size above 0, for what is named; false after a line on stderr. */
+bool cmd_size(const char *what, const char *text, uint64_t *ret_bytes);
+
 /* Prints o, indented, and frees it. Returns 0, or 1 when stdout fails. */
 int cmd_print_json(json_t *o);
 

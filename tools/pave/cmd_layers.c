@@ -121,11 +121,12 @@ int cmd_volume_resize(int argc, char **argv)
 		return 2;
 	r.name = argv[optind];
 	r.force = force;
-	if (text_parse_size(argv[optind + 1], &r.size) != 0 || r.size == 0)
-		return cmd_usage_error("\"%s\" is no size: as 512MiB, 10GiB", argv[optind + 1]);
+	if (!cmd_size("the new size", argv[optind + 1], &r.size))
+		return 2;
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
 	m.volume_resize = &r;
-	return ask(&m, " has another size, which a host serves once it has attached it again");
+	return ask(&m, " is resized, and a host that has it attached serves that once it has "
+		       "attached it again");
 }
 
 /* -- diff ------------------------------------------------------------------------------------- */

@@ -66,7 +66,10 @@ static int parse(struct add *a, int argc, char **argv)
 	if (a->site == NULL)
 		return cmd_usage_error("--site SITE is missing");
 	if (!text_is_name(a->node) || !text_is_name(a->site))
-		return cmd_usage_error("names have up to %u of a-z 0-9 . _ -", NAME_SIZE_MAX - 1);
+		return cmd_usage_error("\"%s\" is no name: up to %u of a-z 0-9 . _ -, beginning "
+				       "with a letter or digit",
+				       text_is_name(a->node) ? a->site : a->node,
+				       NAME_SIZE_MAX - 1);
 	if ((a->ca_key == NULL) != (a->out == NULL))
 		return cmd_usage_error("--ca-key FILE and --out PREFIX go together");
 	return 0;

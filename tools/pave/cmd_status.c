@@ -144,8 +144,13 @@ static void print_status(const Pave__V1__StatusReply *r)
 		       r->drivers[i]->address, r->drivers[i]->leads ? " (leads)" : "");
 	if (r->n_drivers > 0)
 		putchar('\n');
-	if (r->revocations_version != 0)
+	if (r->revocations_version != 0 && r->revocations_until > r->wall)
 		printf("revocation snapshot: version %" PRIu64 ", until %s\n",
+		       r->revocations_version, view_time_text(r->revocations_until, b, sizeof b));
+	else if (r->revocations_version != 0)
+		printf("revocation snapshot: version %" PRIu64
+		       " RAN OUT at %s, so every site counts "
+		       "as revoked until there is another: pave site refresh\n",
 		       r->revocations_version, view_time_text(r->revocations_until, b, sizeof b));
 	else
 		printf("revocation snapshot: none, so every site counts as revoked\n");

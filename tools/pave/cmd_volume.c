@@ -43,8 +43,8 @@ static int parse_create(int argc, char **argv, Pave__V1__VolumeCreate *c)
 			c->policy = optarg;
 			continue;
 		}
-		if (text_parse_size(optarg, &size) != 0 || size == 0)
-			return cmd_usage_error("\"%s\" is no size: as 512MiB, 10GiB", optarg);
+		if (!cmd_size(o == 's' ? "--size" : "--chunk-size", optarg, &size))
+			return 2;
 		*(o == 's' ? &c->size : &c->chunk_size) = size;
 	}
 	c->name = (char *)(uintptr_t)cmd_operand(argc, argv, "NAME");

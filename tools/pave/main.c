@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine/base/log.h"
+#include "engine/base/text.h"
 #include "tools/common/daemon.h"
 #include "tools/pave/cmd.h"
 
@@ -75,11 +76,14 @@ const struct command commands[] = {
     {"site revoke", "withdraw a site: signs and submits the next revocation snapshot",
      "SITE [--effective-from TIME] [--reason TEXT] [--valid-for 24h] [--key KEYID=FILE]... [--root "
      "FILE]\n"
+     "  --valid-for: of the snapshot; without it as long as the one before.\n"
      "  In a development cluster key and root are found by themselves.\n",
      cmd_site_revoke, false},
     {"site refresh", "sign and submit the next revocation snapshot, with new times",
      "[--site SITE=VERSION] [--valid-for 24h] [--key KEYID=FILE]... [--root FILE]\n"
-     "  --site: puts this version of its certificate in force, and lifts its withdrawals.\n",
+     "  --site: puts this version of its certificate, which the driver has, in force, and lifts "
+     "its\n"
+     "  withdrawals. --valid-for: without it as long as the one before.\n",
      cmd_site_refresh, false},
     {"site evacuate", "move everything away from all nodes of a site", "SITE [--undo]\n",
      cmd_site_evacuate, false},
@@ -212,9 +216,25 @@ const char *cmd_operand(int argc, char **argv, const char *what)
 
 	if (optind == argc - 1 && argv[optind][0] != '\0')
 		return argv[optind];
-	cmd_usage_error(optind < argc ? "one %s is wanted, not %d" : "%s is missing", what,
-			argc - optind);
+	if (optind < argc - 1)
+		cmd_usage_error("one %s is wanted, not %d", what, argc - optind);
+	else
+		cmd_usage_error("%s is %s", what, optind < argc ? "empty" : "missing");
 	return NULL;
+}
+
+bool cmd_size(const char *what, const char *text, uint64_t *ret_bytes)
+{
+	uint64_t bytes = 0;
+	int rc = text_parse_size(text, &bytes);
+
+	if (rc == -ERANGE)
+		cmd_usage_error("%s \"%s\" is 16EiB or more, which no volume can have", what, text);
+	else if (rc != 0 || bytes == 0)
+		cmd_usage_error("%s \"%s\" is no size above 0: as 512MiB, 10GiB", what, text);
+	else
+		*ret_bytes = bytes;
+	return rc == 0 && bytes > 0;
 }
 
 int cmd_print_json(json_t *o)
@@ -338,7 +358,7 @@ static int help(const struct command *c)
 	       "Pavé: volumes replicated on certified sites, and nowhere else.\n\n");
 	for (c = commands; c->name != NULL; c++)
 		printf("  %-16s %s\n", c->name, c->summary);
-	printf("\n%sHelp on one: pave COMMAND --help\n", global_options);
+	printf("\n%sHelp on one: pave help COMMAND, or pave COMMAND --help\n", global_options);
 	return 0;
 }
 
@@ -421,14 +441,16 @@ static int take_global(int argc, char **argv, char **left, bool *ret_help, bool 
 	return n;
 }
 
-/* The command's word goes, all the rest stays in its order. */
-static int run_raw(const struct command *c, int argc, char **argv, const char *word)
+/* The command's word goes, all the rest stays in its order. only_help: of `pave help COMMAND`. */
+static int run_raw(const struct command *c, int argc, char **argv, const char *word, bool only_help)
 {
 	char *args[ARGS_MAX + 2];
 	int n = 1;
 
 	args[0] = (char *)(uintptr_t)c->name;
-	for (int i = 1; i < argc && n <= ARGS_MAX; i++) {
+	if (only_help)
+		args[n++] = (char *)(uintptr_t) "--help";
+	for (int i = 1; i < argc && n <= ARGS_MAX && !only_help; i++) {
 		if (argv[i] == word)
 			continue;
 		args[n++] = argv[i];
@@ -440,7 +462,7 @@ static int run_raw(const struct command *c, int argc, char **argv, const char *w
 int main(int argc, char **argv)
 {
 	char *left[ARGS_MAX + 1];
-	bool wants_help = false, wants_version = false;
+	bool wants_help = false, wants_version = false, only_help = false;
 	int n, words = 0;
 	const struct command *c;
 
@@ -457,8 +479,11 @@ int main(int argc, char **argv)
 		puts("pave " PAVE_VERSION);
 		return 0;
 	}
-	if (n > 0 && strcmp(left[0], "help") == 0)
-		return help(NULL);
+	if (n > 0 && strcmp(left[0], "help") == 0) { /* the same as COMMAND --help */
+		wants_help = only_help = true;
+		memmove(left, left + 1, (size_t)n * sizeof *left);
+		n--;
+	}
 	for (c = commands; c->name != NULL; c++) {
 		words = match(c, n, left);
 		if (words > 0)
@@ -468,7 +493,7 @@ int main(int argc, char **argv)
 		return unknown_command(n, left, wants_help);
 	cli.command = c;
 	if (c->raw)
-		return run_raw(c, argc, argv, left[0]);
+		return run_raw(c, argc, argv, left[0], only_help);
 	if (wants_help)
 		return help(c);
 	left[words - 1] = (char *)(uintptr_t)c->name;

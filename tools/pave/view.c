@@ -236,7 +236,8 @@ void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *polic
 
 		table_add(&t, "%s", n->node);
 		table_add(&t, "%s", n->site);
-		table_add(&t, "%s%s", n->state, n->drain ? ", drained" : "");
+		table_add(&t, "%s%s%s", n->state, n->drain ? ", drained" : "",
+			  n->size_bytes > 0 && n->free_bytes <= n->reserve_bytes ? ", full" : "");
 		table_add(&t, "%s", view_size_text(n->size_bytes, buf, sizeof buf));
 		table_add(&t, "%s", view_size_text(n->live_bytes, buf, sizeof buf));
 		table_add(&t, "%s", view_size_text(n->free_bytes, buf, sizeof buf));
