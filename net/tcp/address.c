@@ -93,6 +93,25 @@ int address_parse(const char *text, struct address *ret_address)
 	return 0;
 }
 
+int address_check_peer(const char *text, bool insecure, struct error *err)
+{
+	struct address a;
+
+	if (address_parse(text, &a) != 0 || address_port(&a) == 0)
+		return error_set(
+		    err, -EINVAL,
+		    "%s: a numeric HOST:PORT is needed, with a port from 1 to 65535, as "
+		    "127.0.0.1:7400 or [::1]:7400",
+		    text);
+	if (!insecure && !address_is_loopback(&a))
+		return error_set(
+		    err, -EACCES,
+		    "%s: it is not on the loopback, and there is no TLS yet; --insecure "
+		    "allows it",
+		    text);
+	return 0;
+}
+
 int address_parse_offered(const char *text, struct address *ret_address)
 {
 	char alone[ADDR_SIZE_MAX];

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
+#include "engine/base/error.h"
+
 struct address {
 	struct sockaddr_storage storage;
 	socklen_t size;
@@ -14,6 +16,10 @@ struct address {
 
 /* "127.0.0.1:7400", "[::1]:7400", "localhost:7400"; port 0 to 65535. 0 or -EINVAL. */
 int address_parse(const char *text, struct address *ret_address);
+
+/* Whether it can be connected to: -EINVAL (no such address, or port 0), or, unless insecure,
+ * -EACCES (not on the loopback). The text names it and the way out. */
+int address_check_peer(const char *text, bool insecure, struct error *err);
 
 /* "HOST:PORT+rdma" is an address with transports that its node offers beside TCP, each after a '+',
  * of a-z and 0-9. Reads the address alone: 0 or -EINVAL. */

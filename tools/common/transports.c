@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/drivers.h"
 #include "engine/base/log.h"
 #include "engine/base/types.h"
 #include "net/rdma/rdma.h"
+#include "net/tcp/address.h"
 
 #define DRAIN_NS (20 * NS_PER_MS)
 
@@ -69,8 +71,15 @@ int transports_open(const struct transports_options *o, struct reactor *r, bool 
 	    .plain_addresses = pd,
 	    .poll_us = o->poll_us,
 	};
-	int rc = transport_tcp_create(r, insecure, &t.tcp);
+	struct drivers drivers;
+	int rc = drivers_parse(pd, &drivers, err);
 
+	if (rc != 0)
+		return rc;
+	for (uint32_t i = 0; i < drivers.count; i++)
+		if (address_check_peer(drivers.list[i], insecure, err) != 0)
+			return error_wrap(err, "placement driver");
+	rc = transport_tcp_create(r, insecure, &t.tcp);
 	if (rc != 0)
 		return error_set(err, rc, "transport: %s", err_text(rc));
 	config.carrier = t.tcp;

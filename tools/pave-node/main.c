@@ -669,9 +669,10 @@ static int parse(struct node *n, int argc, char **argv)
 		return 2;
 	}
 	if (!text_is_name(n->name) || !text_is_name(n->site)) {
-		fputs("pave-node: --name and --site take 1 to 63 of a-z, 0-9, '.', '_' and '-', "
-		      "beginning with a letter or digit\n",
-		      stderr);
+		fprintf(stderr,
+			"pave-node: \"%s\" is no name: --name and --site take 1 to %u of a-z, 0-9, "
+			"'.', '_' and '-', beginning with a letter or digit\n",
+			text_is_name(n->name) ? n->site : n->name, NAME_SIZE_MAX - 1);
 		return 2;
 	}
 	return 0;

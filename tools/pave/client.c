@@ -8,6 +8,7 @@
 
 #include "engine/base/assert.h"
 #include "net/rpc/rpc.h"
+#include "net/tcp/address.h"
 #include "net/transport.h"
 #include "tools/pave/cmd.h"
 
@@ -189,30 +190,17 @@ static int greet(struct client *c, struct error *err)
 	return rc;
 }
 
-/* An address that cannot be, or may not be connected to. */
-static int address_error(const struct client *c, int code, struct error *err)
-{
-	if (code == -EINVAL)
-		return error_set(
-		    err, code,
-		    "placement driver address %s: a numeric HOST:PORT is needed, with a "
-		    "port from 1 to 65535, as 127.0.0.1:7400 or [::1]:7400",
-		    c->address);
-	if (code == -EACCES)
-		return error_set(err, code,
-				 "placement driver address %s is not on the loopback, and there is "
-				 "no TLS yet; --insecure allows it",
-				 c->address);
-	return error_set(err, code, "placement driver address %s: %s", c->address, err_text(code));
-}
-
 static int connect_to(struct client *c, const struct cluster_ref *cluster, struct error *err)
 {
-	int rc = transport_connect(c->transport, c->address, &handler, c, &c->conn);
+	int rc = address_check_peer(c->address, cli.insecure, err);
 
+	if (rc != 0)
+		error_wrap(err, "placement driver");
+	else if ((rc = transport_connect(c->transport, c->address, &handler, c, &c->conn)) != 0)
+		error_set(err, rc, "placement driver address %s: %s", c->address, err_text(rc));
 	if (rc != 0) {
 		c->closed = true;
-		return address_error(c, rc, err);
+		return rc;
 	}
 	if (run(c, CLIENT_CONNECT_MS) == 0 && c->ready && c->conn != NULL) {
 		rpc_init(&c->rpc, c->conn, on_request, c);
