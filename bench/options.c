@@ -284,6 +284,9 @@ static int check_target(struct options *o)
 		return wrong("PAVE_CLUSTER", err.text);
 	} else if (o->cluster.pd[0] == '\0' || o->volume == NULL) {
 		return wrong("", "--cluster and --volume are needed, or --nbd");
+	} else if (o->cluster.dir[0] == '\0') {
+		return wrong(o->cluster.pd, "the directory of a cluster is needed here, with its "
+					    "trust root: --cluster DIR, or --nbd URI");
 	}
 	if (o->cluster.dir[0] != '\0')
 		o->count[o->count_count++] = o->cluster.dir;

@@ -186,7 +186,7 @@ def slow_operations_are_traced():
 
 def what_cannot_be_is_refused():
     for args, code in ((["--volume", "v"], 2), (["--nbd", "nbd+unix:///v?socket=/nonexistent"], 4), (["--nbd", "http://x"], 1),
-                       (["--nbd", "nbd://192.0.2.1:10809/v"], 1), (["--rw", "backwards"], 2), (["compare", "--seconds", "0"], 2)):
+                       (["--nbd", "nbd://192.0.2.1:10809/v"], 1), (["--rw", "backwards"], 2), (["--cluster", "127.0.0.1:1", "--volume", "v"], 2), (["compare", "--seconds", "0"], 2)):
         done = run(BENCH, *args, check=False)
         expect(f"pave-bench {' '.join(args)}: exit {done.returncode}, not {code}: {done.stderr}", done.returncode == code)
         expect(f"{args}: a line on stderr", done.stderr.strip() != "")
