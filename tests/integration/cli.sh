@@ -443,6 +443,23 @@ says stale out "so every site counts as revoked until there is another: pave sit
 says stale out "(the time of the check)"
 expect 0 fresh pave site refresh --valid-for 24h
 
+# Whoever started them was ended before it had noted them: they are found all the same, by up and by down.
+expect 0 up-noted pave dev status --dir "$dir" --json
+cp "$top/out" "$top/before"
+rm "$dir/run/pd.pid" "$dir/run/lyo-1.pid"
+expect 0 up-forgotten pave dev up --dir "$dir" --json
+json up-forgotten '[p["pid"] for p in o["processes"]] == [p["pid"] for p in json.load(open("'"$top/before"'"))["processes"]]'
+# One that has only just been started is waited for.
+pid=$(cut -d' ' -f1 "$dir/run/pd.pid")
+mapfile -d '' args <"/proc/$pid/cmdline"
+kill "$pid"
+while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+(exec -a pave-pd bash -c 'sleep 2; exec "$0" "$@"' "$build/tools/pave-pd" "${args[@]:1}") >>"$dir/log/pd.log" 2>&1 &
+while [ "$(head -c 7 "/proc/$!/cmdline")" != pave-pd ]; do sleep 0.1; done
+expect 0 up-starting pave dev up --dir "$dir" --json
+json up-starting '[p["pid"] for p in o["processes"] if p["name"] == "pd"] == ['"$!"']'
+rm "$dir/run/pd.pid" "$dir/run/lyo-1.pid"
+
 # -- and the end
 expect 0 down-last pave dev down --dir "$dir"
 count=$((count + 1))

@@ -372,11 +372,35 @@ static int refresh(struct client *c, const struct cluster_ref *ref, const struct
 	return rc;
 }
 
+static bool some_pd_runs(const struct dev_cluster *d)
+{
+	for (unsigned i = 0; i < d->pd_count; i++)
+		if (process_find(d->dir, d->pds[i].name, NULL))
+			return true;
+	return false;
+}
+
+/* A driver that was there already may have been started only just, and not listen yet. */
+static int open_when_ready(const struct cluster_ref *ref, const struct dev_cluster *d,
+			   struct client **ret, struct error *err)
+{
+	const struct timespec pause = {.tv_nsec = POLL_NS};
+	const int64_t end = snapshot_now() + LEASES_MS * (int64_t)NS_PER_MS;
+	int rc;
+
+	for (;;) {
+		rc = client_open(ref, ret, err);
+		if (rc != -E_UNREACHABLE || !some_pd_runs(d) || snapshot_now() > end)
+			return rc;
+		nanosleep(&pause, NULL);
+	}
+}
+
 static int submit_evidence(const struct cluster_ref *ref, const struct dev_cluster *d,
 			   struct error *err)
 {
 	struct client *c = NULL;
-	int rc = client_open(ref, &c, err);
+	int rc = open_when_ready(ref, d, &c, err);
 
 	if (rc == 0)
 		rc = submit_sites(c, d, err);
@@ -482,6 +506,8 @@ int cmd_dev_up(int argc, char **argv)
 	if (rc == 0)
 		rc = dev_lock(dir, &err);
 	if (rc == 0)
+		rc = process_adopt(dir, &err);
+	if (rc == 0)
 		rc = describe(dir, &o, &d, &err);
 	if (rc == 0)
 		rc = dev_make_evidence(&d, &err);
@@ -580,6 +606,8 @@ int cmd_dev_down(int argc, char **argv)
 		rc = dev_load(dir, &d, &err);
 	if (rc == 0)
 		rc = dev_lock(dir, &err);
+	if (rc == 0)
+		rc = process_adopt(dir, &err);
 	if (rc != 0)
 		return cmd_fail(&err);
 	rc = stop_all(&s);
@@ -590,14 +618,6 @@ int cmd_dev_down(int argc, char **argv)
 		    json_pack("{s:s,s:i}", "dir", d.dir, "stopped", (int)s.count));
 	printf("%u processes stopped; the data stays in %s\n", s.count, d.dir);
 	return 0;
-}
-
-static bool some_pd_runs(const struct dev_cluster *d)
-{
-	for (unsigned i = 0; i < d->pd_count; i++)
-		if (process_find(d->dir, d->pds[i].name, NULL))
-			return true;
-	return false;
 }
 
 int cmd_dev_status(int argc, char **argv)

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/base/text.h"
 #include "engine/evidence/file.h"
 #include "tools/pave/cmd.h"
 
@@ -415,6 +416,37 @@ int process_stop_found(const char *dir, const char *program, pid_t pid, unsigned
 		rc = end_process(fd, program, pid, timeout_ms, ret_killed, err);
 	close(fd);
 	return rc;
+}
+
+struct adoption {
+	const char *dir;
+	struct error *err;
+	int rc;
+};
+
+static void adopt(pid_t pid, const char *argv, void *arg)
+{
+	struct adoption *a = arg;
+	const char *option = argv, *name;
+
+	while (*option != '\0' && strcmp(option, "--dir") != 0)
+		option += strlen(option) + 1;
+	if (*option == '\0')
+		return;
+	name = strrchr(option + strlen(option) + 1, '/');
+	if (name != NULL && text_is_name(name + 1) && !process_find(a->dir, name + 1, NULL) &&
+	    a->rc == 0)
+		a->rc = note_pid(a->dir, name + 1, pid, a->err);
+}
+
+int process_adopt(const char *dir, struct error *err)
+{
+	struct adoption a = {.dir = dir, .err = err};
+	int rc = process_scan(dir, "pave-pd", adopt, &a, err);
+
+	if (rc == 0)
+		rc = process_scan(dir, "pave-node", adopt, &a, err);
+	return rc != 0 ? rc : a.rc;
 }
 
 int process_each(const char *dir, void (*each)(const char *name, void *arg), void *arg,

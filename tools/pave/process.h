@@ -45,6 +45,10 @@ int process_each(const char *dir, void (*each)(const char *name, void *arg), voi
 int process_scan(const char *dir, const char *program,
 		 void (*each)(pid_t pid, const char *argv, void *arg), void *arg,
 		 struct error *err);
+/* Notes the pave-pd and pave-node processes of D that no D/run/NAME.pid tells of, under the last
+ * part of their --dir, which is their name: who started them was ended before it had noted them. */
+int process_adopt(const char *dir, struct error *err);
+
 /* As process_stop, for one that process_scan found; it is looked at again before it is signalled.
  */
 int process_stop_found(const char *dir, const char *program, pid_t pid, unsigned timeout_ms,
