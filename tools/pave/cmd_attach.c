@@ -166,20 +166,27 @@ static void run_child(const struct attach_options *o, int out)
 	_exit(1);
 }
 
-/* What the child said in its log before it gave up. */
+/* What the child said before it gave up, which is in the log from there on. What stands behind a
+ * time there, of this attachment or of another that writes into the same log, stays there, if the
+ * child said anything else. */
 static void show_log(const struct attach_options *o, off_t from)
 {
-	char buf[4096];
-	ssize_t n;
-	int fd = open(o->log, O_RDONLY | O_CLOEXEC);
+	char line[4096];
+	bool said = false;
+	FILE *f = fopen(o->log, "re");
 
-	if (fd < 0)
+	if (f == NULL)
 		return;
-	lseek(fd, from, SEEK_SET);
-	while ((n = read(fd, buf, sizeof buf)) > 0)
-		if (write(STDERR_FILENO, buf, (size_t)n) < 0)
-			break;
-	close(fd);
+	for (int all = 0; all < 2 && !said; all++) {
+		fseeko(f, from, SEEK_SET);
+		while (fgets(line, sizeof line, f) != NULL) {
+			if (all == 0 && line[0] >= '0' && line[0] <= '9')
+				continue;
+			fputs(line, stderr);
+			said = true;
+		}
+	}
+	fclose(f);
 }
 
 static int exit_code_of(pid_t pid)

@@ -235,6 +235,27 @@ static int add_sites(struct dev_cluster *d, const char *list, struct error *err)
 	return d->node_count > 0 ? 0 : error_set(err, -EINVAL, "--sites names no site");
 }
 
+static bool some_pd_runs(const struct dev_cluster *d)
+{
+	for (unsigned i = 0; i < d->pd_count; i++)
+		if (process_find(d->dir, d->pds[i].name, NULL))
+			return true;
+	return false;
+}
+
+/* Of a cluster that is there: what was asked for and does not count at once. */
+static void tell_later(const struct options *o, const struct dev_cluster *d)
+{
+	if (o->device_size != 0 && o->device_size != d->device_size)
+		fprintf(stderr, "pave dev up: --device-size is for nodes that are new; those that "
+				"are there keep their devices\n");
+	if (o->lifetime_ms != 0 && o->lifetime_ms != d->permit_lifetime_ms && some_pd_runs(d))
+		fprintf(stderr,
+			"pave dev up: --permit-lifetime counts once the driver is started again: "
+			"pave dev down --dir %s, and up\n",
+			d->dir);
+}
+
 /* What is there already, plus what was asked for. */
 static int describe(const char *dir, const struct options *o, struct dev_cluster *d,
 		    struct error *err)
@@ -259,6 +280,8 @@ static int describe(const char *dir, const struct options *o, struct dev_cluster
 				 "etcd, which it keeps: make another one in another --dir",
 				 dir, d->pd_count, d->etcd_count);
 	}
+	if (rc == 0)
+		tell_later(o, d);
 	if (o->device_size != 0)
 		d->device_size = o->device_size;
 	if (o->lifetime_ms != 0)
@@ -370,14 +393,6 @@ static int refresh(struct client *c, const struct cluster_ref *ref, const struct
 	}
 	snapshot_signers_deinit(&s);
 	return rc;
-}
-
-static bool some_pd_runs(const struct dev_cluster *d)
-{
-	for (unsigned i = 0; i < d->pd_count; i++)
-		if (process_find(d->dir, d->pds[i].name, NULL))
-			return true;
-	return false;
 }
 
 /* A driver that was there already may have been started only just, and not listen yet. */

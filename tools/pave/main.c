@@ -60,8 +60,11 @@ const struct command commands[] = {
     {"volume map", "every chunk: its nodes, sites, state", "NAME\n", cmd_volume_map, false},
     {"attach", "serve a volume over NBD",
      "NAME --nbd unix:PATH|HOST:PORT [--read-only] [--force] [--detach] [--site SITE]\n"
-     "     [--transport auto|tcp|rdma] [--migrate] [--state DIR]\n"
-     "  --detach: in the background. Another attachment of the volume is fenced.\n"
+     "     [--transport auto|tcp|rdma] [--migrate] [--state DIR] [--root FILE]\n"
+     "  --detach: in the background. --force: another host that has it attached and is alive is "
+     "fenced.\n"
+     "  With the address of a driver, --state (for the evidence seen) and --root (the trust root) "
+     "are needed.\n"
      "  --migrate: prepares to take it over from the host that has it, and does so on SIGUSR1.\n",
      cmd_attach, false},
     {"detach", "end the attachment of a volume cleanly", "NAME\n", cmd_detach, false},
