@@ -137,11 +137,13 @@ static void no_majority(struct volume *v)
 {
 	char text[600];
 	size_t at = 0;
+	bool outside = false;
 
 	text[0] = '\0';
 	for (uint32_t i = 0; i < v->node_count; i++) {
 		const struct vreplica *r = v->nodes[i].replicas[0];
 
+		outside = outside || (!vreplica_ready(r) && !r->permitted);
 		at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%s: %s", i > 0 ? "; " : "",
 				       v->nodes[i].name,
 				       vreplica_ready(r)       ? "ready"
@@ -152,8 +154,9 @@ static void no_majority(struct volume *v)
 		at = MIN(at, sizeof(text) - 1);
 	}
 	error_set(&v->open_error, -E_UNREACHABLE,
-		  "volume %s needs %u of %u replicas of each chunk; %s", v->config.name,
-		  v->majority, v->replicas, text);
+		  "volume %s needs %u of %u replicas of each chunk; %s%s%s%s", v->config.name,
+		  v->majority, v->replicas, text, outside ? " (why: pave volume show " : "",
+		  outside ? v->config.name : "", outside ? ")" : "");
 	v->ended = -E_UNREACHABLE;
 }
 

@@ -409,6 +409,11 @@ for action in pause resume cancel; do
 done
 # (A refused attachment leaves its memory to the end of the process, which LeakSanitizer would make another exit code.)
 expect 3 host-refused env ASAN_OPTIONS=detect_leaks=0 pave attach v1 --nbd "unix:$top/v1.sock" --detach ${PAVE_TEST_TRANSPORT:+--transport $PAVE_TEST_TRANSPORT} --site rbx
+expect 0 revoke-two pave site revoke lyo
+expect 4 attach-two pave attach v1 --nbd "unix:$top/v1.sock" --detach
+says attach-two err "lyo-1: not in the permit"
+says attach-two err "(why: pave volume show v1)"
+expect 0 restore-two pave site refresh --site lyo=1
 # A restart revives nothing, and the refreshed snapshot keeps the withdrawal.
 expect 0 down pave dev down --dir "$dir"
 expect 0 down-status pave dev status --dir "$dir" --json
