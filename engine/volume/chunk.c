@@ -410,7 +410,8 @@ static void run_writes(struct vchunk *c)
 	while (p != NULL && c->state == VCHUNK_SERVING && !c->reset_wanted) {
 		struct vpiece *next = p->next;
 
-		volume_piece_start(p);
+		if (!volume_piece_start(p) && p->again)
+			return;
 		p = next;
 	}
 }

@@ -193,6 +193,8 @@ struct vpiece {
 	uint32_t block_count;
 	uint32_t buffer_block;
 	uint8_t state; /* enum vpiece_state */
+	bool again;    /* it was begun before, and may have been seen: nothing behind it in the
+			* queue, which may be newer, goes first */
 };
 enum vpiece_state { VPIECE_FREE, VPIECE_WAITING, VPIECE_ACTIVE };
 

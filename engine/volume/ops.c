@@ -165,6 +165,7 @@ static void piece_written(struct vwrite *w, int status)
 
 	if (status == -E_STALE_REPLICA) {
 		/* It is settled, and may or may not be there: it goes again, as a newer write. */
+		p->again = true;
 		p->chunk = vchunk_top(p->chunk);
 		vchunk_queue_write(p->chunk, p, true);
 		return;
