@@ -48,6 +48,12 @@ void node_lease_close(struct node_lease *k, int why)
 	set_state(k, &state);
 }
 
+void node_lease_refuse(struct node_lease *k, int why)
+{
+	k->intake.refused = k->next.refused = true;
+	node_lease_close(k, why);
+}
+
 uint64_t node_lease_site_version(const struct node_lease *k)
 {
 	return k->site != NULL ? site_version(k->site) : 0;
@@ -258,7 +264,7 @@ static void intake_done(struct reactor_work *work)
 	status = k->intake_status;
 	if (status != 0)
 		log_warn("lease", "refused a document of evidence: %s", k->intake_err.text);
-	if (with_lease) {
+	if (with_lease && !k->intake.refused) {
 		k->lease = k->intake.lease;
 		k->lease_limit_ns = k->intake.lease_limit_ns;
 	}
@@ -331,6 +337,7 @@ static void intake_merge(struct intake *to, struct intake *from)
 	}
 	if (from->has_lease) {
 		to->has_lease = true;
+		to->refused = false;
 		to->lease = from->lease;
 		to->lease_limit_ns = from->lease_limit_ns;
 	}

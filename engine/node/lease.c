@@ -126,7 +126,7 @@ static void lease_refused(struct node_lease *k, int status)
 {
 	k->stats.refused++;
 	if (is_verdict(status))
-		node_lease_close(k, status);
+		node_lease_refuse(k, status);
 	if (k->step == LEASE_ASKING)
 		k->step = LEASE_IDLE;
 	wait_ms(k, LEASE_ASK_AGAIN_MS);
@@ -338,7 +338,7 @@ static void handle_notice(struct node_lease *k, const Pave__V1__EvidenceNotice *
 		/* What was not understood may be our end: nothing is served until it is asked for.
 		 */
 		node_intake_clear(&in);
-		node_lease_close(k, -E_STALE_EVIDENCE);
+		node_lease_refuse(k, -E_STALE_EVIDENCE);
 	} else if (in.revocations != NULL || in.root != NULL) {
 		node_intake_begin(k, &in);
 	}
@@ -502,7 +502,7 @@ static void hello_called(struct rpc_call *call, int status, const Pave__V1__Cont
 		log_warn("lease", "the driver does not greet this node: %s",
 			 text != NULL ? text : err_text(status));
 		if (is_verdict(status))
-			node_lease_close(k, status);
+			node_lease_refuse(k, status);
 		transport_close(k->conn);
 		return;
 	}

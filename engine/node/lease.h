@@ -42,6 +42,7 @@ struct intake {
 	size_t root_size, revocations_size, site_size;
 	bool withdraws; /* the snapshot withdraws the own site */
 	bool has_lease;
+	bool refused;		 /* the driver has refused one since: that one is none any more */
 	struct lease lease;	 /* verified */
 	uint64_t lease_limit_ns; /* its end by the time it was asked for, whatever the clocks say */
 };
@@ -130,6 +131,8 @@ void node_lease_evaluate(struct node_lease *k);
 
 /* Closed, with why, until the next lease is taken. */
 void node_lease_close(struct node_lease *k, int why);
+/* The same, by a word of the driver's that is newer than any lease which is on its way in. */
+void node_lease_refuse(struct node_lease *k, int why);
 
 /* The revision of the own site's certificate that is held; 0: none. */
 uint64_t node_lease_site_version(const struct node_lease *k);

@@ -267,7 +267,7 @@ static void sim_offload(struct reactor *r, struct reactor_work *w)
 	uint64_t delay_ns = sim_random_range(p->world, WORK_DELAY_MIN_NS, WORK_DELAY_MAX_NS);
 
 	PRE(p->alive);
-	sim_schedule(p->world, p, sim_process_delay(p, delay_ns), work_run, w);
+	sim_schedule(p->world, p, sim_process_delay(p, delay_ns + p->work_ns), work_run, w);
 }
 
 static void *sim_memory(struct reactor *r, size_t size_bytes)

@@ -59,6 +59,7 @@ struct sim_process {
 	uint64_t incarnation;
 	uint64_t boot_offset_ns; /* its CLOCK_BOOTTIME minus virtual time */
 	int64_t wall_offset_ns;	 /* the error of its wall clock; change it at will */
+	uint64_t work_ns; /* what its worker takes besides, as on a slow disk; change it at will */
 	enum sim_fate fate;
 	uint64_t io_count; /* since the process was created */
 	uint64_t io_fault_at;

@@ -127,6 +127,34 @@ START_TEST(test_refusals_are_verdicts)
 }
 END_TEST
 
+/* Refused after it was granted, while its documents were still on their way to the disk: it is no
+ * lease when they are there, either. */
+START_TEST(test_a_refusal_overtakes_a_lease)
+{
+	const uint64_t granted = rig->pd.granted;
+	uint64_t until;
+
+	n->process->work_ns = 2 * NS_PER_S;
+	while (rig->pd.granted == granted)
+		ck_assert(sim_step(rig->world));
+	rig_run_ms(rig, 50);
+	ck_assert_uint_ne(n->state.deadline_ns, 0);
+	rig->pd.refuse = E_DENIED;
+	sim_net_disconnect(rig->pd_process, n->process);
+	until = rig->world->now_ns + 4 * NS_PER_S;
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_DENIED);
+	ck_assert_uint_lt(rig->world->now_ns, until - 3 * NS_PER_S);
+	while (rig->world->now_ns < until) {
+		ck_assert(sim_step(rig->world));
+		ck_assert_uint_eq(n->state.deadline_ns, 0);
+	}
+	n->process->work_ns = 0;
+	rig->pd.refuse = 0;
+	rig_wait_lease(n, true);
+}
+END_TEST
+
 START_TEST(test_clocks)
 {
 	/* Within the bound, both ways. */
@@ -531,6 +559,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_driver_goes_and_comes);
 	tcase_add_test(t, test_a_short_lease_is_renewed_in_time);
 	tcase_add_test(t, test_refusals_are_verdicts);
+	tcase_add_test(t, test_a_refusal_overtakes_a_lease);
 	tcase_add_test(t, test_clocks);
 	tcase_add_test(t, test_slow_answers);
 	tcase_add_test(t, test_leases_that_are_none);
