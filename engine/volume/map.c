@@ -14,8 +14,9 @@
 
 static int check_geometry(const struct volume *v, const Pave__V1__AttachReply *r, struct error *err)
 {
+	/* Not rounded up by adding, which a size near 2^64 would wrap around. */
 	const uint64_t chunks =
-	    r->chunk_size == 0 ? 0 : (r->size + r->chunk_size - 1) / r->chunk_size;
+	    r->chunk_size == 0 ? 0 : r->size / r->chunk_size + (r->size % r->chunk_size != 0);
 
 	if (r->volume == 0 || r->volume != v->attach.permit.volume)
 		return error_set(err, -E_BAD_DOCUMENT,

@@ -870,6 +870,22 @@ START_TEST(attaching_without_a_driver_fails)
 }
 END_TEST
 
+/* Its chunks, counted, must not come to nothing. */
+START_TEST(attaching_to_a_size_that_cannot_be_fails)
+{
+	static const uint64_t sizes[] = {BLOCK_SIZE, BLOCK_SIZE + 1, (uint64_t)1 << 63,
+					 UINT64_MAX - BLOCK_SIZE + 1};
+
+	rig_close(host);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		rig->pd.size = sizes[i];
+		rig_open_start(host);
+		ck_assert(rig_wait(rig, &host->opened, 60000));
+		ck_assert_int_eq(host->open_status, -E_BAD_DOCUMENT);
+	}
+}
+END_TEST
+
 START_TEST(closing_waits_for_operations_and_refuses_new_ones)
 {
 	struct rig_op o, late;
@@ -951,6 +967,7 @@ int main(void)
 	tcase_add_test(tc, a_crashed_host_leaves_one_truth);
 	tcase_add_test(tc, attaching_without_a_majority_says_who_is_missing);
 	tcase_add_test(tc, attaching_without_a_driver_fails);
+	tcase_add_test(tc, attaching_to_a_size_that_cannot_be_fails);
 	tcase_add_test(tc, closing_waits_for_operations_and_refuses_new_ones);
 	tcase_add_test(tc, the_driver_may_ask_for_a_detach);
 	tcase_add_test(tc, the_driver_hears_how_replicas_are);

@@ -109,7 +109,7 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 			row[i] = (uint8_t)pd->move_to;
 	}
 	r.volume = RIG_VOLUME;
-	r.size = RIG_CHUNKS * RIG_CHUNK_SIZE;
+	r.size = pd->size != 0 ? pd->size : RIG_CHUNKS * RIG_CHUNK_SIZE;
 	r.chunk_size = RIG_CHUNK_SIZE;
 	r.replicas = RIG_NODES;
 	r.min_acks = pd->min_acks;
@@ -119,7 +119,7 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	r.nodes = nodes.list;
 	r.n_moves = nodes.move_count;
 	r.moves = nodes.moves;
-	r.map = (ProtobufCBinaryData){sizeof(map), map};
+	r.map = (ProtobufCBinaryData){pd->size != 0 ? 0 : sizeof(map), map};
 	r.permit = make_permit(pd, ask->read_only);
 	r.renew_ms = pd->lifetime_ms * 3 / 10;
 	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH_REPLY;

@@ -120,6 +120,7 @@ struct fake_pd {
 	uint32_t min_acks;
 	uint32_t shards;  /* of each node: 1, or 2 */
 	uint32_t unknown; /* mask: nodes whose addresses are not told */
+	uint64_t size;	  /* not 0: it says that the volume has so many bytes, and an empty map */
 	uint32_t lifetime_ms;
 	uint64_t attaches, renews, detaches, prepares;
 	int prepare_status; /* not 0: the answer */
