@@ -182,6 +182,8 @@ static void scan_set(struct vreplica *r)
 			continue;
 		chunks[i].slots[slot].reported_watermark = 0;
 		chunks[i].slots[slot].reported_newest = 0;
+		/* A scan that was broken off may have told of a device that is back by now. */
+		chunks[i].slots[slot].refused_epoch = 0;
 		chunks[i].slots[slot].fresh = true;
 	}
 	scan(r);

@@ -230,8 +230,11 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 	Pave__V1__ChunksReply r = PAVE__V1__CHUNKS_REPLY__INIT;
 	Pave__V1__ChunkState items[RIG_CHUNKS], *list[RIG_CHUNKS];
 	const uint32_t max = ask->max == 0 ? RIG_CHUNKS : ask->max;
+	const uint32_t end = c->node->tells_half ? 1 : RIG_CHUNKS;
 
-	for (uint32_t i = ask->from; i < RIG_CHUNKS && r.n_chunks < max; i++) {
+	if (ask->from >= end)
+		return;
+	for (uint32_t i = ask->from; i < end && r.n_chunks < max; i++) {
 		const struct fake_chunk *chunk = &c->node->chunks[i];
 		Pave__V1__ChunkState *s = &items[r.n_chunks];
 
@@ -248,6 +251,8 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 	}
 	r.chunks = list;
 	r.absent_status = c->node->device_failed ? E_DEVICE : 0;
+	r.more = c->node->tells_half;
+	r.next = end;
 	m.body_case = PAVE__V1__CONTROL__BODY_CHUNKS_REPLY;
 	m.chunks_reply = &r;
 	rpc_reply(&c->rpc, id, &m);

@@ -780,6 +780,30 @@ START_TEST(folded_versions_do_not_lose_a_neighbour)
 }
 END_TEST
 
+/* -- what a node says of itself ---------------------------------------------------------------- */
+
+/* A device is missing, and is back while the host is still being told what the node holds. */
+START_TEST(a_device_that_is_back_in_time_costs_nothing)
+{
+	struct fake_node *n = &rig->nodes[1];
+	const uint64_t opens = n->opens;
+
+	fake_crash(n);
+	n->device_failed = n->tells_half = true;
+	fake_start(n);
+	for (uint32_t i = 0; i < 500 && n->opens == opens; i++)
+		rig_run_ms(rig, 10);
+	rig_run_ms(rig, 100);
+	fake_crash(n);
+	n->device_failed = n->tells_half = false;
+	fake_start(n);
+	rig_run_ms(rig, 5000);
+	ck_assert_int_eq(rig_write(host, RIG_CHUNK_BLOCKS, 8, 2), 0);
+	rig_run_ms(rig, 1000);
+	rig_must_agree(rig);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("traps");
@@ -820,6 +844,7 @@ int main(void)
 	tcase_add_test(tc, a_chunk_is_settled_although_its_nodes_are_full);
 	tcase_add_test(tc, a_node_one_version_behind_is_settled_too);
 	tcase_add_test(tc, folded_versions_do_not_lose_a_neighbour);
+	tcase_add_test(tc, a_device_that_is_back_in_time_costs_nothing);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
