@@ -196,6 +196,7 @@ void vchunk_replica_ready(struct vchunk *c, uint32_t slot)
 {
 	struct vslot *s = &c->slots[slot];
 
+	vlayers_replica_ready(c, slot);
 	switch (c->state) {
 	case VCHUNK_RECONCILING:
 		break;

@@ -540,6 +540,17 @@ static void seal_answered(struct vmark *m, int status)
 	volume_event(c->volume);
 }
 
+void vlayers_replica_ready(struct vchunk *c, uint32_t slot)
+{
+	if ((c->sealed & vmask_bit(slot)) == 0 ||
+	    version_is_sealed(c->slots[slot].reported_watermark))
+		return;
+	c->sealed &= ~vmask_bit(slot);
+	c->sealing &= ~vmask_bit(slot);
+	if (c->volume->layers.settled == 0)
+		c->settled = vmask_count(c->sealed) >= c->volume->majority;
+}
+
 /* A majority is there, and no replica that is holds, or was ever sent, anything of it; and nothing
  * will be sent to one. */
 static bool is_untouched(const struct vchunk *c)

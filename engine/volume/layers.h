@@ -121,6 +121,11 @@ bool vlayers_slot_is_quiet(const struct vchunk *c, uint32_t slot);
 /* Slots that have all that lies below c's layer. */
 vmask_t vlayers_whole(struct vchunk *c);
 
+/* The slot's replica is connected again. When it has lost the last word that it had answered, it
+ * has none; and the chunk is settled no more, unless the driver may have been told: then the slot
+ * is restored once the layer is sealed. */
+void vlayers_replica_ready(struct vchunk *c, uint32_t slot);
+
 /* The chunk, of a layer that is being sealed, is about to be reconciled, which writes to it. When
  * it was settled because nothing was ever written to it, it is not settled any more. False: that is
  * too late, for the driver may have been told; nothing may be written, and the chunk need not be
