@@ -309,8 +309,6 @@ void vchunk_reset(struct vchunk *c)
 		c->slots[i].current = false;
 		vresync_disturbed(c, i);
 	}
-	/* From the newest, so that pieces which go back to the head of the queue keep their order.
-	 */
 	while (c->window.tail != NULL)
 		vwrite_abandon(vwrite_of_entry(c->window.tail));
 	vreconcile_want(c, true);
@@ -411,7 +409,7 @@ static void run_writes(struct vchunk *c)
 	while (p != NULL && c->state == VCHUNK_SERVING && !c->reset_wanted) {
 		struct vpiece *next = p->next;
 
-		if (!volume_piece_start(p) && p->again)
+		if (!volume_piece_start(p) && p->seq != 0)
 			return;
 		p = next;
 	}
@@ -437,11 +435,15 @@ void vchunk_run(struct vchunk *c)
 	set_troubled(c, c->reads.head != NULL || c->writes != NULL || c->reset_wanted);
 }
 
-void vchunk_queue_write(struct vchunk *c, struct vpiece *p, bool front)
+void vchunk_queue_write(struct vchunk *c, struct vpiece *p)
 {
+	struct vpiece *next = p->seq != 0 ? c->writes : NULL;
+
+	while (next != NULL && next->seq != 0 && next->seq < p->seq)
+		next = next->next;
 	p->state = VPIECE_WAITING;
-	if (front)
-		DL_PREPEND(c->writes, p);
+	if (next != NULL)
+		DL_PREPEND_ELEM(c->writes, next, p);
 	else
 		DL_APPEND(c->writes, p);
 	vchunk_kick(c);

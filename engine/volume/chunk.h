@@ -193,13 +193,14 @@ struct vpiece {
 	uint32_t block_count;
 	uint32_t buffer_block;
 	uint8_t state; /* enum vpiece_state */
-	bool again;    /* it was begun before, and may have been seen: nothing behind it in the
-			* queue, which may be newer, goes first */
+	/* Of the write that it was last, which ended undecided and may have been seen; 0: it was
+	 * not begun. It goes again before all that was begun later, or not yet. */
+	uint64_t seq;
 };
 enum vpiece_state { VPIECE_FREE, VPIECE_WAITING, VPIECE_ACTIVE };
 
-/* Puts a write's piece into the chunk's queue; front: it was there before. */
-void vchunk_queue_write(struct vchunk *c, struct vpiece *p, bool front);
+/* Puts a write's piece into the chunk's queue: in the order of seq, those without one last. */
+void vchunk_queue_write(struct vchunk *c, struct vpiece *p);
 void vchunk_unqueue_write(struct vpiece *p);
 
 /* A watermark on its way to a slot; done(0) once it is durable there. From a pool. */

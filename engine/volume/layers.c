@@ -751,7 +751,7 @@ static void begin_chunk(struct vchunk *c, struct vchunk *old)
 	DL_FOREACH_SAFE (old->writes, p, next) {
 		vchunk_unqueue_write(p);
 		p->chunk = c;
-		vchunk_queue_write(c, p, false);
+		vchunk_queue_write(c, p);
 	}
 }
 

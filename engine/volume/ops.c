@@ -165,9 +165,9 @@ static void piece_written(struct vwrite *w, int status)
 
 	if (status == -E_STALE_REPLICA) {
 		/* It is settled, and may or may not be there: it goes again, as a newer write. */
-		p->again = true;
+		p->seq = w->entry.seq;
 		p->chunk = vchunk_top(p->chunk);
-		vchunk_queue_write(p->chunk, p, true);
+		vchunk_queue_write(p->chunk, p);
 		return;
 	}
 	if (status == 0 && v->frozen) {
@@ -239,7 +239,7 @@ static void advance(struct volume_op *op)
 		s->at += size;
 		s->active++;
 		if (op->kind != VOLUME_READ)
-			vchunk_queue_write(p->chunk, p, false);
+			vchunk_queue_write(p->chunk, p);
 		else
 			start_read(op, p);
 	}

@@ -546,12 +546,13 @@ START_TEST(read_then_unread_by_a_failed_write)
 }
 END_TEST
 
-/* A write of all replicas that some have stored is undecided when the chunk is reconciled, which
- * shows it, and goes again later. What was written over it meanwhile is newer. */
-START_TEST(seen_then_written_over_then_again)
+/* A write that all must have (min_acks) is on two nodes, and undecided, when the chunk is
+ * reconciled: it is seen, and goes again when node 2 is back. Nothing may go wrong with what is
+ * written over it meanwhile. */
+static void make_seen(struct rig_op *again)
 {
-	struct fake_node *a = &rig->nodes[0], *b = &rig->nodes[1], *c = &rig->nodes[2];
-	struct rig_op failing, again, over;
+	struct fake_node *c = &rig->nodes[2];
+	struct rig_op failing;
 
 	rig_close(host);
 	rig->pd.min_acks = 3;
@@ -560,23 +561,57 @@ START_TEST(seen_then_written_over_then_again)
 	c->delay_writes = true;
 	rig_start_write(host, &failing, 100, 1, 5);
 	rig_run_ms(rig, 3000);
-	rig_start_write(host, &again, 0, 8, 2);
+	rig_start_write(host, again, 0, 8, 2);
 	rig_run_ms(rig, 100);
 	fake_crash(c);
+	c->delay_writes = false;
 	ck_assert_int_eq(rig_finish(&failing), -EIO);
-	rig_must_read(host, 0, 1, 2);
-	ck_assert(!again.done);
-	/* One of its blocks is being repaired when the third replica comes back. */
+	rig_must_read(host, 0, 8, 2);
+	ck_assert(!again->done);
+}
+
+/* One of its blocks is being repaired when node 2 comes back: it waits, the other doesn't. */
+START_TEST(seen_then_overtaken)
+{
+	struct fake_node *a = &rig->nodes[0], *b = &rig->nodes[1];
+	struct rig_op again, over;
+
+	make_seen(&again);
 	a->hold_reads = b->hold_reads = true;
 	fake_tell_damage(a, 0, 7, 1);
 	rig_run_ms(rig, 50);
 	rig_start_write(host, &over, 0, 1, 3);
-	c->delay_writes = false;
-	fake_start(c);
+	fake_start(&rig->nodes[2]);
 	rig_run_ms(rig, 1000);
 	ck_assert(!again.done);
 	fake_release(a);
 	fake_release(b);
+	ck_assert_int_eq(rig_finish(&again), 0);
+	ck_assert_int_eq(rig_finish(&over), 0);
+	rig_must_read(host, 0, 1, 3);
+	rig_must_read(host, 1, 7, 2);
+	rig_run_ms(rig, 3000);
+	rig_must_agree(rig);
+}
+END_TEST
+
+/* Both are undecided when node 2 leaves the permit, and go again in the same order. */
+START_TEST(seen_then_written_over_then_again)
+{
+	struct fake_node *c = &rig->nodes[2];
+	struct rig_op again, over;
+
+	make_seen(&again);
+	c->hold_writes = true;
+	fake_start(c);
+	rig_run_ms(rig, 500);
+	rig_start_write(host, &over, 0, 1, 3);
+	rig_run_ms(rig, 100);
+	rig_permit(rig, 3);
+	rig_must_read(host, 0, 1, 3);
+	ck_assert(!again.done && !over.done);
+	fake_release(c);
+	rig_permit(rig, 7);
 	ck_assert_int_eq(rig_finish(&again), 0);
 	ck_assert_int_eq(rig_finish(&over), 0);
 	rig_must_read(host, 0, 1, 3);
@@ -886,6 +921,7 @@ int main(void)
 	tcase_add_test(tc, read_then_unread);
 	tcase_add_test(tc, read_then_unread_by_a_later_write);
 	tcase_add_test(tc, read_then_unread_by_a_failed_write);
+	tcase_add_test(tc, seen_then_overtaken);
 	tcase_add_test(tc, seen_then_written_over_then_again);
 	tcase_add_test(tc, read_then_unread_by_a_write_that_was_refused_the_second_time);
 	tcase_add_test(tc, the_phantom_loses_by_resync);
