@@ -7,7 +7,8 @@
  * learner that will take its place (move.h); else it is unused. A learner has the same states as a
  * member, and counts for nothing. CURRENT: holds everything acknowledged but for what is in flight
  * to it or waits in its backlog. BEHIND: anything else. Only CURRENT slots serve reads and are told
- * watermarks; every connected slot that is *joined* gets new writes and counts for them.
+ * watermarks (and, of what it has got by then, one that resync makes CURRENT); every connected slot
+ * that is *joined* gets new writes and counts for them.
  *
  * A volume with snapshots has a chunk of each number for each of its open layers: the top one,
  * which takes the guest's operations, and for a while one below it, which is being sealed

@@ -7,6 +7,8 @@
  *  2. What it holds is asked only when no write that was settled as failed is on its way to it any
  *     more: that would arrive as a phantom after we looked for them.
  *  3. No write of the chunk may fail meanwhile: the source might hold what failed, and hand it on.
+ *  4. It has answered a watermark before it is current: so when it comes back without its content,
+ *     be it at once, it is known to have lost it.
  *
  * Failure modes: anything that goes wrong sends the slot back into the queue, with a back-off. */
 #include "engine/volume/resync.h"
@@ -32,6 +34,7 @@ enum resync_step {
 	RESYNC_ARRIVE, /* the rewrites are answered by the slot too */
 	RESYNC_PULL,
 	RESYNC_PULLED,
+	RESYNC_MARK,
 };
 
 struct resync_rewrite {
@@ -55,6 +58,7 @@ struct vresync {
 	struct vplan_missing missing;
 	uint64_t pulled; /* blocks, so far */
 	struct rpc_call pull;
+	struct vmark *mark;
 };
 
 static void run_engine(struct reactor_task *task);
@@ -129,6 +133,8 @@ static void abort_resync(struct vresync *x)
 	vfetch_cancel(&x->ours);
 	if (x->pulling)
 		rpc_call_cancel(&x->pull);
+	if (x->mark != NULL)
+		vmark_cancel(x->mark);
 	for (uint32_t i = 0; i < RESYNC_REWRITES_MAX; i++)
 		if (x->rewrites[i].rewrite != NULL)
 			vrewrite_cancel(x->rewrites[i].rewrite);
@@ -331,6 +337,28 @@ static void send_pull(struct vresync *x)
 	x->step = RESYNC_PULL;
 }
 
+static void marked(struct vmark *m, int status)
+{
+	struct vresync *x = m->owner;
+
+	x->mark = NULL;
+	if (status != 0 && x->failed == 0)
+		x->failed = status;
+	vresync_kick(x->chunk->volume);
+}
+
+/* It holds all below joined_seq, which is decided. Without a place for the mark the next tick sends
+ * it. */
+static void send_mark(struct vresync *x)
+{
+	struct vchunk *c = x->chunk;
+
+	x->mark = vmark_send(c, x->slot, version_make(c->volume->generation, x->joined_seq - 1),
+			     marked, x);
+	if (x->mark != NULL)
+		x->step = RESYNC_MARK;
+}
+
 static void check(struct vresync *x)
 {
 	const struct vchunk *c = x->chunk;
@@ -384,6 +412,11 @@ static void step(struct vresync *x)
 	case RESYNC_PULL:
 		break;
 	case RESYNC_PULLED:
+		send_mark(x);
+		break;
+	case RESYNC_MARK:
+		if (x->mark != NULL)
+			break;
 		finish(x);
 		return;
 	}

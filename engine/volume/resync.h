@@ -4,7 +4,7 @@
  * and no write that failed is on its way to it any more LISTS    what it holds above its watermark,
  * and what the source holds above the same REWRITE  its phantoms: blocks that it holds newer than
  * they are, written again from a current one PULL     its node fetches the rest from the source's
- * node, by itself
+ * node, by itself MARK     a watermark of all that, durable there
  *   -> current
  *
  * An error of it to a new write, a failed write of the chunk, or a lost connection: from the start.
