@@ -11,8 +11,10 @@
  * If the holder goes away in between, the next attachment of the volume finds [N, T], settles both,
  * and goes on from there. Nobody reads the snapshot before T is sealed.
  *
+ * While the volume's top is sealed without a snapshot (layers.h) another snapshot waits for that.
+ *
  * Failure modes: whoever waits longer than SETTLE_WAIT_MS is answered with `settling`: the snapshot
- * is there, and can be read later. */
+ * is there, and can be read later; or is refused, if it was not taken yet. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -274,6 +276,8 @@ static void answer(struct pd_request *q)
 	request_fail(q, &err);
 }
 
+static void take_waiting(struct pd_request *q);
+
 void admin_settling_check(struct pd *pd)
 {
 	const uint64_t now_ns = reactor_now_ns(pd->reactor);
@@ -287,7 +291,7 @@ void admin_settling_check(struct pd *pd)
 			continue;
 		DL_DELETE(pd->settling, q);
 		DL_APPEND(pd->requests, q);
-		request_commit(q, answer);
+		request_commit(q, q->snapshot[0] != '\0' ? take_waiting : answer);
 	}
 	settling_arm(pd);
 }
@@ -304,6 +308,16 @@ void admin_layer_sealed(struct pd *pd, struct reg_volume *v, volume_id_t layer)
 	log_info("pd", "volume %s: layer %llu is sealed", v->name, (unsigned long long)layer);
 }
 
+static void settle_wait(struct pd_request *q)
+{
+	struct pd *pd = q->pd;
+
+	q->bound = (int64_t)(reactor_now_ns(pd->reactor) + SETTLE_WAIT_MS * NS_PER_MS);
+	DL_DELETE(pd->requests, q);
+	DL_APPEND(pd->settling, q);
+	settling_arm(pd);
+}
+
 /* It is durable: the holder's next write goes to the new layer. */
 static void snapshot_committed(struct pd_request *q)
 {
@@ -317,10 +331,7 @@ static void snapshot_committed(struct pd_request *q)
 		return;
 	}
 	host_push_permit(pd, v);
-	q->bound = (int64_t)(reactor_now_ns(pd->reactor) + SETTLE_WAIT_MS * NS_PER_MS);
-	DL_DELETE(pd->requests, q);
-	DL_APPEND(pd->settling, q);
-	settling_arm(pd);
+	settle_wait(q);
 }
 
 static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char *snapshot,
@@ -350,9 +361,9 @@ static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char
 		return error_set(
 		    err, -E_IN_USE, "volume %s: its last snapshot is not settled yet%s", v->name,
 		    v->attachment.live ? ": again in a moment" : ": attach the volume once");
-	if (layers_of(&pd->reg, v, ids, LAYERS_MAX) >= LAYERS_MAX)
+	if (layers_of(&pd->reg, v, ids, LAYERS_MAX) > LAYERS_SNAPSHOTS_MAX)
 		return error_set(err, -E_LIMIT, "volume %s: it stands on %u snapshots, the most",
-				 v->name, LAYERS_MAX - 1);
+				 v->name, LAYERS_SNAPSHOTS_MAX);
 	return check_room(pd, v->name, err);
 }
 
@@ -389,7 +400,7 @@ static struct reg_volume *take_snapshot(struct pd *pd, struct reg_volume *v, con
 	}
 	/* What was never attached was never written. */
 	t->sealed = v->attachment.generation == 0;
-	v->top = n->id;
+	layers_set_top(v, n->id);
 	layers_save(reg, t);
 	layers_save(reg, n);
 	reg_save_volume(reg, v);
@@ -397,27 +408,57 @@ static struct reg_volume *take_snapshot(struct pd *pd, struct reg_volume *v, con
 	return s;
 }
 
-void admin_volume_snapshot(struct pd_request *q, const Pave__V1__Control *m)
+/* v is NULL: *err says why. */
+static void take(struct pd_request *q, struct reg_volume *v, const char *snapshot,
+		 struct error *err)
 {
-	const Pave__V1__VolumeSnapshot *a = m->volume_snapshot;
-	struct error err = {0};
-	struct reg_volume *v = find(q, a->name, &err);
 	struct reg_volume *s = NULL;
 	char name[NAME_SIZE_MAX];
 
-	if (check_snapshot(q, v, a->snapshot, name, &err) == 0) {
+	if (check_snapshot(q, v, snapshot, name, err) == 0) {
 		s = take_snapshot(q->pd, v, name);
 		if (s == NULL)
-			error_set(&err, -ENOMEM, "no memory for snapshot %s", name);
+			error_set(err, -ENOMEM, "no memory for snapshot %s", name);
 	}
 	if (s == NULL) {
-		request_fail(q, &err);
+		request_fail(q, err);
 		return;
 	}
 	log_info("pd", "snapshot %s: volume %s writes to layer %llu from now on", s->name, v->name,
 		 (unsigned long long)v->top);
 	q->volume = s->id;
 	request_commit(q, snapshot_committed);
+}
+
+static void take_waiting(struct pd_request *q)
+{
+	char snapshot[NAME_SIZE_MAX];
+	struct error err = {0};
+	struct reg_volume *v = reg_volume_by_id(&q->pd->reg, q->volume);
+
+	if (v == NULL || v->deleted) {
+		answer(q);
+		return;
+	}
+	memcpy(snapshot, q->snapshot, sizeof snapshot);
+	q->snapshot[0] = '\0';
+	take(q, v, snapshot, &err);
+}
+
+void admin_volume_snapshot(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const Pave__V1__VolumeSnapshot *a = m->volume_snapshot;
+	struct error err = {0};
+	struct reg_volume *v = find(q, a->name, &err);
+
+	if (v != NULL && v->holder != NULL && merge_settles(q->pd, v) &&
+	    text_is_name(a->snapshot) && strlen(a->snapshot) < sizeof q->snapshot) {
+		memcpy(q->snapshot, a->snapshot, strlen(a->snapshot) + 1);
+		q->volume = v->id;
+		settle_wait(q);
+	} else {
+		take(q, v, a->snapshot, &err);
+	}
 }
 
 /* -- clone ------------------------------------------------------------------------------------ */
@@ -474,7 +515,8 @@ static int check_rollback(struct pd *pd, const struct reg_volume *s, struct reg_
 
 	if (rc != 0)
 		return rc;
-	if (layers_open_below(&pd->reg, v) != NULL)
+	/* What no snapshot waits for goes with the rest. */
+	if (layers_open_below(&pd->reg, v) != NULL && !merge_settles(pd, v))
 		return error_set(err, -E_IN_USE,
 				 "volume %s: its last snapshot is not settled yet: attach the "
 				 "volume once",
@@ -533,7 +575,7 @@ static int roll_back(struct pd *pd, const struct reg_volume *s, struct reg_volum
 		return -ENOMEM;
 	}
 	end_lapsed(pd, v);
-	v->top = n->id;
+	layers_set_top(v, n->id);
 	layers_save(reg, n);
 	reg_save_volume(reg, v);
 	/* The snapshot still stands on its layer, so no more than counted goes. */

@@ -307,7 +307,7 @@ static int find_both(struct pd *pd, const Pave__V1__VolumeDiff *a, struct reg_vo
 					 "there is no volume \"%.64s\": pave volume list",
 					 names[i]);
 		open = layers_open_below(&pd->reg, both[i]);
-		if (open != NULL)
+		if (open != NULL && !merge_settles(pd, both[i]))
 			return layers_unsettled(&pd->reg, both[i], open, err);
 	}
 	if (!reg_volume_is_snapshot(both[0]))

@@ -76,6 +76,7 @@ struct pd_request {
 	volume_id_t volume;
 	generation_t generation;
 	int64_t bound;
+	char snapshot[NAME_SIZE_MAX]; /* to be taken of the volume */
 	struct reg_node *node;
 	uint8_t nonce[64];
 	size_t nonce_size;
@@ -145,7 +146,7 @@ struct pd {
 	uint32_t session_count;
 	struct pd_request *requests; /* with a handler or a commit */
 	struct pd_request *parked;   /* wait for the end of an attachment */
-	struct pd_request *settling; /* wait for a snapshot */
+	struct pd_request *settling; /* wait for a snapshot, or to take one */
 	struct pd_erase *erases;
 	uint64_t erase_failures; /* counted */
 
@@ -287,7 +288,7 @@ void admin_volume_rollback(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_resize(struct pd_request *q, const Pave__V1__Control *m);
 /* The holder of v says so. The caller saves and flushes with v. */
 void admin_layer_sealed(struct pd *pd, struct reg_volume *v, volume_id_t layer);
-/* Answers those who wait for a snapshot to be settled, or have waited long enough. */
+/* Goes on with those who wait for a volume to be settled, or have waited long enough. */
 void admin_settling_check(struct pd *pd);
 void admin_settling_timer(struct reactor_timer *t);
 /* v, which nobody holds, gives up its layers: they are erased, but for what others need. The caller
@@ -308,6 +309,12 @@ void merge_tick(struct pd *pd);
 void merge_gives_way(struct pd *pd, const struct reg_volume *v);
 /* One is under way of layers that the volume stands on. */
 bool merge_is_of(struct pd *pd, const struct reg_volume *v);
+/* The volume's own attachment has to settle a layer on which nobody stands but it: no snapshot
+ * waits for that. */
+bool merge_settles(struct pd *pd, const struct reg_volume *v);
+/* A node to have the volume attached by, so that its top can be sealed and settled. NULL: there is
+ * no reason for that, or none that could. */
+struct reg_node *merge_wants_host(struct pd *pd, struct reg_volume *v, int64_t now);
 /* Without a word: for pd_abandon. */
 void merge_drop(struct pd *pd);
 

@@ -57,6 +57,12 @@ volume_id_t layers_top(const struct reg_volume *v)
 	return v->top != 0 ? v->top : v->id;
 }
 
+void layers_set_top(struct reg_volume *v, volume_id_t top)
+{
+	v->top = top;
+	v->seal_wanted = v->seal_pays = false;
+}
+
 uint32_t layers_of(struct reg *reg, const struct reg_volume *v, volume_id_t *ret_ids, uint32_t max)
 {
 	volume_id_t id = layers_top(v);
@@ -142,15 +148,35 @@ static bool is_a_top(const struct reg *reg, volume_id_t id)
 	return false;
 }
 
+/* A snapshot's own layer is never written, and hides nothing. */
+static void want_seal(struct reg *reg, volume_id_t lower)
+{
+	const struct reg_layer *top = reg->layers;
+	struct reg_volume *v = reg->volumes;
+
+	if (lower == 0 || layers_children(reg, lower) != 1 || is_a_top(reg, lower))
+		return;
+	while (top->parent != lower)
+		top = top->hh.next;
+	while (v != NULL && (v->deleted || reg_volume_is_snapshot(v) || layers_top(v) != top->id))
+		v = v->hh.next;
+	if (v == NULL)
+		return;
+	v->seal_wanted = true;
+	v->seal_pays = false;
+	v->seal_after_ns = reactor_now_ns(reg->reactor) + LAYERS_SEAL_AFTER_S * NS_PER_S;
+	reg_save_volume(reg, v);
+}
+
 uint32_t layers_drop(struct reg *reg, volume_id_t top, volume_id_t *ret_ids)
 {
 	struct reg_layer *l = layers_find(reg, top);
+	volume_id_t parent = 0;
 	uint32_t count = 0;
 
 	ret_ids[count++] = top;
 	while (l != NULL) {
-		volume_id_t parent = l->parent;
-
+		parent = l->parent;
 		layers_forget(reg, l);
 		if (parent == 0 || layers_children(reg, parent) > 0 || is_a_top(reg, parent) ||
 		    count == LAYERS_MAX)
@@ -158,6 +184,7 @@ uint32_t layers_drop(struct reg *reg, volume_id_t top, volume_id_t *ret_ids)
 		ret_ids[count++] = parent;
 		l = layers_find(reg, parent);
 	}
+	want_seal(reg, parent);
 	return count;
 }
 

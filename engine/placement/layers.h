@@ -6,6 +6,21 @@
  *
  * Ids come from the same counter as those of volumes.
  *
+ * What a deleted snapshot alone showed, and what others deleted, is given back by merging sealed
+ * layers (merge.c). When it lies in a layer on which nothing stands any more but the top of a
+ * volume that is written, that top is sealed once, without a snapshot:
+ *
+ *   none --the last but the top goes (layers_drop)--> WANTED: reg_volume.seal_wanted, in the batch
+ *   of the deletion --the nodes say that both layers have something of one chunk--> it PAYS (a
+ *   note of the running driver) --a host, or a maintenance that is asked for, has it--> the top
+ *   gets another one above it, and nothing is WANTED any more, in one batch; the holder settles
+ *   the two as those of a snapshot --sealed--> what has become of the top is merged as any other
+ *
+ * Whatever else gives the volume another top (a snapshot, a rollback) ends WANTED as well, and so
+ * does the nodes' word that there is nothing to gain. After the merge the volume stands on as many
+ * layers as before; only another deletion begins anew. A driver that takes over finds WANTED, or
+ * both layers, in the register, and asks again.
+ *
  * Invariants:
  * 1. A layer with children takes no new guest writes; only the owner's attachment may still settle
  *    it, until it is sealed.
@@ -21,9 +36,14 @@
 #include "engine/evidence/permit.h"
 #include "engine/placement/register.h"
 
-/* What a volume may have, one below what a permit can name: so that another snapshot is refused
- * before attaching is. */
-#define LAYERS_MAX (PERMIT_LAYERS_MAX - 1)
+/* What a volume may have: what a permit can name. Snapshots leave one of them for a top that is
+ * sealed without one: or nothing could ever be merged of a volume with the most layers. */
+#define LAYERS_MAX	     PERMIT_LAYERS_MAX
+#define LAYERS_SNAPSHOTS_MAX (LAYERS_MAX - 2)
+
+/* From a deletion to a seal: whoever deletes a snapshot may take another, which seals too, or want
+ * more of a volume that nobody must have for that. */
+#define LAYERS_SEAL_AFTER_S 20u
 
 struct reg_layer {
 	volume_id_t id;
@@ -49,6 +69,8 @@ volume_id_t layers_new_id(struct reg *reg);
 /* The volume's layers from the top. Returns how many (at most max). */
 uint32_t layers_of(struct reg *reg, const struct reg_volume *v, volume_id_t *ret_ids, uint32_t max);
 volume_id_t layers_top(const struct reg_volume *v);
+/* The volume writes to this one from now on. Of the one before no seal is wanted any more. */
+void layers_set_top(struct reg_volume *v, volume_id_t top);
 
 /* The layer of v, below the top, that is not sealed; NULL: all are. */
 struct reg_layer *layers_open_below(struct reg *reg, const struct reg_volume *v);
@@ -62,7 +84,8 @@ void layers_count_children(struct reg *reg);
 uint32_t layers_children(const struct reg *reg, volume_id_t id);
 
 /* The volume gives its top layer up: forgets it and what only it needed below. Puts the ids of
- * those that nodes are to erase into ret_ids (LAYERS_MAX places); returns how many. */
+ * those that nodes are to erase into ret_ids (LAYERS_MAX places); returns how many. The volume that
+ * is left alone on what stays is saved as one whose top is to be sealed. */
 uint32_t layers_drop(struct reg *reg, volume_id_t top, volume_id_t *ret_ids);
 
 /* kv_scan's callback for "layer/..." of META; arg is the register. */

@@ -19,6 +19,12 @@
  * Whoever reads through U and L sees the same at every moment, so a merge may break off anywhere:
  * by a crash of anybody, or because a member is to move, and is begun again by the next driver.
  *
+ * When U is the top of a volume that wants a seal (layers.h) the look is all: it says whether the
+ * seal pays. Then, as soon as somebody has the volume attached, U gets another layer above it, is
+ * settled by that attachment, and is merged like any. Nothing is merged into a layer that is
+ * written: its copies differ in what is in flight, and what came from below would be a phantom to
+ * the reconciling of one copy and missing from the other (I5); and L is the larger one as a rule.
+ *
  * INVARIANTS
  *  1. The driver exchanges the layers only when every copy that some row names has said, after all
  *     of them had it, that it has all of U in L.
@@ -30,6 +36,8 @@
  *     which U it is. While U is half in L, L goes nowhere: a block that came from U and is damaged
  *     in L cannot be repaired before U is gone (node/repair.c). While L is half in what is below,
  *     nothing comes into L: what is there of L already would pass for what L has by then.
+ *  5. A top is sealed once for each deletion that wants it, only above a layer that all its copies
+ *     can be merged into now, and after what is below that can be merged by itself.
  *
  * Failure modes: a node that is away, not eligible, or not whole in one of the layers: the merge is
  * given up, and tried again. */
@@ -62,6 +70,7 @@ struct pd_merge {
 	struct pd *pd;
 	volume_id_t upper, lower;
 	uint32_t pass; /* 0: looking */
+	bool seals;    /* the upper one is a top, and looking is all */
 	uint64_t blocks, all_blocks;
 	uint64_t map_versions; /* of the members: a hash */
 	uint32_t chunk_count;
@@ -176,7 +185,7 @@ static void take_look(struct pd_merge *x, struct merge_node *n, const Pave__V1__
 		n->chunk = x->chunk_count;
 		return;
 	}
-	if (r->upper_whole)
+	if (r->upper_whole || x->seals)
 		n->has[r->chunk] = (uint8_t)(HAS_UPPER | (r->lower_whole ? HAS_LOWER : 0));
 	n->chunk = r->chunk + 1;
 }
@@ -266,6 +275,7 @@ static bool looks_agree(struct pd_merge *x)
 }
 
 static void exchange(struct pd_merge *x);
+static void looked_for_seal(struct pd_merge *x);
 
 /* merge_tick goes on. */
 static void mark(struct pd_merge *x)
@@ -285,6 +295,11 @@ static void mark(struct pd_merge *x)
 static void pass_over(struct pd_merge *x)
 {
 	if (x->given_up) {
+		end(x);
+		return;
+	}
+	if (x->seals) {
+		looked_for_seal(x);
 		end(x);
 		return;
 	}
@@ -394,6 +409,101 @@ static void exchange(struct pd_merge *x)
 		 (unsigned long long)x->lower, (unsigned long long)x->all_blocks);
 }
 
+/* -- sealing a top without a snapshot --------------------------------------------------------- */
+
+/* Of whole chunks: that there is a block in both would have to be looked for in all of them. */
+static bool has_both(const struct pd_merge *x)
+{
+	for (uint32_t i = 0; i < x->node_count; i++)
+		for (chunk_no_t c = 0; c < x->chunk_count; c++)
+			if (x->nodes[i].has[c] == (HAS_UPPER | HAS_LOWER))
+				return true;
+	return false;
+}
+
+static void no_seal(struct pd *pd, struct reg_volume *v)
+{
+	v->seal_wanted = v->seal_pays = false;
+	reg_save_volume(&pd->reg, v);
+	pd_background_flush(pd);
+}
+
+static void looked_for_seal(struct pd_merge *x)
+{
+	struct reg_volume *v = x->pd->reg.volumes;
+
+	while (v != NULL && (v->deleted || layers_top(v) != x->upper))
+		v = v->hh.next;
+	if (v == NULL || !v->seal_wanted)
+		return;
+	if (has_both(x))
+		v->seal_pays = true;
+	else
+		no_seal(x->pd, v);
+}
+
+static bool can_seal(struct pd *pd, struct reg_volume *v, int64_t now)
+{
+	volume_id_t ids[LAYERS_MAX];
+
+	return v->seal_pays && !merge_is_of(pd, v) && is_ready(pd, v, now) &&
+	       layers_of(&pd->reg, v, ids, LAYERS_MAX) < LAYERS_MAX;
+}
+
+/* Somebody has it who can settle layers, and stays. */
+static bool is_served(const struct pd *pd, const struct reg_volume *v, int64_t now)
+{
+	return v->holder != NULL && v->holder->conn != NULL && !v->attachment.read_only &&
+	       v->detach_deadline_ns == 0 && reg_attachment_end(&pd->reg, v, now) != 0;
+}
+
+/* Without memory, or a number for the layer: again with the next tick. */
+static void seal(struct pd *pd, struct reg_volume *v)
+{
+	struct reg *reg = &pd->reg;
+	const volume_id_t old = layers_top(v), id = layers_new_id(reg);
+	const struct reg_layer *n = id != 0 ? layers_add(reg, id, old, v->id) : NULL;
+
+	if (n == NULL)
+		return;
+	layers_set_top(v, id);
+	layers_save(reg, n);
+	reg_save_volume(reg, v);
+	reg_save_meta(reg);
+	host_push_later(pd, v->id);
+	pd_background_flush(pd);
+	log_info("pd", "volume %s: layer %llu is sealed for what deleted snapshots left below it",
+		 v->name, (unsigned long long)old);
+}
+
+static void seal_some(struct pd *pd)
+{
+	const int64_t now = reg_now(&pd->reg, NULL);
+
+	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
+		if (v->seal_pays && !v->deleted && is_served(pd, v, now) && can_seal(pd, v, now))
+			seal(pd, v);
+}
+
+bool merge_settles(struct pd *pd, const struct reg_volume *v)
+{
+	const struct reg_layer *open = layers_open_below(&pd->reg, v);
+
+	return open != NULL && open->owner == v->id &&
+	       family_other_on(&pd->reg, v, open->id) == NULL;
+}
+
+struct reg_node *merge_wants_host(struct pd *pd, struct reg_volume *v, int64_t now)
+{
+	if (!can_seal(pd, v, now) && !merge_settles(pd, v))
+		return NULL;
+	for (uint32_t i = 0; i < v->node_count; i++)
+		if (node_state(v->nodes[i], now) == NODE_UP &&
+		    verdicts_get(&pd->verdicts, v->nodes[i]->site, v->policy, now)->eligible)
+			return v->nodes[i];
+	return NULL;
+}
+
 /* -- begin ------------------------------------------------------------------------------------ */
 
 static void add_nodes(struct pd_merge *x, const struct reg_volume *v)
@@ -422,6 +532,7 @@ static bool begin(struct pd *pd, const struct reg_layer *lower, const struct reg
 	x->pd = pd;
 	x->upper = upper->id;
 	x->lower = lower->id;
+	x->seals = !upper->sealed;
 	x->map_versions = map_versions;
 	for (const struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
 		if (family_stands_on(&pd->reg, v, upper->id))
@@ -457,8 +568,25 @@ static bool waits_for_another(struct reg *reg, const struct reg_layer *lower,
 	return is_unfinished(reg, upper) || (below != NULL && below->merging == lower->id);
 }
 
+/* Asks whether it pays to seal the volume's top. */
+static bool begin_look(struct pd *pd, struct reg_volume *v)
+{
+	struct reg *reg = &pd->reg;
+	const struct reg_layer *top = layers_find(reg, layers_top(v));
+	const struct reg_layer *lower = top != NULL ? layers_find(reg, top->parent) : NULL;
+	uint64_t versions;
+
+	if (lower == NULL || lower->children != 1) {
+		no_seal(pd, v);
+		return false;
+	}
+	return members_are_ready(pd, lower->id, &versions) && begin(pd, lower, top, versions);
+}
+
 static void begin_first(struct pd *pd)
 {
+	const uint64_t now_ns = reactor_now_ns(pd->reactor);
+
 	layers_count_children(&pd->reg);
 	for (const struct reg_layer *l = pd->reg.layers; l != NULL; l = l->hh.next) {
 		const struct reg_layer *upper =
@@ -469,8 +597,13 @@ static void begin_first(struct pd *pd)
 		    members_are_ready(pd, upper->id, &versions) && begin(pd, l, upper, versions))
 			return;
 	}
+	/* Now that nothing can be merged as it is. */
+	for (struct reg_volume *v = pd->reg.volumes; v != NULL; v = v->hh.next)
+		if (v->seal_wanted && !v->seal_pays && !v->deleted && now_ns >= v->seal_after_ns &&
+		    begin_look(pd, v))
+			return;
 	/* Not each second anew, when there are many. */
-	pd->merge_after_ns = reactor_now_ns(pd->reactor) + MERGE_AGAIN_S * NS_PER_S / 4;
+	pd->merge_after_ns = now_ns + MERGE_AGAIN_S * NS_PER_S / 4;
 }
 
 void merge_tick(struct pd *pd)
@@ -482,6 +615,8 @@ void merge_tick(struct pd *pd)
 		pass_begin(x);
 		return;
 	}
+	if (pd->reg.layers != NULL && reg_may_erase(&pd->reg))
+		seal_some(pd);
 	if (x == NULL && pd->reg.layers != NULL && reg_may_erase(&pd->reg) &&
 	    reactor_now_ns(pd->reactor) >= pd->merge_after_ns)
 		begin_first(pd);

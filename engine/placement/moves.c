@@ -623,9 +623,9 @@ static struct reg_node *find_heir(struct pd *pd, const struct reg_volume *v, int
 	return NULL;
 }
 
-/* Maintenance begins where something has to move, to be repaired, or to be erased, and nobody has
- * the volume, and ends where nothing does. What is under way or to be erased from before has to
- * come to its end as well. */
+/* Maintenance begins where something has to move, to be repaired, to be erased, or to be sealed so
+ * that it can be, and nobody has the volume, and ends where nothing does. What is under way or to
+ * be erased from before has to come to its end as well. */
 static void maintain(struct pd *pd, int64_t now)
 {
 	struct damaged damaged;
@@ -641,6 +641,11 @@ static void maintain(struct pd *pd, int64_t now)
 		n = find_heir(pd, v, now);
 		if (n != NULL)
 			ask_maintenance(pd, v, n, now);
+		n = merge_wants_host(pd, v, now);
+		if (n != NULL) {
+			v->idle_ticks = 0;
+			ask_maintenance(pd, v, n, now);
+		}
 		if (v->move_count > 0) {
 			v->idle_ticks = 0;
 			ask_maintenance(pd, v, v->moves[0].to, now);

@@ -177,6 +177,7 @@ struct reg_volume {
 	volume_id_t top;	    /* layer; 0: id (layers.h) */
 	volume_id_t family;	    /* 0: id */
 	char origin[NAME_SIZE_MAX]; /* "": no snapshot's, no clone */
+	bool seal_wanted;	    /* the top is to be sealed without a snapshot (layers.h) */
 	bool deleted;
 	struct reg_node **erase; /* of a tombstone; malloc'd */
 	uint32_t erase_count;
@@ -186,6 +187,8 @@ struct reg_volume {
 	/* Of the running driver, not kept. */
 	uint64_t erase_failed; /* which of all erasures that failed was its last one; 0: none */
 	bool moves_changed;
+	bool seal_pays;		    /* so its nodes say */
+	uint64_t seal_after_ns;	    /* they are not asked before */
 	uint64_t maintain_after_ns; /* no maintenance is asked for before */
 	uint32_t idle_ticks;	    /* of a maintenance that has nothing to do */
 	uint64_t repair_until_ns;   /* damage is a reason for a maintenance until then, */

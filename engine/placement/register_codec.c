@@ -155,6 +155,7 @@ void reg_save_volume(struct reg *reg, const struct reg_volume *v)
 	m.origin = (char *)(uintptr_t)v->origin;
 	m.erase_layer = v->erase_layer;
 	m.erase_after = v->erase_after;
+	m.seal_wanted = v->seal_wanted;
 	volume_key(v->id, key);
 	reg_put(reg, PD_KV_VOLUMES, key, sizeof key, &m.base);
 }
@@ -425,6 +426,7 @@ static bool fill_volume(struct reg *reg, struct reg_volume *v, const Pave__Reg__
 	v->family = m->family;
 	v->erase_layer = m->erase_layer;
 	v->erase_after = m->erase_after;
+	v->seal_wanted = m->seal_wanted;
 	if (!set_name(v->name, m->name) || !set_name(v->policy, m->policy) ||
 	    !set_name(v->origin, m->origin))
 		return false;

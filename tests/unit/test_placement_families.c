@@ -1,7 +1,8 @@
-/* Snapshots, a clone, the merge of what a deleted snapshot leaves, rollback, resize and deletion,
- * with the driver crashing at every commit, with every outcome of what was in flight; and with each
- * of its allocations failing once. What it has answered is never taken back; no permit ever names a
- * layer that somebody was told to erase; in the end everything is erased. */
+/* Snapshots, a clone, the merge of what a deleted snapshot leaves, the seal that the only one's
+ * wants, rollback, resize and deletion, with the driver crashing at every commit, with every
+ * outcome of what was in flight; and with each of its allocations failing once. What it has
+ * answered is never taken back; no permit ever names a layer that somebody was told to erase; in
+ * the end everything is erased. */
 #include <check.h>
 #include <errno.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "alloc_fail.h"
+#include "engine/placement/layers.h"
 #include "tests/unit/loops.h"
 #include "tests/unit/test_placement_rig.h"
 
@@ -18,13 +20,17 @@
 #define RUNS_MAX      6000u
 #define LAYER_BIT(id) (1ull << ((id)&63))
 
+struct story;
+typedef int phase(struct story *s); /* 0, or what failed */
+
 /* What the hosts and the admin know, whatever becomes of the driver. */
 struct story {
 	struct rig *rig;
 	struct peer *admin, *host, *nodes[3];
-	uint32_t number; /* part of the volumes' names */
-	uint32_t phase;	 /* the next */
+	uint32_t number;      /* part of the volumes' names */
+	uint32_t tale, phase; /* the next */
 	volume_id_t volume, top;
+	volume_id_t old_top; /* that is to be sealed, or not */
 	generation_t generation;
 	bool attached, rolled_back;
 	bool bits; /* there are so few layers that each has a bit of its own */
@@ -105,18 +111,23 @@ static int renew(struct story *s, volume_id_t sealed, volume_id_t *ret_settling)
 }
 
 /* Time passes, with leases and renewals. */
-static int live(struct story *s, unsigned seconds)
+static int live_by(struct story *s, unsigned seconds, unsigned step)
 {
-	volume_id_t settling;
+	volume_id_t settling = 0;
 	int rc = 0;
 
-	for (unsigned i = 0; i < seconds && rc == 0; i++) {
-		rig_run_ms(s->rig, 1000);
+	for (unsigned i = 0; i < seconds && rc == 0; i += step) {
+		rig_run_ms(s->rig, step * 1000);
 		rc = back(s);
 		if (rc == 0 && s->attached)
-			rc = renew(s, 0, &settling);
+			rc = renew(s, settling, &settling);
 	}
 	return rc;
+}
+
+static int live(struct story *s, unsigned seconds)
+{
+	return live_by(s, seconds, 1);
 }
 
 static int create(struct story *s)
@@ -193,19 +204,56 @@ static int delete_2(struct story *s)
 	return delete (s, "@2");
 }
 
-static int is_merged(struct story *s)
+static int stands_on(struct story *s, uint32_t layers, bool sealed)
 {
 	int rc = ask_volume(s->admin, name(s, ""));
 
 	for (uint32_t i = 0; i < TRIES_MAX && rc == 0; i++) {
-		if (s->admin->reply->volume_get_reply->info->n_layers == 3)
+		if (s->admin->reply->volume_get_reply->info->n_layers == layers &&
+		    (!sealed || s->top != s->old_top))
 			return 0;
 		rc = live(s, 6);
 		if (rc == 0)
 			rc = ask_volume(s->admin, name(s, ""));
 	}
-	ck_assert_msg(rc != 0, "the layers are not merged");
+	ck_assert_msg(rc != 0, "the layers are not merged: %zu, not %u",
+		      s->admin->reply->volume_get_reply->info->n_layers, layers);
 	return rc;
+}
+
+static int is_merged(struct story *s)
+{
+	return stands_on(s, 3, false);
+}
+
+static int note_top(struct story *s)
+{
+	s->old_top = s->top;
+	return 0;
+}
+
+static int a_long_while(struct story *s)
+{
+	return live_by(s, LAYERS_SEAL_AFTER_S, 5);
+}
+
+static int is_sealed(struct story *s)
+{
+	const int rc = stands_on(s, 2, true);
+
+	if (rc == 0)
+		s->old_top = s->top;
+	return rc;
+}
+
+/* Whatever happened: there is one seal for a deletion. */
+static int once(struct story *s)
+{
+	const int rc = live_by(s, 10, 5);
+
+	if (rc == 0)
+		ck_assert_uint_eq(s->top, s->old_top);
+	return rc == 0 ? stands_on(s, 2, false) : rc;
 }
 
 /* So that what was merged is erased while the volume is attached. */
@@ -323,12 +371,23 @@ static int nothing_is_left(struct story *s)
 	return rc;
 }
 
-static int (*const phases[])(struct story *s) = {
+static phase *const family[] = {
     create,    attach,	  snapshot_1,	clone,		 snapshot_2, snapshot_3, delete_2,
     is_merged, a_while,	  detach,	roll_back,	 resize,     is_larger,	 attach,
     detach,    is_larger, delete_clone, delete_3,	 delete_1,   shrink,	 is_smaller,
     resize,    is_larger, delete_all,	nothing_is_left,
 };
+
+/* The only snapshot goes, and what the top hides with it. */
+static phase *const alone[] = {
+    create,    attach, snapshot_1, note_top, delete_1,	 a_long_while,
+    is_sealed, once,   a_while,	   detach,   delete_all, nothing_is_left,
+};
+
+static const struct {
+	phase *const *phases;
+	uint32_t count;
+} tales[] = {{family, ARRAY_SIZE(family)}, {alone, ARRAY_SIZE(alone)}};
 
 /* From the phase in which it stopped. 0, or what failed. */
 static int go_on(struct story *s)
@@ -336,8 +395,8 @@ static int go_on(struct story *s)
 	uint32_t waits = 0;
 	int rc = back(s);
 
-	while (rc == 0 && s->phase < ARRAY_SIZE(phases)) {
-		rc = phases[s->phase](s);
+	while (rc == 0 && s->phase < tales[s->tale].count) {
+		rc = tales[s->tale].phases[s->phase](s);
 		/* An attachment of which nobody knows whether it was released runs out. */
 		if (rc == -E_IN_USE && waits++ < TRIES_MAX) {
 			rig_run_ms(s->rig, LIFETIME_MS / 2);
@@ -350,9 +409,9 @@ static int go_on(struct story *s)
 	return rc;
 }
 
-static void story_begin(struct story *s, struct rig *r, uint32_t number)
+static void story_begin(struct story *s, struct rig *r, uint32_t number, uint32_t tale)
 {
-	*s = (struct story){.rig = r, .number = number};
+	*s = (struct story){.rig = r, .number = number, .tale = tale};
 	s->admin = &r->peers[0];
 	for (uint32_t n = 0; n < 3; n++) {
 		s->nodes[n] = &r->peers[1 + n];
@@ -378,14 +437,15 @@ static struct rig *make(uint64_t seed)
 
 /* -- crashes ---------------------------------------------------------------------------------- */
 
-static void crash_at(uint64_t n, enum sim_io_action how, enum sim_fate fate, bool *ret_reached)
+static void crash_at(uint64_t n, uint32_t tale, enum sim_io_action how, enum sim_fate fate,
+		     bool *ret_reached)
 {
 	struct rig *r = make(n * 31 + (uint64_t)how);
 	const uint64_t crashes = r->world->crash_count;
 	struct story s;
 	int rc;
 
-	story_begin(&s, r, 1);
+	story_begin(&s, r, 1, tale);
 	s.bits = true;
 	r->pd_process->fate = fate;
 	sim_kv_on_commit(r->kv, n, how);
@@ -413,7 +473,7 @@ START_TEST(every_commit)
 	uint64_t n;
 
 	for (n = 1 + (uint64_t)_i % LOOP_STEP; reached; n += LOOP_STEP)
-		crash_at(n, hows[_i % 2], fates[_i / 2], &reached);
+		crash_at(n, (uint32_t)_i / 4, hows[_i % 2], fates[_i / 2 % 2], &reached);
 	ck_assert_uint_gt(n, 30); /* or the loop tested nothing */
 }
 END_TEST
@@ -453,7 +513,9 @@ START_TEST(any_allocation_may_fail)
 		struct story s;
 		int rc;
 
-		story_begin(&s, r, (uint32_t)n);
+		story_begin(&s, r, (uint32_t)n, (uint32_t)_i);
+		/* So many are longer than a snapshot lives. */
+		ck_assert_int_eq(rig_revoke(r, s.admin, NULL, 0), 0);
 		alloc_fail_at(n);
 		rc = go_on(&s);
 		failed = alloc_failed();
@@ -489,8 +551,8 @@ int main(void)
 	int failed;
 
 	tcase_set_timeout(tc, 900);
-	tcase_add_loop_test(tc, every_commit, 0, 4);
-	tcase_add_test(tc, any_allocation_may_fail);
+	tcase_add_loop_test(tc, every_commit, 0, 4 * ARRAY_SIZE(tales));
+	tcase_add_loop_test(tc, any_allocation_may_fail, 0, ARRAY_SIZE(tales));
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
