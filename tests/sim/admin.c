@@ -487,8 +487,9 @@ bool cluster_delete_shot(struct cluster *c)
 
 static void layers_counted(struct cluster *c, int status, const Pave__V1__Control *reply)
 {
+	c->layers = 0;
 	if (status == 0 && reply->body_case == PAVE__V1__CONTROL__BODY_VOLUME_GET_REPLY &&
-	    reply->volume_get_reply->info != NULL)
+	    reply->volume_get_reply->info != NULL && !reply->volume_get_reply->info->settling)
 		c->layers = (uint32_t)reply->volume_get_reply->info->n_layers;
 }
 

@@ -167,7 +167,8 @@ bool cluster_count_moves(struct cluster *c);
 bool cluster_take_shot(struct cluster *c);
 /* Deletes one of them, or goes on asking for that; likewise. */
 bool cluster_delete_shot(struct cluster *c);
-/* Asks how many layers the volume stands on: c->layers, 0 until then; likewise. */
+/* Asks how many layers the volume stands on: c->layers, 0 until then, and while one of them is to
+ * be settled; likewise. */
 bool cluster_count_layers(struct cluster *c);
 /* Asks whether it is settled. Likewise. */
 bool cluster_ask_shot(struct cluster *c, struct shot *s);

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine/placement/driver.h"
 #include "tests/sim/converge.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/guest.h"
@@ -151,6 +152,18 @@ static void settle_moves(struct cluster *c)
 			     c->moves_active, SETTLE_NS / NS_PER_S);
 }
 
+/* Some volume's top, for what deleted snapshots left below it. */
+static bool wants_seal(const struct cluster *c)
+{
+	const struct pd *pd = c->pd->pd;
+
+	for (const struct reg_volume *v = pd != NULL ? pd->reg.volumes : NULL; v != NULL;
+	     v = v->hh.next)
+		if (v->seal_wanted && !v->deleted)
+			return true;
+	return pd == NULL;
+}
+
 static bool is_merged(struct cluster *c)
 {
 	uint32_t shots = 0;
@@ -161,16 +174,19 @@ static bool is_merged(struct cluster *c)
 		cluster_delete_shot(c);
 	else if (!c->admin.busy)
 		cluster_count_layers(c);
-	return c->deleting == NULL && c->layers != 0 && c->layers <= shots + 2;
+	return c->deleting == NULL && c->layers != 0 && c->layers <= shots + 2 && !wants_seal(c);
 }
 
 /* What deleted snapshots stood on is merged: the volume stands on as many layers as it has
- * snapshots, and two. Every node must be there for that, and every block good. */
+ * snapshots, and two; and is sealed where that pays. Every node must be there for that, and every
+ * block good. */
 static void settle_layers(struct cluster *c)
 {
 	c->layers = 0;
 	if (!cluster_run(c, SETTLE_NS, is_merged) && !c->failed)
-		cluster_fail(c, "the volume stands on %u layers, more than its snapshots need",
+		cluster_fail(c,
+			     "the volume stands on %u layers, more than its snapshots need, or "
+			     "on one that is not settled (0), or its top should be sealed",
 			     c->layers);
 }
 
