@@ -837,6 +837,9 @@ refused:
 static int check_receipts(const struct pd_session *s, const Pave__V1__Receipts *r,
 			  struct error *err)
 {
+	/* A driver that may not lead has refused the lease request unseen. */
+	if (s->node == NULL && permits_leads(&s->pd->permits, err) != 0)
+		return err->code;
 	if (s->node == NULL)
 		return error_set(err, -EINVAL, "receipts come after a first lease request");
 	/* Under a new root, until its certificate is signed again: they are not lost. */

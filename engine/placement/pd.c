@@ -239,6 +239,18 @@ static struct pd_request *request_create(struct pd_session *s, uint64_t id)
 	return q;
 }
 
+/* What another driver has done since nobody here knows: that an attachment is over, that a chunk
+ * does not move, or that a copy is to be erased may be true no more, and would be believed. The end
+ * of an attachment and receipts are only written down, and answered when that is durable. */
+static int check_leads(const struct pd_session *s, Pave__V1__Control__BodyCase body,
+		       struct error *err)
+{
+	if (s->role == ROLE_ADMIN || body == PAVE__V1__CONTROL__BODY_DETACH ||
+	    body == PAVE__V1__CONTROL__BODY_RECEIPTS)
+		return 0;
+	return permits_leads(&s->pd->permits, err);
+}
+
 static void handle(struct rpc *rpc, const struct rpc_request *r, void *arg)
 {
 	struct pd_session *s = arg;
@@ -267,11 +279,13 @@ static void handle(struct rpc *rpc, const struct rpc_request *r, void *arg)
 	for (size_t i = 0; i < ARRAY_SIZE(handlers); i++) {
 		if (handlers[i].body != r->message->body_case)
 			continue;
-		if ((handlers[i].roles & s->role) != 0) {
+		if ((handlers[i].roles & s->role) == 0)
+			error_set(&err, -EPERM,
+				  "this request is not for the role of the connection");
+		else if (check_leads(s, handlers[i].body, &err) == 0) {
 			handlers[i].handle(q, r->message);
 			return;
 		}
-		error_set(&err, -EPERM, "this request is not for the role of the connection");
 		request_fail(q, &err);
 		return;
 	}

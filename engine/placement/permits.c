@@ -27,9 +27,7 @@ int permits_now(struct permits *p, int64_t *ret_now, struct error *err)
 	return 0;
 }
 
-/* The last thing that is asked before something is signed: time may have passed since anything else
- * was. */
-static int check_leads(const struct permits *p, struct error *err)
+int permits_leads(const struct permits *p, struct error *err)
 {
 	if (p->shared == NULL || p->shared->may_issue(p->shared->arg))
 		return 0;
@@ -242,7 +240,8 @@ static int make(struct permits *p, struct reg_volume *v, Pave__V1__Signed **ret,
 	m.issued_at = now;
 	m.serve_after = reg_volume_older_end(p->reg, v, now);
 	m.read_only = a->read_only;
-	rc = check_leads(p, err);
+	/* Last: time may have passed since anything else was asked. */
+	rc = permits_leads(p, err);
 	return rc == 0 ? permit_make(&m, p->key, ret, err) : rc;
 }
 
@@ -295,7 +294,7 @@ int permits_lease(struct permits *p, const struct reg_node *n, const void *nonce
 	m.expires_at = MIN(now + p->lifetime_ns, b->until);
 	m.nonce.data = (uint8_t *)(uintptr_t)nonce;
 	m.nonce.len = nonce_size;
-	rc = check_leads(p, err);
+	rc = permits_leads(p, err);
 	if (rc == 0)
 		rc = lease_make(&m, p->key, ret, err);
 	if (rc == 0)

@@ -33,6 +33,10 @@ struct permits {
  * by more than the bound: then nothing may be issued. */
 int permits_now(struct permits *p, int64_t *ret_now, struct error *err);
 
+/* Whether this driver leads for certain; -E_NOT_LEADER: another may by now, and have changed what
+ * this one believes. */
+int permits_leads(const struct permits *p, struct error *err);
+
 /* May this host attach it? -E_DENIED: its site isn't eligible while the policy asks for it, or no
  * node's is; -E_CLOCK_SKEW. ret_until (may be NULL): of the host's evidence. */
 int permits_check(struct permits *p, struct reg_volume *v, const char *holder_site,

@@ -664,6 +664,62 @@ START_TEST(whoever_may_not_lead_issues_nothing)
 }
 END_TEST
 
+static int ask_commit(struct peer *p, generation_t generation, const char *from, const char *to)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__MoveCommit c = PAVE__V1__MOVE_COMMIT__INIT;
+
+	c.volume = 1;
+	c.generation = generation;
+	c.from = (char *)(uintptr_t)from;
+	c.to = (char *)(uintptr_t)to;
+	m.body_case = PAVE__V1__CONTROL__BODY_MOVE_COMMIT;
+	m.move_commit = &c;
+	return peer_ask(p, &m);
+}
+
+/* Another has led since: has given the volume to a host anew, moved a chunk, and had what was to be
+ * erased on a node erased, and put a copy there again. Whoever comes here then must hear nothing of
+ * what this driver remembers. */
+START_TEST(whoever_may_not_lead_says_nothing_from_memory)
+{
+	struct peer *h = peer_new(rig, "host", "h1");
+
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, "secnumcloud-fr"), 0);
+	become_one_of_several();
+	ck_assert_int_eq(peer_connect(h, "host", "h1"), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		const char name[] = {'n', (char)('1' + i), '\0'};
+
+		ck_assert_int_eq(peer_connect(nodes[i], "node", name), 0);
+		ck_assert_int_eq(ask_lease(nodes[i], name, rig_sites[i], (uint8_t)(i + 1), 0), 0);
+	}
+	ck_assert_int_eq(ask_delete(admin, "w"), 0);
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_eq(nodes[0]->erases, 1);
+	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
+	leads = false;
+	ck_assert_int_eq(ask_renew(h, 1, 2), -E_NOT_LEADER);
+	ck_assert_int_eq(ask_commit(h, 1, "n1", "n4"), -E_NOT_LEADER);
+	ck_assert_int_eq(ask_commit(h, 2, "n1", "n4"), -E_NOT_LEADER);
+	ck_assert_int_eq(ask_attach(h, "new", "h1", "par"), -E_NOT_LEADER);
+	ck_assert_int_eq(peer_connect(nodes[2], "node", "n3"), 0);
+	ck_assert_int_eq(ask_lease(nodes[2], "n3", rig_sites[2], 3, 0), -E_NOT_LEADER);
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_eq(nodes[2]->erases, 0);
+	/* It leads after all: everything goes on. */
+	leads = true;
+	ck_assert_int_eq(ask_renew(h, 1, 1), 0);
+	ck_assert_int_eq(ask_commit(h, 1, "n1", "n4"), -ENOENT);
+	ck_assert_int_eq(ask_lease(nodes[2], "n3", rig_sites[2], 3, 0), 0);
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_eq(nodes[2]->erases, 1);
+	/* What is only written down waits for that. */
+	leads = false;
+	ck_assert_int_eq(ask_detach(h, 1, 1), 0);
+}
+END_TEST
+
 /* By this driver's clock the older permit is nearly over; by the clock of the driver that gave it,
  * who knows. */
 START_TEST(permits_of_another_driver_last_a_lifetime)
@@ -775,6 +831,7 @@ int main(void)
 	tcase_add_loop_test(t, a_permit_is_in_the_ledger_first, 0, 40);
 	tcase_add_test(t, restart_goes_on);
 	tcase_add_test(t, whoever_may_not_lead_issues_nothing);
+	tcase_add_test(t, whoever_may_not_lead_says_nothing_from_memory);
 	tcase_add_test(t, permits_of_another_driver_last_a_lifetime);
 	tcase_add_test(t, drivers_agree_on_how_long_a_permit_lasts);
 	tcase_add_test(t, state_for_people);
