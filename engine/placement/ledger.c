@@ -108,7 +108,7 @@ static void write_record(struct pd_ledger *l, Pave__V1__LedgerRecord *r)
 		return;
 	if (ledger_append(&l->tip, r, reg_now(l->reg, NULL), &bytes, &size, &err) != 0) {
 		log_error("pd", "%s", err.text);
-		l->reg->broken = err.code;
+		reg_break(l->reg, err.code);
 		return;
 	}
 	pd_ledger_key(l->tip.seq, key);
@@ -592,7 +592,7 @@ static void permit_opens(struct pd_ledger *l, const Pave__V1__Signed *s, const P
 	m.permit = (Pave__V1__Signed *)(uintptr_t)s;
 	RECORD(l, PERMIT, permit, &m);
 	if (span == NULL || !span_take_nodes(span, p)) {
-		l->reg->broken = -ENOMEM;
+		reg_break(l->reg, -ENOMEM);
 		return;
 	}
 	memcpy(span->content, content, LEDGER_HASH_SIZE);
@@ -628,7 +628,7 @@ bool pd_ledger_permit(struct pd_ledger *l, const Pave__V1__Signed *s)
 
 	if (p == NULL) {
 		arena_deinit(&arena);
-		l->reg->broken = -ENOMEM;
+		reg_break(l->reg, -ENOMEM);
 		return false;
 	}
 	permit_hashes(p, content, frame);
@@ -698,7 +698,7 @@ bool pd_ledger_lease(struct pd_ledger *l, const Pave__V1__Signed *s)
 	bool durable;
 
 	if (lease == NULL) {
-		l->reg->broken = -ENOMEM;
+		reg_break(l->reg, -ENOMEM);
 		return false;
 	}
 	alike = *lease;
@@ -719,7 +719,7 @@ bool pd_ledger_lease(struct pd_ledger *l, const Pave__V1__Signed *s)
 		RECORD(l, LEASE, lease, &m);
 		span = span_make(&l->leases, lease->node);
 		if (span == NULL) {
-			l->reg->broken = -ENOMEM;
+			reg_break(l->reg, -ENOMEM);
 		} else {
 			memcpy(span->content, content, LEDGER_HASH_SIZE);
 			span->batch = reg_batch_no(l->reg);

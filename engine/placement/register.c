@@ -23,6 +23,19 @@ const char *const pd_kv_family_names[PD_KV_FAMILIES] = {"meta", "documents", "vo
 
 /* -- commits ---------------------------------------------------------------------------------- */
 
+void reg_break(struct reg *reg, int status)
+{
+	PRE(status < 0);
+	if (reg->broken != 0)
+		return;
+	reg->broken = status;
+	log_error("register",
+		  "cannot be written (%s): the driver answers no more until it is started again",
+		  err_text(status));
+	if (reg->on_broken != NULL)
+		reg->on_broken(reg);
+}
+
 static void complete(struct reg_commit *list, int status)
 {
 	while (list != NULL) {
@@ -47,7 +60,7 @@ static void submit_open(struct reactor_task *task)
 	if (batch == NULL && reg->broken == 0) {
 		batch = kv_batch_create(reg->kv);
 		if (batch == NULL)
-			reg->broken = -ENOMEM;
+			reg_break(reg, -ENOMEM);
 	}
 	if (reg->broken != 0) {
 		struct reg_commit *waiters = reg->flight_waiters;
@@ -71,15 +84,8 @@ static void committed(struct kv_op *op, int status)
 	reg->flight_waiters = NULL;
 	if (status == 0)
 		reg->durable_no = reg->flight_no;
-	if (status != 0 && reg->broken == 0) {
-		reg->broken = status;
-		log_error("register",
-			  "cannot be written (%s): the driver answers no more until it "
-			  "is started again",
-			  err_text(status));
-		if (reg->on_broken != NULL)
-			reg->on_broken(reg);
-	}
+	if (status != 0)
+		reg_break(reg, status);
 	/* What has gathered goes to the disk while those who waited are answered, which takes as
 	 * long when they are hundreds, each with a signature. */
 	submit_open(&reg->submit);
@@ -91,7 +97,7 @@ struct kv_batch *reg_batch(struct reg *reg)
 	if (reg->open == NULL && reg->broken == 0) {
 		reg->open = kv_batch_create(reg->kv);
 		if (reg->open == NULL)
-			reg->broken = -ENOMEM;
+			reg_break(reg, -ENOMEM);
 	}
 	return reg->open;
 }
@@ -336,7 +342,7 @@ int reg_volume_bury(struct reg *reg, struct reg_volume *v)
 
 	PRE(!v->deleted);
 	if (rc != 0) {
-		reg->broken = rc;
+		reg_break(reg, rc);
 		return rc;
 	}
 	reg->parted_no = reg_batch_no(reg);
@@ -366,7 +372,7 @@ void reg_volume_also_erase(struct reg *reg, struct reg_volume *tombstone,
 	    tombstone->erase, (tombstone->erase_count + v->node_count + 1) * sizeof *larger);
 
 	if (larger == NULL) {
-		reg->broken = -ENOMEM;
+		reg_break(reg, -ENOMEM);
 		return;
 	}
 	tombstone->erase = larger;

@@ -7,9 +7,10 @@
  *   change, reg_save_... -> reg_flush(commit) -> [kv batch: what was saved meanwhile by others
  * gathers in the next one] -> commit.done(0)
  *
- * So renewals of many attachments share a sync. If kv fails, the register is broken: memory is
- * ahead of the disk, and every later flush fails with the first cause; the driver answers no more
- * (I2).
+ * So renewals of many attachments share a sync. If kv fails, or memory for what is to be saved, the
+ * register is broken: memory is ahead of the disk, and every later flush fails with the first
+ * cause; the driver answers no more (I2), and says so (on_broken), so that it is started again, or
+ * another leads.
  *
  * Families and keys: META "meta"; DOCUMENTS "anchor" (the trust root), "site/NAME", "policy/NAME",
  * "policy/NAME/operator" (what tightens it), "revocations" (DSSE envelopes as they came); VOLUMES
@@ -232,7 +233,7 @@ struct reg {
 	struct reg_layer *layers; /* layers.h */
 	uint32_t volume_count;	  /* tombstones included */
 	int broken;
-	void (*on_broken)(struct reg *reg); /* once; may be NULL */
+	void (*on_broken)(struct reg *reg); /* once, inside of what broke it; may be NULL */
 
 	struct kv_batch *open; /* what gathers */
 	struct reg_commit *open_waiters;
@@ -347,6 +348,9 @@ void reg_delete_document(struct reg *reg, const char *key);
 
 /* done runs once, never inline, when all that was saved before is durable. c is lent until then. */
 void reg_flush(struct reg *reg, struct reg_commit *c);
+/* What was changed in memory cannot be written down: nothing more is, from now on. on_broken hears
+ * of it, if it is the first time. */
+void reg_break(struct reg *reg, int status);
 /* The number of the batch that what is saved now goes into, and whether it is durable. */
 uint64_t reg_batch_no(const struct reg *reg);
 bool reg_is_durable(const struct reg *reg, uint64_t batch_no);

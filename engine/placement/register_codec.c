@@ -32,7 +32,7 @@ void reg_put(struct reg *reg, uint32_t family, const void *key, size_t key_size,
 		return;
 	value = malloc(size + 1);
 	if (value == NULL) {
-		reg->broken = -ENOMEM;
+		reg_break(reg, -ENOMEM);
 		return;
 	}
 	protobuf_c_message_pack(m, value);
@@ -203,7 +203,7 @@ void reg_save_map(struct reg *reg, const struct reg_volume *v)
 	uint8_t key[8];
 
 	if (drops == NULL) {
-		reg->broken = -ENOMEM;
+		reg_break(reg, -ENOMEM);
 		return;
 	}
 

@@ -105,6 +105,9 @@ START_TEST(any_allocation_may_fail)
 		/* What cannot be written to the register ends the driver: it starts again. */
 		if (rc == -ENOMEM && failed) {
 			restarts++;
+			/* Which nobody would do who was not told. */
+			ck_assert_msg(r->failed == (int)restarts,
+				      "allocation %lu broke the register, and nobody was told", n);
 			rig_pd_crash(r, SIM_KILL);
 			rig_pd_start(r);
 			rig_run_ms(r, LIFETIME_MS + 2000);
@@ -117,6 +120,7 @@ START_TEST(any_allocation_may_fail)
 	ck_assert_uint_gt(n, 20);
 	ck_assert_uint_gt(refused, 10);
 	ck_assert_uint_lt(restarts, n / 2);
+	ck_assert_int_eq(r->failed, (int)restarts);
 	rig_destroy(r);
 }
 END_TEST

@@ -35,6 +35,14 @@ static void pd_crashed(struct sim_process *p, enum sim_crash how)
 	r->pd = NULL;
 }
 
+static void register_failed(int status, void *arg)
+{
+	struct rig *r = arg;
+
+	ck_assert_int_lt(status, 0);
+	r->failed++;
+}
+
 int rig_pd_try(struct rig *r, struct error *err)
 {
 	struct pd_config config = {.listen_address = "",
@@ -46,6 +54,8 @@ int rig_pd_try(struct rig *r, struct error *err)
 	sim_process_start(r->pd_process);
 	r->transport = sim_transport_create(r->pd_process);
 	config.shared = r->shared;
+	config.failed = register_failed;
+	config.arg = r;
 	config.reactor = sim_reactor(r->pd_process);
 	config.transport = r->transport;
 	config.kv = sim_kv_open(r->kv);

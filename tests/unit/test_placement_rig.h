@@ -80,6 +80,7 @@ struct rig {
 	struct trust *trust;
 	const struct pd_shared *shared; /* of the drivers that start from now on; NULL */
 	struct pd *pd;
+	int failed; /* how often drivers said that the register cannot be written */
 	struct peer peers[PEERS_MAX];
 	uint32_t peer_count;
 	uint64_t snapshot_version;
