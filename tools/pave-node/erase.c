@@ -4,11 +4,14 @@
  *   leaving: no merge writes to it any more --> erasing, chunk by chunk --> of all layers: wiping,
  *   what lay on the devices goes (store_wipe) --> erased
  *
- * Who asks for the same again before it is done takes the place of who asked before: the driver
- * does, when it has waited long enough, or has come back.
+ * The driver asks for one thing at a time: when it asks anew it has waited long enough, or has come
+ * back, or is another, and what it asked for before and was not begun is forgotten. Who asks for
+ * what is under way takes the place of who asked before.
  *
- * INVARIANT: the head of the list is the one under way; the next begins when it is done or has
- * failed.
+ * INVARIANTS
+ *  1. The head of the list is the one under way; the next begins when it is done or has failed.
+ *  2. Nothing begins that was asked for before what was answered last: what was erased then may be
+ *     a copy again.
  *
  * Failure: whatever fails is told, and nothing is kept: who asks again has all of it done again,
  * which for what is gone already costs nothing. A crash is the same. */
@@ -268,19 +271,31 @@ static bool is_same(const struct erasure *a, const struct erasure *b)
 	return true;
 }
 
+/* What has not begun is not asked for any more. */
+static void forget_waiting(struct eraser *e)
+{
+	struct erasure *x, *tmp;
+
+	if (e->list == NULL)
+		return;
+	for (x = e->list->next; x != NULL; x = tmp) {
+		tmp = x->next;
+		e->erased(x->token, -EALREADY, NULL, e->arg);
+		free(x);
+	}
+	e->list->next = NULL;
+}
+
 /* Who asked before is told that somebody has asked again; he waits for it no more. */
 static bool take_over(struct eraser *e, const struct erasure *x)
 {
-	struct erasure *old;
+	struct erasure *head = e->list;
 
-	for (old = e->list; old != NULL; old = old->next) {
-		if (!is_same(old, x))
-			continue;
-		e->erased(old->token, -EALREADY, NULL, e->arg);
-		old->token = x->token;
-		return true;
-	}
-	return false;
+	if (head == NULL || !is_same(head, x))
+		return false;
+	e->erased(head->token, -EALREADY, NULL, e->arg);
+	head->token = x->token;
+	return true;
 }
 
 static void fill(struct eraser *e, struct erasure *x, uint64_t token, const Pave__V1__Erase *what)
@@ -312,6 +327,7 @@ void eraser_add(struct eraser *e, uint64_t token, const Pave__V1__Erase *what)
 		return;
 	}
 	fill(e, x, token, what);
+	forget_waiting(e);
 	if (take_over(e, x)) {
 		free(x);
 		return;

@@ -17,7 +17,8 @@ struct eraser;
 /* shard: *shard is looked at when an erasure begins; NULL while there is none. work outlives it.
  * erased: called once for each eraser_add, when all of it is done or failed, perhaps from inside
  * eraser_add; done is NULL with an error. -EOPNOTSUPP: a method that this node does not know;
- * -EALREADY: the same has been asked for again. 0 or -ENOMEM. */
+ * -EALREADY: the driver, which asks for one thing at a time, has asked again, for the same or for
+ * another. 0 or -ENOMEM. */
 int eraser_start(struct reactor *r, struct pool *pool, struct node_shard *const *shard,
 		 struct layer_work *work,
 		 void (*erased)(uint64_t token, int status, const struct node_erasure *done,
