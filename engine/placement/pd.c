@@ -691,6 +691,7 @@ static void finish_stop(struct reactor_task *task)
 		return;
 	}
 	cancel_timers(pd); /* what was answered last may have armed one again */
+	merge_drop(pd);	   /* between two of its steps it waits for a tick */
 	pd_free(pd);
 	stopped(arg);
 }

@@ -779,6 +779,35 @@ START_TEST(a_merge_outlives_the_driver)
 }
 END_TEST
 
+static bool stopped;
+
+static void on_stopped(void *arg)
+{
+	(void)arg;
+	stopped = true;
+}
+
+/* A driver that leads no more ends in its process, which goes on: nothing of it may stay. (Leaks
+ * are the address sanitizer's to find.) */
+START_TEST(a_driver_ends_amid_a_merge)
+{
+	struct pd *pd = rig->pd;
+
+	deleted_snapshot();
+	rig_run_ms(rig, (uint64_t)_i * 100);
+	rig->pd = NULL;
+	stopped = false;
+	pd_stop(pd, on_stopped, NULL);
+	ck_assert(sim_run_flag(rig->world, &stopped));
+	rig_pd_crash(rig, SIM_KILL);
+	rig_pd_start(rig);
+	all_come_back();
+	live(1, 30);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(info()->n_layers, 2);
+}
+END_TEST
+
 /* -- a snapshot that moves by itself ------------------------------------------------------------
  */
 
@@ -879,6 +908,7 @@ int main(void)
 	tcase_add_test(tc, nothing_is_merged_under_what_a_crash_may_bring_back);
 	tcase_add_test(tc, a_node_is_removed_amid_a_merge);
 	tcase_add_test(tc, a_merge_outlives_the_driver);
+	tcase_add_loop_test(tc, a_driver_ends_amid_a_merge, 0, 30);
 	tcase_add_loop_test(tc, a_member_begins_while_its_snapshot_moves, 0, 2);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
