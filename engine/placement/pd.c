@@ -687,7 +687,7 @@ static void finish_stop(struct reactor_task *task)
 	void *arg = pd->stopped_arg;
 
 	if (!reg_idle(&pd->reg)) {
-		pd_background_flush(pd); /* whose end brings us here again */
+		pd_stop_if_done(pd);
 		return;
 	}
 	cancel_timers(pd); /* what was answered last may have armed one again */
@@ -700,9 +700,13 @@ void pd_stop_if_done(struct pd *pd)
 {
 	if (!pd->stopping || pd->sessions != NULL || pd->requests != NULL || pd->parked != NULL ||
 	    pd->settling != NULL || pd->erases != NULL || pd->background_busy ||
-	    pd->pushes != NULL || pd->ledger_reads != NULL || pd->plannings != NULL ||
-	    !reg_idle(&pd->reg))
+	    pd->pushes != NULL || pd->ledger_reads != NULL || pd->plannings != NULL)
 		return;
+	/* What was saved since the last commit began waits for nobody, and nobody for it. */
+	if (!reg_idle(&pd->reg)) {
+		pd_background_flush(pd); /* whose end brings us here again */
+		return;
+	}
 	pd->stop_task.run = finish_stop;
 	reactor_defer(pd->reactor, &pd->stop_task);
 }

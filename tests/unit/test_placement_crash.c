@@ -132,6 +132,75 @@ START_TEST(every_commit)
 }
 END_TEST
 
+/* -- an end in the midst of everything ----------------------------------------------------------
+ */
+
+static bool stopped;
+
+static void on_stopped(void *arg)
+{
+	(void)arg;
+	stopped = true;
+}
+
+static void start(struct peer *p, Pave__V1__Control *m, Pave__V1__Control__BodyCase body)
+{
+	m->body_case = body;
+	peer_ask_start(p, m);
+}
+
+/* What takes a worker, other peers, time, or another request; nobody is answered yet. */
+static void begin_everything(struct peer *admins[4])
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__LedgerRead ledger = PAVE__V1__LEDGER_READ__INIT;
+	Pave__V1__RebalancePlan plan = PAVE__V1__REBALANCE_PLAN__INIT;
+
+	start_snapshot(admins[0], "u", "s");
+	start_volume_detach(admins[1], "v");
+	plan.balance = true;
+	m.rebalance_plan = &plan;
+	start(admins[2], &m, PAVE__V1__CONTROL__BODY_REBALANCE_PLAN);
+	ledger.from = 1;
+	m.ledger_read = &ledger;
+	start(admins[3], &m, PAVE__V1__CONTROL__BODY_LEDGER_READ);
+}
+
+/* A driver that leads no more ends, whatever waits for it, and whether the register still takes
+ * anything; its process goes on. (Leaks are the address sanitizer's to find.) */
+START_TEST(an_end_amid_everything)
+{
+	struct rig *r = rig_create(7);
+	struct peer *admins[4], *nodes[3], *hosts[2];
+	struct pd *pd;
+
+	for (uint32_t i = 0; i < 4; i++)
+		admins[i] = peer_new(r, "admin", "x");
+	rig_three(r, admins[0], nodes);
+	for (uint32_t i = 0; i < 2; i++)
+		hosts[i] = peer_new(r, "host", "h");
+	ck_assert_int_eq(ask_create(admins[0], "v", SIZE, ""), 0);
+	ck_assert_int_eq(ask_create(admins[0], "u", SIZE, ""), 0);
+	ck_assert_int_eq(ask_create(admins[0], "w", SIZE, ""), 0);
+	ck_assert_int_eq(ask_attach(hosts[0], "v", "h", "par"), 0);
+	ck_assert_int_eq(ask_attach(hosts[1], "u", "h", "par"), 0);
+	nodes[0]->erase_hold = true;
+	ck_assert_int_eq(ask_delete(admins[0], "w"), 0);
+	rig_run_ms(r, 1500);
+	ck_assert_uint_ne(nodes[0]->erase_held, 0);
+	begin_everything(admins);
+	sim_run_for(r->world, NS_PER_MS / 8 * (unsigned)_i);
+	if (_i % 2 == 1)
+		sim_kv_on_commit(r->kv, 1, SIM_IO_FAIL);
+	pd = r->pd;
+	r->pd = NULL;
+	stopped = false;
+	pd_stop(pd, on_stopped, NULL);
+	ck_assert(sim_run_flag(r->world, &stopped));
+	rig_destroy(r);
+}
+END_TEST
+
 /* -- a register that is damaged --------------------------------------------------------------- */
 
 struct record {
@@ -293,6 +362,7 @@ int main(void)
 
 	tcase_set_timeout(t, 280);
 	tcase_add_loop_test(t, every_commit, 0, 4);
+	tcase_add_loop_test(t, an_end_amid_everything, 0, 40);
 	tcase_add_test(t, damaged_register);
 	tcase_add_test(t, register_of_another_cluster);
 	suite_add_tcase(s, t);
