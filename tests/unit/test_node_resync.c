@@ -322,6 +322,56 @@ static void harm_target(void)
 	rig_again(0, &to);
 }
 
+static void set_flag(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+/* As a process ends that is asked to: nothing may be waited for that never comes. */
+static void end_node(struct rig_node *n)
+{
+	bool done = false;
+
+	node_shard_stop(n->shard, set_flag, &done);
+	ck_assert(sim_run_flag(rig->world, &done));
+	n->shard = NULL;
+	done = false;
+	node_lease_stop(n->lease, set_flag, &done);
+	ck_assert(sim_run_flag(rig->world, &done));
+	n->lease = NULL;
+	done = false;
+	pool_close(n->pool, set_flag, &done);
+	ck_assert(sim_run_flag(rig->world, &done));
+	n->pool = NULL;
+	n->store = NULL;
+	rig_node_crash(n, SIM_KILL);
+}
+
+static void harm_end_of_target(void)
+{
+	end_node(&rig->nodes[0]);
+	ck_assert_int_ne(peer_host_ask_wait(&to), 0);
+	rig_again(0, &to);
+}
+
+static void harm_end_of_source(void)
+{
+	end_node(&rig->nodes[1]);
+	peer_host_ask_wait(&to);
+	rig_again(1, &from);
+}
+
+START_TEST(test_a_node_ends)
+{
+	uint32_t steps = 1;
+
+	fill_source();
+	while (pull_with_harm(steps, _i == 0 ? harm_end_of_target : harm_end_of_source))
+		steps += 4 + steps / 4;
+	expect_pulled();
+}
+END_TEST
+
 START_TEST(test_target_dies)
 {
 	uint32_t steps = 1;
@@ -484,6 +534,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_connection_breaks);
 	tcase_add_test(t, test_source_dies);
 	tcase_add_test(t, test_target_dies);
+	tcase_add_loop_test(t, test_a_node_ends, 0, 2);
 	tcase_add_test(t, test_host_goes);
 	tcase_add_test(t, test_source_is_paused);
 	tcase_add_test(t, test_source_not_in_permit);

@@ -329,6 +329,65 @@ START_TEST(a_retired_device_is_emptied)
 }
 END_TEST
 
+struct adding {
+	struct pool_add_op op;
+	bool done;
+};
+
+static void added(struct pool_add_op *op, int status, const struct error *err)
+{
+	ck_assert_msg(status == 0, "%s", err != NULL ? err->text : "");
+	container_of(op, struct adding, op)->done = true;
+}
+
+/* A pool that is closed so many steps after a device has begun to come (or to go), with a fence and
+ * a write under way. False: that was over before. */
+static bool close_amid_a_change(bool comes, uint32_t steps)
+{
+	struct adding a = {.op = {.done = added, .path = rig_disk_path(1)}};
+	struct retiring r = {.op = {.done = retired, .path = rig_disk_path(0)}};
+	bool over = false;
+	struct rig rig;
+
+	start(&rig, comes ? 1 : 2, 40);
+	fill(&rig);
+	if (comes) {
+		a.op.disk = rig_disk(&rig, 1);
+		pool_add(rig.pool, &a.op);
+	} else {
+		pool_retire(rig.pool, &r.op);
+	}
+	for (uint32_t i = 0; i < steps && !over; i++) {
+		ck_assert(sim_step(rig.world));
+		over = comes ? a.done : first_is_gone(&rig);
+	}
+	rig_write(&rig, STORE_DATA, 0, 1, 9, 5);
+	rig_fence(&rig, 0, 2);
+	rig_close(&rig);
+	ck_assert(comes ? a.done : r.done && r.status == 0);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	if (!comes)
+		wait_gone(&rig);
+	for (uint32_t i = 0; i < 2 && rig.pool != NULL; i++)
+		if (pool_store(rig.pool, i) != NULL)
+			ck_assert_uint_ge(
+			    store_generation(pool_store(rig.pool, i), rig_volume_id(0)), 2);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	return !over;
+}
+
+START_TEST(a_pool_is_closed_amid_a_change)
+{
+	uint32_t steps = 1, closed = 0;
+
+	for (; close_amid_a_change(_i == 0, steps); steps += 1 + steps / 16)
+		closed++;
+	ck_assert_uint_gt(closed, 10);
+}
+END_TEST
+
 START_TEST(what_does_not_fit_is_not_retired)
 {
 	char text[1000];
@@ -781,6 +840,7 @@ int main(void)
 	tcase_add_test(tc, a_fence_that_one_device_does_not_take_is_not_done);
 	tcase_add_test(tc, an_added_device_joins_in);
 	tcase_add_loop_test(tc, a_retired_device_is_emptied, 0, 32);
+	tcase_add_loop_test(tc, a_pool_is_closed_amid_a_change, 0, 2);
 	tcase_add_test(tc, what_does_not_fit_is_not_retired);
 	tcase_add_test(tc, a_failed_device_does_not_stop_the_others);
 	tcase_add_loop_test(tc, a_damaged_device_does_not_stop_the_others, 0, 2);
