@@ -186,6 +186,45 @@ static void verify_again(struct history *h)
 	revocations_free(r);
 }
 
+/* A root says who may follow it, not whom it follows: anybody can make one, let it be followed by
+ * the auditor's own, and add the signatures that this needs. So one that comes before the auditor's
+ * is believed if the keys of its successor have signed it, too. */
+static int check_earlier_root(struct history *h, const struct root_document *next,
+			      struct error *err)
+{
+	const struct history_envelope *before = &h->earlier_root;
+	struct dsse_envelope *envelope = NULL;
+	struct error why;
+	int rc;
+
+	if (before->data == NULL)
+		return 0;
+	rc = dsse_parse(before->data, before->size, &envelope, err);
+	if (rc == 0 && dsse_verify_role(envelope, next, "root", &why) != 0)
+		rc = error_set(
+		    err, -E_BAD_SIGNATURE,
+		    "it is version %llu, and its keys have not signed version %llu, which "
+		    "the ledger has before it: give that one, if you trust it",
+		    (unsigned long long)root_version(next),
+		    (unsigned long long)root_version(newest_root(h)));
+	dsse_free(envelope);
+	return rc;
+}
+
+/* Whether it leads to the auditor's root, or follows that. */
+static int link_root(struct history *h, const ProtobufCBinaryData *e,
+		     const struct root_document *root, struct error *err)
+{
+	int rc = h->linked ? 0 : check_earlier_root(h, root, err);
+
+	if (rc != 0)
+		return rc;
+	h->linked = h->linked || memcmp(root_digest(root), root_digest(h->trusted), 32) == 0;
+	if (!h->linked && !keep_envelope(&h->earlier_root, e->data, e->len))
+		rc = error_set(err, -ENOMEM, "no memory for it");
+	return rc;
+}
+
 /* Each follows from the one before, whenever it came. */
 static int open_root(struct history *h, uint64_t seq, const ProtobufCBinaryData *e,
 		     struct root_document **ret, struct error *err)
@@ -208,13 +247,13 @@ static int open_root(struct history *h, uint64_t seq, const ProtobufCBinaryData 
 	} else {
 		rc = root_open(e->data, e->len, old, &root, err);
 	}
+	if (rc == 0)
+		rc = link_root(h, e, root, err);
 	if (rc != 0) {
 		root_free(root);
 		return error_wrap(err, "record %llu: the trust root in it",
 				  (unsigned long long)seq);
 	}
-	if (memcmp(root_digest(root), root_digest(h->trusted), 32) == 0)
-		h->linked = true;
 	*ret = root;
 	return 0;
 }
@@ -939,6 +978,7 @@ void history_free(struct history *h)
 	free(h->hashes);
 	revocations_free(h->revocations);
 	free(h->revocations_envelope.data);
+	free(h->earlier_root.data);
 	root_free(h->root);
 	root_free(h->last_root);
 	free(h);

@@ -158,7 +158,8 @@ struct history {
 	struct root_document *root;	 /* in force; NULL: all came after the moment asked for */
 	struct root_document *last_root; /* one that came after it, which signed heads verify under;
 					    NULL: none did */
-	bool linked;			 /* to the root that the auditor trusts */
+	bool linked;			 /* to the root that the auditor trusts; until then: */
+	struct history_envelope earlier_root; /* the last one that came */
 	struct history_site *sites;
 	struct history_policy *policies;
 	struct revocations_document *revocations; /* in force */
@@ -191,7 +192,8 @@ struct history_options {
 	void *arg;
 };
 
-/* Replays a file in memory. root: the envelope of the root that the auditor trusts.
+/* Replays a file in memory. root: the envelope of the root that the auditor trusts; roots of the
+ * ledger that come before it must lead to it, each signed also by the keys of the one after it.
  * -E_BAD_DOCUMENT, -E_BAD_SIGNATURE, -E_WRONG_CLUSTER (broken: the text says what), -ENOENT (all of
  * it came after options->until), -ENOMEM. On success *ret is the caller's, also with findings. */
 int history_replay(const void *file, size_t size, const void *root, size_t root_size,
