@@ -283,6 +283,7 @@ static void add_site(struct history *h, struct site_document *d, const void *e, 
 		if (s == NULL)
 			goto no_memory;
 		take_name(s->name, site_name(d));
+		s->told_from = INT64_MIN;
 		HASH_ADD_STR(h->sites, name, s);
 	}
 	larger = realloc(s->versions, (s->version_count + 1) * sizeof *larger);

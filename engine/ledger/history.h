@@ -44,6 +44,7 @@ struct history_site {
 	char name[NAME_SIZE_MAX];
 	struct history_certificate *versions; /* in the order in which they were taken in */
 	uint32_t version_count;
+	int64_t told_from; /* from when on the last snapshot withdraws it; INT64_MIN: it doesn't */
 	UT_hash_handle hh;
 };
 
@@ -224,7 +225,8 @@ void history_judge_receipt(struct history *h, uint64_t seq, const Pave__V1__Sign
 /* False: the record contradicts what the node signed, or that is not the node's. */
 bool history_judge_erasure(struct history *h, uint64_t seq, const Pave__V1__LedgerErasure *e);
 void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__LedgerTaint *t);
-/* A snapshot was taken in: what it withdraws from a moment on that is past. */
+/* A snapshot was taken in: what it withdraws from a moment on that is past, and the one before did
+ * not. */
 void history_judge_late(struct history *h, uint64_t seq, int64_t at);
 /* At the end: which receipts the taints flag. */
 void history_judge_taints(struct history *h);

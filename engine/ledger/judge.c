@@ -716,18 +716,25 @@ void history_judge_taint(struct history *h, uint64_t seq, const Pave__V1__Ledger
 }
 
 /* Later than by what a permit lasts. The driver's own notice comes after the snapshot. */
+static void judge_late(struct history *h, uint64_t seq, int64_t at, const struct history_site *s)
+{
+	struct history_taint late = {.seq = seq, .noticed_at = at, .untold = true};
+
+	if (revocations_withdrawn(h->revocations, s->name, at, &late.effective_from, NULL) &&
+	    late.effective_from != s->told_from &&
+	    shifted(late.effective_from, LIFETIME_MAX_NS) <= at &&
+	    find_taint(h, s->name, late.effective_from) == NULL)
+		add_taint(h, &late, s->name);
+}
+
 void history_judge_late(struct history *h, uint64_t seq, int64_t at)
 {
-	for (const struct history_site *s = h->sites; s != NULL; s = s->hh.next) {
-		struct history_taint late = {.seq = seq, .noticed_at = at, .untold = true};
-
-		if (history_site_in_force(h, s->name, 0) == NULL ||
-		    !revocations_withdrawn(h->revocations, s->name, at, &late.effective_from,
-					   NULL) ||
-		    shifted(late.effective_from, LIFETIME_MAX_NS) > at ||
-		    find_taint(h, s->name, late.effective_from) != NULL)
+	for (struct history_site *s = h->sites; s != NULL; s = s->hh.next) {
+		if (history_site_in_force(h, s->name, 0) == NULL)
 			continue;
-		add_taint(h, &late, s->name);
+		judge_late(h, seq, at, s);
+		if (!revocations_withdrawn(h->revocations, s->name, INT64_MAX, &s->told_from, NULL))
+			s->told_from = INT64_MIN;
 	}
 }
 

@@ -199,25 +199,30 @@ void admin_revocations_get(struct pd_request *q, const Pave__V1__Control *m)
 	request_reply(q, &reply);
 }
 
-/* Sites whose withdrawal took effect before it was told: what they took in since is flagged. Told
- * once for each moment of effect. */
+void admin_note_told(struct pd *pd)
+{
+	const struct revocations_document *r = pd->verdicts.revocations;
+
+	for (struct verdict_site *s = pd->verdicts.sites; r != NULL && s != NULL; s = s->hh.next)
+		if (!revocations_withdrawn(r, s->name, INT64_MAX, &s->told_from, NULL))
+			s->told_from = INT64_MIN;
+}
+
+/* Sites whose withdrawal took effect before it was told: what they took in since is flagged. A
+ * snapshot that says what the one before has said tells nothing. */
 static void note_late(struct pd *pd)
 {
+	const struct revocations_document *r = pd->verdicts.revocations;
 	int64_t now = reg_now(&pd->reg, NULL);
 
 	for (struct verdict_site *s = pd->verdicts.sites; s != NULL; s = s->hh.next) {
 		int64_t from;
 
-		if (!revocations_withdrawn(pd->verdicts.revocations, s->name, now, &from, NULL)) {
-			s->tainted_from = 0;
-			continue;
-		}
-		if (from + (int64_t)NS_PER_S > now || s->tainted_from == from)
-			continue;
-		s->tainted_from = from;
-		pd_ledger_taint(&pd->ledger, s->name, from,
-				revocations_version(pd->verdicts.revocations));
+		if (revocations_withdrawn(r, s->name, now, &from, NULL) && from != s->told_from &&
+		    from + (int64_t)NS_PER_S <= now)
+			pd_ledger_taint(&pd->ledger, s->name, from, revocations_version(r));
 	}
+	admin_note_told(pd);
 }
 
 static int take_revocations(struct pd *pd, const ProtobufCBinaryData *e, struct error *err)

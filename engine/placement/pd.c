@@ -646,6 +646,7 @@ int pd_start(const struct pd_config *config, struct pd **ret_pd, struct error *e
 	pd->reg.on_broken = register_broken;
 	pd->failed = config->failed;
 	pd->failed_arg = config->arg;
+	admin_note_told(pd);
 	rc = start_ledger(pd, config, err);
 	if (rc == 0)
 		rc = listen_on(pd, config->listen_address, err);

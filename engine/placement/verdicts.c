@@ -107,6 +107,7 @@ int verdicts_add_site(struct verdicts *v, const void *envelope, size_t size, con
 			goto out;
 		}
 		snprintf(s->name, sizeof s->name, "%s", site_name(doc));
+		s->told_from = INT64_MIN;
 		HASH_ADD_STR(v->sites, name, s);
 		if (s->hh.tbl == NULL) {
 			free(s);

@@ -32,7 +32,8 @@ struct verdict_site {
 	struct site_document *doc;
 	void *envelope;
 	size_t envelope_size;
-	int64_t tainted_from; /* the withdrawal that the ledger tells of as told late; 0: none */
+	int64_t
+	    told_from; /* since when it is withdrawn by the last snapshot; INT64_MIN: it isn't */
 	struct verdict_brief own; /* the certificate alone */
 	struct verdict_brief under[VERDICT_POLICIES_MAX];
 	UT_hash_handle hh;

@@ -706,6 +706,34 @@ START_TEST(what_ended_in_time_is_no_contradiction)
 }
 END_TEST
 
+/* Told in time, and by every snapshot since: what came in before is not tainted. */
+START_TEST(what_was_told_in_time_taints_nothing)
+{
+	struct history *h;
+	struct book b;
+
+	book_init(&b);
+	put_ordinary_life(&b);
+	/* It takes effect at once (0), or was announced (1). */
+	put_evidence(&b, 2, b.now - b.now % (int64_t)NS_PER_S + _i * 60 * (int64_t)NS_PER_S);
+	put_permit_end(&b, 2, "changed", b.now + (int64_t)NS_PER_S);
+	put_receipt(&b, &(struct receipt_case){.generation = 2,
+					       .first_serial = 1,
+					       .last_serial = 1,
+					       .serial = 2,
+					       .until = (int64_t)NS_PER_S / 4});
+	after_s(&b, 1200);
+	put_evidence(&b, 3, RIG_NOW + _i * 60 * (int64_t)NS_PER_S);
+	sign_head(&b);
+	h = replay_whole(&b);
+	ck_assert_uint_eq(h->finding_count, 0);
+	for (uint32_t i = 0; i < h->receipt_count; i++)
+		ck_assert(!h->receipts[i].tainted);
+	history_free(h);
+	book_deinit(&b);
+}
+END_TEST
+
 START_TEST(a_signed_erasure)
 {
 	const struct history_volume *v;
@@ -872,6 +900,7 @@ int main(void)
 	tcase_add_test(tcase, a_ledger_written_anew_is_not_the_signed_one);
 	tcase_add_loop_test(tcase, what_contradicts_the_evidence_is_found, 0, ARRAY_SIZE(mistakes));
 	tcase_add_loop_test(tcase, what_ended_in_time_is_no_contradiction, 0, 7);
+	tcase_add_loop_test(tcase, what_was_told_in_time_taints_nothing, 0, 2);
 	tcase_add_test(tcase, a_copy_is_there_until_it_is_erased);
 	tcase_add_test(tcase, a_copy_beyond_the_end_is_there_until_it_is_erased);
 	tcase_add_test(tcase, a_root_may_follow_another);

@@ -44,6 +44,7 @@ static void run_s(unsigned seconds)
 struct told {
 	uint32_t denials; /* of attaching "v" */
 	int64_t last_end; /* until when permits lasted that have ended; 0: none has */
+	uint32_t taints;
 };
 
 static void take_record(const void *key, size_t key_size, const void *value, size_t value_size,
@@ -58,6 +59,7 @@ static void take_record(const void *key, size_t key_size, const void *value, siz
 		return;
 	if (r->body_case == PAVE__V1__LEDGER_RECORD__BODY_PERMIT_END)
 		t->last_end = r->permit_end->expires_at;
+	t->taints += r->body_case == PAVE__V1__LEDGER_RECORD__BODY_TAINT;
 	if (r->body_case == PAVE__V1__LEDGER_RECORD__BODY_DENIAL)
 		t->denials +=
 		    strcmp(r->denial->what, "attach") == 0 && strcmp(r->denial->subject, "v") == 0;
@@ -392,6 +394,30 @@ START_TEST(refusals_by_turns_fill_no_ledger)
 	}
 	ck_assert_uint_gt(told().denials, before);
 	ck_assert_uint_le(told().denials, before + 4);
+}
+END_TEST
+
+/* A withdrawal is told late once: a snapshot that says the same again is no news, nor is it one
+ * whose moment has come since it was announced. */
+START_TEST(a_withdrawal_is_told_late_once)
+{
+	const int64_t second = NS_PER_S, from = (rig_wall(rig) / second + (_i - 1) * 100) * second;
+	const uint32_t late = _i == 0 ? 1 : 0;
+
+	/* 0: it took effect before; 1: it does now; 2: it will. */
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", from), 0);
+	ck_assert_uint_eq(told().taints, late);
+	run_s(120);
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", from), 0);
+	ck_assert_uint_eq(told().taints, late);
+	rig_pd_crash(rig, SIM_POWER_LOSS);
+	rig_pd_start(rig);
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", from), 0);
+	ck_assert_uint_eq(told().taints, late);
+	/* Another moment is news. */
+	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", from - 10 * second), 0);
+	ck_assert_uint_eq(told().taints, late + 1);
 }
 END_TEST
 
@@ -821,6 +847,7 @@ int main(void)
 	tcase_add_test(t, detach_releases);
 	tcase_add_test(t, revocation_is_pushed);
 	tcase_add_test(t, refusals_by_turns_fill_no_ledger);
+	tcase_add_loop_test(t, a_withdrawal_is_told_late_once, 0, 3);
 	tcase_add_test(t, host_is_a_place_too);
 	tcase_add_test(t, announced_withdrawal);
 	tcase_add_test(t, snapshot_runs_out);
