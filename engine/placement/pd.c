@@ -494,6 +494,21 @@ static void void_policy(struct pd *pd, const char *key)
 	verdicts_void_policy(&pd->verdicts, buf);
 }
 
+/* The tenant's comes before what the operator has made of it. */
+static int load_policy(struct pd *pd, const char *key, const void *data, size_t size,
+		       struct error *err)
+{
+	const char *name;
+	struct error why;
+	int rc = verdicts_add_policy(&pd->verdicts, data, size, &name, NULL, err);
+
+	if (rc == -E_ROLLBACK && verdicts_hold_base(&pd->verdicts, data, size, &why) == 0)
+		return 0;
+	if (rc != 0)
+		void_policy(pd, key);
+	return rc;
+}
+
 /* Documents of the register, at the start. One that trust refuses now (a newer version was seen,
  * the root has changed) is left out, which refuses what depends on it; it isn't a reason not to
  * start. */
@@ -511,13 +526,11 @@ static int load_document(const char *key, const void *data, size_t size, void *a
 	} else if (strncmp(key, "site/", 5) == 0)
 		rc = verdicts_add_site(&pd->verdicts, data, size, &name, &err);
 	else if (strncmp(key, "policy/", 7) == 0)
-		rc = verdicts_add_policy(&pd->verdicts, data, size, &name, NULL, &err);
+		rc = load_policy(pd, key, data, size, &err);
 	else if (strcmp(key, "revocations") == 0)
 		rc = verdicts_add_revocations(&pd->verdicts, data, size, &err);
 	else
 		rc = error_set(&err, -E_CORRUPT, "nobody knows such a key");
-	if (rc != 0 && strncmp(key, "policy/", 7) == 0)
-		void_policy(pd, key);
 	if (rc != 0)
 		log_warn("pd", "register: document %s is not used: %s", key, err.text);
 	return rc == -ENOMEM ? rc : 0;

@@ -170,7 +170,7 @@ static const struct policy_document *in_force(const char *name, void *arg)
 /* Takes kept. */
 static void keep_policy(struct verdict_policy *p, void *kept, size_t size, bool by_operator)
 {
-	if (by_operator && !p->by_operator) {
+	if (by_operator && !p->by_operator && p->envelope != NULL) {
 		free(p->base);
 		p->base = p->envelope;
 		p->base_size = p->envelope_size;
@@ -185,35 +185,91 @@ static void keep_policy(struct verdict_policy *p, void *kept, size_t size, bool 
 	p->by_operator = by_operator;
 }
 
+/* The entry of that name, made when there is none. NULL: there is no room. */
+static struct verdict_policy *policy_entry(struct verdicts *v, const char *name, struct error *err)
+{
+	int i = find_policy(v, name);
+	struct verdict_policy *p;
+
+	if (i < 0 && v->policy_count == VERDICT_POLICIES_MAX) {
+		error_set(err, -E_LIMIT, "there are %u policies already, the most",
+			  VERDICT_POLICIES_MAX);
+		return NULL;
+	}
+	p = &v->policies[i < 0 ? v->policy_count++ : (uint32_t)i];
+	snprintf(p->name, sizeof p->name, "%s", name);
+	return p;
+}
+
+int verdicts_hold_base(struct verdicts *v, const void *envelope, size_t size, struct error *err)
+{
+	struct verdict_policy *p = NULL;
+	struct policy_document *d = NULL;
+	void *kept = copy(envelope, size, err);
+	int rc = -ENOMEM;
+
+	if (kept != NULL)
+		rc = policy_open(envelope, size, trust_root(v->trust), &d, err);
+	if (rc == 0)
+		p = policy_entry(v, policy_name(d), err);
+	if (rc == 0 && p == NULL)
+		rc = err->code;
+	if (p != NULL) {
+		policy_free(p->doc);
+		free(p->envelope);
+		free(p->base);
+		p->doc = NULL;
+		p->envelope = NULL;
+		p->by_operator = false;
+		p->base = kept;
+		p->base_size = size;
+		kept = NULL;
+		new_epoch(v);
+	}
+	policy_free(d);
+	free(kept);
+	return rc;
+}
+
+/* What the operator has signed counts beside what it tightens, which is in force or held. */
+static int check_base(const struct verdicts *v, const char *name, struct error *err)
+{
+	const int i = find_policy(v, name);
+
+	if (i >= 0 && (v->policies[i].doc != NULL || v->policies[i].base != NULL))
+		return 0;
+	return error_set(err, -E_DENIED,
+			 "policy %s: it is signed by the operator, and what it tightens is not in "
+			 "force any more; have the tenant sign it",
+			 name);
+}
+
 int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
 			const char **ret_name, bool *ret_by_operator, struct error *err)
 {
 	const struct trust_policies now = {in_force, v};
 	struct policy_document *doc = NULL;
+	struct verdict_policy *p = NULL;
 	void *kept = copy(envelope, size, err);
 	bool by_operator;
 	int rc = -ENOMEM;
-	int i;
 
 	new_epoch(v); /* a refusal may have put two contents under one version in dispute */
 	if (kept != NULL)
 		rc = trust_accept_policy(v->trust, envelope, size, &now, &doc, &by_operator, err);
-	i = rc == 0 ? find_policy(v, policy_name(doc)) : -1;
-	if (rc == 0 && i < 0 && v->policy_count == VERDICT_POLICIES_MAX)
-		rc = error_set(err, -E_LIMIT, "there are %u policies already, the most",
-			       VERDICT_POLICIES_MAX);
-	if (rc != 0) {
+	if (rc == 0 && by_operator)
+		rc = check_base(v, policy_name(doc), err);
+	if (rc == 0)
+		p = policy_entry(v, policy_name(doc), err);
+	if (p == NULL) {
 		policy_free(doc);
 		free(kept);
-		return rc;
+		return rc != 0 ? rc : err->code;
 	}
-	if (i < 0)
-		i = (int)v->policy_count++;
-	snprintf(v->policies[i].name, sizeof v->policies[i].name, "%s", policy_name(doc));
-	policy_free(v->policies[i].doc);
-	v->policies[i].doc = doc;
-	keep_policy(&v->policies[i], kept, size, by_operator);
-	*ret_name = v->policies[i].name;
+	policy_free(p->doc);
+	p->doc = doc;
+	keep_policy(p, kept, size, by_operator);
+	*ret_name = p->name;
 	if (ret_by_operator != NULL)
 		*ret_by_operator = by_operator;
 	return 0;

@@ -41,8 +41,8 @@ struct verdict_site {
 
 struct verdict_policy {
 	char name[NAME_SIZE_MAX];
-	struct policy_document *doc;
-	void *envelope; /* NULL: a preset as it ships */
+	struct policy_document *doc; /* NULL: nothing is in force, but base is held */
+	void *envelope;		     /* NULL: a preset as it ships */
 	size_t envelope_size;
 	bool by_operator; /* then what the tenant signed, which it tightens; NULL: a preset: */
 	void *base;
@@ -73,9 +73,14 @@ int verdicts_add_site(struct verdicts *v, const void *envelope, size_t size, con
 int verdicts_add_revocations(struct verdicts *v, const void *envelope, size_t size,
 			     struct error *err);
 /* ret_by_operator: it tightens what was in force before, and the tenant has not signed it. May be
- * NULL. */
+ * NULL. -E_DENIED also when what it tightened is void since. */
 int verdicts_add_policy(struct verdicts *v, const void *envelope, size_t size,
 			const char **ret_name, bool *ret_by_operator, struct error *err);
+
+/* At the start: a policy of the tenant's that is older than the one that trust has seen last. It is
+ * not in force, but what the operator has made of it may be, which the register has beside it.
+ * -E_BAD_SIGNATURE and the like: it does not verify under the root in force; -ENOMEM, -E_LIMIT. */
+int verdicts_hold_base(struct verdicts *v, const void *envelope, size_t size, struct error *err);
 
 /* What is in force under this name, be it a preset, is not any more. */
 void verdicts_void_policy(struct verdicts *v, const char *name);

@@ -445,6 +445,86 @@ START_TEST(a_void_policy_is_no_preset_again)
 }
 END_TEST
 
+/* A root with the same keys, and one of the tenant's beside the first. Freed by the caller. */
+static char *root_of_two_tenants(struct signing_key *second)
+{
+	static const char role[] = "\"tenant\": {", list[] = "\"keys\": {",
+			  first[] = "\"version\": 1";
+	struct signing_key *keys[] = {demo_key(&rig->demo, DEMO_AUTHORITY),
+				      demo_key(&rig->demo, DEMO_AUDITOR)};
+	struct dsse_envelope *e;
+	struct error err;
+	char pem[256] = "", *lines = signing_key_public_pem(second), *json, *envelope;
+	const char *text, *version, *at, *names;
+	size_t size, length = 0;
+
+	for (const char *p = lines; *p != '\0'; p++)
+		length += (size_t)snprintf(pem + length, sizeof pem - length,
+					   *p == '\n' ? "\\n" : "%c", *p);
+	ck_assert_int_eq(dsse_parse(rig->root, strlen(rig->root), &e, &err), 0);
+	text = dsse_payload(e, &size);
+	version = memmem(text, size, first, strlen(first));
+	at = memmem(text, size, list, strlen(list));
+	names = memmem(text, size, role, strlen(role));
+	ck_assert(version != NULL && at > version && names > at);
+	names = strchr(names, '[') + 1;
+	at += strlen(list);
+	ck_assert_int_gt(
+	    asprintf(&json,
+		     "%.*s\"version\": 2%.*s\"%s\": {\"alg\": \"ed25519\", \"public\": \"%s\"},"
+		     "%.*s\"%s\", %.*s",
+		     (int)(version - text), text, (int)(at - version - (int)strlen(first)),
+		     version + strlen(first), signing_key_id(second), pem, (int)(names - at), at,
+		     signing_key_id(second), (int)(text + size - names), names),
+	    0);
+	ck_assert_int_eq(dsse_sign(TYPE_ROOT, json, strlen(json), keys, 2, &envelope, &err), 0);
+	dsse_free(e);
+	free(lines);
+	free(json);
+	return envelope;
+}
+
+/* What the operator has tightened stands on what the tenant signed, and is void with that: whether
+ * the driver was started before (1) or after (2) the root that makes it so, and whether the tenant
+ * has kept another key (4). */
+START_TEST(a_tightened_policy_falls_with_what_it_tightens)
+{
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
+	struct demo next = rig->demo;
+	struct error err;
+	struct peer *h;
+	char *root, *both;
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(signing_key_generate("tenant-2", &next.keys[3], &err), 0);
+	both = root_of_two_tenants(next.keys[3]);
+	ck_assert_int_eq(demo_root_after(&rig->demo, &next, 3, rig_wall(rig) - day,
+					 rig_wall(rig) + 300 * day, &root, &err),
+			 0);
+	if ((_i & 4) != 0)
+		ck_assert_msg(put_root(both, NULL, 0) == 0, "%s", admin->text);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	h = peer_new(rig, "host", "h");
+	ck_assert_int_eq(put_policy(2, "[\"FR-metropolitan\"]", true), 0);
+	ck_assert_int_eq(put_policy(3, "[\"FR-IDF\", \"FR-ARA\"]", false), 0);
+	ck_assert_int_eq(ask_attach(h, "v", "h", "par"), 0);
+	if ((_i & 1) != 0) {
+		restart(false);
+		ck_assert_int_eq(peer_connect(h, "host", "h"), 0);
+		ck_assert_msg(ask_renew(h, 1, 1) == 0, "%s", h->text);
+	}
+	ck_assert_msg(put_root(root, NULL, 0) == 0, "%s", admin->text);
+	if ((_i & 2) != 0) {
+		restart(false);
+		ck_assert_int_eq(peer_connect(h, "host", "h"), 0);
+	}
+	ck_assert_int_eq(ask_renew(h, 1, 1), -E_DENIED);
+	signing_key_free(next.keys[3]);
+	free(root);
+	free(both);
+}
+END_TEST
+
 /* With what was signed again beside it nothing is without evidence for a moment. */
 START_TEST(a_root_comes_with_what_is_reissued)
 {
@@ -506,6 +586,7 @@ int main(void)
 	tcase_add_test(t, two_contents_of_a_policy);
 	tcase_add_test(t, a_lost_key_makes_certificates_void);
 	tcase_add_test(t, a_void_policy_is_no_preset_again);
+	tcase_add_loop_test(t, a_tightened_policy_falls_with_what_it_tightens, 0, 8);
 	tcase_add_test(t, a_root_comes_with_what_is_reissued);
 	tcase_add_test(t, a_root_without_the_drivers_key_is_refused);
 	suite_add_tcase(s, t);
