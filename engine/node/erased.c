@@ -7,14 +7,6 @@
 #include "engine/ledger/chain.h"
 #include "engine/node/lease.h"
 
-/* By the driver's clock, once a lease has measured it. */
-static int64_t driver_wall(const struct node_lease *k)
-{
-	if (k->driver_clock_ns == 0)
-		return reactor_wall_ns(k->config.reactor);
-	return (int64_t)reactor_now_ns(k->config.reactor) + k->driver_clock_ns;
-}
-
 /* false: no memory. */
 static bool copy_numbers(void **ret, size_t *ret_count, const void *numbers, size_t count,
 			 size_t size)
@@ -63,7 +55,7 @@ int node_erasure_sign(struct node_lease *k, Pave__V1__ErasureReport *report,
 	m.cluster = (ProtobufCBinaryData){sizeof me->cluster.bytes, me->cluster.bytes};
 	m.node = me->name;
 	m.site = me->site;
-	m.done_at = driver_wall(k);
+	m.done_at = node_lease_driver_wall(k);
 	m.started_at = m.done_at - (int64_t)(done->took_ms * NS_PER_MS);
 	m.method = (char *)(uintptr_t)done->method;
 	m.segments = done->segments;

@@ -36,6 +36,13 @@ static void wait_ms(struct node_lease *k, uint32_t ms)
 	reactor_timer_arm(k->config.reactor, &k->timer, now(k) + ms * NS_PER_MS);
 }
 
+int64_t node_lease_driver_wall(const struct node_lease *k)
+{
+	if (k->driver_clock_ns == 0)
+		return reactor_wall_ns(k->config.reactor);
+	return (int64_t)now(k) + k->driver_clock_ns;
+}
+
 /* -- asking ----------------------------------------------------------------------------------- */
 
 /* What the answer's arrival says about the two clocks. The driver read its clock somewhere between

@@ -161,6 +161,9 @@ void node_lease_taken_in(struct node_lease *k, int status, bool with_lease);
 /* The receipts are delivered: a stop may have waited for that. */
 void node_lease_drained(struct node_lease *k);
 
+/* The time by the driver's clock, once a lease has measured it; before, by this machine's. */
+int64_t node_lease_driver_wall(const struct node_lease *k);
+
 /* Asks again as soon as possible. */
 void node_lease_ask_soon(struct node_lease *k);
 

@@ -4,10 +4,11 @@
  * ledger--> forgotten
  *
  * Numbers rise by one within a run of the node, and a run is named by the moment at which it began:
- * so an auditor sees what is missing. The queue is bounded: when the driver is away no permit is
- * renewed, and so there is soon nothing to tell; what comes beyond the bound is dropped, logged,
- * and leaves a gap in the numbers. What a node that is killed has not delivered is missing
- * likewise. */
+ * so an auditor sees what is missing. That moment is told by the driver's time: this machine's
+ * clock may be set, and what is of an earlier run than the last the driver has already. The queue
+ * is bounded: when the driver is away no permit is renewed, and so there is soon nothing to tell;
+ * what comes beyond the bound is dropped, logged, and leaves a gap in the numbers. What a node that
+ * is killed has not delivered is missing likewise. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,7 +125,7 @@ void node_lease_receipt(struct node_lease *k, const struct node_receipt *receipt
 	if (k->config.proof == NULL)
 		return;
 	if (r->run == 0)
-		r->run = reactor_wall_ns(k->config.reactor);
+		r->run = node_lease_driver_wall(k);
 	if (r->count == NODE_RECEIPTS_MAX) {
 		log_warn("lease", "receipt %llu is dropped: %u wait for the placement driver",
 			 (unsigned long long)r->serial + 1, NODE_RECEIPTS_MAX);

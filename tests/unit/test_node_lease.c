@@ -412,6 +412,40 @@ START_TEST(test_another_root)
 }
 END_TEST
 
+static void tell_receipt(void)
+{
+	const struct node_receipt r = {.volume = RIG_VOLUME, .generation = 1, .count = 1};
+	const uint64_t before = rig->pd.receipts;
+
+	node_lease_receipt(n->lease, &r);
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(rig->pd.receipts, before + 1);
+}
+
+/* A run of the node is named by the driver's time: this machine's clock may be set, and the driver
+ * takes a run that seems to be before the last one for receipts that it has. */
+START_TEST(test_runs_follow_one_another_whatever_the_clock_says)
+{
+	static const int64_t steps_s[] = {0, 3600, -3600, 0, -7200, 0};
+	int64_t last = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(steps_s); i++) {
+		/* Between two leases. */
+		n->process->wall_offset_ns = steps_s[i] * (int64_t)NS_PER_S;
+		tell_receipt();
+		ck_assert_int_gt(rig->pd.receipt_run, last);
+		last = rig->pd.receipt_run;
+		ck_assert_int_ge(last, wall() - 2 * (int64_t)NS_PER_S);
+		ck_assert_int_le(last, wall());
+		n->process->wall_offset_ns = 0;
+		rig_node_crash(n, SIM_POWER_LOSS);
+		rig_run_ms(rig, 1000);
+		rig_node_start(n);
+		rig_wait_lease(n, true);
+	}
+}
+END_TEST
+
 /* What was signed twice as one version counts for the node neither, whatever the driver says, until
  * a higher version comes: the site's certificate, or the snapshot. */
 START_TEST(test_two_contents_of_one_version)
@@ -570,6 +604,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_the_clock_steps_back);
 	tcase_add_test(t, test_snapshot_runs_out);
 	tcase_add_test(t, test_another_root);
+	tcase_add_test(t, test_runs_follow_one_another_whatever_the_clock_says);
 	tcase_add_test(t, test_two_contents_of_one_version);
 	tcase_add_test(t, test_a_root_that_knows_both_keys);
 	tcase_add_test(t, test_bad_notices);

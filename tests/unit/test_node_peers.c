@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/base/crc32c.h"
+#include "ledger.pb-c.h"
 
 /* -- the driver ------------------------------------------------------------------------------- */
 
@@ -54,6 +55,25 @@ static void pd_lease(struct peer_pd_conn *c, uint64_t request_id, const Pave__V1
 	pave__v1__signed__free_unpacked(reply.lease, NULL);
 }
 
+static void pd_receipts(struct peer_pd_conn *c, uint64_t request_id, const Pave__V1__Receipts *m)
+{
+	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Empty empty = PAVE__V1__EMPTY__INIT;
+
+	for (size_t i = 0; i < m->n_receipts; i++) {
+		const ProtobufCBinaryData *payload = &m->receipts[i]->payload;
+		Pave__V1__Receipt *r = pave__v1__receipt__unpack(NULL, payload->len, payload->data);
+
+		ck_assert_ptr_nonnull(r);
+		c->pd->receipts++;
+		c->pd->receipt_run = r->run;
+		pave__v1__receipt__free_unpacked(r, NULL);
+	}
+	message.body_case = PAVE__V1__CONTROL__BODY_EMPTY;
+	message.empty = &empty;
+	rpc_reply(&c->rpc, request_id, &message);
+}
+
 static void pd_handle(struct rpc *rpc, const struct rpc_request *request, void *arg)
 {
 	struct peer_pd_conn *c = arg;
@@ -63,6 +83,10 @@ static void pd_handle(struct rpc *rpc, const struct rpc_request *request, void *
 
 	if (m->body_case == PAVE__V1__CONTROL__BODY_LEASE_REQUEST) {
 		pd_lease(c, request->request_id, m->lease_request);
+		return;
+	}
+	if (m->body_case == PAVE__V1__CONTROL__BODY_RECEIPTS) {
+		pd_receipts(c, request->request_id, m->receipts);
 		return;
 	}
 	ck_assert_int_eq(m->body_case, PAVE__V1__CONTROL__BODY_HELLO);

@@ -49,7 +49,9 @@ struct peer_pd {
 	char *revocations, *site; /* sent with every lease, if not NULL; lent */
 
 	uint64_t asked, granted;
-	bool flag; /* set by every request for a lease */
+	bool flag;	   /* set by every request for a lease */
+	uint64_t receipts; /* that came, and of the last one: */
+	int64_t receipt_run;
 };
 
 /* listen: an address, or "" in the simulator. */

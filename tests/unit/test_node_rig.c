@@ -115,6 +115,7 @@ void rig_node_start(struct rig_node *n)
 	    .changed = node_changed,
 	    .stats = node_stats_of,
 	    .erase = erase_answer,
+	    .proof = &n->proof,
 	    .arg = n,
 	};
 	const uint32_t index = (uint32_t)(n - rig->nodes);
@@ -195,7 +196,10 @@ static void rig_documents(struct rig *rig)
 
 struct rig *rig_create(uint64_t seed)
 {
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
 	struct rig *rig = calloc(1, sizeof(*rig));
+	struct error err;
+	int64_t now;
 
 	rig->world = sim_world_create(seed);
 	sim_world_take_log(rig->world);
@@ -207,6 +211,7 @@ struct rig *rig_create(uint64_t seed)
 	rig->pd_transport = sim_transport_create(rig->pd_process);
 	rig->host_transport = sim_transport_create(rig->host_process);
 	rig_documents(rig);
+	now = reactor_wall_ns(sim_reactor(rig->pd_process));
 	peer_pd_start(&rig->pd, sim_reactor(rig->pd_process), rig->pd_transport, "", &rig->demo);
 	rig->pd.revocations = rig->revocations;
 	for (uint32_t i = 0; i < RIG_NODES; i++) {
@@ -215,6 +220,9 @@ struct rig *rig_create(uint64_t seed)
 		n->rig = rig;
 		n->name = names[i];
 		n->site = sites[i];
+		ck_assert_int_eq(demo_identity(&rig->demo, sites[i], names[i], now - day, now + day,
+					       &n->proof, &err),
+				 0);
 		n->process = sim_process_create(rig->world, names[i]);
 		n->process->app = n;
 		n->process->on_crash = node_crashed;
@@ -258,6 +266,7 @@ void rig_destroy(struct rig *rig)
 	for (uint32_t i = 0; i < RIG_NODES; i++) {
 		node_stop(&rig->nodes[i]);
 		trust_close(rig->nodes[i].trust);
+		identity_deinit(&rig->nodes[i].proof);
 		free(rig->site_envelopes[i]);
 	}
 	sim_world_destroy(rig->world);

@@ -23,6 +23,7 @@ struct rig_node {
 	struct kv *kv;
 	struct transport *transport;
 	struct trust *trust;
+	struct identity proof;
 	struct pool *pool;
 	struct store *store; /* the pool's one */
 	struct node_shard *shard;
