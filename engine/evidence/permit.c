@@ -19,7 +19,6 @@
 #define BOUND_NS    ((int64_t)CLOCK_BOUND_NS)
 #define LIFETIME_NS ((int64_t)(PERMIT_LIFETIME_MAX_MS * NS_PER_MS))
 #define DIGEST_SIZE 32u
-#define NONCE_MAX   64u
 
 /* -- times ------------------------------------------------------------------------------------ */
 
@@ -190,7 +189,7 @@ static int check_lease(const Pave__V1__Lease *l, const struct root_document *roo
 	if (l->site_version == 0 || l->revocations_version == 0)
 		return malformed("lease", "site_version or revocations_version",
 				 "they begin with 1", err);
-	if (l->nonce.len == 0 || l->nonce.len > NONCE_MAX)
+	if (l->nonce.len == 0 || l->nonce.len > LEASE_NONCE_MAX)
 		return malformed("lease", "nonce", "1 to 64 bytes are needed", err);
 	return check_span("lease", l->issued_at, l->expires_at, err);
 }
@@ -213,8 +212,8 @@ static uint64_t serve_after_ns(const Pave__V1__Permit *m, uint64_t now_ns, int64
 	return m->serve_after > 0 && wait_ns > 0 ? now_ns + (uint64_t)wait_ns : 0;
 }
 
-static int take_permit(const Pave__V1__Permit *m, uint64_t now_ns, int64_t wall_ns,
-		       struct permit *p)
+static int take_permit(const Pave__V1__Permit *m, const struct root_document *root, uint64_t now_ns,
+		       int64_t wall_ns, struct permit *p)
 {
 	p->volume = m->volume;
 	p->generation = m->generation;
@@ -227,6 +226,7 @@ static int take_permit(const Pave__V1__Permit *m, uint64_t now_ns, int64_t wall_
 	p->expires_at = m->expires_at;
 	p->serve_after = m->serve_after;
 	p->serve_after_ns = serve_after_ns(m, now_ns, wall_ns);
+	p->root_version = root_version(root);
 	p->read_only = m->read_only;
 	p->layer_count = (uint32_t)MAX(m->n_layers, (size_t)1);
 	p->layers[0] = (struct permit_layer){m->volume, true};
@@ -261,7 +261,7 @@ int permit_open(const Pave__V1__Signed *s, const struct root_document *root, uin
 		rc = deadline("permit", -E_PERMIT_EXPIRED, root, m->issued_at, m->expires_at,
 			      now_ns, wall_ns, &p.deadline_ns, err);
 	if (rc == 0) {
-		rc = take_permit(m, now_ns, wall_ns, &p);
+		rc = take_permit(m, root, now_ns, wall_ns, &p);
 		if (rc != 0)
 			error_set(err, rc, "permit: no memory");
 	}
@@ -295,16 +295,36 @@ void permit_deinit(struct permit *p)
 	*p = (struct permit){0};
 }
 
+/* s is as large as LEASE_SIGNED_MAX at most. */
+static void take_lease(const Pave__V1__Signed *s, const Pave__V1__Lease *m,
+		       const struct root_document *root, struct lease *l)
+{
+	copy_name(l->node, m->node);
+	copy_name(l->site, m->site);
+	l->site_version = m->site_version;
+	l->revocations_version = m->revocations_version;
+	l->serial = m->serial;
+	l->issued_at = m->issued_at;
+	l->expires_at = m->expires_at;
+	l->root_version = root_version(root);
+	memcpy(l->nonce, m->nonce.data, m->nonce.len);
+	l->nonce_size = m->nonce.len;
+	l->packed_size = pave__v1__signed__pack(s, l->packed);
+}
+
 int lease_open(const Pave__V1__Signed *s, const struct root_document *root, const void *nonce,
 	       size_t nonce_size, uint64_t now_ns, int64_t wall_ns, struct lease *ret_lease,
 	       struct error *err)
 {
 	Pave__V1__Lease *m;
-	struct lease l = {0};
+	uint64_t deadline_ns = 0;
 	int rc = signed_verify(s, TYPE_LEASE, root, err);
 
 	if (rc != 0)
 		return rc;
+	if (pave__v1__signed__get_packed_size(s) > LEASE_SIGNED_MAX)
+		return error_set(err, -E_BAD_DOCUMENT, "lease: it has more than %u bytes",
+				 LEASE_SIGNED_MAX);
 	m = pave__v1__lease__unpack(NULL, s->payload.len, s->payload.data);
 	if (m == NULL)
 		return error_set(err, -E_BAD_DOCUMENT, "lease: the payload is no lease");
@@ -315,19 +335,31 @@ int lease_open(const Pave__V1__Signed *s, const struct root_document *root, cons
 			       "lease: it answers another request than the one that was sent");
 	if (rc == 0)
 		rc = deadline("lease", -E_LEASE_EXPIRED, root, m->issued_at, m->expires_at, now_ns,
-			      wall_ns, &l.deadline_ns, err);
+			      wall_ns, &deadline_ns, err);
 	if (rc == 0) {
-		copy_name(l.node, m->node);
-		copy_name(l.site, m->site);
-		l.site_version = m->site_version;
-		l.revocations_version = m->revocations_version;
-		l.serial = m->serial;
-		l.issued_at = m->issued_at;
-		l.expires_at = m->expires_at;
-		*ret_lease = l;
+		*ret_lease = (struct lease){.deadline_ns = deadline_ns};
+		take_lease(s, m, root, ret_lease);
 	}
 	pave__v1__lease__free_unpacked(m, NULL);
 	return rc;
+}
+
+int lease_open_again(const struct lease *lease, const struct root_document *root, uint64_t now_ns,
+		     int64_t wall_ns, struct lease *ret_lease, struct error *err)
+{
+	Pave__V1__Signed *s = pave__v1__signed__unpack(NULL, lease->packed_size, lease->packed);
+	struct lease again;
+	int rc;
+
+	if (s == NULL)
+		return error_set(err, -ENOMEM, "lease: no memory");
+	rc = lease_open(s, root, lease->nonce, lease->nonce_size, now_ns, wall_ns, &again, err);
+	pave__v1__signed__free_unpacked(s, NULL);
+	if (rc != 0)
+		return rc;
+	again.deadline_ns = MIN(again.deadline_ns, lease->deadline_ns);
+	*ret_lease = again;
+	return 0;
 }
 
 /* -- making ----------------------------------------------------------------------------------- */

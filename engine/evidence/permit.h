@@ -21,6 +21,8 @@
 #define PERMIT_NODES_MAX       1024u
 #define PERMIT_LAYERS_MAX      32u
 #define PERMIT_LAYERS_OPEN_MAX 2u /* the top one, and one that is being sealed */
+#define LEASE_NONCE_MAX	       64u
+#define LEASE_SIGNED_MAX       4096u /* bytes of a lease with its signatures, packed */
 
 /* One load and one compare for each operation. */
 struct gate {
@@ -62,6 +64,7 @@ struct permit {
 	int64_t issued_at, expires_at, serve_after; /* wall, ns */
 	uint64_t deadline_ns;			    /* CLOCK_BOOTTIME, clock bound taken off */
 	uint64_t serve_after_ns; /* CLOCK_BOOTTIME, clock bound added; 0: at once */
+	uint64_t root_version;	 /* of the trust root that it was verified under */
 	bool read_only;
 	uint32_t layer_count; /* at least one */
 	struct permit_layer {
@@ -84,6 +87,12 @@ struct lease {
 	uint64_t serial;
 	int64_t issued_at, expires_at;
 	uint64_t deadline_ns;
+	/* To verify it again under another trust root than it was verified under. */
+	uint64_t root_version;
+	uint8_t nonce[LEASE_NONCE_MAX];
+	size_t nonce_size;
+	uint8_t packed[LEASE_SIGNED_MAX];
+	size_t packed_size;
 };
 
 /* Verifies signature, cluster, type and sanity (expires after issued, lifetime <=
@@ -107,6 +116,11 @@ void permit_deinit(struct permit *p); /* zeroed memory is allowed */
 int lease_open(const Pave__V1__Signed *s, const struct root_document *root, const void *nonce,
 	       size_t nonce_size, uint64_t now_ns, int64_t wall_ns, struct lease *ret_lease,
 	       struct error *err);
+
+/* The same lease under another root, in force for no longer than before. The errors of lease_open;
+ * -ENOMEM. */
+int lease_open_again(const struct lease *lease, const struct root_document *root, uint64_t now_ns,
+		     int64_t wall_ns, struct lease *ret_lease, struct error *err);
 
 /* Made by the placement driver. The message is the caller's; *ret is freed as in signed_make. What
  * permit_open would call malformed is refused here already: -E_BAD_DOCUMENT. */

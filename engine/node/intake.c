@@ -31,7 +31,7 @@ static void set_state(struct node_lease *k, const struct node_lease_state *state
 	else
 		reactor_timer_cancel(r, &k->expiry_timer);
 	if (old.deadline_ns == state->deadline_ns && old.why == state->why &&
-	    old.site_version == state->site_version)
+	    old.site_version == state->site_version && old.root_version == state->root_version)
 		return;
 	if ((old.deadline_ns == 0) != (state->deadline_ns == 0) || old.why != state->why)
 		log_line(state->deadline_ns != 0 ? LOG_INFO : LOG_WARN, "lease", "%s",
@@ -125,11 +125,14 @@ void node_lease_evaluate(struct node_lease *k)
 	const uint64_t now_ns = reactor_now_ns(r);
 	const int64_t wall_ns = evidence_wall(k);
 	struct node_lease_state state = {.site_version = k->lease.site_version,
+					 .root_version = root_version(trust_root(k->config.trust)),
 					 .driver_clock_ns = k->driver_clock_ns};
 	int64_t until = 0;
 	uint64_t end_ns;
 	int rc = lease_matches(k);
 
+	if (rc == 0 && !node_lease_holds(k))
+		rc = -E_NO_LEASE;
 	if (rc == 0)
 		rc = site_verdict(k, wall_ns, &until);
 	if (rc == 0 && until <= wall_ns + (int64_t)CLOCK_BOUND_NS)

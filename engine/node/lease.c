@@ -112,6 +112,21 @@ static int open_lease(struct node_lease *k, const Pave__V1__LeaseReply *reply, s
 	return 0;
 }
 
+bool node_lease_holds(struct node_lease *k)
+{
+	const struct root_document *root = trust_root(k->config.trust);
+	struct error err;
+
+	if (k->lease.root_version == root_version(root) ||
+	    lease_open_again(&k->lease, root, now(k),
+			     node_evidence_wall_ns(reactor_wall_ns(k->config.reactor), now(k),
+						   k->driver_clock_ns),
+			     &k->lease, &err) == 0)
+		return true;
+	log_warn("lease", "the lease is void under the new trust root: %s", err.text);
+	return false;
+}
+
 /* Verdicts of the driver, which close at once; anything else may pass. */
 static bool is_verdict(int status)
 {

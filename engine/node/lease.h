@@ -5,8 +5,8 @@
  *  1. A lease is in force only while: the documents that it was given under are verified and
  *     durable here, this node's own verdict about its site is good, and the earlier end of both has
  *     not come. `state` says so, and `changed` was told of every change of it.
- *  2. What is held verifies under the root in force: under a new one it is verified again, and
- *     dropped if it doesn't; then there is no lease until the driver has sent what does.
+ *  2. What is held, the lease too, verifies under the root in force: under a new one it is verified
+ *     again, and dropped if it doesn't; then there is no lease until the driver has sent what does.
  *  3. The trust is written by one worker at a time, for `intake`; while that runs this thread reads
  *     nothing of it but the root. The root is replaced on this thread, between two intakes. */
 #ifndef NODE_LEASE_H
@@ -160,6 +160,9 @@ void node_lease_taken_in(struct node_lease *k, int status, bool with_lease);
 
 /* The receipts are delivered: a stop may have waited for that. */
 void node_lease_drained(struct node_lease *k);
+
+/* Whether the lease verifies under the root in force; its end may come sooner then. */
+bool node_lease_holds(struct node_lease *k);
 
 /* The time by the driver's clock, once a lease has measured it; before, by this machine's. */
 int64_t node_lease_driver_wall(const struct node_lease *k);

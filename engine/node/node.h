@@ -79,6 +79,7 @@ struct node_lease_state {
 	uint64_t deadline_ns;  /* CLOCK_BOOTTIME; 0: there is none */
 	int why;	       /* then: why not, negative */
 	uint64_t site_version; /* of the certificate that it was given for */
+	uint64_t root_version; /* of the trust root that it holds under */
 	/* The driver's clock less CLOCK_BOOTTIME, as measured when the lease was asked for:
 	 * receipts tell the driver's time, whatever is done to this machine's. */
 	int64_t driver_clock_ns;
@@ -112,8 +113,9 @@ int node_shard_start(const struct node_shard_config *config, struct node_shard *
 		     struct error *err);
 const char *node_shard_address(const struct node_shard *shard); /* where it listens */
 
-/* Takes effect on every session before it returns; sessions are told (GateClosed) when it closes
- * their gate. */
+/* Takes effect on every session before it returns: under another trust root permits are verified
+ * again, and those that it does not bear out are void. Sessions are told (GateClosed) when it
+ * closes their gate. */
 void node_shard_set_lease(struct node_shard *shard, const struct node_lease_state *state);
 
 /* Ends all sessions and frees the shard; done, never inline, when nothing is in flight any more.

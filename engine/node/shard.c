@@ -115,14 +115,47 @@ void node_shard_fence_sessions(struct node_shard *shard, struct node_volume *vol
 	}
 }
 
+/* Under another trust root than it was verified under a permit counts if it verifies again, and no
+ * longer than that root. */
+static void verify_again(struct node_session *s)
+{
+	const struct root_document *root = trust_root(s->shard->config.trust);
+	struct reactor *r = shard_reactor(s->shard);
+	const uint64_t now_ns = reactor_now_ns(r);
+	Pave__V1__Signed *packed;
+	struct permit again = {0};
+	struct error err;
+	int rc = -ENOMEM;
+
+	if (s->permit_packed == NULL || s->permit.root_version == root_version(root))
+		return;
+	error_set(&err, rc, "no memory to verify it");
+	packed = pave__v1__signed__unpack(NULL, s->permit_packed_size, s->permit_packed);
+	if (packed != NULL)
+		rc = permit_open(packed, root, now_ns,
+				 node_evidence_wall_ns(reactor_wall_ns(r), now_ns,
+						       s->shard->lease.driver_clock_ns),
+				 &again, &err);
+	if (rc != 0)
+		log_warn("node", "the permit of %s is void under the new trust root: %s", s->peer,
+			 err.text);
+	s->permit.root_version = root_version(root);
+	s->permit.deadline_ns = rc == 0 ? MIN(s->permit.deadline_ns, again.deadline_ns) : 0;
+	permit_deinit(&again);
+	if (packed != NULL)
+		pave__v1__signed__free_unpacked(packed, NULL);
+}
+
 void node_shard_set_lease(struct node_shard *shard, const struct node_lease_state *state)
 {
 	struct node_session *s;
 
 	PRE(state->deadline_ns != 0 || state->why < 0);
 	shard->lease = *state;
-	DL_FOREACH (shard->sessions, s)
+	DL_FOREACH (shard->sessions, s) {
+		verify_again(s);
 		node_session_update_gate(s);
+	}
 }
 
 static void shard_free(struct node_shard *shard)

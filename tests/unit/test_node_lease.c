@@ -412,6 +412,79 @@ START_TEST(test_another_root)
 }
 END_TEST
 
+/* What a host has opened, and writes. */
+static int write_block(struct peer_host *h, uint64_t seq)
+{
+	uint8_t block[BLOCK_SIZE];
+
+	peer_fill(block, 1, seq);
+	return peer_host_write(h, 0, 0, 1, version_make(1, seq), block);
+}
+
+/* The driver's key was lost: what it signed, leases and permits, is void as soon as the node knows
+ * the root without it, and not when it would have run out. */
+START_TEST(test_a_root_without_the_drivers_key)
+{
+	const int64_t day = 86400 * (int64_t)NS_PER_S;
+	struct demo next = rig->demo;
+	struct peer_permit p;
+	struct peer_host h;
+	struct error err;
+	uint64_t before;
+	char *root;
+
+	ck_assert_int_eq(signing_key_generate("placement-2", &next.keys[2], &err), 0);
+	ck_assert_int_eq(
+	    demo_root_after(&rig->demo, &next, 2, wall() - day, wall() + day, &root, &err), 0);
+	rig_run_ms(rig, 5000);
+	rig_open(rig, &h, 0, 1);
+	ck_assert_int_eq(write_block(&h, 1), 0);
+	before = rig->world->now_ns;
+	peer_pd_notice_root(&rig->pd, root, NULL);
+	rig_wait_lease(n, false);
+	ck_assert_int_eq(n->state.why, -E_NO_LEASE);
+	ck_assert_uint_lt(rig->world->now_ns - before, 100 * NS_PER_MS);
+	rig->pd.key = next.keys[2];
+	rig_wait_lease(n, true);
+	ck_assert_int_eq(write_block(&h, 2), -E_PERMIT_EXPIRED);
+	p = rig_permit(rig, 1, 2);
+	ck_assert_int_ne(rig_update(&h, &p), 0);
+	ck_assert_int_eq(write_block(&h, 3), -E_PERMIT_EXPIRED);
+	p.key = next.keys[2];
+	ck_assert_msg(rig_update(&h, &p) == 0, "%s", h.call_text);
+	ck_assert_int_eq(write_block(&h, 4), 0);
+	peer_host_close(&h);
+	rig->pd.key = demo_key(&rig->demo, DEMO_PLACEMENT);
+	signing_key_free(next.keys[2]);
+	free(root);
+}
+END_TEST
+
+/* A root that ends sooner ends what was given under the one before. */
+START_TEST(test_a_root_that_ends_sooner)
+{
+	const int64_t end = (wall() / (int64_t)NS_PER_S + 10) * (int64_t)NS_PER_S;
+	struct peer_host h;
+	struct error err;
+	char *root;
+
+	ck_assert_int_eq(demo_root(&rig->demo, 2, wall() - (int64_t)NS_PER_S, end, &root, &err), 0);
+	rig_run_ms(rig, 5000);
+	rig_open(rig, &h, 0, 1);
+	peer_pd_notice_root(&rig->pd, root, NULL);
+	rig->pd.silent = true;
+	rig_run_ms(rig, 1000);
+	ck_assert_int_eq(write_block(&h, 1), 0);
+	while (write_block(&h, 2) == 0)
+		rig_run_ms(rig, 10);
+	ck_assert_int_le(wall(), end - (int64_t)CLOCK_BOUND_NS + (int64_t)(20 * NS_PER_MS));
+	ck_assert_int_ge(wall(), end - (int64_t)CLOCK_BOUND_NS - (int64_t)(20 * NS_PER_MS));
+	rig->pd.silent = false;
+	peer_host_close(&h);
+	free(root);
+}
+END_TEST
+
 static void tell_receipt(void)
 {
 	const struct node_receipt r = {.volume = RIG_VOLUME, .generation = 1, .count = 1};
@@ -604,6 +677,8 @@ static Suite *suite(void)
 	tcase_add_test(t, test_the_clock_steps_back);
 	tcase_add_test(t, test_snapshot_runs_out);
 	tcase_add_test(t, test_another_root);
+	tcase_add_test(t, test_a_root_without_the_drivers_key);
+	tcase_add_test(t, test_a_root_that_ends_sooner);
 	tcase_add_test(t, test_runs_follow_one_another_whatever_the_clock_says);
 	tcase_add_test(t, test_two_contents_of_one_version);
 	tcase_add_test(t, test_a_root_that_knows_both_keys);
