@@ -474,9 +474,15 @@ static void take_volume(struct history *h, uint64_t seq, int64_t at,
 	}
 	if (!take_name(v->name, m->name) || !take_name(v->policy, m->policy))
 		history_finding(h, seq, false, "a volume without a sane name or policy");
+	/* The map has rows of that many. */
+	if (v->map != NULL && m->replicas != v->replicas)
+		history_finding(h, seq, false,
+				"volume %s has %u copies of each chunk, and its map is of %u",
+				v->name, m->replicas, v->replicas);
+	else
+		v->replicas = m->replicas;
 	v->size = m->size;
 	v->chunk_size = m->chunk_size;
-	v->replicas = m->replicas;
 	v->min_acks = m->min_acks;
 }
 

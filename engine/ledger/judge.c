@@ -459,14 +459,15 @@ static bool covered(const struct history_volume *v, const Pave__V1__Receipt *r)
 
 	for (uint32_t i = 0; v != NULL && i < v->permit_count; i++) {
 		const struct history_permit *p = &v->permits[i];
-		const bool begins =
-		    r->first_serial >= p->first->serial && r->from >= p->first->issued_at - slack;
+		const bool begins = r->first_serial >= p->first->serial &&
+				    r->from >= shifted(p->first->issued_at, -slack);
 		const bool goes_on = end != INT64_MIN && p->first->issued_at <= end;
 
 		if (!names(p->first, r) || (!begins && !goes_on))
 			continue;
-		end = p->open ? INT64_MAX - slack : p->expires_at;
-		if (r->until <= end + slack && (p->open || r->last_serial <= p->last_serial))
+		end = p->open ? INT64_MAX : p->expires_at;
+		if (r->until <= shifted(end, slack) &&
+		    (p->open || r->last_serial <= p->last_serial))
 			return true;
 	}
 	return false;
@@ -555,17 +556,20 @@ static void judge_receipt(struct history *h, uint64_t seq, struct history_node *
 static bool in_taint(const struct history_taint *t, const Pave__V1__Receipt *r)
 {
 	return strcmp(t->site, r->site) == 0 && r->until > t->effective_from &&
-	       r->from < t->noticed_at + (int64_t)CLOCK_BOUND_NS;
+	       r->from < shifted(t->noticed_at, (int64_t)CLOCK_BOUND_NS);
 }
 
 void history_judge_receipt(struct history *h, uint64_t seq, const Pave__V1__Signed *s)
 {
-	Pave__V1__Receipt *r = pave__v1__receipt__unpack(NULL, s->payload.len, s->payload.data);
+	Pave__V1__Receipt *r =
+	    s != NULL ? pave__v1__receipt__unpack(NULL, s->payload.len, s->payload.data) : NULL;
 	struct history_node *n = r != NULL ? history_find_node(h, r->node) : NULL;
 	struct history_receipt *larger;
 	struct error why = {0};
 
-	if (n == NULL || n->key == NULL)
+	if (s == NULL)
+		error_set(&why, -E_BAD_SIGNATURE, "there is none");
+	else if (n == NULL || n->key == NULL)
 		error_set(&why, -ENOENT, "no node with a proved identity is named");
 	else
 		signed_verify_by(s, TYPE_RECEIPT, n->key, &why);

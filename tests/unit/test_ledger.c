@@ -412,6 +412,33 @@ static void receipt_again(struct book *b)
 	put_receipt(b, &(struct receipt_case){.generation = 2, .first_serial = 1, .serial = 1});
 }
 
+static void receipt_of_nothing(struct book *b)
+{
+	Pave__V1__LedgerReceipt l = PAVE__V1__LEDGER_RECEIPT__INIT;
+
+	PUT(b, RECEIPT, receipt, &l);
+}
+
+/* The map has rows of two. */
+static void volume_with_more_copies(struct book *b)
+{
+	Pave__V1__LedgerVolume v = PAVE__V1__LEDGER_VOLUME__INIT;
+	Pave__V1__LedgerMap m = PAVE__V1__LEDGER_MAP__INIT;
+	char *nodes[] = {name("par-1"), name("lyo-1")};
+
+	v.volume = 7;
+	v.name = name("vm");
+	v.policy = name("dev");
+	v.replicas = UINT32_MAX;
+	PUT(b, VOLUME, volume, &v);
+	/* What lay beyond the end of this one is looked up in the one before. */
+	m.volume = 7;
+	m.map_version = 2;
+	m.nodes = nodes;
+	m.n_nodes = 2;
+	PUT(b, MAP, map, &m);
+}
+
 static void receipts_missing(struct book *b)
 {
 	put_receipt(b, &(struct receipt_case){.generation = 2, .first_serial = 1, .serial = 4});
@@ -622,6 +649,8 @@ static const struct {
     {receipt_by_another_key, "does not verify", false},
     {receipt_of_another_ledger, "two ledgers", false},
     {receipt_again, "comes after number", false},
+    {receipt_of_nothing, "a receipt: there is none", false},
+    {volume_with_more_copies, "and its map is of 2", false},
     {receipts_missing, "receipts 2 to 3", true},
     {taint, "told late: 1 receipts are tainted", true},
     {taint_untold, "wrote no notice of it: 1 more receipts are tainted", true},
