@@ -41,7 +41,8 @@ static void set_state(struct node_lease *k, const struct node_lease_state *state
 
 void node_lease_close(struct node_lease *k, int why)
 {
-	const struct node_lease_state state = {.why = why};
+	/* Permits are compared with the driver's time without a lease, too. */
+	const struct node_lease_state state = {.why = why, .driver_clock_ns = k->driver_clock_ns};
 
 	PRE(why < 0);
 	k->lease = (struct lease){0};

@@ -485,6 +485,30 @@ START_TEST(test_a_root_that_ends_sooner)
 }
 END_TEST
 
+/* A permit that has run out is sent again while there is no lease, and this machine's clock steps
+ * back to a time when it was good: it is not good again when there is a lease. */
+START_TEST(test_an_expired_permit_does_not_come_back_with_the_lease)
+{
+	struct peer_permit p = rig_permit(rig, 1, 1);
+	struct peer_host h;
+
+	rig_host(rig, &h, 0);
+	ck_assert_int_eq(rig_try_open(&h, &p), 0);
+	ck_assert_int_eq(write_block(&h, 1), 0);
+	rig_run_ms(rig, PERMIT_LIFETIME_MS + 1000);
+	ck_assert_int_eq(write_block(&h, 2), -E_PERMIT_EXPIRED);
+	rig->pd.refuse = E_REVOKED;
+	rig_wait_lease(n, false);
+	n->process->wall_offset_ns = p.issued_at - wall();
+	ck_assert_int_ne(rig_update(&h, &p), 0);
+	n->process->wall_offset_ns = 0;
+	rig->pd.refuse = 0;
+	rig_wait_lease(n, true);
+	ck_assert_int_eq(write_block(&h, 3), -E_PERMIT_EXPIRED);
+	peer_host_close(&h);
+}
+END_TEST
+
 static void tell_receipt(void)
 {
 	const struct node_receipt r = {.volume = RIG_VOLUME, .generation = 1, .count = 1};
@@ -679,6 +703,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_another_root);
 	tcase_add_test(t, test_a_root_without_the_drivers_key);
 	tcase_add_test(t, test_a_root_that_ends_sooner);
+	tcase_add_test(t, test_an_expired_permit_does_not_come_back_with_the_lease);
 	tcase_add_test(t, test_runs_follow_one_another_whatever_the_clock_says);
 	tcase_add_test(t, test_two_contents_of_one_version);
 	tcase_add_test(t, test_a_root_that_knows_both_keys);
