@@ -391,6 +391,10 @@ static bool poll_batches(struct rdma *t, bool *ret_any)
 		int n = t->verbs->poll_cq(t->cq, RDMA_POLL_BATCH, wcs);
 
 		t->counters.poll_calls++;
+		/* They may have come long after the turn began, if the process was stopped since:
+		 * whoever hears of them must not judge them by the time that it was then. */
+		if (n > 0)
+			reactor_refresh(t->head.reactor);
 		for (int k = 0; k < n; k++)
 			take(t, &wcs[k]);
 		*ret_any = *ret_any || n > 0;

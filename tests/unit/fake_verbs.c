@@ -357,6 +357,8 @@ static int poll_cq(struct ibv_cq *head, int count, struct ibv_wc *ret_wcs)
 
 	while (n < count && cq->first != cq->end)
 		ret_wcs[n++] = cq->ring[cq->first++ % cq->size];
+	if (n > 0 && fake_device.taken != NULL)
+		fake_device.taken();
 	return n;
 }
 

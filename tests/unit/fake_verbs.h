@@ -27,6 +27,7 @@ struct fake_device {
 	/* The next message, as it lies in the receive buffer, is changed by this; NULL: it isn't.
 	 */
 	void (*edit_next)(uint8_t *bytes, uint32_t size_bytes);
+	void (*taken)(void); /* completions were found, and are returned next; NULL */
 	/* The call of this number, counted from 1, of those that can fail, does, with ENOMEM; 0:
 	 * none.
 	 */

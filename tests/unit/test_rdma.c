@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "net/rdma/message.h"
 #include "tests/unit/rdma_world.h"
@@ -266,6 +267,44 @@ START_TEST(test_payload_is_the_senders_until_it_is_fetched)
 	ck_assert(!fake_device_read_one());
 	ck_assert(server.in_order && !server.rx_bad);
 	free(payload);
+}
+END_TEST
+
+static uint64_t taken_ns;
+
+static void note_taken(void)
+{
+	struct timespec now;
+
+	/* Later than the turn began, as after a stop. */
+	do {
+		clock_gettime(CLOCK_BOOTTIME, &now);
+		taken_ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+	} while (taken_ns <= reactor_now_ns(reactor));
+}
+
+static void note_heard(struct transport_conn *conn, const struct frame *f, void *arg)
+{
+	ck_assert_uint_ge(reactor_now_ns(reactor), taken_ns);
+	side_rx(conn, f, arg);
+}
+
+/* What came while the process was stopped, since its turn began, is judged by a time after that: a
+ * gate that has closed meanwhile is closed for it. The same for a payload that is there by then. */
+START_TEST(test_what_comes_is_no_older_than_the_time)
+{
+	struct transport_handler noting = handler;
+
+	noting.rx = note_heard;
+	connect_sides();
+	server.conn->handler = &noting;
+	for (unsigned i = 0; i < 2; i++) {
+		fake_device.taken = note_taken;
+		send_control(&client, i + 1, i == 0 ? 10 : 100000);
+		wait_count(&server.rx_count, i + 1);
+		fake_device.taken = NULL;
+	}
+	server.conn->handler = &handler;
 }
 END_TEST
 
@@ -695,6 +734,7 @@ static void add_frames(TCase *tc)
 	tcase_add_test(tc, test_added_memory);
 	tcase_add_test(tc, test_so_many_memories);
 	tcase_add_test(tc, test_payload_is_the_senders_until_it_is_fetched);
+	tcase_add_test(tc, test_what_comes_is_no_older_than_the_time);
 	tcase_add_test(tc, test_plain_peer);
 	tcase_add_test(tc, test_plain_peer_that_goes_unheard);
 	tcase_add_test(tc, test_unlisten_with_somebody_at_the_door);
