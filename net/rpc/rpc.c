@@ -4,8 +4,9 @@
  *  1. A call is in flight (reactor != NULL) from rpc_call_start until it is finished, once: by its
  *     reply, by its deadline, by rpc_closed, or by rpc_call_cancel. It is taken off the list before
  *     its done runs, which may start it again or free it.
- *  2. A call that could not be sent is on no list and knows no rpc: only its timer, which is due at
- *     once, holds it. So it may outlive the rpc.
+ *  2. A call that could not be sent has no number, and a timer that is due at once. It is on the
+ *     list like any other, but when it was started after rpc_closed: then it knows no rpc, only its
+ *     timer holds it, and it may outlive the rpc.
  *
  * Happy path: rpc_call_start packs the message into memory of its own, sends it and arms the
  * deadline; the peer's rpc_rx unpacks it and calls handle; rpc_reply packs the answer; our rpc_rx
@@ -144,8 +145,10 @@ static void call_remove(struct rpc_call *call)
 	call->reactor = NULL;
 	if (call->rpc == NULL)
 		return;
-	INVARIANT(call->rpc->call_count > 0);
-	call->rpc->call_count--;
+	if (call->request_id != 0) {
+		INVARIANT(call->rpc->call_count > 0);
+		call->rpc->call_count--;
+	}
 	DL_DELETE(call->rpc->calls, call);
 	call->rpc = NULL;
 }
@@ -171,18 +174,19 @@ void rpc_call_start(struct rpc *rpc, struct rpc_call *call, const Pave__V1__Cont
 
 	PRE(call->done != NULL && call->reactor == NULL);
 	call->reactor = rpc->reactor;
-	call->rpc = NULL;
+	call->rpc = rpc->conn != NULL ? rpc : NULL;
 	call->deadline = (struct reactor_timer){.fire = call_deadline};
-	call->request_id = rpc->next_id++;
+	call->request_id = 0;
 	if (rpc->call_count < RPC_CALLS_MAX)
-		rc = send_message(rpc, 0, call->request_id, 0, message);
+		rc = send_message(rpc, 0, rpc->next_id, 0, message);
 	if (rc == 0) {
-		call->rpc = rpc;
-		DL_APPEND(rpc->calls, call);
+		call->request_id = rpc->next_id++;
 		rpc->call_count++;
 		rc = -ETIMEDOUT;
 		deadline_ns += (timeout_ms != 0 ? timeout_ms : RPC_TIMEOUT_MS) * NS_PER_MS;
 	}
+	if (call->rpc != NULL)
+		DL_APPEND(rpc->calls, call);
 	call->failure = rc;
 	reactor_timer_arm(rpc->reactor, &call->deadline, deadline_ns);
 }

@@ -29,10 +29,10 @@ struct rpc_call {
 	 * text: never NULL; what the peer said about its error, or what status means. */
 	void (*done)(struct rpc_call *call, int status, const Pave__V1__Control *reply,
 		     const char *text);
-	uint64_t request_id;	       /* the rpc's */
+	uint64_t request_id;	       /* the rpc's; 0: it could not be sent */
 	struct reactor_timer deadline; /* the rpc's */
 	struct reactor *reactor;       /* the rpc's; NULL when not in flight */
-	struct rpc *rpc;	       /* the rpc's; NULL when it failed before it was sent */
+	struct rpc *rpc;	       /* the rpc's; NULL when it was started after rpc_closed */
 	int failure;		       /* the rpc's: what it fails with when the deadline comes */
 	struct rpc_call *next, *prev;  /* the rpc's */
 };
@@ -76,8 +76,9 @@ void rpc_rx(struct rpc *rpc, const struct frame *f);
  * rpc_rx, or by rpc_closed. */
 void *rpc_rx_buffer(struct rpc *rpc, const struct frame *f);
 
-/* For the owner's closed: every call in flight is done with -E_DISCONNECTED before this returns.
- * Calls started from now on fail with that too, replies and notices are dropped; rpc may be freed.
+/* For the owner's closed: every call in flight, be it one that could not be sent, is done with
+ * -E_DISCONNECTED before this returns: what holds it may be freed. Calls started from now on fail
+ * with that too, replies and notices are dropped; rpc may be freed.
  */
 void rpc_closed(struct rpc *rpc);
 

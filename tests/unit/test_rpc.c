@@ -385,7 +385,23 @@ START_TEST(test_disconnect_ends_all_calls)
 }
 END_TEST
 
-/* A call that fails before it was sent outlives its rpc. */
+/* Nor does a call that could not be sent come to its end later, when what holds it may be gone. */
+START_TEST(test_disconnect_ends_what_could_not_be_sent)
+{
+	struct asked large = {0}, cancelled = {0};
+
+	start(&client.rpc, &large, FRAME_CONTROL_MAX, 0);
+	start(&client.rpc, &cancelled, FRAME_CONTROL_MAX, 0);
+	rpc_call_cancel(&cancelled.call);
+	ck_assert_uint_eq(large.done_count, 0);
+	rpc_closed(&client.rpc);
+	ck_assert_uint_eq(large.done_count, 1);
+	ck_assert_int_eq(large.status, -E_DISCONNECTED);
+	ck_assert_uint_eq(cancelled.done_count, 0);
+}
+END_TEST
+
+/* A call that is started after that outlives its rpc. */
 START_TEST(test_failed_call_outlives_rpc)
 {
 	struct rpc *gone = malloc(sizeof(*gone));
@@ -643,6 +659,7 @@ static void add_calls(TCase *tc)
 	tcase_add_test(tc, test_timeout);
 	tcase_add_test(tc, test_cancel);
 	tcase_add_test(tc, test_disconnect_ends_all_calls);
+	tcase_add_test(tc, test_disconnect_ends_what_could_not_be_sent);
 	tcase_add_test(tc, test_failed_call_outlives_rpc);
 	tcase_add_test(tc, test_peer_hangs_up_in_handler);
 	tcase_add_test(tc, test_oversized);
