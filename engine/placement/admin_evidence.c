@@ -125,6 +125,93 @@ void admin_site_list(struct pd_request *q, const Pave__V1__Control *m)
 	arena_deinit(&a);
 }
 
+/* The payload of what was signed, or the preset. */
+static int policy_text(struct arena *a, const struct verdict_policy *p, ProtobufCBinaryData *ret,
+		       struct error *err)
+{
+	const void *payload = policy_preset(p->name);
+	struct dsse_envelope *e = NULL;
+	int rc;
+
+	if (p->envelope == NULL) {
+		INVARIANT(payload != NULL);
+		ret->data = (uint8_t *)(uintptr_t)payload;
+		ret->len = strlen(payload);
+		return 0;
+	}
+	rc = dsse_parse(p->envelope, p->envelope_size, &e, err);
+	if (rc != 0)
+		return rc;
+	payload = dsse_payload(e, &ret->len);
+	ret->data = arena_get(a, ret->len);
+	if (ret->data != NULL)
+		memcpy(ret->data, payload, ret->len);
+	dsse_free(e);
+	return 0; /* the arena knows that it has failed */
+}
+
+/* Where the root has no tenant, all policies are the operator's. */
+static const char *policy_signer(const struct pd *pd, const struct verdict_policy *p)
+{
+	const bool tenants = root_role_key(trust_root(pd->trust), "tenant", 0) != NULL;
+
+	if (p->envelope == NULL)
+		return "preset";
+	return p->by_operator || !tenants ? "operator" : "tenant";
+}
+
+static Pave__V1__PolicyInfo *policy_info(const struct pd *pd, struct arena *a,
+					 const struct verdict_policy *p)
+{
+	Pave__V1__PolicyInfo *m = arena_get(a, sizeof *m);
+
+	if (m == NULL)
+		return NULL;
+	pave__v1__policy_info__init(m);
+	m->policy = arena_text(a, p->name);
+	m->version = policy_version(p->doc);
+	m->digest.data = (uint8_t *)(uintptr_t)policy_digest(p->doc);
+	m->digest.len = 32;
+	m->signed_by = arena_text(a, policy_signer(pd, p));
+	m->disputed = trust_policy_disputed(pd->trust, p->name);
+	return m;
+}
+
+void admin_policy_list(struct pd_request *q, const Pave__V1__Control *m)
+{
+	const struct verdicts *vs = &q->pd->verdicts;
+	const char *only = m->policy_list->policy;
+	Pave__V1__Control reply = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PolicyListReply r = PAVE__V1__POLICY_LIST_REPLY__INIT;
+	struct arena a = {0};
+	struct error err = {0};
+
+	r.policies = arena_get(&a, (vs->policy_count + 1) * sizeof *r.policies);
+	for (uint32_t i = 0; r.policies != NULL && err.code == 0 && i < vs->policy_count; i++) {
+		const struct verdict_policy *p = &vs->policies[i];
+		Pave__V1__PolicyInfo *info;
+
+		/* Of what the operator makes of it the driver may have the base only. */
+		if (p->doc == NULL || (only[0] != '\0' && strcmp(only, p->name) != 0))
+			continue;
+		info = policy_info(q->pd, &a, p);
+		r.policies[r.n_policies++] = info;
+		if (info != NULL && only[0] != '\0')
+			policy_text(&a, p, &info->document, &err);
+	}
+	if (err.code == 0 && arena_failed(&a))
+		error_set(&err, -ENOMEM, "no memory for the answer");
+	else if (err.code == 0 && only[0] != '\0' && r.n_policies == 0)
+		error_set(&err, -ENOENT, "no policy \"%.64s\" is in force: pave policy list", only);
+	reply.body_case = PAVE__V1__CONTROL__BODY_POLICY_LIST_REPLY;
+	reply.policy_list_reply = &r;
+	if (err.code != 0)
+		request_fail(q, &err);
+	else
+		request_reply(q, &reply);
+	arena_deinit(&a);
+}
+
 /* -- taking evidence in ----------------------------------------------------------------------- */
 
 static void evidence_committed(struct pd_request *q)

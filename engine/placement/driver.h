@@ -346,6 +346,7 @@ void admin_site_list(struct pd_request *q, const Pave__V1__Control *m);
 void admin_revocations_get(struct pd_request *q, const Pave__V1__Control *m);
 void admin_revocations_put(struct pd_request *q, const Pave__V1__Control *m);
 void admin_policy_put(struct pd_request *q, const Pave__V1__Control *m);
+void admin_policy_list(struct pd_request *q, const Pave__V1__Control *m);
 /* A site, a snapshot or a policy, taken in, not flushed. */
 int admin_take_document(struct pd *pd, const ProtobufCBinaryData *e, struct error *err);
 /* What the snapshot in force says of withdrawals is no news any more, those to come included. */

@@ -139,6 +139,7 @@ static const struct {
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_GET, ROLE_ADMIN, admin_revocations_get},
     {PAVE__V1__CONTROL__BODY_REVOCATIONS_PUT, ROLE_ADMIN, admin_revocations_put},
     {PAVE__V1__CONTROL__BODY_POLICY_PUT, ROLE_ADMIN, admin_policy_put},
+    {PAVE__V1__CONTROL__BODY_POLICY_LIST, ROLE_ADMIN, admin_policy_list},
     {PAVE__V1__CONTROL__BODY_ROOT_GET, ROLE_ADMIN, admin_root_get},
     {PAVE__V1__CONTROL__BODY_ROOT_PUT, ROLE_ADMIN, admin_root_put},
     {PAVE__V1__CONTROL__BODY_NODE_ADD, ROLE_ADMIN, admin_node_add},

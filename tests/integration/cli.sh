@@ -82,6 +82,20 @@ expect 2 node-name pave node add 'Par 2' --site par
 says node-name err '"Par 2" is no name'
 expect 1 no-cluster env -C "$top" pave status
 says no-cluster err PAVE_CLUSTER
+# The presets, where no cluster is named.
+expect 0 presets pave policy list
+[ "$(tr '\n' ' ' <"$top/out")" = "secnumcloud-fr cloud-de-confiance hds dev " ] || { bad=$((bad + 1)); echo "FAIL presets: $(cat "$top/out")"; }
+says presets err "ship with this program"
+expect 0 presets-json pave policy list --json
+json presets-json 'o == ["secnumcloud-fr", "cloud-de-confiance", "hds", "dev"]'
+expect 0 preset pave policy show dev
+json preset 'o["name"] == "dev"'
+says preset err "the preset as it ships with this program"
+expect 1 no-preset pave policy show hope
+says no-preset err "there is no preset of this name"
+expect 2 preset-which pave policy show
+expect 2 policy-what pave policy shew
+expect 4 policies-of-nobody pave --cluster 127.0.0.1:1 policy list
 expect 4 nobody-there pave --cluster 127.0.0.1:1 status
 says nobody-there err "127.0.0.1:1"
 for a in 127.0.0.1:99999 nohost.invalid:7400; do
@@ -128,6 +142,9 @@ offers pave policy check -- = --policy --site --revocations --root --at --seen -
 offers pave evidence sign -- = --key --type --out
 offers pave node device "" = list add retire
 offers pave completion "" = bash
+offers pave policy "" = check list show put
+offers pave policy show "" = hds
+offers pave volume create v --policy "" = hds
 offers pave rebalance "" = plan run status pause resume cancel set
 offers pave rebalance run -- = --rate
 count=$((count + 1))
@@ -242,6 +259,30 @@ expect 1 refresh-site pave site refresh --site nowhere=1
 says refresh-site err "pave site add comes first"
 expect 0 refresh-nothing pave site list --json
 json refresh-nothing 'all(s["policies"]["secnumcloud-fr"]["eligible"] for s in o["sites"])'
+
+# What is in force is told, not what ships.
+expect 0 policies-shipped pave policy list --json
+json policies-shipped '[(p["policy"], p["version"], p["signed_by"]) for p in o["policies"]] == [(n, 1, "preset") for n in ("secnumcloud-fr", "cloud-de-confiance", "hds", "dev")]'
+expect 0 policy-shipped pave policy show dev
+json policy-shipped 'o["name"] == "dev" and o["version"] == 1'
+says policy-shipped err "dev: version 1, in force in the driver; signed by nobody (the preset as it ships); digest "
+for p in mine:3 dev:2; do
+	pave policy show dev 2>"$top/err" | sed -e "s/\"name\": \"dev\"/\"name\": \"${p%:*}\"/" -e "s/\"version\": 1,/\"version\": ${p#*:},/" >"$top/policy"
+	expect 0 "sign-$p" pave evidence sign --key "tenant-a=$dir/authority/tenant-a.pem" --type policy "$top/policy" --out "$top/policy.dsse.json"
+	expect 0 "put-$p" pave policy put "$top/policy.dsse.json"
+done
+expect 0 policies pave policy list --json
+json policies '{p["policy"]: (p["version"], p["signed_by"]) for p in o["policies"] if p["policy"] in ("dev", "mine", "hds")} == {"dev": (2, "tenant"), "mine": (3, "tenant"), "hds": (1, "preset")}'
+json policies 'all(len(p["digest"]) == 64 and p["disputed"] is False for p in o["policies"])'
+expect 0 policies-text pave policy list
+says policies-text out "SIGNED BY"
+expect 0 policy-mine pave policy show mine
+json policy-mine 'o["name"] == "mine" and o["version"] == 3'
+says policy-mine err "mine: version 3, in force in the driver; signed by tenant; digest "
+expect 0 policy-dev pave policy show dev --json
+json policy-dev '(o["policy"], o["version"], o["signed_by"], o["document"]["version"]) == ("dev", 2, "tenant", 2)'
+expect 1 no-policy pave policy show hope
+says no-policy err 'no policy "hope" is in force'
 
 # -- volumes
 expect 0 create pave volume create v1 --size 256MiB --chunk-size 64MiB --policy secnumcloud-fr --json
@@ -367,7 +408,8 @@ offers pave node device list "" = par-1
 offers pave scrub start "" = rbx-1
 offers pave site revoke "" = par lyo rbx
 offers pave attach v1 --transport "" = tcp
-offers pave policy show "" = hds
+offers pave policy show "" = hds mine
+offers pave volume create v --policy "" = hds mine
 expect 1 where-no-volume pave audit where v9
 expect 2 report-nowhere pave audit report v1
 expect 2 report-backwards pave audit report v1 --json --from 2021-01-01T00:00:00Z --to 2020-01-01T00:00:00Z

@@ -291,21 +291,6 @@ START_TEST(nothing_is_eligible_under_a_root_that_ran_out)
 }
 END_TEST
 
-START_TEST(presets_are_listed_and_shown)
-{
-	json_t *json;
-
-	expect("policy list", 0, "secnumcloud-fr\ncloud-de-confiance\nhds\ndev\n", NULL);
-	expect("policy list --json", 0, "[", NULL);
-	expect("policy show hope", 1, NULL, "no preset");
-	expect("policy show", 2, NULL, "NAME");
-	ck_assert_int_eq(run("policy show dev"), 0);
-	json = json_loads(out_text, JSON_REJECT_DUPLICATES, NULL);
-	ck_assert_str_eq(json_string_value(json_object_get(json, "name")), "dev");
-	json_decref(json);
-}
-END_TEST
-
 /* -- evidence --------------------------------------------------------------------------------- */
 
 START_TEST(keygen_makes_a_pair_and_overwrites_nothing)
@@ -407,7 +392,6 @@ int main(void)
 	tcase_add_test(tc, check_needs_what_it_needs);
 	tcase_add_test(tc, what_is_not_signed_is_no_evidence);
 	tcase_add_test(tc, nothing_is_eligible_under_a_root_that_ran_out);
-	tcase_add_test(tc, presets_are_listed_and_shown);
 	tcase_add_test(tc, keygen_makes_a_pair_and_overwrites_nothing);
 	tcase_add_test(tc, two_houses_sign_one_after_the_other);
 	tcase_add_test(tc, what_a_verifier_would_refuse_is_not_signed);

@@ -283,6 +283,65 @@ START_TEST(the_operator_may_only_tighten)
 }
 END_TEST
 
+static const Pave__V1__PolicyListReply *ask_policies(const char *policy)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__PolicyList list = PAVE__V1__POLICY_LIST__INIT;
+
+	list.policy = (char *)(uintptr_t)policy;
+	m.body_case = PAVE__V1__CONTROL__BODY_POLICY_LIST;
+	m.policy_list = &list;
+	return peer_ask(admin, &m) == 0 ? admin->reply->policy_list_reply : NULL;
+}
+
+/* What is told of the policy, and with which document. */
+static void expect_policy(const char *name, uint64_t version, const char *signed_by, bool disputed,
+			  const char *in_document)
+{
+	const Pave__V1__PolicyListReply *r = ask_policies(name);
+	const Pave__V1__PolicyInfo *p;
+	struct policy_document *d = NULL;
+
+	ck_assert_msg(r != NULL && r->n_policies == 1, "%s", admin->text);
+	p = r->policies[0];
+	ck_assert_str_eq(p->policy, name);
+	ck_assert_uint_eq(p->version, version);
+	ck_assert_str_eq(p->signed_by, signed_by);
+	ck_assert_int_eq(p->disputed, disputed);
+	ck_assert_ptr_nonnull(
+	    memmem(p->document.data, p->document.len, in_document, strlen(in_document)));
+	/* The very bytes that the digest is of. */
+	ck_assert_int_eq(policy_parse(p->document.data, p->document.len, &d, NULL), 0);
+	ck_assert_uint_eq(p->digest.len, 32);
+	ck_assert_mem_eq(p->digest.data, policy_digest(d), 32);
+	policy_free(d);
+}
+
+/* What is in force, whoever signed it, and after a start too; not what shipped under that name. */
+START_TEST(policies_are_told)
+{
+	static const char name[] = "secnumcloud-fr";
+	const Pave__V1__PolicyListReply *r = ask_policies("");
+
+	ck_assert_msg(r != NULL && r->n_policies == 4, "%s", admin->text);
+	for (size_t i = 0; i < r->n_policies; i++) {
+		ck_assert_str_eq(r->policies[i]->signed_by, "preset");
+		ck_assert_uint_eq(r->policies[i]->document.len, 0);
+	}
+	expect_policy(name, 1, "preset", false, "\"FR\"");
+	ck_assert_int_eq(put_policy(2, "[\"FR-metropolitan\"]", true), 0);
+	expect_policy(name, 2, "tenant", false, "FR-metropolitan");
+	ck_assert_int_eq(put_policy(3, "[\"FR-IDF\", \"FR-ARA\"]", false), 0);
+	expect_policy(name, 3, "operator", false, "FR-ARA");
+	restart(false);
+	expect_policy(name, 3, "operator", false, "FR-ARA");
+	ck_assert_int_eq(put_policy(3, "[\"FR-IDF\"]", true), -E_ROLLBACK);
+	expect_policy(name, 3, "operator", true, "FR-ARA");
+	ck_assert_ptr_null(ask_policies("nonsense"));
+	ck_assert_msg(strstr(admin->text, "pave policy list") != NULL, "%s", admin->text);
+}
+END_TEST
+
 /* Neither of two contents that were signed as one version counts, nor the preset of that name in
  * their place, over a restart either. */
 START_TEST(two_contents_of_a_policy)
@@ -583,6 +642,7 @@ int main(void)
 	tcase_add_test(t, min_acks_of_volumes_follow_the_policy);
 	tcase_add_test(t, fewer_copies_are_for_new_volumes);
 	tcase_add_test(t, the_operator_may_only_tighten);
+	tcase_add_test(t, policies_are_told);
 	tcase_add_test(t, two_contents_of_a_policy);
 	tcase_add_test(t, a_lost_key_makes_certificates_void);
 	tcase_add_test(t, a_void_policy_is_no_preset_again);

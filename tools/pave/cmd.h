@@ -112,6 +112,8 @@ int cmd_scrub_status(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_evidence(int argc, char **argv);
 int cmd_policy(int argc, char **argv);
+int cmd_policy_list(int argc, char **argv);
+int cmd_policy_show(int argc, char **argv);
 int cmd_policy_put(int argc, char **argv);
 int cmd_root_show(int argc, char **argv);
 int cmd_root_rotate(int argc, char **argv);

@@ -14,6 +14,11 @@ static const char head[] =
     "\ttimeout 3 pave \"${cluster[@]}\" $1 list --json 2>/dev/null |\n"
     "\t\tsed -n 's/^ *\"'$2'\": \"\\([^\"]*\\)\".*/\\1/p' | sort -u\n"
     "}\n"
+    "# Those of the policies: the presets, and what is in force.\n"
+    "_pave_policies()\n"
+    "{\n"
+    "\t{ PAVE_CLUSTER= pave policy list 2>/dev/null; _pave_names policy policy; } | sort -u\n"
+    "}\n"
     "_pave()\n"
     "{\n"
     "\tlocal cur prev i w line=() words=() cluster=()\n"
@@ -49,8 +54,7 @@ static const char head[] =
     "--state)\n"
     "\t\tCOMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n"
     "\t--policy)\n"
-    "\t\tCOMPREPLY=($(compgen -W 'secnumcloud-fr cloud-de-confiance hds dev' -f -- \"$cur\")); "
-    "return ;;\n"
+    "\t\tCOMPREPLY=($(compgen -W \"$(_pave_policies)\" -f -- \"$cur\")); return ;;\n"
     "\t--transport)\n"
     "\t\tCOMPREPLY=($(compgen -W 'auto tcp rdma' -- \"$cur\")); return ;;\n"
     "\t--register)\n"
@@ -181,14 +185,14 @@ static void print_script(void)
 		printf("\t%s)\n\t\tCOMPREPLY=($(compgen -W '", first);
 		print_words(first);
 		if (strcmp(first, "policy") == 0)
-			printf("check list show ");
+			printf("check ");
 		printf("' -- \"$cur\")) ;;\n");
 	}
 	print_operands();
 	printf("\tevidence)\n\t\tCOMPREPLY=($(compgen -W 'keygen sign verify show' -- \"$cur\")) "
 	       ";;\n"
 	       "\t'policy show')\n\t\t(( ${#words[@]} > 2 )) ||\n"
-	       "\t\t\tCOMPREPLY=($(compgen -W \"$(pave policy list)\" -- \"$cur\")) ;;\n"
+	       "\t\t\tCOMPREPLY=($(compgen -W \"$(_pave_policies)\" -- \"$cur\")) ;;\n"
 	       "\t'node device')\n\t\tcase ${#words[@]} in\n"
 	       "\t\t2) COMPREPLY=($(compgen -W 'list add retire' -- \"$cur\")) ;;\n"
 	       "\t\t3) COMPREPLY=($(compgen -W \"$(_pave_names node node)\" -- \"$cur\")) ;;\n"

@@ -1,7 +1,7 @@
-/* pave policy: whether a site may hold data under a policy, from files alone, and the presets.
- * Nothing here talks to a cluster.
+/* pave policy check: whether a site may hold data under a policy, from files alone. Nothing here
+ * talks to a cluster; list and show are in cmd_policies.c, put in cmd_site.c.
  *
- * Happy path of check: the root is opened by itself, the three other envelopes under it, then one
+ * Happy path: the root is opened by itself, the three other envelopes under it, then one
  * call of evaluate() at the time given. With --seen all of them pass through a trust state, which
  * remembers what was seen. Failure modes: an envelope that doesn't verify, or is older than one
  * that was seen, is exit 1 and never a verdict; a rule that fails is exit 3, with all of them.
@@ -28,7 +28,8 @@ static const char help[] =
     "usage: pave policy check --policy NAME-or-FILE --site FILE --revocations FILE --root FILE\n"
     "                         [--at TIME] [--seen FILE] [--json]\n"
     "       pave policy list [--json]\n"
-    "       pave policy show NAME\n"
+    "       pave policy show POLICY [--json]\n"
+    "       pave policy put FILE\n"
     "\n"
     "check  Tells whether the site is eligible under the policy, and until when, or every rule "
     "that\n"
@@ -43,7 +44,7 @@ static const char help[] =
     "       --json: {\"eligible\": bool, \"until\": TIME or null, \"until_field\", "
     "\"until_source\",\n"
     "       \"failed\": [{\"rule\", \"field\", \"value\", \"bound\", \"source\"}]}\n"
-    "list   Names the presets. show prints one, as a document to start from.\n"
+    "list, show, put: see pave help policy list, and so on.\n"
     "\n"
     "Exit status: 0 eligible or done, 1 failed (a file is unreadable, unsigned, malformed or older "
     "than\n"
@@ -300,61 +301,19 @@ out:
 	return rc;
 }
 
-/* -- presets ---------------------------------------------------------------------------------- */
-
-static int list(const struct options *o)
-{
-	json_t *names;
-
-	if (o->file_count != 0)
-		return offline_usage(GROUP, "list takes nothing");
-	if (!o->json) {
-		for (const char *const *name = policy_preset_names(); *name != NULL; name++)
-			puts(*name);
-		return OFFLINE_DONE;
-	}
-	names = json_array();
-	for (const char *const *name = policy_preset_names(); *name != NULL; name++)
-		json_array_append_new(names, json_string(*name));
-	return offline_print_json(GROUP, names);
-}
-
-static int show(const struct options *o)
-{
-	const char *preset;
-
-	if (o->file_count != 1)
-		return offline_usage(GROUP, "show needs the NAME of a preset");
-	preset = policy_preset(o->files[0]);
-	if (preset == NULL) {
-		fprintf(
-		    stderr,
-		    "pave policy: %s: there is no preset of this name; `pave policy list` names "
-		    "them\n",
-		    o->files[0]);
-		return OFFLINE_FAILED;
-	}
-	return offline_print_json(GROUP, json_loads(preset, 0, NULL));
-}
-
 int cmd_policy(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		int (*run)(const struct options *o);
-	} verbs[] = {{"check", check}, {"list", list}, {"show", show}};
 	struct options o = {0};
 	int rc = parse_options(argc, argv, &o);
 
 	if (rc >= 0)
 		return rc;
 	if (o.file_count == 0)
-		return offline_usage(GROUP, "one of check, list, show is needed");
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		if (strcmp(verbs[i].name, o.files[0]) == 0) {
-			o.files++;
-			o.file_count--;
-			return verbs[i].run(&o);
-		}
-	return offline_usage(GROUP, "%s: one of check, list, show is needed", o.files[0]);
+		return offline_usage(GROUP, "one of check, list, show, put is needed");
+	if (strcmp(o.files[0], "check") != 0)
+		return offline_usage(GROUP, "%s: one of check, list, show, put is needed",
+				     o.files[0]);
+	o.files++;
+	o.file_count--;
+	return check(&o);
 }

@@ -99,9 +99,19 @@ const struct command commands[] = {
      "policies that\n"
      "  were signed again, taken in with it.\n",
      cmd_root_rotate, false},
+    {"policy list", "the policies in force in the driver; without a cluster, the presets",
+     "\n  In force: the version, who signed it (tenant, operator; nobody: the preset), and its "
+     "digest.\n"
+     "  A cluster is what --cluster or PAVE_CLUSTER names.\n",
+     cmd_policy_list, false},
+    {"policy show", "the document of a policy, as it is in force; without a cluster, of a preset",
+     "POLICY\n"
+     "  From where `pave policy list` has it. Which version it is, and who signed it, is told on "
+     "stderr, and\n"
+     "  by --json.\n",
+     cmd_policy_show, false},
     {"policy put", "submit a signed placement policy", "FILE\n", cmd_policy_put, false},
-    {"policy", "check SITE files under a policy, offline; list, show presets", "", cmd_policy,
-     true},
+    {"policy", "check SITE files under a policy, offline", "", cmd_policy, true},
     {"audit export", "write the ledger of the placement driver into a file", "--out FILE|-\n",
      cmd_audit_export, false},
     {"audit verify", "check an exported ledger, offline, with the trust root alone",
