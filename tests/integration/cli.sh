@@ -356,6 +356,12 @@ expect 1 revoke-nothing pave site revoke nowhere
 expect 1 revoke-key pave site revoke rbx --key "auditor-1=$dir/authority/auditor-1.pem"
 expect 0 revoke pave site revoke rbx --reason "a test" --json
 json revoke 'o["site"] == "rbx" and o["revocations_version"] >= 2'
+from=$(sed -n 's/.*"effective_from": "\(.*\)".*/\1/p' "$top/out")
+# Of two withdrawals the earlier one counts, and is told.
+expect 0 revoke-later pave site revoke rbx --effective-from 2100-01-01T00:00:00Z --json
+json revoke-later 'o["effective_from"] == "'"$from"'"'
+expect 0 revoke-later-text pave site revoke rbx --effective-from 2100-01-01T00:00:00Z
+says revoke-later-text out "site rbx is revoked from $from on: it was withdrawn from then on already, and that counts, not 2100-01-01T00:00:00Z"
 expect 3 create-refused pave volume create v3 --size 256MiB --policy secnumcloud-fr
 says create-refused err "secnumcloud-fr needs 3 replicas on 3 distinct campuses, only 2 are eligible"
 says create-refused err "rbx (revocations"

@@ -357,17 +357,23 @@ static int run_change(struct change_options *o)
 
 static int print_change(const struct change_options *o, const char *what)
 {
-	char until[40], from[40];
+	const bool earlier = o->signers.result_from < o->change.effective_from;
+	char until[40], from[40], asked[40];
 
 	if (cli.json)
 		return cmd_print_json(json_pack(
 		    "{s:s?,s:I,s:o,s:o}", "site", o->change.site, "revocations_version",
 		    (json_int_t)o->signers.result_version, "revocations_until",
 		    view_time(o->signers.result_not_after), "effective_from",
-		    o->change.withdraw ? view_time(o->change.effective_from) : json_null()));
-	if (o->change.withdraw)
-		printf("site %s is revoked from %s on; ", o->change.site,
-		       text_time(o->change.effective_from, from, sizeof from));
+		    o->change.withdraw ? view_time(o->signers.result_from) : json_null()));
+	text_time(o->signers.result_from, from, sizeof from);
+	if (o->change.withdraw && earlier)
+		printf("site %s is revoked from %s on: it was withdrawn from then on already, and "
+		       "that counts, not %s; ",
+		       o->change.site, from,
+		       text_time(o->change.effective_from, asked, sizeof asked));
+	else if (o->change.withdraw)
+		printf("site %s is revoked from %s on; ", o->change.site, from);
 	printf("snapshot version %" PRIu64 ", until %s, is in force: %s\n",
 	       o->signers.result_version,
 	       view_time_text(o->signers.result_not_after, until, sizeof until), what);

@@ -151,6 +151,7 @@ int snapshot_change(struct client *c, const struct cluster_ref *cluster, struct 
 	char *json = NULL;
 	char *envelope = NULL;
 	char path[4400];
+	int64_t before;
 	int rc = get_present(c, s->root, &old, err);
 
 	if (rc != 0)
@@ -173,6 +174,9 @@ int snapshot_change(struct client *c, const struct cluster_ref *cluster, struct 
 		goto out;
 	s->result_version = revocations_version(old) + 1;
 	s->result_not_after = change->not_after;
+	s->result_from = change->effective_from;
+	if (change->withdraw && revocations_withdrawn(old, change->site, INT64_MAX, &before, NULL))
+		s->result_from = MIN(s->result_from, before);
 	if (cluster->dir[0] != '\0') {
 		snprintf(path, sizeof path, "%s/evidence/revocations.dsse.json", cluster->dir);
 		rc = file_replace(path, envelope, strlen(envelope), 0644, err);

@@ -14,6 +14,7 @@ struct snapshot_signers {
 	uint64_t valid_for_ms;	 /* 0: as long as the one before */
 	uint64_t result_version; /* what was made */
 	int64_t result_not_after;
+	int64_t result_from; /* since when it withdraws the site: of several the earliest counts */
 };
 
 /* Fills in what the command line left open from the development cluster: its root, its authority's
