@@ -194,6 +194,7 @@ static Pave__V1__NodeInfo *node_info(struct pd *pd, struct arena *a, struct reg_
 	m->trouble = (char *)(uintptr_t)n->trouble;
 	m->wiping_segments = n->wiping_segments;
 	m->drain = n->drain;
+	m->draining = n->drain && node_holds_any(&pd->reg, n);
 	m->learners = n->learners;
 	return m;
 }

@@ -103,7 +103,7 @@ void admin_node_drain(struct pd_request *q, const Pave__V1__Control *m)
 		if (n->drain == !d->undo)
 			continue;
 		n->drain = !d->undo;
-		log_info("pd", "node %s: %s", n->name, n->drain ? "drained" : "takes copies again");
+		log_info("pd", "node %s: %s", n->name, n->drain ? "drain" : "takes copies again");
 		reg_save_node(&pd->reg, n);
 	}
 	if (found == 0) {
@@ -131,8 +131,7 @@ static int check_remove(struct pd *pd, const struct reg_node *n, const Pave__V1_
 				 "node %s is connected, and would come back by itself: stop its "
 				 "pave-node first",
 				 n->name);
-	if (r->force || (n->placed_chunks == 0 && n->learners == 0 && n->leavers == 0 &&
-			 !node_has_leftovers(&pd->reg, n)))
+	if (r->force || !node_holds_any(&pd->reg, n))
 		return 0;
 	return error_set(
 	    err, -E_IN_USE,

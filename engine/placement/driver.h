@@ -209,6 +209,8 @@ bool node_send_scrub(struct reg_node *n); /* false: it is not connected */
 enum node_state node_state(const struct reg_node *n, int64_t now);
 /* Whether something may lie on it that is to be erased. */
 bool node_has_leftovers(const struct reg *reg, const struct reg_node *n);
+/* The same, or anything is placed on it, or moves to it or away. */
+bool node_holds_any(const struct reg *reg, const struct reg_node *n);
 /* The node is gone for ever: nothing waits for it to erase anything. */
 void node_forget_leftovers(struct pd *pd, struct reg_node *n);
 /* Sends what is to be erased to the nodes that are there. */

@@ -486,6 +486,12 @@ bool node_has_leftovers(const struct reg *reg, const struct reg_node *n)
 	return false;
 }
 
+bool node_holds_any(const struct reg *reg, const struct reg_node *n)
+{
+	return n->placed_chunks > 0 || n->learners > 0 || n->leavers > 0 ||
+	       node_has_leftovers(reg, n);
+}
+
 /* A name belongs to a site and to a device for as long as copies are placed on it: an empty device
  * under an old name would count in majorities for what it no longer has. */
 static int check_identity(const struct reg *reg, const struct reg_node *n,

@@ -444,6 +444,8 @@ expect 0 stuck-plan pave rebalance plan
 says stuck-plan out "copies must leave and cannot"
 count=$((count + 1))
 ! grep -q "Nothing has to move" "$top/out" || { bad=$((bad + 1)); echo "FAIL stuck-plan: nothing has to move, and something must"; }
+expect 0 draining pave node list
+says draining out "up, draining"
 expect 0 evacuate-undo pave site evacuate lyo --undo
 expect 2 rate pave rebalance set --rate 0
 expect 2 grace pave rebalance set --replace-after 10ms

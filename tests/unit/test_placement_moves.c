@@ -48,8 +48,8 @@ static void teardown(void)
 	rig_destroy(rig);
 }
 
-/* What the driver takes the node's load for. */
-static uint64_t load_of(const char *node)
+/* As the list of all has it. */
+static const Pave__V1__NodeInfo *node_info(const char *node)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__NodeList list = PAVE__V1__NODE_LIST__INIT;
@@ -59,8 +59,14 @@ static uint64_t load_of(const char *node)
 	ck_assert_int_eq(peer_ask(admin, &m), 0);
 	for (size_t i = 0; i < admin->reply->node_list_reply->n_nodes; i++)
 		if (strcmp(admin->reply->node_list_reply->nodes[i]->node, node) == 0)
-			return admin->reply->node_list_reply->nodes[i]->operations_per_s;
+			return admin->reply->node_list_reply->nodes[i];
 	ck_abort_msg("there is no node %s", node);
+}
+
+/* What the driver takes the node's load for. */
+static uint64_t load_of(const char *node)
+{
+	return node_info(node)->operations_per_s;
 }
 
 /* Nodes count what they answer; the driver places new volumes elsewhere. */
@@ -202,6 +208,7 @@ START_TEST(drain_moves_every_chunk)
 
 	ck_assert_int_eq(ask_drain("nix", false), -ENOENT);
 	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert(node_info("n1")->draining && !node_info("n4")->draining);
 	run_s(2);
 	ck_assert_uint_ge(host->permit_notices, 1); /* at once, not with the next renewal */
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
@@ -217,11 +224,14 @@ START_TEST(drain_moves_every_chunk)
 		ck_assert_msg(ask_commit(host, 1, c, "n1", "n4") == 0, "%s", host->text);
 	ck_assert_uint_eq(placed("n1"), 0);
 	ck_assert_uint_eq(placed("n4"), CHUNKS);
+	/* In no map any more, but not erased yet. */
+	ck_assert(node_info("n1")->chunks == 0 && node_info("n1")->draining);
 	ck_assert_uint_eq(renew(NULL, 0), 0);
 	ck_assert(!in_permit("n1") && in_permit("n4"));
 	ck_assert_uint_eq(ask_status()->moves_done, CHUNKS);
 	run_s(5);
 	ck_assert_str_eq(ask_status()->state, "idle");
+	ck_assert(node_info("n1")->drain && !node_info("n1")->draining);
 	/* Asked again, because the answer was lost: the same answer. */
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n4", "n1"), -ENOENT);

@@ -99,6 +99,12 @@ json_t *view_volume(const Pave__V1__VolumeInfo *v)
 	return o;
 }
 
+/* An older driver tells it by the counts alone. */
+static bool is_draining(const Pave__V1__NodeInfo *n)
+{
+	return n->draining || (n->drain && (n->chunks > 0 || n->learners > 0));
+}
+
 json_t *view_node(const Pave__V1__NodeInfo *n)
 {
 	json_t *o = json_object();
@@ -128,6 +134,7 @@ json_t *view_node(const Pave__V1__NodeInfo *n)
 	set(o, "trouble", n->trouble[0] != '\0' ? json_string(n->trouble) : json_null());
 	set(o, "wiping_segments", integer(n->wiping_segments));
 	set(o, "drain", json_boolean(n->drain));
+	set(o, "draining", json_boolean(is_draining(n)));
 	set(o, "learners", integer(n->learners));
 	return o;
 }
@@ -236,7 +243,10 @@ void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *polic
 
 		table_add(&t, "%s", n->node);
 		table_add(&t, "%s", n->site);
-		table_add(&t, "%s%s%s", n->state, n->drain ? ", drained" : "",
+		table_add(&t, "%s%s%s", n->state,
+			  is_draining(n) ? ", draining"
+			  : n->drain	 ? ", drained"
+					 : "",
 			  n->size_bytes > 0 && n->free_bytes <= n->reserve_bytes ? ", full" : "");
 		table_add(&t, "%s", view_size_text(n->size_bytes, buf, sizeof buf));
 		table_add(&t, "%s", view_size_text(n->live_bytes, buf, sizeof buf));
