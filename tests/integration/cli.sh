@@ -497,6 +497,23 @@ expect 0 scrub-some-text pave scrub start
 says scrub-some-text out "Not connected, and not told: lyo-1"
 expect 0 up-killed pave dev up --dir "$dir" --json
 json up-killed '[p["pid"] for p in o["processes"] if p["name"] == "lyo-1"] not in ([None], ['"$pid"'])'
+# A node that has lost its driver and its lease says so once, and when it is over.
+silent=$(grep -c "no answer of the placement driver" "$dir/log/par-1.log")
+over=$(grep -c "the placement driver answers again" "$dir/log/par-1.log")
+# once NAME WORDS COUNT: waits until its log has said so once more.
+once() {
+	count=$((count + 1))
+	for _ in $(seq 600); do
+		[ "$(grep -c "$2" "$dir/log/par-1.log")" -eq $(($3 + 1)) ] && return
+		sleep 0.1
+	done
+	bad=$((bad + 1))
+	echo "FAIL $1: its log does not say once more: $2"
+}
+kill -9 "$(cut -d' ' -f1 "$dir/run/pd.pid")"
+once silent "no answer of the placement driver" "$silent"
+expect 0 up-silent pave dev up --dir "$dir"
+once heard "the placement driver answers again" "$over"
 # A snapshot that ran out revokes every site: said with the way out, and whole.
 expect 0 short pave site refresh --valid-for 1s
 sleep 1.1

@@ -27,6 +27,7 @@
 #include "tools/pave-node/devices.h"
 #include "tools/pave-node/erase.h"
 #include "tools/pave-node/layer_work.h"
+#include "tools/pave-node/lease_watch.h"
 #include "tools/pave-node/maintain.h"
 
 #define SCRUB_PERIOD_S (14u * 86400)
@@ -64,6 +65,8 @@ struct node {
 	struct pool *pool;
 	struct node_shard *shard;
 	struct node_lease *lease;
+	struct lease_watch watch;
+	struct reactor_timer watch_timer;
 	struct eraser *eraser;
 	struct layer_work *layer_work;
 	struct devices *devices;
@@ -186,6 +189,7 @@ static void end(struct node *n, int exit_code)
 	if (n->phase == ENDING)
 		return;
 	n->exit_code = exit_code;
+	reactor_timer_cancel(n->reactor, &n->watch_timer);
 	maintain_stop(&n->maintain);
 	/* While the device is being opened, opened() goes on with the end. */
 	if (n->phase == SERVING) {
@@ -354,6 +358,33 @@ static bool may_store(void *arg)
 	return n->lease != NULL && node_lease_is_held(n->lease);
 }
 
+static void watch_lease(struct reactor_timer *timer)
+{
+	struct node *n = container_of(timer, struct node, watch_timer);
+	const uint64_t now_ns = reactor_now_ns(n->reactor);
+	struct node_lease_stats stats;
+	uint64_t silent_ns;
+
+	node_lease_get_stats(n->lease, &stats);
+	switch (lease_watch_step(&n->watch, now_ns, node_lease_is_held(n->lease),
+				 stats.granted + stats.refused, &silent_ns)) {
+	case LEASE_WORD_NONE:
+		break;
+	case LEASE_WORD_SILENT:
+		log_warn("node",
+			 "no lease, and no answer of the placement driver (--pd %s) for %llu s: "
+			 "nothing is stored or served until it gives one; is it running, and the "
+			 "address right? It is asked on, without another word",
+			 n->pd, (unsigned long long)(silent_ns / NS_PER_S));
+		break;
+	case LEASE_WORD_OVER:
+		log_info("node", "the placement driver answers again, after %llu s",
+			 (unsigned long long)(silent_ns / NS_PER_S));
+		break;
+	}
+	reactor_timer_arm(n->reactor, timer, now_ns + LEASE_WATCH_STEP_NS);
+}
+
 static int serve(struct node *n, struct error *err)
 {
 	struct node_shard_config config = {
@@ -396,6 +427,8 @@ static int serve(struct node *n, struct error *err)
 	rc = start_lease(n, err);
 	if (rc != 0)
 		return rc;
+	n->watch_timer.fire = watch_lease;
+	watch_lease(&n->watch_timer);
 	log_info("node", "node %s in site %s serves at %s", n->name, n->site,
 		 node_shard_address(n->shard));
 	daemon_ready(node_shard_address(n->shard));
