@@ -52,7 +52,8 @@ void vreplica_disconnect(struct vreplica *r, int why)
 		r->why = why;
 	if (r->conn == NULL || r->closing)
 		return;
-	if (r->state == VREPLICA_READY)
+	/* Without a reason it is what the owner wants (vreplica_stop), and no news. */
+	if (r->state == VREPLICA_READY && why != 0)
 		log_info("volume", "%s: disconnects node %s: %s", r->volume->config.name,
 			 name_of(r), err_text(why));
 	r->closing = true;
@@ -395,7 +396,7 @@ static void conn_closed(struct transport_conn *conn, int reason, void *arg)
 	(void)conn;
 	if (reason != 0)
 		r->why = reason;
-	if (was_ready)
+	if (was_ready && !r->stopped)
 		log_info("volume", "%s: node %s is away: %s", r->volume->config.name, name_of(r),
 			 err_text(r->why != 0 ? r->why : -E_DISCONNECTED));
 	r->state = VREPLICA_AWAY;

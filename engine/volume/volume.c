@@ -133,6 +133,16 @@ static bool all_tried(const struct volume *v)
 	return true;
 }
 
+/* Too few of its nodes are eligible, so whoever else is away is not the reason. */
+static bool permitted_too_few(const struct volume *v)
+{
+	for (uint32_t i = 0; i < v->chunk_count; i++)
+		if (vmask_count(vchunk_permitted_slots(&v->chunks[i]) & v->chunks[i].members) <
+		    v->majority)
+			return true;
+	return false;
+}
+
 static void no_majority(struct volume *v)
 {
 	char text[600];
@@ -153,7 +163,7 @@ static void no_majority(struct volume *v)
 							       : vreplica_state_name(r));
 		at = MIN(at, sizeof(text) - 1);
 	}
-	error_set(&v->open_error, -E_UNREACHABLE,
+	error_set(&v->open_error, permitted_too_few(v) ? -E_NOT_IN_PERMIT : -E_UNREACHABLE,
 		  "volume %s needs %u of %u replicas of each chunk; %s%s%s%s", v->config.name,
 		  v->majority, v->replicas, text, outside ? " (why: pave volume show " : "",
 		  outside ? v->config.name : "", outside ? ")" : "");

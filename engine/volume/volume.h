@@ -124,7 +124,8 @@ struct volume_config {
 
 /* Attaches: done with 0 once the volume may be used (older permits run out, at least the fence and
  * the map in place), or with the error and its story: -ENOENT, -E_IN_USE (held by another live
- * attachment, and if_free), -E_DENIED, -E_UNREACHABLE, ... */
+ * attachment, and if_free), -E_DENIED, -E_NOT_IN_PERMIT (the permit names too few of its nodes for
+ * a majority), -E_UNREACHABLE (too few answer), ... */
 struct volume_open_op {
 	void (*done)(struct volume_open_op *op, int status, struct volume *v,
 		     const struct error *err);

@@ -354,6 +354,32 @@ START_TEST(majority_of_what)
 }
 END_TEST
 
+/* Who is away is not the reason where the evidence leaves too few. */
+START_TEST(attaching_with_too_few_in_the_permit_is_a_refusal)
+{
+	const uint32_t all = rig->pd.nodes;
+
+	rig_close(host);
+	rig->pd.nodes = 1;
+	rig_open_start(host);
+	ck_assert(rig_wait(rig, &host->opened, 60000));
+	ck_assert_int_eq(host->open_status, -E_NOT_IN_PERMIT);
+	ck_assert_ptr_nonnull(strstr(host->open_error.text, "not in the permit"));
+	host->volume = NULL;
+	/* The permit was given back. */
+	ck_assert_uint_eq(rig->pd.detaches, 2);
+	/* Enough are, and one of them is away. */
+	rig->pd.nodes = 3;
+	fake_crash(&rig->nodes[1]);
+	rig_open_start(host);
+	ck_assert(rig_wait(rig, &host->opened, 60000));
+	ck_assert_int_eq(host->open_status, -E_UNREACHABLE);
+	host->volume = NULL;
+	rig->pd.nodes = all;
+	rig_open(host);
+}
+END_TEST
+
 START_TEST(a_copy_that_lost_its_permit_is_not_counted)
 {
 	struct rig_op o;
@@ -913,6 +939,7 @@ int main(void)
 	tcase_add_test(tc, what_was_queued_for_a_revoked_node_is_not_sent_later);
 	tcase_add_test(tc, every_write_in_flight_is_found);
 	tcase_add_test(tc, majority_of_what);
+	tcase_add_test(tc, attaching_with_too_few_in_the_permit_is_a_refusal);
 	tcase_add_test(tc, a_copy_that_lost_its_permit_is_not_counted);
 	tcase_add_test(tc, a_node_whose_gate_is_closed_counts_again_when_it_opens);
 	tcase_add_test(tc, min_acks_of_the_policy_is_kept);
