@@ -83,8 +83,8 @@ struct revocations_change {
 	uint64_t
 	    site_version; /* puts this version in force and lifts the site's withdrawals; 0: no */
 	bool withdraw;
-	int64_t effective_from;
-	const char *reason; /* NULL: none given */
+	int64_t effective_from; /* written in whole milliseconds, rounded down */
+	const char *reason;	/* NULL: none given */
 };
 
 /* The text of the next snapshot, to be signed: malloc'd. Unknown members of the old one are kept.

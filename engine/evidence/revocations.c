@@ -177,10 +177,14 @@ static json_t *time_json(int64_t ns)
 	return json_string(text_time(ns - ns % (int64_t)NS_PER_S, text, sizeof text));
 }
 
+/* To the millisecond: one that was cut to the second would be told late, by up to a second. */
 static json_t *withdrawal_json(const char *site, int64_t from, const char *reason)
 {
-	return json_pack("{s:s, s:o, s:s}", "site", site, "effective_from", time_json(from),
-			 "reason", reason == NULL ? "" : reason);
+	char text[40];
+
+	return json_pack("{s:s, s:s, s:s}", "site", site, "effective_from",
+			 text_time(from, text, sizeof text), "reason",
+			 reason == NULL ? "" : reason);
 }
 
 static void remove_withdrawals(json_t *withdrawals, const char *site)

@@ -359,8 +359,11 @@ expect 0 over-detach pave detach v1
 expect 2 revoke-time pave site revoke rbx --effective-from tomorrow
 expect 1 revoke-nothing pave site revoke nowhere
 expect 1 revoke-key pave site revoke rbx --key "auditor-1=$dir/authority/auditor-1.pem"
+before=$(date +%s%3N)
 expect 0 revoke pave site revoke rbx --reason "a test" --json
 json revoke 'o["site"] == "rbx" and o["revocations_version"] >= 2'
+# From now on, not from the beginning of this second, which would be told late.
+json revoke '__import__("datetime").datetime.fromisoformat(o["effective_from"].replace("Z", "+00:00")).timestamp() * 1000 >= '"$before - 0.5"
 from=$(sed -n 's/.*"effective_from": "\(.*\)".*/\1/p' "$top/out")
 # Of two withdrawals the earlier one counts, and is told.
 expect 0 revoke-later pave site revoke rbx --effective-from 2100-01-01T00:00:00Z --json

@@ -794,6 +794,7 @@ END_TEST
 
 START_TEST(a_snapshot_follows_from_the_last)
 {
+	const int64_t from_ms = RIG_NOW + 750 * (int64_t)NS_PER_MS;
 	json_t *json = rig_revocations_json(&rig);
 	char *text = json_dumps(json, 0), *next_text = NULL;
 	struct revocations_document *old = NULL, *next = NULL;
@@ -801,7 +802,7 @@ START_TEST(a_snapshot_follows_from_the_last)
 					    .not_after = RIG_NOW + RIG_DAY,
 					    .site = "par",
 					    .withdraw = true,
-					    .effective_from = RIG_NOW,
+					    .effective_from = from_ms,
 					    .reason = "for the test"};
 	const char *reason = NULL;
 	int64_t from = 0;
@@ -813,10 +814,11 @@ START_TEST(a_snapshot_follows_from_the_last)
 	ck_assert(revocations_issued_at(next) == RIG_NOW);
 	ck_assert(revocations_not_after(next) == RIG_NOW + RIG_DAY);
 	ck_assert_uint_eq(revocations_site_version(next, "par"), 3);
-	ck_assert(!revocations_withdrawn(next, "par", RIG_NOW - 1, NULL, NULL));
-	ck_assert(revocations_next_withdrawal(next, "par", RIG_NOW - 1) == RIG_NOW);
-	ck_assert(revocations_withdrawn(next, "par", RIG_NOW, &from, &reason));
-	ck_assert(from == RIG_NOW);
+	/* Not from the beginning of that second on: it would be told late. */
+	ck_assert(!revocations_withdrawn(next, "par", from_ms - 1, NULL, NULL));
+	ck_assert(revocations_next_withdrawal(next, "par", RIG_NOW) == from_ms);
+	ck_assert(revocations_withdrawn(next, "par", from_ms, &from, &reason));
+	ck_assert(from == from_ms);
 	ck_assert_str_eq(reason, "for the test");
 	ck_assert(!revocations_withdrawn(next, "lyo", RIG_NOW, NULL, NULL));
 	free(next_text);

@@ -398,7 +398,7 @@ int cmd_site_revoke(int argc, char **argv)
 		rc = o.change.site == NULL ? 2 : 0;
 	}
 	if (rc == 0 && o.change.effective_from == 0)
-		o.change.effective_from = snapshot_now() / (int64_t)NS_PER_S * (int64_t)NS_PER_S;
+		o.change.effective_from = snapshot_now();
 	if (rc == 0)
 		rc = run_change(&o);
 	if (rc == 0)
