@@ -549,7 +549,8 @@ static void take_map(struct history *h, uint64_t seq, int64_t at, const Pave__V1
 	for (size_t i = 0; i < m->n_nodes; i++)
 		take_name(v->nodes[i], m->nodes[i]);
 	v->node_count = (uint32_t)m->n_nodes;
-	memcpy(v->map, m->map.data, m->map.len);
+	if (m->map.len > 0)
+		memcpy(v->map, m->map.data, m->map.len);
 	v->chunk_count = (uint32_t)(m->map.len / v->replicas);
 	v->map_version = m->map_version;
 }

@@ -71,8 +71,8 @@ int transports_open(const struct transports_options *o, struct reactor *r, bool 
 	    .plain_addresses = pd,
 	    .poll_us = o->poll_us,
 	};
-	struct drivers drivers;
-	int rc = drivers_parse(pd, &drivers, err);
+	struct drivers drivers = {0};
+	int rc = pd[0] != '\0' ? drivers_parse(pd, &drivers, err) : 0;
 
 	if (rc != 0)
 		return rc;

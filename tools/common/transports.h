@@ -45,10 +45,10 @@ struct transports {
 	struct transport *rdma; /* NULL: not used */
 };
 
-/* pd: the drivers' addresses, which are always reached over TCP; it outlives the transports. Where
- * RDMA is not asked for and cannot be had, TCP alone is used, with a warning if there is a device.
- * -EINVAL, -EACCES: one of the addresses cannot be connected to (address_check_peer). Errors else:
- * what the transports say. */
+/* pd: the drivers' addresses, which are always reached over TCP; "": there are none, as in a test
+ * that is the driver itself. It outlives the transports. Where RDMA is not asked for and cannot be
+ * had, TCP alone is used, with a warning if there is a device. -EINVAL, -EACCES: one of the
+ * addresses cannot be connected to (address_check_peer). Errors else: what the transports say. */
 int transports_open(const struct transports_options *o, struct reactor *r, bool insecure,
 		    const char *pd, struct transports *ret, struct error *err);
 
