@@ -283,8 +283,8 @@ static int parse(struct attach *a, int argc, char **argv)
 		rc = take_option(a, c);
 	if (rc != 0)
 		return rc;
-	if (optind != argc - 1 || a->pd == NULL || a->root == NULL || a->dir == NULL ||
-	    (a->nbd == NULL) != a->maintain || (a->maintain && a->migrate)) {
+	if (optind != argc - 1 || a->pd == NULL || a->pd[0] == '\0' || a->root == NULL ||
+	    a->dir == NULL || (a->nbd == NULL) != a->maintain || (a->maintain && a->migrate)) {
 		fputs("pave-attach: VOLUME, --pd, --root, --dir and --nbd (or --maintain) are "
 		      "needed\n"
 		      "Try `pave-attach --help`.\n",

@@ -695,7 +695,7 @@ static int parse(struct node *n, int argc, char **argv)
 	if (rc != 0)
 		return rc;
 	if (optind != argc || n->name == NULL || n->site == NULL || n->pd == NULL ||
-	    n->root == NULL || n->dir == NULL || n->device_count == 0) {
+	    n->pd[0] == '\0' || n->root == NULL || n->dir == NULL || n->device_count == 0) {
 		fputs("pave-node: --name, --site, --pd, --root, --dir and --device are needed, and "
 		      "nothing else\nTry `pave-node --help`.\n",
 		      stderr);
