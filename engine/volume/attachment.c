@@ -4,9 +4,9 @@
  * gate's deadline, and is taken to every node.
  *
  * Failure modes: the driver cannot be reached: the gate stays open until the permit's deadline, and
- * opens again with the next permit. It answers E_FENCED: the attachment is over. It refuses a
- * permit: the gate closes at once, and asking goes on. Before the first permit any refusal ends the
- * opening.
+ * opens again with the next permit. It answers E_FENCED, or ENOENT (the volume was deleted after
+ * the attachment had run out): the attachment is over. It refuses a permit: the gate closes at
+ * once, and asking goes on. Before the first permit any refusal ends the opening.
  */
 #include "engine/volume/attachment.h"
 
@@ -87,7 +87,7 @@ static void fail(struct vattach *a, int why, const char *text)
 		volume_end(v, why, text);
 	else if (a->state == VATTACH_DETACHING)
 		detached(a);
-	else if (why == -E_FENCED)
+	else if (why == -E_FENCED || why == -ENOENT)
 		volume_end(v, why, text);
 }
 

@@ -10,6 +10,7 @@
  *               begins anew with each part of a long zero or discard while others are to come
  *   -ENOSPC     so many nodes are full that no majority is possible
  *   -E_FENCED   a newer attachment has taken over; every later operation gets this too
+ *   -ENOENT     the volume was deleted, after the attachment had run out; likewise
  *   -EROFS      a write on a read-only attachment
  *   -EINVAL     range not aligned to BLOCK_SIZE, empty, too large, or outside of the volume
  *   -E_LIMIT    VOLUME_OPS_MAX operations are in flight: retry when one is done
@@ -116,8 +117,8 @@ struct volume_config {
 	 * connected as far as they can be); then this is called, once, and volume_take_over goes
 	 * on. */
 	void (*prepared)(void *arg);
-	/* The attachment has ended by itself: -E_FENCED, or 0 when somebody asked for a detach (the
-	 * owner then calls volume_close). */
+	/* The attachment has ended by itself: -E_FENCED, -ENOENT, or 0 when somebody asked for a
+	 * detach (the owner then calls volume_close). */
 	void (*ended)(int why, void *arg);
 	void *arg;
 };

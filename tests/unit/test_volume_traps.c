@@ -50,6 +50,20 @@ START_TEST(a_newer_attachment_fences_the_older)
 }
 END_TEST
 
+/* Nobody could delete it before the permit had run out, and nobody will give another. */
+START_TEST(an_attachment_ends_with_its_volume)
+{
+	uint32_t stamp;
+
+	ck_assert_int_eq(rig_write(host, 0, 1, 1), 0);
+	rig->pd.refuse = -ENOENT;
+	ck_assert(rig_wait(rig, &host->ended, 20000));
+	ck_assert_int_eq(host->ended_why, -ENOENT);
+	ck_assert_int_eq(rig_read(host, 0, 1, &stamp), -ENOENT);
+	rig_close(host);
+}
+END_TEST
+
 START_TEST(operations_in_flight_are_fenced_too)
 {
 	struct rig_op w, r, held;
@@ -926,6 +940,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, a_newer_attachment_fences_the_older);
+	tcase_add_test(tc, an_attachment_ends_with_its_volume);
 	tcase_add_test(tc, operations_in_flight_are_fenced_too);
 	tcase_add_test(tc, the_stale_reader);
 	tcase_add_test(tc, the_stale_reader_when_a_clock_goes_before);
