@@ -135,14 +135,6 @@ END_TEST
 /* -- an end in the midst of everything ----------------------------------------------------------
  */
 
-static bool stopped;
-
-static void on_stopped(void *arg)
-{
-	(void)arg;
-	stopped = true;
-}
-
 static void start(struct peer *p, Pave__V1__Control *m, Pave__V1__Control__BodyCase body)
 {
 	m->body_case = body;
@@ -172,7 +164,6 @@ START_TEST(an_end_amid_everything)
 {
 	struct rig *r = rig_create(7);
 	struct peer *admins[4], *nodes[3], *hosts[2];
-	struct pd *pd;
 
 	for (uint32_t i = 0; i < 4; i++)
 		admins[i] = peer_new(r, "admin", "x");
@@ -192,11 +183,7 @@ START_TEST(an_end_amid_everything)
 	sim_run_for(r->world, NS_PER_MS / 8 * (unsigned)_i);
 	if (_i % 2 == 1)
 		sim_kv_on_commit(r->kv, 1, SIM_IO_FAIL);
-	pd = r->pd;
-	r->pd = NULL;
-	stopped = false;
-	pd_stop(pd, on_stopped, NULL);
-	ck_assert(sim_run_flag(r->world, &stopped));
+	rig_pd_end(r);
 	rig_destroy(r);
 }
 END_TEST

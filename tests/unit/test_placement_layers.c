@@ -779,26 +779,13 @@ START_TEST(a_merge_outlives_the_driver)
 }
 END_TEST
 
-static bool stopped;
-
-static void on_stopped(void *arg)
-{
-	(void)arg;
-	stopped = true;
-}
-
 /* A driver that leads no more ends in its process, which goes on: nothing of it may stay. (Leaks
  * are the address sanitizer's to find.) */
 START_TEST(a_driver_ends_amid_a_merge)
 {
-	struct pd *pd = rig->pd;
-
 	deleted_snapshot();
 	rig_run_ms(rig, (uint64_t)_i * 100);
-	rig->pd = NULL;
-	stopped = false;
-	pd_stop(pd, on_stopped, NULL);
-	ck_assert(sim_run_flag(rig->world, &stopped));
+	rig_pd_end(rig);
 	rig_pd_crash(rig, SIM_KILL);
 	rig_pd_start(rig);
 	all_come_back();

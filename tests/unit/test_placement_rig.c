@@ -75,6 +75,21 @@ void rig_pd_crash(struct rig *r, enum sim_crash how)
 	rig_run_ms(r, 100); /* so that the peers hear of it */
 }
 
+static void stopped(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+void rig_pd_end(struct rig *r)
+{
+	struct pd *pd = r->pd;
+	bool done = false;
+
+	r->pd = NULL;
+	pd_stop(pd, stopped, &done);
+	ck_assert(sim_run_flag(r->world, &done));
+}
+
 struct rig *rig_create(uint64_t seed)
 {
 	const uint8_t demo_seed[32] = {7};

@@ -97,6 +97,8 @@ void rig_destroy(struct rig *r);
 void rig_pd_start(struct rig *r);
 int rig_pd_try(struct rig *r, struct error *err); /* it may fail; crash the process then */
 void rig_pd_crash(struct rig *r, enum sim_crash how);
+/* The driver ends as one that leads no more; its process goes on. */
+void rig_pd_end(struct rig *r);
 void rig_run_ms(struct rig *r, uint64_t ms);
 int64_t rig_wall(const struct rig *r); /* of the driver, ns */
 
