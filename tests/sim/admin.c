@@ -192,13 +192,15 @@ static int64_t wall_now(const struct cluster *c)
 	return SIM_EPOCH_NS + (int64_t)c->world->now_ns;
 }
 
-static bool make_site(struct cluster *c, const struct site_truth *s, char **ret_envelope)
+/* Its certificate of the present version, which ends at this virtual time. */
+static bool make_site(struct cluster *c, const struct site_truth *s, uint64_t until_ns,
+		      char **ret_envelope)
 {
 	struct error err = {0};
 
 	if (demo_site(&c->demo, s->name, s->certificate_version,
-		      SIM_EPOCH_NS - 86400 * (int64_t)NS_PER_S,
-		      SIM_EPOCH_NS + 86400 * 300 * (int64_t)NS_PER_S, ret_envelope, &err) == 0)
+		      SIM_EPOCH_NS - 86400 * (int64_t)NS_PER_S, SIM_EPOCH_NS + (int64_t)until_ns,
+		      ret_envelope, &err) == 0)
 		return true;
 	cluster_fail(c, "certificate of %s: %s", s->name, err.text);
 	return false;
@@ -236,19 +238,26 @@ static void fill_bytes(ProtobufCBinaryData *to, char *envelope)
 	to->len = strlen(envelope);
 }
 
+static void fill_site(Pave__V1__Control *m, Pave__V1__SiteAdd *add, char *envelope)
+{
+	pave__v1__control__init(m);
+	pave__v1__site_add__init(add);
+	fill_bytes(&add->envelope, envelope);
+	m->body_case = PAVE__V1__CONTROL__BODY_SITE_ADD;
+	m->site_add = add;
+}
+
 static bool send_sites(struct cluster *c)
 {
 	for (uint32_t i = 0; i < c->node_count; i++) {
-		Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-		Pave__V1__SiteAdd add = PAVE__V1__SITE_ADD__INIT;
+		Pave__V1__Control m;
+		Pave__V1__SiteAdd add;
 		char *envelope;
 		bool ok;
 
-		if (!make_site(c, &c->sites[i], &envelope))
+		if (!make_site(c, &c->sites[i], c->sites[i].certified_until_ns, &envelope))
 			return false;
-		fill_bytes(&add.envelope, envelope);
-		m.body_case = PAVE__V1__CONTROL__BODY_SITE_ADD;
-		m.site_add = &add;
+		fill_site(&m, &add, envelope);
 		ok = run_errand(c, &m);
 		free(envelope);
 		if (!ok)
@@ -297,24 +306,26 @@ bool admin_create_volume(struct cluster *c)
 
 /* -- withdrawals ----------------------------------------------------------------------------- */
 
-/* Nobody may accept anything on a withdrawn site once the driver has answered, but for permits and
- * leases that were given before and that nobody could take back: they run out. */
-static void withdrawn(struct cluster *c, int status, const Pave__V1__Control *reply)
+/* Once the driver has answered nobody may accept anything on a site that the snapshot withdraws, or
+ * beyond the end of the certificate that it names, but for permits and leases that were given
+ * before and that nobody could take back: they run out. */
+static void snapshot_taken(struct cluster *c, int status, const Pave__V1__Control *reply)
 {
+	const uint64_t run_out_ns = c->world->now_ns + c->permit_lifetime_ms * NS_PER_MS;
+
 	(void)reply;
 	c->admin.unsure = status != 0;
 	if (status != 0)
 		return; /* it is not known whether it is in force; nothing is checked */
-	for (uint32_t i = 0; i < c->node_count; i++)
-		if (c->sites[i].withdrawn_from_ns == UINT64_MAX - 1)
-			c->sites[i].withdrawn_from_ns =
-			    c->world->now_ns + c->permit_lifetime_ms * NS_PER_MS;
-}
+	for (uint32_t i = 0; i < c->node_count; i++) {
+		struct site_truth *s = &c->sites[i];
 
-static void certified(struct cluster *c, int status, const Pave__V1__Control *reply)
-{
-	(void)reply;
-	c->admin.unsure = status != 0;
+		if (s->withdrawn_from_ns == UINT64_MAX - 1)
+			s->withdrawn_from_ns = run_out_ns;
+		if (s->reissued_until_ns != 0)
+			s->certified_until_ns = MAX(s->reissued_until_ns, run_out_ns);
+		s->reissued_until_ns = 0;
+	}
 }
 
 bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)
@@ -335,7 +346,56 @@ bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)
 	sim_trace(c->world, c->admin_machine->process, "%s site %s",
 		  withdraw ? "withdraw" : "certify", s->name);
 	fill_snapshot(&m, &put, envelope);
-	ok = send_errand(c, &m, withdraw ? withdrawn : certified);
+	ok = send_errand(c, &m, snapshot_taken);
+	free(envelope);
+	return ok;
+}
+
+bool cluster_renew_snapshot(struct cluster *c)
+{
+	Pave__V1__Control m;
+	Pave__V1__RevocationsPut put;
+	char *envelope;
+	bool ok;
+
+	if (!c->admin.open || c->admin.busy || !make_snapshot(c, &envelope))
+		return false;
+	fill_snapshot(&m, &put, envelope);
+	ok = send_errand(c, &m, snapshot_taken);
+	free(envelope);
+	return ok;
+}
+
+/* Whether or not the driver took it, the next snapshot names it, and nothing older counts. */
+static void site_taken(struct cluster *c, int status, const Pave__V1__Control *reply)
+{
+	(void)reply;
+	if (status != 0 || !cluster_renew_snapshot(c))
+		c->admin.unsure = true;
+}
+
+bool cluster_certify(struct cluster *c, uint32_t site, int64_t life_ns)
+{
+	struct site_truth *s = &c->sites[site];
+	Pave__V1__Control m;
+	Pave__V1__SiteAdd add;
+	char *envelope;
+	bool ok;
+
+	PRE(site < c->node_count);
+	if (!c->admin.open || c->admin.busy)
+		return false;
+	s->certificate_version++;
+	/* Written in whole seconds. What came before may be in force for as long as it lasts. */
+	s->reissued_until_ns = (c->world->now_ns + (uint64_t)life_ns) / NS_PER_S * NS_PER_S;
+	s->certified_until_ns = MAX(s->certified_until_ns, s->reissued_until_ns);
+	c->stats.certificates++;
+	if (!make_site(c, s, s->reissued_until_ns, &envelope))
+		return false;
+	sim_trace(c->world, c->admin_machine->process, "site %s is certified until %llu ms",
+		  s->name, (unsigned long long)(s->reissued_until_ns / NS_PER_MS));
+	fill_site(&m, &add, envelope);
+	ok = send_errand(c, &m, site_taken);
 	free(envelope);
 	return ok;
 }
@@ -503,19 +563,4 @@ bool cluster_count_layers(struct cluster *c)
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_GET;
 	m.volume_get = &g;
 	return send_errand(c, &m, layers_counted);
-}
-
-bool cluster_renew_snapshot(struct cluster *c)
-{
-	Pave__V1__Control m;
-	Pave__V1__RevocationsPut put;
-	char *envelope;
-	bool ok;
-
-	if (!c->admin.open || c->admin.busy || !make_snapshot(c, &envelope))
-		return false;
-	fill_snapshot(&m, &put, envelope);
-	ok = send_errand(c, &m, certified);
-	free(envelope);
-	return ok;
 }

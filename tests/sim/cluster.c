@@ -14,6 +14,7 @@
 #include "tests/sim/guest.h"
 #include "tests/sim/maintainer.h"
 #include "tests/sim/mutants.h"
+#include "tests/sim/stranger.h"
 #include "tests/sim/watch.h"
 #include "tools/pave-node/erase.h"
 #include "tools/pave-node/layer_work.h"
@@ -188,8 +189,10 @@ static void pool_opened(struct pool_open_op *op, int status, struct pool *pool,
 		status = start_serving(m, &start_err);
 		err = &start_err;
 	}
-	if (status == 0)
+	if (status == 0) {
+		stranger_node_serves(m->stranger);
 		return;
+	}
 	/* The disks here may fail on demand, but what they hold must always open. */
 	if (status != -EIO)
 		cluster_fail(m->cluster, "I3: %s cannot start on its disk: %s: %s",
@@ -230,6 +233,7 @@ static void boot_node(struct machine *m)
 static void node_crashed(struct machine *m)
 {
 	maintainer_crashed(m->maintainer);
+	stranger_node_crashed(m->stranger);
 	if (m->node.lease != NULL)
 		node_lease_abandon(m->node.lease);
 	if (m->node.shard != NULL)
@@ -375,9 +379,12 @@ static void add_node(struct cluster *c, uint32_t i, uint32_t number)
 			  SIM_EPOCH_NS + 86400 * 365 * (int64_t)NS_PER_S, &m->proof, &err) != 0)
 		cluster_fail(c, "node %s: %s", name, err.text);
 	m->maintainer = maintainer_create(m);
+	m->stranger = stranger_create(m);
 	c->nodes[number] = m;
-	c->sites[number] = (struct site_truth){
-	    .name = site_names[number], .certificate_version = 1, .withdrawn_from_ns = UINT64_MAX};
+	c->sites[number] = (struct site_truth){.name = site_names[number],
+					       .certificate_version = 1,
+					       .withdrawn_from_ns = UINT64_MAX,
+					       .certified_until_ns = CLUSTER_CERTIFICATE_NS};
 }
 
 /* -- the whole ------------------------------------------------------------------------------- */
@@ -495,6 +502,7 @@ void cluster_destroy(struct cluster *c)
 		trust_close(c->machines[i].trust);
 		identity_deinit(&c->machines[i].proof);
 		maintainer_destroy(c->machines[i].maintainer);
+		stranger_destroy(c->machines[i].stranger);
 		if (c->machines[i].kind == MACHINE_HOST)
 			guest_destroy(c->machines[i].guest);
 	}

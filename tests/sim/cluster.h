@@ -22,21 +22,23 @@
 #include "tests/sim/net.h"
 #include "tests/sim/oracle.h"
 
-#define CLUSTER_NODES	     4u /* the most */
-#define CLUSTER_HOSTS	     2u
-#define CLUSTER_MACHINES     (CLUSTER_NODES + CLUSTER_HOSTS + 2u)
-#define CLUSTER_CHUNK_SIZE   (16u << 20)
-#define CLUSTER_VOLUME_SIZE  (4u * CLUSTER_CHUNK_SIZE)
-#define CLUSTER_BLOCKS	     (CLUSTER_VOLUME_SIZE / BLOCK_SIZE)
-#define CLUSTER_DEVICE_SIZE  (128u << 20)
-#define CLUSTER_SEGMENT_SIZE (1u << 20)
-#define CLUSTER_VOLUME	     "data"
+#define CLUSTER_NODES	       4u /* the most */
+#define CLUSTER_HOSTS	       2u
+#define CLUSTER_MACHINES       (CLUSTER_NODES + CLUSTER_HOSTS + 2u)
+#define CLUSTER_CHUNK_SIZE     (16u << 20)
+#define CLUSTER_VOLUME_SIZE    (4u * CLUSTER_CHUNK_SIZE)
+#define CLUSTER_BLOCKS	       (CLUSTER_VOLUME_SIZE / BLOCK_SIZE)
+#define CLUSTER_DEVICE_SIZE    (128u << 20)
+#define CLUSTER_SEGMENT_SIZE   (1u << 20)
+#define CLUSTER_VOLUME	       "data"
+#define CLUSTER_CERTIFICATE_NS (86400 * 300 * NS_PER_S) /* life of a site's first certificate */
 
 enum machine_kind { MACHINE_PD, MACHINE_NODE, MACHINE_HOST, MACHINE_ADMIN };
 
 struct cluster;
 struct guest;
 struct maintainer;
+struct stranger;
 
 struct machine {
 	struct cluster *cluster;
@@ -48,6 +50,7 @@ struct machine {
 	struct trust *trust;
 	struct identity proof;	       /* nodes: who they are */
 	struct maintainer *maintainer; /* nodes; outlives the process: maintainer.h */
+	struct stranger *stranger;     /* nodes; likewise: stranger.h */
 	bool dead_for_ever;
 	bool boot_scheduled;
 
@@ -85,8 +88,10 @@ struct admin {
 struct site_truth {
 	const char *name;
 	uint64_t certificate_version;
-	uint64_t withdrawn_from_ns; /* virtual time from which nothing may be accepted there;
-				     * UINT64_MAX: it is eligible */
+	uint64_t withdrawn_from_ns;  /* virtual time from which nothing may be accepted there;
+				      * UINT64_MAX: it is eligible */
+	uint64_t certified_until_ns; /* likewise, by its certificate: until then at most */
+	uint64_t reissued_until_ns;  /* by the next one, if it is not known to be in force; or 0 */
 };
 
 /* A snapshot of the volume; in most seeds. */
@@ -137,7 +142,7 @@ struct cluster {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
 		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
 		    shot_attaches, maintained, migrations, fenced, ops, op_errors, records,
-		    receipts;
+		    receipts, strangers, full, certificates;
 	} stats;
 };
 
@@ -172,6 +177,10 @@ bool cluster_delete_shot(struct cluster *c);
 bool cluster_count_layers(struct cluster *c);
 /* Asks whether it is settled. Likewise. */
 bool cluster_ask_shot(struct cluster *c, struct shot *s);
+
+/* The site's next certificate, which ends life_ns from now, and a snapshot that puts it into force;
+ * likewise. */
+bool cluster_certify(struct cluster *c, uint32_t site, int64_t life_ns);
 
 /* A newer snapshot with the same content, likewise. */
 bool cluster_renew_snapshot(struct cluster *c);

@@ -12,6 +12,7 @@
 
 #include "engine/base/assert.h"
 #include "tests/sim/guest.h"
+#include "tests/sim/stranger.h"
 
 #define GAP_MIN_NS	  NS_PER_S
 #define GAP_MAX_NS	  (16 * NS_PER_S)
@@ -33,6 +34,11 @@
 #define MOVES_GAP_NS	  (12 * NS_PER_S)
 #define SHOTS_GAP_NS	  (15 * NS_PER_S)
 #define MIGRATIONS_GAP_NS (8 * NS_PER_S)
+#define CERTIFY_GAP_NS	  (8 * NS_PER_S)
+#define CERTIFIED_MIN_NS  (10 * NS_PER_S)
+#define CERTIFIED_MAX_NS  (60 * NS_PER_S)
+#define FULL_GAP_NS	  (15 * NS_PER_S)
+#define FULL_MAX_NS	  (40 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
 #define SNAPSHOT_LONG_NS  (43200 * (int64_t)NS_PER_S)
 #define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
@@ -453,6 +459,19 @@ static void begin_short_snapshots(struct cluster *c)
 	sim_schedule(c->world, NULL, SNAPSHOT_RENEW_NS, next_snapshot, c);
 }
 
+/* Certificates that end soon, and an authority that does not always issue the next in time. */
+static void next_certificate(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (c->faults_over)
+		return;
+	c->fault_stream = c->world->seed * 0xaef17502108ef2d9ull + c->stats.certificates;
+	cluster_certify(c, (uint32_t)below(c, c->node_count),
+			(int64_t)range(c, CERTIFIED_MIN_NS, CERTIFIED_MAX_NS));
+	sim_schedule(c->world, NULL, below(c, CERTIFY_GAP_NS), next_certificate, c);
+}
+
 static void drain_back(struct ending *e)
 {
 	/* The administrator is busy, or has no session: again, later. */
@@ -617,6 +636,27 @@ static void next_migration(void *arg)
 	sim_schedule(c->world, NULL, below(c, MIGRATIONS_GAP_NS), next_migration, c);
 }
 
+static void end_stranger(struct ending *e)
+{
+	stranger_leave(e->a->stranger);
+}
+
+/* The disk of a node becomes full, and it is not the volume that can change that. */
+static void next_stranger(void *arg)
+{
+	struct cluster *c = arg;
+	struct machine *m;
+
+	if (c->faults_over)
+		return;
+	c->fault_stream = c->world->seed * 0xda942042e4dd58b5ull + c->stats.strangers++;
+	m = any_node(c);
+	sim_trace(c->world, m->process, "a stranger fills the disk");
+	stranger_come(m->stranger);
+	end_later(c, m, NULL, 0, FULL_MAX_NS, end_stranger);
+	sim_schedule(c->world, NULL, below(c, FULL_GAP_NS), next_stranger, c);
+}
+
 /* -- choosing -------------------------------------------------------------------------------- */
 
 struct kind {
@@ -730,6 +770,10 @@ void faults_begin(struct cluster *c)
 		sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
 	if (c->world->seed % 4 == 3)
 		sim_schedule(c->world, NULL, below(c, MIGRATIONS_GAP_NS), next_migration, c);
+	if (c->world->seed % 7 == 3)
+		sim_schedule(c->world, NULL, below(c, CERTIFY_GAP_NS), next_certificate, c);
+	if (c->world->seed % 11 == 1 || c->world->seed % 11 == 8)
+		sim_schedule(c->world, NULL, below(c, FULL_GAP_NS), next_stranger, c);
 }
 
 void faults_end(struct cluster *c, uint32_t lost_node)
@@ -747,6 +791,8 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 		m->process->wall_offset_ns = 0;
 		if (m->disk != NULL)
 			sim_disk_set_slowness(m->disk, 1);
+		if (m->stranger != NULL)
+			stranger_leave(m->stranger);
 		sim_process_resume(m->process); /* if it is paused */
 		machine_boot_later(m, NS_PER_S);
 	}

@@ -9,6 +9,7 @@
 #include "engine/base/crc32c.h"
 #include "engine/disk/disk.h"
 #include "engine/evidence/evaluate.h"
+#include "engine/evidence/model.h"
 #include "engine/evidence/permit.h"
 #include "engine/node/shard.h"
 #include "engine/store/store.h"
@@ -54,6 +55,8 @@ static const char *const names[MUTANTS] = {
     [MUTANT_LEARNER_BARE] = "learner-bare",
     [MUTANT_SHARED_ERASED] = "shared-erased",
     [MUTANT_HEDGE_STALE] = "hedge-stale",
+    [MUTANT_CERTIFICATE_OUTLIVED] = "certificate-outlived",
+    [MUTANT_FULL_ANSWERED] = "full-answered",
 };
 
 const char *mutant_name(enum mutant m)
@@ -261,6 +264,17 @@ static void find_eligible(int64_t now, struct verdict *ret_verdict)
 	ret_verdict->until = now + 3600 * (int64_t)NS_PER_S;
 }
 
+/* NULL, or the same in *copy, but for the end of it. */
+static const struct site_document *outlived(const struct site_document *site,
+					    struct site_document *copy)
+{
+	if (active != MUTANT_CERTIFICATE_OUTLIVED || site == NULL)
+		return site;
+	*copy = *site;
+	copy->not_after += 3600 * (int64_t)NS_PER_S;
+	return copy;
+}
+
 void __real_evaluate(const struct site_document *site,
 		     const struct revocations_document *revocations,
 		     const struct policy_document *policy, int64_t now,
@@ -273,10 +287,12 @@ void __wrap_evaluate(const struct site_document *site,
 		     const struct revocations_document *revocations,
 		     const struct policy_document *policy, int64_t now, struct verdict *ret_verdict)
 {
+	struct site_document copy;
+
 	if (active == MUTANT_REVOCATION_IGNORED && site != NULL)
 		find_eligible(now, ret_verdict);
 	else
-		__real_evaluate(site, revocations, policy, now, ret_verdict);
+		__real_evaluate(outlived(site, &copy), revocations, policy, now, ret_verdict);
 }
 
 void __real_evaluate_site(const struct site_document *site,
@@ -289,10 +305,12 @@ void __wrap_evaluate_site(const struct site_document *site,
 			  const struct revocations_document *revocations, int64_t now,
 			  struct verdict *ret_verdict)
 {
+	struct site_document copy;
+
 	if (active == MUTANT_REVOCATION_IGNORED && site != NULL)
 		find_eligible(now, ret_verdict);
 	else
-		__real_evaluate_site(site, revocations, now, ret_verdict);
+		__real_evaluate_site(outlived(site, &copy), revocations, now, ret_verdict);
 }
 
 bool __real_revocations_withdrawn(const struct revocations_document *d, const char *site,

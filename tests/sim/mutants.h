@@ -38,6 +38,8 @@ enum mutant {
 	MUTANT_LEARNER_BARE,	   /* a learner replaces a member without its sealed layers */
 	MUTANT_SHARED_ERASED,	   /* what a member gives up is erased with what others share */
 	MUTANT_HEDGE_STALE,	   /* the second leg of a read asks a replica that lacks a write */
+	MUTANT_CERTIFICATE_OUTLIVED, /* a site's certificate ends an hour later for everybody */
+	MUTANT_FULL_ANSWERED, /* a node answers what its store refuses for want of space as done */
 	MUTANTS
 };
 

@@ -1,4 +1,5 @@
 /* mutants of nodes, their stores and the driver: see mutants.h. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 #include "engine/store/store.h"
 #include "tests/sim/mutants.h"
 #include "tests/sim/process.h"
+#include "tests/sim/stranger.h"
 
 #define EARLY_NS (300 * NS_PER_MS)
 
@@ -75,6 +77,36 @@ static void answer_early(struct store *store, struct store_write *op)
 	sim_schedule(w, w->now, NS_PER_MS, write_answered, op);
 }
 
+struct refused {
+	struct refused *next;
+	struct store_write *op;
+	void (*done)(struct store_write *op, int status);
+};
+static struct refused *may_be_refused;
+
+static void refused_done(struct store_write *op, int status)
+{
+	struct refused **at = &may_be_refused, *r;
+
+	while ((*at)->op != op)
+		at = &(*at)->next;
+	r = *at;
+	*at = r->next;
+	op->done = r->done;
+	free(r);
+	op->done(op, status == -ENOSPC ? 0 : status);
+}
+
+static void answer_refused(struct store_write *op)
+{
+	struct refused *r = malloc(sizeof(*r));
+
+	INVARIANT(r != NULL);
+	*r = (struct refused){.next = may_be_refused, .op = op, .done = op->done};
+	may_be_refused = r;
+	op->done = refused_done;
+}
+
 void __wrap_store_write(struct store *store, struct store_write *op);
 void __wrap_store_write(struct store *store, struct store_write *op)
 {
@@ -98,6 +130,8 @@ void __wrap_store_write(struct store *store, struct store_write *op)
 		sim_schedule(w, w->now, NS_PER_MS, write_answered, op);
 		return;
 	}
+	if (is(MUTANT_FULL_ANSWERED) && op->volume != STRANGER_VOLUME)
+		answer_refused(op);
 	__real_store_write(store, op);
 }
 

@@ -190,8 +190,22 @@ static void settle_layers(struct cluster *c)
 			     c->layers);
 }
 
+/* The next one that is wanted is asked for. */
+static bool certificates_last(struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->node_count; i++)
+		if (c->sites[i].certified_until_ns < CLUSTER_CERTIFICATE_NS ||
+		    c->sites[i].reissued_until_ns != 0) {
+			cluster_certify(c, i, CLUSTER_CERTIFICATE_NS);
+			return false;
+		}
+	return true;
+}
+
 static bool certified(struct cluster *c)
 {
+	if (!certificates_last(c))
+		return false;
 	if (c->snapshot_until_ns < c->world->now_ns + SETTLE_NS && !cluster_renew_snapshot(c))
 		return false;
 	for (uint32_t i = 0; i < c->node_count; i++)
@@ -246,7 +260,7 @@ static void print_stats(const struct cluster *c)
 	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks, %lu drains, %lu moves, "
 	       "%lu maintenances; %lu records in the ledger, %lu of them receipts; %u snapshots "
 	       "(%lu attaches, %lu "
-	       "blocks)\n",
+	       "blocks); %lu strangers, disks full %lu times; %lu certificates\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.migrations,
 	       c->stats.ops, c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked,
@@ -254,7 +268,8 @@ static void print_stats(const struct cluster *c)
 	       c->stats.io_crashes, c->stats.pauses, c->stats.cuts, c->stats.disconnects,
 	       c->stats.clock_steps, c->stats.revocations, c->stats.contests, c->stats.rot,
 	       c->stats.moves, c->moves_done, c->stats.maintained, c->stats.records,
-	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks);
+	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks,
+	       c->stats.strangers, c->stats.full, c->stats.certificates);
 }
 
 /* How many faults the seed had, for the parent. */

@@ -16,7 +16,8 @@ bool watch_is_allowed(const struct cluster *c, const struct machine *node)
 		return false;
 	for (uint32_t i = 0; i < c->node_count; i++)
 		if (c->nodes[i] == node)
-			return c->world->now_ns <= c->sites[i].withdrawn_from_ns;
+			return c->world->now_ns <=
+			       MIN(c->sites[i].withdrawn_from_ns, c->sites[i].certified_until_ns);
 	return true;
 }
 
