@@ -5,11 +5,11 @@ from math import prod
 from statistics import median, quantiles
 
 
-NEEDED = {  # by the rows below, for each workload
+NEEDED = {  # for each workload: by the rows below, and of the other peers what can be set beside them
     "write1": ("limit3-dsync", "pave", "ceph"),
-    "write32": ("limit3-dsync", "pave", "pave-nbd", "qemu-nbd", "ceph"),
+    "write32": ("limit3-dsync", "pave", "pave-nbd", "qemu-nbd", "nbdkit", "ceph", "gluster"),
     "write128": ("limit3", "pave"),
-    "read32": ("limit1", "pave", "ceph"),
+    "read32": ("limit1", "pave", "ceph", "gluster"),
     "seqwrite": ("limit3", "pave"),
     "seqread": ("limit1", "pave"),
     "tail": ("pave",),
