@@ -80,16 +80,22 @@ def what_it_cost_is_told():
                    0.9 * result["host_enter_calls_per_op"] <= host["calls_per_op"] and
                    (not over_tcp or host["calls_per_op"] <= 1.5 * result["host_enter_calls_per_op"] + 0.5))
 
-        text = run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace", *calls, *OVER).stdout
+        def table():
+            return run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace", *calls, *OVER).stdout
+
+        text = table()
         for line in (r"^all: random reads and writes \(70 % reads\), 4 ?KiB, depth 32, \d+\.\d s: \d+/s, [\d.]+ MiB/s$",
                      r"^  read +mean +[\d.]+  p50 +[\d.]+  p99 +[\d.]+  p99\.9 +[\d.]+  p99\.99 +[\d.]+  max +[\d.]+ us$",
                      r"^  write +mean +[\d.]+  p50", r"^  pave-node +\d+ +[\d.]+ us CPU, +[\d.]+ context switches.* an operation$",
                      r"^  all processes +[\d.]+ us CPU .* io_uring_enter an operation, \d+ permits$",
                      r"^  write +mean [\d.]+ us: host queue [\d.]+, network [\d.]+, node queue [\d.]+, log [\d.]+, answer",
-                     r"^  slowest moments, and what else happened then:$", r"^ +[\d.]+ us at +[\d.]+ s  (read|write)  .*us, node "):
+                     r"^  slowest moments, and what else happened then:$", r"^ +[\d.]+ us at +[\d.]+ s  (read|write)  \w"):
             expect(f"the table has {line}:\n{text}", re.search(line, text, re.MULTILINE))
         if calls:
             expect(f"and system calls:\n{text}", re.search(r"^  pave-node .*, +[\d.]+ system calls an operation$", text, re.MULTILINE))
+        # Not where the host itself stood still for longer than its slowest operations took.
+        wait_for("a slow operation whose way is told",
+                 lambda: re.search(r"^ +[\d.]+ us at +[\d.]+ s  (read|write)  .*us, node ", table(), re.MULTILINE))
 
 
 def progress_is_shown():
