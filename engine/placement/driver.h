@@ -211,7 +211,9 @@ enum node_state node_state(const struct reg_node *n, int64_t now);
 bool node_has_leftovers(const struct reg *reg, const struct reg_node *n);
 /* The same, or anything is placed on it, or moves to it or away. */
 bool node_holds_any(const struct reg *reg, const struct reg_node *n);
-/* The node is gone for ever: nothing waits for it to erase anything. */
+/* A request of its own, whose answer needs the node, waits for a commit. */
+bool node_is_asking(const struct pd *pd, const struct reg_node *n);
+/* The node is gone for ever: nothing waits for it to erase anything, and no session is its own. */
 void node_forget_leftovers(struct pd *pd, struct reg_node *n);
 /* Sends what is to be erased to the nodes that are there. */
 void node_erase_all(struct pd *pd);

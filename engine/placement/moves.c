@@ -786,7 +786,7 @@ static void forget_removed(struct pd *pd)
 		return;
 	HASH_ITER (hh, pd->reg.nodes, n, next) {
 		if (!n->removed || n->placed_chunks > 0 || n->learners > 0 || n->leavers > 0 ||
-		    n->session != NULL || n->erasing)
+		    n->session != NULL || n->erasing || node_is_asking(pd, n))
 			continue;
 		node_forget_leftovers(pd, n);
 		log_info("pd", "node %s is forgotten", n->name);

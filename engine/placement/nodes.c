@@ -457,10 +457,25 @@ static int check_form(const Pave__V1__LeaseRequest *l, struct error *err)
 	return 0;
 }
 
+bool node_is_asking(const struct pd *pd, const struct reg_node *n)
+{
+	const struct pd_request *q;
+
+	DL_FOREACH (pd->requests, q)
+		if (q->node == n)
+			return true;
+	return false;
+}
+
 void node_forget_leftovers(struct pd *pd, struct reg_node *n)
 {
 	struct reg_volume *v, *next;
+	struct pd_session *s;
 
+	/* One that it had before its last may not have ended yet. */
+	DL_FOREACH (pd->sessions, s)
+		if (s->node == n)
+			s->node = NULL;
 	HASH_ITER (hh, pd->reg.volumes, v, next) {
 		reg_dropped(&pd->reg, v, n, NULL, 0);
 		if (!v->deleted)

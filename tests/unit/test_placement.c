@@ -407,6 +407,73 @@ START_TEST(lease_knows_the_node)
 }
 END_TEST
 
+static int ask_receipts(struct peer *p)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Receipts r = PAVE__V1__RECEIPTS__INIT;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_RECEIPTS;
+	m.receipts = &r;
+	return peer_ask(p, &m);
+}
+
+static bool is_listed(struct peer *p, const char *node)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__NodeList list = PAVE__V1__NODE_LIST__INIT;
+	bool found = false;
+
+	m.body_case = PAVE__V1__CONTROL__BODY_NODE_LIST;
+	m.node_list = &list;
+	ck_assert_int_eq(peer_ask(p, &m), 0);
+	for (size_t i = 0; i < p->reply->node_list_reply->n_nodes; i++)
+		found = found || strcmp(p->reply->node_list_reply->nodes[i]->node, node) == 0;
+	return found;
+}
+
+/* One that is removed and forgotten is known to no connection that it had before its last, and
+ * whose end nobody has noticed. */
+START_TEST(a_node_that_is_forgotten_has_no_session)
+{
+	struct peer *last;
+
+	rig_three(rig, admin, nodes);
+	last = peer_new(rig, "node", "n1");
+	ck_assert_int_eq(ask_lease(last, "n1", "par", 1, 0), 0);
+	ck_assert_int_eq(ask_receipts(nodes[0]), 0);
+	peer_close(last);
+	rig_run_ms(rig, 100);
+	ck_assert_int_eq(ask_remove(admin, "n1", false), 0);
+	rig_run_ms(rig, 2000);
+	ck_assert(!is_listed(admin, "n1"));
+	ck_assert_int_eq(ask_receipts(nodes[0]), -EINVAL);
+	peer_close(nodes[0]);
+	rig_run_ms(rig, 100);
+}
+END_TEST
+
+/* What it asked for last may wait for a commit still, and needs the node when that is done. */
+START_TEST(a_node_is_not_forgotten_while_it_asks)
+{
+	struct peer *other = peer_new(rig, "admin", "other"), *n4;
+
+	rig_three(rig, admin, nodes);
+	n4 = peer_new(rig, "node", "n4");
+	sim_kv_slow_commits(rig->kv, 5 * NS_PER_S);
+	start_lease(n4, "n4", "par", 4, 0);
+	rig_run_ms(rig, 100);
+	peer_close(n4);
+	rig_run_ms(rig, 100);
+	start_remove(admin, "n4", false);
+	rig_run_ms(rig, 3000);
+	ck_assert(is_listed(other, "n4"));
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	sim_kv_slow_commits(rig->kv, 0);
+	rig_run_ms(rig, 12000); /* the lease is not in the ledger before */
+	ck_assert(!is_listed(other, "n4"));
+}
+END_TEST
+
 static int ask_node_add(const char *node, const char *site, const char *identity_of)
 {
 	const int64_t day = 86400 * (int64_t)NS_PER_S;
@@ -766,6 +833,8 @@ int main(void)
 	tcase_add_test(t, lease_input);
 	tcase_add_test(t, lease_measures_clocks);
 	tcase_add_test(t, lease_knows_the_node);
+	tcase_add_test(t, a_node_that_is_forgotten_has_no_session);
+	tcase_add_test(t, a_node_is_not_forgotten_while_it_asks);
 	tcase_add_test(t, a_node_is_added);
 	tcase_add_test(t, create);
 	tcase_add_test(t, create_needs_sites);

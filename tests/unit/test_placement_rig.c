@@ -530,7 +530,8 @@ void peer_close(struct peer *p)
 
 /* -- requests --------------------------------------------------------------------------------- */
 
-int ask_lease(struct peer *p, const char *node, const char *site, uint8_t device, int64_t skew_ns)
+void start_lease(struct peer *p, const char *node, const char *site, uint8_t device,
+		 int64_t skew_ns)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__LeaseRequest l = PAVE__V1__LEASE_REQUEST__INIT;
@@ -555,7 +556,13 @@ int ask_lease(struct peer *p, const char *node, const char *site, uint8_t device
 	l.size_bytes = l.free_bytes = 8ull << 30;
 	m.body_case = PAVE__V1__CONTROL__BODY_LEASE_REQUEST;
 	m.lease_request = &l;
-	return peer_ask(p, &m);
+	peer_ask_start(p, &m);
+}
+
+int ask_lease(struct peer *p, const char *node, const char *site, uint8_t device, int64_t skew_ns)
+{
+	start_lease(p, node, site, device, skew_ns);
+	return peer_ask_wait(p);
 }
 
 struct lease reply_lease(struct peer *p)
@@ -858,7 +865,7 @@ int ask_clone(struct peer *p, const char *source, const char *name)
 	return peer_ask(p, &m);
 }
 
-int ask_remove(struct peer *p, const char *node, bool force)
+void start_remove(struct peer *p, const char *node, bool force)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__NodeRemove r = PAVE__V1__NODE_REMOVE__INIT;
@@ -867,7 +874,13 @@ int ask_remove(struct peer *p, const char *node, bool force)
 	r.force = force;
 	m.body_case = PAVE__V1__CONTROL__BODY_NODE_REMOVE;
 	m.node_remove = &r;
-	return peer_ask(p, &m);
+	peer_ask_start(p, &m);
+}
+
+int ask_remove(struct peer *p, const char *node, bool force)
+{
+	start_remove(p, node, force);
+	return peer_ask_wait(p);
 }
 
 int renew_sealed(struct peer *p, volume_id_t volume, generation_t generation, volume_id_t sealed)

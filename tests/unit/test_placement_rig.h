@@ -123,6 +123,8 @@ void peer_ask_start(struct peer *p, const Pave__V1__Control *m);
 int peer_ask_wait(struct peer *p);
 
 /* Requests. */
+void start_lease(struct peer *p, const char *node, const char *site, uint8_t device,
+		 int64_t skew_ns);
 int ask_lease(struct peer *p, const char *node, const char *site, uint8_t device, int64_t skew_ns);
 int ask_site_add(struct peer *p, const char *envelope);
 int ask_revocations(struct peer *p, const char *envelope);
@@ -142,6 +144,7 @@ int ask_snapshot(struct peer *p, const char *name, const char *snapshot);
 void start_rollback(struct peer *p, const char *source);
 int ask_rollback(struct peer *p, const char *source);
 int ask_clone(struct peer *p, const char *source, const char *name);
+void start_remove(struct peer *p, const char *node, bool force);
 int ask_remove(struct peer *p, const char *node, bool force);
 /* A renewal that says that the layer is sealed. */
 int renew_sealed(struct peer *p, volume_id_t volume, generation_t generation, volume_id_t sealed);
