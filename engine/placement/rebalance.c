@@ -225,7 +225,28 @@ static int evict(struct work *w, struct rebalance_move *m)
 	return 0;
 }
 
-/* Copies that leave for a reason from `least` to `most`, the most pressing of a chunk. */
+/* Of the chunk's copies that leave for a reason from `least` to `most` (why: by place of the map)
+ * the most pressing one that has a place to go to: one that has none keeps no other. */
+static int evict_chunk(struct work *w, uint32_t volume, chunk_no_t chunk, const enum move_why *why,
+		       enum move_why least, enum move_why most)
+{
+	const struct rebalance_volume *v = &w->in->volumes[volume];
+	const uint8_t *row = v->map + (size_t)chunk * v->replicas;
+	int rc = 0;
+
+	for (enum move_why reason = most; reason >= least; reason--)
+		for (uint32_t k = 0; k < v->replicas; k++) {
+			struct rebalance_move m = {.volume = volume,
+						   .chunk = chunk,
+						   .from = v->nodes[row[k]],
+						   .why = reason};
+
+			if (why[row[k]] == reason && rc == 0 && !is_done(w, volume, chunk))
+				rc = evict(w, &m);
+		}
+	return rc;
+}
+
 static int evictions(struct work *w, enum move_why least, enum move_why most)
 {
 	for (uint32_t i = 0; i < w->in->volume_count; i++) {
@@ -243,19 +264,8 @@ static int evictions(struct work *w, enum move_why least, enum move_why most)
 			any = any || (why[place] >= least && why[place] <= most);
 		}
 		for (chunk_no_t c = 0; any && c < v->chunk_count; c++) {
-			struct rebalance_move m = {.volume = i, .chunk = c};
-			int rc = 0;
+			const int rc = evict_chunk(w, i, c, why, least, most);
 
-			for (uint32_t k = 0; k < v->replicas; k++) {
-				const uint8_t place = v->map[(size_t)c * v->replicas + k];
-
-				if (why[place] < least || why[place] > most || why[place] <= m.why)
-					continue;
-				m.why = why[place];
-				m.from = v->nodes[place];
-			}
-			if (m.why != MOVE_WHY_NONE && !is_done(w, i, c))
-				rc = evict(w, &m);
 			if (rc != 0)
 				return rc;
 		}

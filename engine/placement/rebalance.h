@@ -6,7 +6,8 @@
  * wished, what makes the nodes alike in how much of their size is placed on them. A target is
  * eligible, takes more, and goes with those of the chunk's other copies that stay as the policy
  * wants; of those it is the one with the least placed on it for its size (planner.h says of a hot
- * one). One move a chunk: what is left of a chunk comes with the next plan.
+ * one). One move a chunk, of a copy that has a place to go to, if there is one: what is left of a
+ * chunk comes with the next plan.
  *
  * No move is planned that could leave fewer eligible copies than there are: a copy is taken off the
  * map only when its successor is complete (volume/move.h), and the successor is eligible. */
@@ -66,7 +67,7 @@ struct rebalance_move {
 	enum move_why why;
 };
 
-/* Something that must leave and cannot. */
+/* Copies that must leave and cannot. */
 struct rebalance_stuck {
 	uint64_t count;
 	uint32_t volume; /* the first of them */

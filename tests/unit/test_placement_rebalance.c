@@ -277,6 +277,42 @@ START_TEST(no_source)
 }
 END_TEST
 
+/* Copies, and not chunks: of each chunk two must leave. */
+START_TEST(every_copy_that_is_stuck_counts)
+{
+	eligible[1] = eligible[2] = false;
+	make();
+	ck_assert_uint_eq(plan.count, 0);
+	ck_assert_uint_eq(plan.stuck.count, 2 * 2);
+	ck_assert(plan.stuck.no_source);
+	volume.served = true;
+	nodes[3].takes = nodes[4].takes = false;
+	make();
+	ck_assert_uint_eq(plan.stuck.count, 2 * 2);
+	ck_assert(!plan.stuck.no_source);
+	/* One of each goes now, and then the other one may. */
+	nodes[4].takes = true;
+	make();
+	ck_assert_uint_eq(plan.count, 2);
+	ck_assert_uint_eq(plan.stuck.count, 0);
+}
+END_TEST
+
+/* A drained copy that has no place to go to keeps no other one of its chunk from going. */
+START_TEST(one_that_is_stuck_keeps_no_other)
+{
+	nodes[0].leaves = nodes[1].leaves = MOVE_WHY_DRAIN;
+	nodes[3].site = 1;
+	nodes[4].takes = false;
+	make();
+	ck_assert_uint_eq(plan.count, 2);
+	must_move(0, 0, 1, 3, MOVE_WHY_DRAIN);
+	must_move(1, 1, 1, 3, MOVE_WHY_DRAIN);
+	ck_assert_uint_eq(plan.stuck.count, 2);
+	ck_assert_uint_eq(plan.stuck.from, 0);
+}
+END_TEST
+
 START_TEST(as_many_as_asked_for)
 {
 	nodes[1].leaves = MOVE_WHY_DRAIN;
@@ -676,6 +712,8 @@ int main(void)
 	tcase_add_test(tc, what_moves_already_is_left_alone);
 	tcase_add_test(tc, no_target);
 	tcase_add_test(tc, no_source);
+	tcase_add_test(tc, every_copy_that_is_stuck_counts);
+	tcase_add_test(tc, one_that_is_stuck_keeps_no_other);
 	tcase_add_test(tc, as_many_as_asked_for);
 	tcase_add_test(tc, no_move_leaves_fewer_copies_that_count);
 	tcase_add_test(tc, levelled_by_size);
