@@ -925,6 +925,7 @@ void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__Mov
 	struct reg_move *m;
 	struct reg_move was;
 	struct error err;
+	uint64_t bytes;
 
 	m = find_move(pd, v, c, &err);
 	if (m == NULL) {
@@ -935,6 +936,7 @@ void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__Mov
 		return;
 	}
 	was = *m;
+	bytes = move_bytes(v, was.from); /* while the copy counts there */
 	follower_count = find_followers(&pd->reg, v, c->chunk, followers);
 	if (!is_eligible(pd, v, was.to, now))
 		error_set(&err, -E_DENIED, "volume %s: node %s may hold no copy: its site %s: %s",
@@ -953,7 +955,7 @@ void move_commit(struct pd_request *q, struct reg_volume *v, const Pave__V1__Mov
 	for (uint32_t i = 0; i < follower_count; i++)
 		follow(pd, followers[i], &was);
 	p->moves_done++;
-	p->bytes_done += move_bytes(v, was.from);
+	p->bytes_done += bytes;
 	reg_save_planner(&pd->reg);
 	request_commit(q, move_committed);
 }
