@@ -194,6 +194,7 @@ static void view_volume(struct pd *pd, struct arena *a, struct view *w, struct r
 	    .chunk_size = v->chunk_size,
 	    .map = map,
 	    .nodes = indices,
+	    .node_count = v->node_count,
 	    .moving = moving,
 	    .moving_count = moving_count,
 	    .served = reg_attachment_end(&pd->reg, v, now) != 0,
@@ -439,7 +440,7 @@ static void join_family(struct pd *pd, struct reg_volume *v, struct planned_move
 				  : NULL;
 
 	if (to != NULL && is_eligible(pd, v, to, now) && !to->drain &&
-	    node_state(to, now) == NODE_UP)
+	    node_state(to, now) == NODE_UP && reg_has_number(v, to))
 		m->to = to;
 }
 

@@ -97,6 +97,18 @@ static uint32_t node_of(const struct rebalance_volume *v, chunk_no_t chunk, uint
 	return v->nodes[v->map[(size_t)chunk * v->replicas + place]];
 }
 
+/* It is one of the volume's nodes, or may become one. */
+static bool has_number(const struct rebalance_volume *v, uint32_t node)
+{
+	uint32_t i = 0;
+
+	if (v->node_count < REG_MAP_NODES_MAX)
+		return true;
+	while (i < v->node_count && v->nodes[i] != node)
+		i++;
+	return i < v->node_count;
+}
+
 static bool fits(const struct work *w, const struct rebalance_volume *v, chunk_no_t chunk,
 		 uint32_t from, uint32_t to)
 {
@@ -113,7 +125,7 @@ static bool fits(const struct work *w, const struct rebalance_volume *v, chunk_n
 		     together[(size_t)nodes[to].site * w->in->site_count + nodes[other].site] == 0))
 			return false;
 	}
-	return true;
+	return has_number(v, to);
 }
 
 /* How many of the chunk's copies lie closer to this one than the policy has it: in the same campus

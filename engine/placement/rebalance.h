@@ -42,6 +42,7 @@ struct rebalance_volume {
 	uint64_t chunk_size;
 	const uint8_t *map;	  /* chunk_count x replicas indices into: */
 	const uint32_t *nodes;	  /* indices into the input's nodes */
+	uint32_t node_count;	  /* of them; with REG_MAP_NODES_MAX there is room for no other */
 	const chunk_no_t *moving; /* chunks that have a move */
 	uint32_t moving_count;
 	bool served; /* attached: one copy that is up may be enough to copy from; else a majority */

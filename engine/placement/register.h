@@ -280,6 +280,8 @@ struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t ch
 struct reg_move *reg_move_find(struct reg_volume *v, chunk_no_t chunk);
 /* Whether the map names the node for the chunk. */
 bool reg_holds(const struct reg_volume *v, chunk_no_t chunk, const struct reg_node *n);
+/* Whether the node is one of the volume's, or may become one: of REG_MAP_NODES_MAX. */
+bool reg_has_number(const struct reg_volume *v, const struct reg_node *n);
 /* Whether a copy of the chunk may still be there that is to be erased. */
 bool reg_drops(const struct reg_volume *v, chunk_no_t chunk, const struct reg_node *n);
 /* to becomes the learner of the chunk. PRE: from holds it, to doesn't, no move of the chunk, no

@@ -44,6 +44,15 @@ bool reg_holds(const struct reg_volume *v, chunk_no_t chunk, const struct reg_no
 	return chunk < v->chunk_count && place_of(v, chunk, n) != UINT32_MAX;
 }
 
+bool reg_has_number(const struct reg_volume *v, const struct reg_node *n)
+{
+	uint32_t i = 0;
+
+	while (i < v->node_count && v->nodes[i] != n)
+		i++;
+	return i < v->node_count || i < REG_MAP_NODES_MAX;
+}
+
 bool reg_drops(const struct reg_volume *v, chunk_no_t chunk, const struct reg_node *n)
 {
 	for (uint32_t i = 0; i < v->drop_count; i++)

@@ -323,6 +323,38 @@ START_TEST(as_many_as_asked_for)
 }
 END_TEST
 
+/* A map numbers its nodes with bytes: one that has the most goes on with those, and what must leave
+ * does not wait for ever for a place on another. */
+START_TEST(a_volume_on_the_most_nodes_keeps_to_them)
+{
+	struct rebalance_node many[REG_MAP_NODES_MAX + 1] = {0};
+	uint32_t numbers[REG_MAP_NODES_MAX];
+	char texts[REG_MAP_NODES_MAX + 1][8];
+	const uint32_t other = REG_MAP_NODES_MAX;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(many); i++) {
+		snprintf(texts[i], sizeof texts[i], "n%03u", i);
+		many[i] = i < 5 ? nodes[i] : (struct rebalance_node){.size_bytes = SIZE, .site = 3};
+		many[i].name = texts[i];
+	}
+	for (uint32_t i = 0; i < ARRAY_SIZE(numbers); i++)
+		numbers[i] = i;
+	many[1].leaves = MOVE_WHY_DRAIN;
+	many[3].placed_bytes = many[4].placed_bytes = CHUNK;
+	many[other].takes = many[other].up = true;
+	in.nodes = many;
+	in.node_count = ARRAY_SIZE(many);
+	volume.nodes = numbers;
+	volume.chunk_count = 1;
+	volume.node_count = REG_MAP_NODES_MAX - 1;
+	make();
+	must_move(0, 0, 1, other, MOVE_WHY_DRAIN);
+	volume.node_count = REG_MAP_NODES_MAX;
+	make();
+	must_move(0, 0, 1, 3, MOVE_WHY_DRAIN);
+}
+END_TEST
+
 /* -- worlds at random ------------------------------------------------------------------------- */
 
 enum { ANY_SITES = 8, ANY_NODES = 12, ANY_CHUNKS = 6, ANY_WORLDS = 4000 };
@@ -715,6 +747,7 @@ int main(void)
 	tcase_add_test(tc, every_copy_that_is_stuck_counts);
 	tcase_add_test(tc, one_that_is_stuck_keeps_no_other);
 	tcase_add_test(tc, as_many_as_asked_for);
+	tcase_add_test(tc, a_volume_on_the_most_nodes_keeps_to_them);
 	tcase_add_test(tc, no_move_leaves_fewer_copies_that_count);
 	tcase_add_test(tc, levelled_by_size);
 	tcase_add_test(tc, a_million_chunks);
