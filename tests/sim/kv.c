@@ -1,7 +1,7 @@
 /* kv (simulated): see kv.h.
  *
- * Each family is an array of entries sorted by key. A batch is the list of its changes; it is
- * applied in one event, so nothing is ever seen of half a batch. */
+ * Each family is a map (map.h). A batch is the list of its changes; it is applied in one event, so
+ * nothing is ever seen of half a batch. */
 #include "tests/sim/kv.h"
 
 #include <errno.h>
@@ -10,28 +10,19 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "tests/sim/map.h"
 
 #define GET_DELAY_MIN_NS    3000u
 #define GET_DELAY_MAX_NS    200000u
 #define COMMIT_DELAY_MIN_NS 50000u
 #define COMMIT_DELAY_MAX_NS (3 * NS_PER_MS)
 
-struct entry {
-	size_t key_size, value_size;
-	uint8_t bytes[]; /* the key, then the value */
-};
-
-struct family {
-	struct entry **entries;
-	size_t count, max;
-};
-
 enum change_kind { PUT, DELETE, DELETE_RANGE };
 
 struct change {
 	enum change_kind kind;
 	uint32_t family;
-	struct entry *entry; /* DELETE_RANGE: key is from, value is to */
+	struct sim_entry *entry; /* DELETE_RANGE: key is from, value is to */
 };
 
 struct kv_batch {
@@ -51,7 +42,7 @@ struct sim_kv {
 	char name[ADDR_SIZE_MAX];
 	bool open;
 	uint32_t family_count;
-	struct family families[KV_FAMILIES_MAX];
+	struct sim_map families[KV_FAMILIES_MAX];
 	struct kv_batch *commits, **commits_tail;
 	uint64_t last_commit_ns;  /* virtual time at which the last one in flight is done */
 	uint64_t gets;		  /* in flight */
@@ -70,103 +61,22 @@ static struct sim_kv *kv_of(struct kv *kv)
 
 /* -- contents -------------------------------------------------------------------------------- */
 
-static struct entry *entry_create(const void *key, size_t key_size, const void *value,
-				  size_t value_size)
-{
-	struct entry *e = malloc(sizeof(*e) + key_size + value_size);
-
-	INVARIANT(e != NULL);
-	e->key_size = key_size;
-	e->value_size = value_size;
-	if (key_size > 0)
-		memcpy(e->bytes, key, key_size);
-	if (value_size > 0)
-		memcpy(e->bytes + key_size, value, value_size);
-	return e;
-}
-
-static int compare(const void *a, size_t a_size, const void *b, size_t b_size)
-{
-	size_t n = MIN(a_size, b_size);
-	int order = n > 0 ? memcmp(a, b, n) : 0;
-
-	if (order != 0)
-		return order;
-	return a_size < b_size ? -1 : a_size > b_size;
-}
-
-/* The first entry whose key is not below key. */
-static size_t lower_bound(const struct family *f, const void *key, size_t key_size)
-{
-	size_t from = 0, to = f->count;
-
-	while (from < to) {
-		size_t mid = from + (to - from) / 2;
-		const struct entry *e = f->entries[mid];
-
-		if (compare(e->bytes, e->key_size, key, key_size) < 0)
-			from = mid + 1;
-		else
-			to = mid;
-	}
-	return from;
-}
-
-static bool is_at(const struct family *f, size_t at, const void *key, size_t key_size)
-{
-	return at < f->count &&
-	       compare(f->entries[at]->bytes, f->entries[at]->key_size, key, key_size) == 0;
-}
-
-static void remove_range(struct family *f, size_t from, size_t to)
-{
-	if (from >= to)
-		return;
-	for (size_t i = from; i < to; i++)
-		free(f->entries[i]);
-	memmove(f->entries + from, f->entries + to, (f->count - to) * sizeof(*f->entries));
-	f->count -= to - from;
-}
-
-/* Takes e over. */
-static void insert(struct family *f, struct entry *e)
-{
-	size_t at = lower_bound(f, e->bytes, e->key_size);
-
-	if (is_at(f, at, e->bytes, e->key_size)) {
-		free(f->entries[at]);
-		f->entries[at] = e;
-		return;
-	}
-	if (f->count == f->max) {
-		f->max = f->max == 0 ? 64 : f->max * 2;
-		f->entries = reallocarray(f->entries, f->max, sizeof(struct entry *));
-		INVARIANT(f->entries != NULL);
-	}
-	memmove(f->entries + at + 1, f->entries + at, (f->count - at) * sizeof(*f->entries));
-	f->entries[at] = e;
-	f->count++;
-}
-
 static void apply_change(struct sim_kv *k, struct change *c)
 {
-	struct family *f = &k->families[c->family];
-	struct entry *e = c->entry;
-	size_t at;
+	struct sim_map *f = &k->families[c->family];
+	struct sim_entry *e = c->entry;
 
 	switch (c->kind) {
 	case PUT:
-		insert(f, e);
+		sim_map_insert(f, e);
 		c->entry = NULL;
 		break;
 	case DELETE:
-		at = lower_bound(f, e->bytes, e->key_size);
-		if (is_at(f, at, e->bytes, e->key_size))
-			remove_range(f, at, at + 1);
+		sim_map_remove(f, e->bytes, e->key_size);
 		break;
 	case DELETE_RANGE:
-		remove_range(f, lower_bound(f, e->bytes, e->key_size),
-			     lower_bound(f, e->bytes + e->key_size, e->value_size));
+		sim_map_remove_range(f, sim_map_lower_bound(f, e->bytes, e->key_size),
+				     sim_map_lower_bound(f, e->bytes + e->key_size, e->value_size));
 		break;
 	}
 }
@@ -192,7 +102,7 @@ static struct kv_batch *sim_batch_create(struct kv *kv)
 	return NULL;
 }
 
-static void add(struct kv_batch *b, enum change_kind kind, uint32_t family, struct entry *e)
+static void add(struct kv_batch *b, enum change_kind kind, uint32_t family, struct sim_entry *e)
 {
 	PRE(family < b->kv->family_count);
 	if (b->count == b->max) {
@@ -206,18 +116,18 @@ static void add(struct kv_batch *b, enum change_kind kind, uint32_t family, stru
 static void sim_batch_put(struct kv_batch *b, uint32_t family, const void *key, size_t key_size,
 			  const void *value, size_t value_size)
 {
-	add(b, PUT, family, entry_create(key, key_size, value, value_size));
+	add(b, PUT, family, sim_entry_create(key, key_size, value, value_size));
 }
 
 static void sim_batch_delete(struct kv_batch *b, uint32_t family, const void *key, size_t key_size)
 {
-	add(b, DELETE, family, entry_create(key, key_size, NULL, 0));
+	add(b, DELETE, family, sim_entry_create(key, key_size, NULL, 0));
 }
 
 static void sim_batch_delete_range(struct kv_batch *b, uint32_t family, const void *from,
 				   size_t from_size, const void *to, size_t to_size)
 {
-	add(b, DELETE_RANGE, family, entry_create(from, from_size, to, to_size));
+	add(b, DELETE_RANGE, family, sim_entry_create(from, from_size, to, to_size));
 }
 
 static void sim_batch_destroy(struct kv_batch *b)
@@ -293,9 +203,7 @@ static void get_done(void *arg)
 {
 	struct kv_get_op *op = arg;
 	struct sim_kv *k = ((struct get *)(void *)op->impl)->kv;
-	struct family *f = &k->families[op->family];
-	size_t at = lower_bound(f, op->key, op->key_size);
-	const struct entry *e;
+	const struct sim_entry *e = sim_map_find(&k->families[op->family], op->key, op->key_size);
 	size_t n;
 
 	k->gets--;
@@ -304,11 +212,10 @@ static void get_done(void *arg)
 		op->done(op, -EIO);
 		return;
 	}
-	if (!is_at(f, at, op->key, op->key_size)) {
+	if (e == NULL) {
 		op->done(op, -ENOENT);
 		return;
 	}
-	e = f->entries[at];
 	n = MIN(e->value_size, op->value_max);
 	if (n > 0)
 		memcpy(op->value, e->bytes + e->key_size, n);
@@ -336,12 +243,12 @@ static int sim_scan(struct kv *kv, uint32_t family, const void *prefix, size_t p
 		    void *arg)
 {
 	struct sim_kv *k = kv_of(kv);
-	struct family *f = &k->families[family];
+	struct sim_map *f = &k->families[family];
 	int rc = 0;
 
 	PRE(k->open && family < k->family_count);
-	for (size_t i = lower_bound(f, prefix, prefix_size); rc == 0 && i < f->count; i++) {
-		const struct entry *e = f->entries[i];
+	for (size_t i = sim_map_lower_bound(f, prefix, prefix_size); rc == 0 && i < f->count; i++) {
+		const struct sim_entry *e = f->entries[i];
 
 		if (e->key_size < prefix_size ||
 		    (prefix_size > 0 && memcmp(e->bytes, prefix, prefix_size) != 0))
@@ -406,10 +313,8 @@ static void media_destroy(struct sim_media *m)
 {
 	struct sim_kv *k = container_of(m, struct sim_kv, media);
 
-	for (uint32_t i = 0; i < k->family_count; i++) {
-		remove_range(&k->families[i], 0, k->families[i].count);
-		free(k->families[i].entries);
-	}
+	for (uint32_t i = 0; i < k->family_count; i++)
+		sim_map_deinit(&k->families[i]);
 	free(k);
 }
 
@@ -450,11 +355,11 @@ void sim_kv_each(struct sim_kv *k, uint32_t family,
 			      size_t value_size, void *arg),
 		 void *arg)
 {
-	struct family *f = &k->families[family];
+	struct sim_map *f = &k->families[family];
 
 	PRE(family < k->family_count);
 	for (size_t i = 0; i < f->count; i++) {
-		const struct entry *e = f->entries[i];
+		const struct sim_entry *e = f->entries[i];
 
 		each(e->bytes, e->key_size, e->bytes + e->key_size, e->value_size, arg);
 	}
