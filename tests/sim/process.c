@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "engine/base/assert.h"
+#include "tests/sim/fiber.h"
 #include "tests/sim/net.h"
 
 #define TIMER_LATE_MAX_NS 20000u
@@ -58,9 +59,20 @@ static bool in_turn(const struct sim_process *p)
 	return p->world->now == p;
 }
 
+uint64_t sim_process_boot_ns(const struct sim_process *p)
+{
+	return p->world->now_ns + sim_process_delay(p, 0) + p->boot_offset_ns;
+}
+
+void sim_process_stall(struct sim_process *p, uint64_t ns)
+{
+	PRE(in_turn(p));
+	p->stalled_until_ns = p->world->now_ns + sim_process_delay(p, ns);
+}
+
 static void set_now(struct sim_process *p)
 {
-	uint64_t now_ns = p->world->now_ns + sim_process_delay(p, 0) + p->boot_offset_ns;
+	uint64_t now_ns = sim_process_boot_ns(p);
 
 	if (now_ns > p->reactor.now_ns)
 		p->reactor.now_ns = now_ns;
@@ -252,13 +264,24 @@ static void work_done(void *arg)
 	w->done(w);
 }
 
-static void work_run(void *arg)
+static void work_now(void *arg)
 {
 	struct reactor_work *w = arg;
 	struct sim_process *p = sim_process_of(w->reactor);
 
 	w->work(w);
 	sim_schedule(p->world, p, sim_random_below(p->world, WORK_DELAY_MIN_NS), work_done, w);
+}
+
+static void work_run(void *arg)
+{
+	struct reactor_work *w = arg;
+	struct sim_process *p = sim_process_of(w->reactor);
+
+	if (p->workers_block)
+		sim_fiber_start(p, work_now, w);
+	else
+		work_now(w);
 }
 
 static void sim_offload(struct reactor *r, struct reactor_work *w)
@@ -420,6 +443,7 @@ void sim_process_crash(struct sim_process *p, enum sim_crash how)
 	p->wake_ns = p->wake_for_ns = UINT64_MAX;
 	p->io_fault = SIM_IO_NORMAL;
 	forget(p);
+	sim_fiber_drop_all(p);
 	for (struct sim_media *m = p->media; m != NULL; m = m->next)
 		m->crash(m, how);
 	if (!was_alive)
@@ -500,6 +524,7 @@ void sim_process_destroy(struct sim_process *p)
 		m->destroy(m);
 	}
 	free_memory(p);
+	sim_fiber_destroy_all(p);
 	free(p->held);
 	timers_deinit(&p->timers);
 	free(p);

@@ -47,6 +47,7 @@ struct sim_media {
 };
 
 struct sim_memory;
+struct sim_fiber;
 
 struct sim_process {
 	struct reactor reactor; /* what production code is given */
@@ -60,6 +61,7 @@ struct sim_process {
 	uint64_t boot_offset_ns; /* its CLOCK_BOOTTIME minus virtual time */
 	int64_t wall_offset_ns;	 /* the error of its wall clock; change it at will */
 	uint64_t work_ns; /* what its worker takes besides, as on a slow disk; change it at will */
+	bool workers_block; /* what its workers do may wait: fiber.h */
 	enum sim_fate fate;
 	uint64_t io_count; /* since the process was created */
 	uint64_t io_fault_at;
@@ -74,6 +76,7 @@ struct sim_process {
 	bool turn_scheduled;
 	uint64_t stalled_until_ns; /* stopped in mid-turn: virtual time at which it goes on */
 	struct sim_memory *memory;
+	struct sim_fiber *fibers;
 	struct sim_media *media;
 	struct sim_event *held; /* events that came while it was paused */
 	size_t held_count, held_max;
@@ -107,6 +110,12 @@ void sim_process_add_media(struct sim_process *p, struct sim_media *m);
 void sim_process_turn(struct sim_process *p, const struct sim_event *e);
 void sim_process_hold(struct sim_process *p, const struct sim_event *e);
 void sim_process_destroy(struct sim_process *p);
+
+/* What runs in its present turn has blocked it for so long: it goes on after that. */
+void sim_process_stall(struct sim_process *p, uint64_t ns);
+
+/* CLOCK_BOOTTIME, as it reads it now. */
+uint64_t sim_process_boot_ns(const struct sim_process *p);
 
 /* Tells the leak sanitizer that this, and what it reaches, was abandoned. NULL is allowed. */
 void sim_abandon(const void *p);
