@@ -39,7 +39,11 @@ static void greeted(struct rpc_call *call, int status, const Pave__V1__Control *
 {
 	struct cluster *c = container_of(call, struct cluster, admin.call);
 
-	(void)reply;
+	if (status == 0 && reply->hello_reply->standby) {
+		snprintf(c->admin.leader, sizeof(c->admin.leader), "%s",
+			 reply->hello_reply->leader);
+		status = -E_NOT_LEADER;
+	}
 	if (status != 0) {
 		sim_trace(c->world, c->admin_machine->process, "no session: %s",
 			  text != NULL ? text : err_name(status));
@@ -48,6 +52,7 @@ static void greeted(struct rpc_call *call, int status, const Pave__V1__Control *
 		return;
 	}
 	c->admin.open = true;
+	drivers_found(&c->admin.drivers);
 }
 
 static void ready(struct transport_conn *conn, void *arg)
@@ -65,7 +70,8 @@ static void ready(struct transport_conn *conn, void *arg)
 	m.hello = &hello;
 	memset(&c->admin.call, 0, sizeof(c->admin.call));
 	c->admin.call.done = greeted;
-	rpc_call_start(&c->admin.rpc, &c->admin.call, &m, 0);
+	rpc_call_start(&c->admin.rpc, &c->admin.call, &m,
+		       drivers_several(&c->admin.drivers) ? ERRAND_TIMEOUT_MS : 0);
 }
 
 static void rx(struct transport_conn *conn, const struct frame *f, void *arg)
@@ -91,6 +97,9 @@ static void closed(struct transport_conn *conn, int reason, void *arg)
 
 	(void)conn;
 	(void)reason;
+	if (!c->admin.open)
+		drivers_next(&c->admin.drivers, c->admin.leader);
+	c->admin.leader[0] = '\0';
 	c->admin.open = false;
 	c->admin.conn = NULL;
 	rpc_closed(&c->admin.rpc);
@@ -109,8 +118,8 @@ static const struct transport_handler handler = {
 
 static void connect_now(struct cluster *c)
 {
-	if (transport_connect(c->admin_machine->transport, "pd", &handler, c, &c->admin.conn) !=
-	    0) {
+	if (transport_connect(c->admin_machine->transport, drivers_current(&c->admin.drivers),
+			      &handler, c, &c->admin.conn) != 0) {
 		retry_later(c);
 		return;
 	}
@@ -127,6 +136,10 @@ static void retry(struct reactor_timer *t)
 
 void admin_boot(struct cluster *c)
 {
+	struct error err;
+
+	if (drivers_parse(c->pd_addresses, &c->admin.drivers, &err) != 0)
+		cluster_fail(c, "addresses of the drivers: %s", err.text);
 	c->admin.retry = (struct reactor_timer){.fire = retry};
 	connect_now(c);
 }
@@ -142,6 +155,11 @@ static void answered(struct rpc_call *call, int status, const Pave__V1__Control 
 		  text != NULL ? text : "");
 	c->admin.busy = false;
 	c->admin.answered(c, status, reply);
+	/* Another may lead: the next session is with that one. */
+	if (status == -E_NOT_LEADER && c->admin.open && c->admin.conn != NULL) {
+		c->admin.open = false;
+		transport_close(c->admin.conn);
+	}
 }
 
 /* False: there is no session now. */

@@ -6,6 +6,7 @@
 #include "engine/volume/core.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/maintainer.h"
+#include "tests/sim/pds.h"
 #include "tests/sim/watch.h"
 
 #define BOUNDS_EVERY 32u /* steps: looking at all queues costs more than a step */
@@ -49,6 +50,7 @@ static void check_node(struct cluster *c, const struct node_shard *shard)
 
 void checks_step(struct cluster *c)
 {
+	pds_step(c);
 	if (c->world->event_count % BOUNDS_EVERY != 0)
 		return;
 	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)

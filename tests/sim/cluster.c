@@ -15,6 +15,7 @@
 #include "tests/sim/maintainer.h"
 #include "tests/sim/mutants.h"
 #include "tests/sim/stranger.h"
+#include "tests/sim/pds.h"
 #include "tests/sim/watch.h"
 #include "tools/pave-node/erase.h"
 #include "tools/pave-node/layer_work.h"
@@ -22,7 +23,6 @@
 #define LEASE_PATIENCE_NS (60 * NS_PER_S)
 /* More attachments in the same time; nodes renew their leases each PERMIT_RENEW_MS. */
 #define PERMIT_LIFETIME_SHORT_MS 5000u
-#define REPLACE_AFTER_S		 20u
 #define DOWN_SHORT_NS		 (200 * NS_PER_MS)
 #define DOWN_MAX_NS		 (4 * NS_PER_S)
 
@@ -137,7 +137,7 @@ static int start_serving(struct machine *m, struct error *err)
 	struct node_lease_config lease = {.reactor = sim_reactor(m->process),
 					  .transport = m->transport,
 					  .trust = m->trust,
-					  .pd_address = "pd",
+					  .pd_address = m->cluster->pd_addresses,
 					  .shard_addresses = m->node.addresses,
 					  .shard_count = 1,
 					  .changed = lease_changed,
@@ -252,29 +252,6 @@ static void node_crashed(struct machine *m)
 	m->node.open.impl = NULL;
 }
 
-/* -- the driver ------------------------------------------------------------------------------ */
-
-static void boot_pd(struct machine *m)
-{
-	struct pd_config config = {.reactor = sim_reactor(m->process),
-				   .kv = sim_kv_open(m->kv),
-				   .trust = m->trust,
-				   .placement_key = demo_key(&m->cluster->demo, DEMO_PLACEMENT),
-				   .permit_lifetime_ms = m->cluster->permit_lifetime_ms,
-				   .replace_after_s = REPLACE_AFTER_S,
-				   .listen_address = ""};
-	struct error err = {0};
-	int rc;
-
-	m->transport = sim_transport_create(m->process);
-	config.transport = m->transport;
-	rc = pd_start(&config, &m->pd, &err);
-	if (rc == 0)
-		return;
-	cluster_fail(m->cluster, "the driver cannot start: %s: %s", err_name(rc), err.text);
-	give_up(m, "cannot start", rc, &err);
-}
-
 /* -- every machine --------------------------------------------------------------------------- */
 
 static struct machine *machine_of(struct sim_process *p)
@@ -289,9 +266,7 @@ static void crashed(struct sim_process *p, enum sim_crash how)
 	(void)how;
 	switch (m->kind) {
 	case MACHINE_PD:
-		if (m->pd != NULL)
-			pd_abandon(m->pd);
-		m->pd = NULL;
+		pds_crashed(m);
 		break;
 	case MACHINE_NODE:
 		node_crashed(m);
@@ -312,7 +287,7 @@ void machine_boot(struct machine *m)
 	sim_process_start(m->process);
 	switch (m->kind) {
 	case MACHINE_PD:
-		boot_pd(m);
+		pds_boot(m);
 		break;
 	case MACHINE_NODE:
 		boot_node(m);
@@ -394,8 +369,13 @@ static void make_machines(struct cluster *c)
 	uint32_t i = 0;
 	char name[32];
 
-	c->pd = add_machine(c, i++, MACHINE_PD, "pd", "");
-	c->pd->kv = sim_kv_create(c->pd->process, "register", PD_KV_FAMILIES);
+	pds_begin(c);
+	for (uint32_t p = 0; p < c->pd_count; p++) {
+		snprintf(name, sizeof(name), "pd%u", p);
+		c->pds[p] = add_machine(c, i++, MACHINE_PD, c->pd_count > 1 ? name : "pd", "");
+	}
+	if (c->etcd == NULL)
+		c->pds[0]->kv = sim_kv_create(c->pds[0]->process, "register", PD_KV_FAMILIES);
 	for (uint32_t n = 0; n < c->node_count; n++)
 		add_node(c, i++, n);
 	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++) {
@@ -453,7 +433,8 @@ static bool leases_held(struct cluster *c)
 
 static void start(struct cluster *c)
 {
-	machine_boot(c->pd);
+	for (uint32_t p = 0; p < c->pd_count; p++)
+		machine_boot(c->pds[p]);
 	machine_boot(c->admin_machine);
 	if (!admin_set_up_sites(c))
 		return;
@@ -498,6 +479,7 @@ void cluster_destroy(struct cluster *c)
 	if (c == NULL)
 		return;
 	sim_world_destroy(c->world);
+	pds_end(c);
 	for (uint32_t i = 0; i < c->machine_count; i++) {
 		trust_close(c->machines[i].trust);
 		identity_deinit(&c->machines[i].proof);

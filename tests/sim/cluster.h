@@ -1,4 +1,5 @@
-/* A whole cluster in one world: one placement driver, three nodes on three certified sites (in
+/* A whole cluster in one world: a placement driver (in some seeds two, of which one leads: pds.h),
+ * three nodes on three certified sites (in
  * every second seed four, so that copies can move), two hosts that want the same volume, an
  * administrator with the demo authority's keys. All above the seams is production code.
  *
@@ -18,13 +19,15 @@
 #include "engine/volume/volume.h"
 #include "net/rpc/rpc.h"
 #include "tests/sim/disk.h"
+#include "tests/sim/etcd.h"
 #include "tests/sim/kv.h"
 #include "tests/sim/net.h"
 #include "tests/sim/oracle.h"
 
 #define CLUSTER_NODES	       4u /* the most */
 #define CLUSTER_HOSTS	       2u
-#define CLUSTER_MACHINES       (CLUSTER_NODES + CLUSTER_HOSTS + 2u)
+#define CLUSTER_PDS	       2u /* the most */
+#define CLUSTER_MACHINES       (CLUSTER_PDS + CLUSTER_NODES + CLUSTER_HOSTS + 1u)
 #define CLUSTER_CHUNK_SIZE     (16u << 20)
 #define CLUSTER_VOLUME_SIZE    (4u * CLUSTER_CHUNK_SIZE)
 #define CLUSTER_BLOCKS	       (CLUSTER_VOLUME_SIZE / BLOCK_SIZE)
@@ -39,6 +42,7 @@ struct cluster;
 struct guest;
 struct maintainer;
 struct stranger;
+struct several;
 
 struct machine {
 	struct cluster *cluster;
@@ -57,7 +61,15 @@ struct machine {
 	/* What runs in the process now; NULL or zero when it doesn't. */
 	struct transport *transport;
 	union {
-		struct pd *pd;
+		struct {
+			struct pd *pd; /* NULL: it follows */
+			/* One of two; else NULL. */
+			struct several *several;
+			struct etcd *etcd;
+			bool stopping;
+			void (*ended)(void *arg); /* the driver; of pd_stop */
+			void *ended_arg;
+		} driver;
 		struct {
 			struct pool_open_op open;
 			struct pool *pool;
@@ -78,6 +90,8 @@ struct admin {
 	struct rpc rpc;
 	struct rpc_call call;
 	struct reactor_timer retry;
+	struct drivers drivers;
+	char leader[ADDR_SIZE_MAX]; /* as one that does not lead has named it */
 	bool open, busy;
 	bool unsure;	/* whether the driver has the newest snapshot */
 	char *envelope; /* of the errand */
@@ -110,7 +124,11 @@ struct cluster {
 	char *root; /* envelope */
 	struct machine machines[CLUSTER_MACHINES];
 	uint32_t node_count, machine_count;
-	struct machine *pd, *nodes[CLUSTER_NODES], *hosts[CLUSTER_HOSTS], *admin_machine;
+	uint32_t pd_count;
+	char pd_addresses[DRIVERS_TEXT_MAX]; /* as nodes and hosts are told them */
+	struct sim_etcd *etcd;		     /* of two drivers; NULL: one, with m->kv */
+	struct machine *pds[CLUSTER_PDS], *nodes[CLUSTER_NODES], *hosts[CLUSTER_HOSTS],
+	    *admin_machine;
 	struct admin admin;
 	struct site_truth sites[CLUSTER_NODES];
 	uint64_t revocations_version;

@@ -20,6 +20,7 @@
 #include "engine/placement/layers.h"
 #include "engine/volume/core.h"
 #include "tests/sim/guest.h"
+#include "tests/sim/pds.h"
 
 #define AGAIN_NS (3 * NS_PER_S)
 
@@ -122,7 +123,7 @@ static uint32_t layers_to_compare(const struct cluster *c)
 static bool may_be_merging(const struct cluster *c, uint32_t layer)
 {
 	const struct volume *v = attached_volume(c);
-	const struct pd *pd = c->pd->pd;
+	const struct pd *pd = pds_leading(c);
 	const volume_id_t id = v != NULL ? layer_id(v, layer) : 0;
 	uint32_t children = 0;
 

@@ -13,6 +13,7 @@
 #include "engine/base/assert.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/stranger.h"
+#include "tests/sim/pds.h"
 
 #define GAP_MIN_NS	  NS_PER_S
 #define GAP_MAX_NS	  (16 * NS_PER_S)
@@ -161,7 +162,7 @@ static void power_loss_of_nodes(struct cluster *c)
 /* At one of its next I/Os. */
 static void crash_at_io(struct cluster *c)
 {
-	struct machine *m = chance(c, 1, 6) ? c->pd : any_node(c);
+	struct machine *m = chance(c, 1, 6) ? pds_leader(c) : any_node(c);
 
 	if (!m->process->alive)
 		return;
@@ -341,7 +342,8 @@ static void contest(struct cluster *c)
 		return;
 	c->stats.contests++;
 	sim_trace(c->world, NULL, "contest: %s against %s", new->process->name, old->process->name);
-	cut_for(c, c->pd, old, CUT_MAX_NS);
+	for (uint32_t p = 0; p < c->pd_count; p++)
+		cut_for(c, c->pds[p], old, CUT_MAX_NS);
 	if (chance(c, 1, 2))
 		contest_in_silence(c, old, new);
 	else
@@ -540,13 +542,15 @@ static void cut_from_driver(struct cluster *c)
 {
 	struct machine *m = any_machine(c);
 
-	if (m == c->pd)
+	if (m->kind == MACHINE_PD)
 		return;
 	c->stats.cuts++;
-	if (chance(c, 2, 3))
-		cut_for(c, c->pd, m, CUT_LONG_NS);
-	if (chance(c, 2, 3))
-		cut_for(c, m, c->pd, CUT_LONG_NS);
+	for (uint32_t p = 0; p < c->pd_count; p++) {
+		if (chance(c, 2, 3))
+			cut_for(c, c->pds[p], m, CUT_LONG_NS);
+		if (chance(c, 2, 3))
+			cut_for(c, m, c->pds[p], CUT_LONG_NS);
+	}
 }
 
 static void end_slow_link(struct ending *e)
@@ -595,7 +599,7 @@ static void fail_io(struct cluster *c)
 static void kill_driver(struct cluster *c)
 {
 	c->stats.kills++;
-	sim_process_crash(c->pd->process, chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+	sim_process_crash(pds_leader(c)->process, chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
 static void kill_host(struct cluster *c)
@@ -784,6 +788,8 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 	c->world->check_mid_turns = false;
 	sim_trace(c->world, NULL, "faults end");
 	sim_net_heal_all(c->world);
+	if (c->etcd != NULL)
+		sim_etcd_heal_all(c->etcd);
 	for (uint32_t i = 0; i < c->machine_count; i++) {
 		struct machine *m = &c->machines[i];
 

@@ -364,7 +364,7 @@ static void attach(struct guest *g)
 	    .reactor = reactor_of(g),
 	    .transport = g->machine->transport,
 	    .trust = g->machine->trust,
-	    .pd_address = "pd",
+	    .pd_address = g->machine->cluster->pd_addresses,
 	    .name = g->shot != NULL ? g->shot->name : CLUSTER_VOLUME,
 	    .read_only = g->shot != NULL,
 	    .holder = g->machine->process->name,

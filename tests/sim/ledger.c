@@ -7,6 +7,7 @@
 #include "engine/base/assert.h"
 #include "engine/ledger/history.h"
 #include "engine/placement/pd.h"
+#include "tests/sim/pds.h"
 
 struct file {
 	uint8_t *bytes;
@@ -76,7 +77,7 @@ void ledger_check(struct cluster *c)
 	uint8_t packed[1024];
 
 	append(&f, LEDGER_MAGIC, LEDGER_MAGIC_LEN);
-	sim_kv_each(c->pd->kv, PD_KV_LEDGER, each, &f);
+	pds_register_each(c, PD_KV_LEDGER, each, &f);
 	if (f.broken || f.tip.seq == 0) {
 		cluster_fail(c, "I7: the ledger is broken: %s",
 			     f.broken ? f.err.text : "it is empty");

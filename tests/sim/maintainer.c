@@ -91,7 +91,7 @@ void maintainer_begin(struct maintainer *m, const char *volume)
 	    .reactor = sim_reactor(m->node->process),
 	    .transport = m->node->transport,
 	    .trust = m->trust,
-	    .pd_address = "pd",
+	    .pd_address = m->node->cluster->pd_addresses,
 	    .name = m->name,
 	    .holder = m->node->process->name,
 	    .holder_site = m->node->site,

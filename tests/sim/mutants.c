@@ -57,6 +57,11 @@ static const char *const names[MUTANTS] = {
     [MUTANT_HEDGE_STALE] = "hedge-stale",
     [MUTANT_CERTIFICATE_OUTLIVED] = "certificate-outlived",
     [MUTANT_FULL_ANSWERED] = "full-answered",
+    [MUTANT_ISSUES_ALWAYS] = "issues-always",
+    [MUTANT_LEASE_SHORT] = "lease-short",
+    [MUTANT_DEPOSED_WRITES] = "deposed-writes",
+    [MUTANT_WRITES_TWICE] = "writes-twice",
+    [MUTANT_TAKEN_OVER_BLIND] = "taken-over-blind",
 };
 
 const char *mutant_name(enum mutant m)

@@ -23,6 +23,7 @@
 #include "tests/sim/ledger.h"
 #include "tests/sim/minimise.h"
 #include "tests/sim/mutants.h"
+#include "tests/sim/pds.h"
 #include "tests/sim/sim_commit.h"
 
 /* Memory that is given back is soon asked for again; the pools of a process that starts are fresh
@@ -155,7 +156,7 @@ static void settle_moves(struct cluster *c)
 /* Some volume's top, for what deleted snapshots left below it. */
 static bool wants_seal(const struct cluster *c)
 {
-	const struct pd *pd = c->pd->pd;
+	const struct pd *pd = pds_leading(c);
 
 	for (const struct reg_volume *v = pd != NULL ? pd->reg.volumes : NULL; v != NULL;
 	     v = v->hh.next)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tests/sim/checks.h"
+#include "tests/sim/pds.h"
 
 static const struct machine *machine_of(const struct sim_process *p)
 {
@@ -63,8 +64,8 @@ static const Pave__V1__Signed *permit_in(const Pave__V1__Control *m)
 	}
 }
 
-/* The generation of a permit that the driver sends to a host. */
-static void watch_permit(struct cluster *c, const struct machine *to,
+/* What a driver sends: permits, with their generation, and leases. */
+static void watch_driver(struct cluster *c, const struct machine *from, const struct machine *to,
 			 const struct transport_send *send)
 {
 	Pave__V1__Control *m;
@@ -78,6 +79,10 @@ static void watch_permit(struct cluster *c, const struct machine *to,
 	m = pave__v1__control__unpack(NULL, send->iov[0].iov_len, send->iov[0].iov_base);
 	if (m == NULL)
 		return;
+	if (permit_in(m) != NULL)
+		pds_issued(c, from, "permit");
+	if (m->body_case == PAVE__V1__CONTROL__BODY_LEASE_REPLY && m->lease_reply->lease != NULL)
+		pds_issued(c, from, "lease");
 	if (h < CLUSTER_HOSTS && permit_in(m) != NULL) {
 		checks_permit_sent(c, h);
 		permit = pave__v1__permit__unpack(NULL, permit_in(m)->payload.len,
@@ -98,8 +103,8 @@ static void observe(const struct sim_process *from, const struct sim_process *to
 
 	if (send->frame.op != FRAME_CONTROL)
 		watch_data(c, sender, receiver, &send->frame);
-	else if (sender->kind == MACHINE_PD && receiver->kind == MACHINE_HOST)
-		watch_permit(c, receiver, send);
+	else if (sender->kind == MACHINE_PD && (receiver->kind == MACHINE_HOST || c->etcd != NULL))
+		watch_driver(c, sender, receiver, send);
 }
 
 void watch_begin(struct cluster *c)
