@@ -160,7 +160,7 @@ struct cluster {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
 		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
 		    shot_attaches, maintained, migrations, fenced, ops, op_errors, records,
-		    receipts, strangers, full, certificates;
+		    receipts, strangers, full, certificates, elections;
 	} stats;
 };
 

@@ -41,6 +41,9 @@
 #define FULL_GAP_NS	  (15 * NS_PER_S)
 #define FULL_MAX_NS	  (40 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
+#define ALL_OF_ETCD	  ((1u << SIM_ETCD_SERVERS) - 1)
+#define REGISTER_CUT_NS	  (12 * NS_PER_S)
+#define REGISTER_HALT_NS  (8 * NS_PER_S)
 #define SNAPSHOT_LONG_NS  (43200 * (int64_t)NS_PER_S)
 #define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
 #define SNAPSHOT_RENEW_NS (6 * NS_PER_S)
@@ -204,6 +207,8 @@ static void cut_one_way(struct cluster *c)
 static void end_isolation(struct ending *e)
 {
 	sim_net_isolate(e->a->process, false);
+	if (e->cluster->etcd != NULL)
+		sim_etcd_cut(e->cluster->etcd, e->a->process, 0);
 }
 
 static void isolate_one(struct cluster *c)
@@ -212,6 +217,9 @@ static void isolate_one(struct cluster *c)
 
 	c->stats.cuts++;
 	sim_net_isolate(m->process, true);
+	/* The register lies elsewhere, or beside it. */
+	if (m->kind == MACHINE_PD && c->etcd != NULL && chance(c, 1, 2))
+		sim_etcd_cut(c->etcd, m->process, ALL_OF_ETCD);
 	end_later(c, m, NULL, 0, CUT_MAX_NS, end_isolation);
 }
 
@@ -229,15 +237,19 @@ static void end_clock(struct ending *e)
 	e->a->process->wall_offset_ns = (int64_t)below(e->cluster, 2 * CLOCK_OK_NS) - CLOCK_OK_NS;
 }
 
-static void step_clock(struct cluster *c)
+static void step_clock_of(struct cluster *c, struct machine *m)
 {
-	struct machine *m = any_machine(c);
 	int64_t by = (int64_t)below(c, 2 * CLOCK_MAX_NS) - CLOCK_MAX_NS;
 
 	c->stats.clock_steps++;
 	sim_trace(c->world, m->process, "wall clock steps to %ld ms", by / (int64_t)NS_PER_MS);
 	m->process->wall_offset_ns = by;
 	end_later(c, m, NULL, 0, CUT_MAX_NS, end_clock);
+}
+
+static void step_clock(struct cluster *c)
+{
+	step_clock_of(c, any_machine(c));
 }
 
 static void end_slowness(struct ending *e)
@@ -661,6 +673,68 @@ static void next_stranger(void *arg)
 	sim_schedule(c->world, NULL, below(c, FULL_GAP_NS), next_stranger, c);
 }
 
+/* -- two drivers and their register, in the seeds that have them ------------------------------ */
+
+static void end_register_cut(struct ending *e)
+{
+	sim_etcd_cut(e->cluster->etcd, e->a->process, 0);
+}
+
+/* Of one driver, mostly the one that leads; from some servers, or all. */
+static void cut_from_register(struct cluster *c)
+{
+	struct machine *m = chance(c, 2, 3) ? pds_leader(c) : c->pds[below(c, c->pd_count)];
+
+	c->stats.cuts++;
+	sim_etcd_cut(c->etcd, m->process,
+		     chance(c, 2, 3) ? ALL_OF_ETCD : (uint32_t)range(c, 1, ALL_OF_ETCD));
+	end_later(c, m, NULL, 0, REGISTER_CUT_NS, end_register_cut);
+}
+
+static void end_halt(struct ending *e)
+{
+	sim_etcd_halt(e->cluster->etcd, false);
+}
+
+static void halt_register(struct cluster *c)
+{
+	c->stats.cuts++;
+	sim_etcd_halt(c->etcd, true);
+	end_later(c, NULL, NULL, 0, REGISTER_HALT_NS, end_halt);
+}
+
+static void pause_leader(struct cluster *c)
+{
+	struct machine *m = pds_leader(c);
+
+	c->stats.pauses++;
+	sim_process_pause(m->process);
+	end_later(c, m, NULL, 0, PAUSE_MAX_NS, end_pause);
+}
+
+/* Nobody hears it any more, and it may lead on; or another does. */
+static void isolate_leader(struct cluster *c)
+{
+	struct machine *m = pds_leader(c);
+
+	c->stats.cuts++;
+	sim_net_isolate(m->process, true);
+	if (chance(c, 1, 2))
+		sim_etcd_cut(c->etcd, m->process, ALL_OF_ETCD);
+	end_later(c, m, NULL, 0, CUT_MAX_NS, end_isolation);
+}
+
+static void stop_leader(struct cluster *c)
+{
+	c->stats.kills++;
+	pds_stop(pds_leader(c));
+}
+
+static void step_leaders_clock(struct cluster *c)
+{
+	step_clock_of(c, pds_leader(c));
+}
+
 /* -- choosing -------------------------------------------------------------------------------- */
 
 struct kind {
@@ -691,13 +765,24 @@ static const struct kind kinds[] = {
     {"host crash", kill_host, 8},
     {"contest", contest, 20},
     {"strand", strand, 20},
+    {"cut from the register", cut_from_register, 25},
+    {"register without majority", halt_register, 10},
+    {"leader crash", kill_driver, 20},
+    {"leader pause", pause_leader, 20},
+    {"leader isolation", isolate_leader, 12},
+    {"leader ended", stop_leader, 10},
+    {"leader's clock step", step_leaders_clock, 5},
 };
 
-/* contest and strand */
-#define SCRIPTS (3ull << (ARRAY_SIZE(kinds) - 2))
+/* In front of them: contest and strand. From here on those of two drivers, which all seeds that
+ * have them take. */
+#define FIRST_OF_TWO 21u
+#define SCRIPTS	     (3ull << (FIRST_OF_TWO - 2))
 
 static uint32_t used(const struct cluster *c, size_t kind)
 {
+	if (kind >= FIRST_OF_TWO)
+		return c->etcd != NULL ? kinds[kind].weight : 0;
 	return (c->fault_kinds >> kind) & 1 ? kinds[kind].weight : 0;
 }
 
@@ -780,6 +865,16 @@ void faults_begin(struct cluster *c)
 		sim_schedule(c->world, NULL, below(c, FULL_GAP_NS), next_stranger, c);
 }
 
+/* For good: the other one has to do. */
+static void lose_driver(struct cluster *c)
+{
+	struct machine *m = c->pds[sim_random_below(c->world, c->pd_count)];
+
+	sim_trace(c->world, m->process, "lost for ever");
+	m->dead_for_ever = true;
+	sim_process_crash(m->process, SIM_POWER_LOSS);
+}
+
 void faults_end(struct cluster *c, uint32_t lost_node)
 {
 	c->faults_over = true;
@@ -802,6 +897,8 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 		sim_process_resume(m->process); /* if it is paused */
 		machine_boot_later(m, NS_PER_S);
 	}
+	if (c->etcd != NULL && sim_chance(c->world, 1, 2))
+		lose_driver(c);
 	/* The operator restarts nodes whose disks have failed. */
 	for (uint32_t i = 0; i < c->node_count && c->stats.io_errors > 0; i++)
 		sim_process_crash(c->nodes[i]->process, SIM_KILL);

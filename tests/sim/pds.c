@@ -145,6 +145,7 @@ int __wrap_pd_start(const struct pd_config *config, struct pd **ret_pd, struct e
 
 	if (rc == 0)
 		machine_of(config->reactor)->driver.pd = *ret_pd;
+	machine_of(config->reactor)->cluster->stats.elections += rc == 0;
 	return rc;
 }
 
