@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "engine/base/assert.h"
+#include "engine/kv/etcd_core.h"
 #include "engine/kv/http.h"
 #include "tests/sim/etcd_store.h"
 #include "tests/sim/fiber.h"
@@ -27,6 +28,7 @@
 #define GO_ON_MAX_NS	  (100 * NS_PER_MS)
 #define GO_ON_LATE_NS	  (8 * NS_PER_S)
 #define LEASE_MORE_NS	  (500 * NS_PER_MS)
+#define OP_HEADER_SIZE	  9u
 #define HELD_ONE_IN	  2u
 #define GO_ON_LATE_ONE_IN 4u
 
@@ -50,6 +52,7 @@ struct sim_etcd {
 	struct request *requests;
 	uint32_t cut[SIM_PROCESSES_MAX]; /* servers, by the process's index */
 	bool halted;
+	uint32_t ops_max; /* 0: as production has it */
 };
 
 struct http {
@@ -322,6 +325,60 @@ void sim_etcd_heal_all(struct sim_etcd *e)
 	for (uint32_t i = 0; i < e->world->process_count; i++)
 		sim_etcd_cut(e, e->world->processes[i], 0);
 	sim_etcd_halt(e, false);
+}
+
+/* -- small pieces, so that batches of a few operations are large ones -------------------------- */
+
+void sim_etcd_split(struct sim_etcd *e, uint32_t ops_max)
+{
+	e->ops_max = ops_max;
+}
+
+/* As engine/kv/etcd_batch.c writes it. */
+static size_t op_size(const uint8_t *at)
+{
+	uint32_t value_size;
+	uint16_t from_size, to_size;
+
+	memcpy(&from_size, at + 1, sizeof(from_size));
+	memcpy(&to_size, at + 3, sizeof(to_size));
+	memcpy(&value_size, at + 5, sizeof(value_size));
+	return OP_HEADER_SIZE + from_size + to_size + value_size;
+}
+
+static void split_one(const struct etcd_piece *from, uint32_t ops_max, struct etcd_pieces *to)
+{
+	const uint8_t *at = from->bytes.data;
+
+	for (uint32_t i = 0; i < from->ops; i++) {
+		if (i % ops_max == 0) {
+			to->list = reallocarray(to->list, to->count + 1, sizeof(*to->list));
+			INVARIANT(to->list != NULL);
+			to->list[to->count++] = (struct etcd_piece){.ops = 0};
+		}
+		etcd_bytes_add(&to->list[to->count - 1].bytes, at, op_size(at));
+		to->list[to->count - 1].ops++;
+		at += op_size(at);
+	}
+	INVARIANT(at == from->bytes.data + from->bytes.size);
+}
+
+int __real_etcd_batch_pieces(const struct kv_batch *b, const char *prefix, struct etcd_pieces *ret);
+int __wrap_etcd_batch_pieces(const struct kv_batch *b, const char *prefix, struct etcd_pieces *ret);
+int __wrap_etcd_batch_pieces(const struct kv_batch *b, const char *prefix, struct etcd_pieces *ret)
+{
+	struct etcd_pieces all = {.list = NULL}, small = {.list = NULL};
+	const int rc = __real_etcd_batch_pieces(b, prefix, &all);
+
+	if (rc != 0 || the_etcd == NULL || the_etcd->ops_max == 0) {
+		*ret = all;
+		return rc;
+	}
+	for (size_t i = 0; i < all.count; i++)
+		split_one(&all.list[i], the_etcd->ops_max, &small);
+	etcd_pieces_deinit(&all);
+	*ret = small;
+	return 0;
 }
 
 /* -- in truth -------------------------------------------------------------------------------- */

@@ -28,6 +28,9 @@ void sim_etcd_destroy(struct sim_etcd *e); /* NULL is allowed */
 void sim_etcd_cut(struct sim_etcd *e, const struct sim_process *p, uint32_t servers);
 /* From now on there is no majority, or one again. */
 void sim_etcd_halt(struct sim_etcd *e, bool halted);
+/* From now on a transaction carries out at most so many operations of a batch (at least one); the
+ * others take the journal. */
+void sim_etcd_split(struct sim_etcd *e, uint32_t ops_max);
 void sim_etcd_heal_all(struct sim_etcd *e);
 
 /* What is in it in truth. The value of a key: borrowed until the next step; NULL: it isn't there.

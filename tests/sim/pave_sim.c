@@ -32,6 +32,7 @@
 #define MEMORY_POOL_BYTES (1 << 20)
 
 #define SETTLE_NS	 (240 * NS_PER_S)
+#define LEADS_NS	 (20 * NS_PER_S)
 #define TRACE_ON_FAILURE 60u
 #define PROGRESS_EVERY	 50u
 
@@ -231,6 +232,8 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		lost = c->stats.rot > 0 ? c->rot_node
 					: (uint32_t)sim_random_below(c->world, c->node_count);
 	faults_end(c, lost);
+	if (c->etcd != NULL && !cluster_run(c, LEADS_NS, pds_one_leads) && !c->failed)
+		cluster_fail(c, "no driver leads %llu s after the faults", LEADS_NS / NS_PER_S);
 	if (!cluster_run(c, SETTLE_NS, certified) && !c->failed)
 		cluster_fail(c, "the driver did not take the last snapshot");
 	if (!c->failed)

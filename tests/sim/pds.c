@@ -14,6 +14,7 @@
 #define PREFIX_SIZE_MAX 64u
 #define TWO_ONE_IN	7u
 #define TWO_REST	3u
+#define SPLIT_OPS	3u
 #define PART_TAIL	3u /* behind a key: 00 and the number of the part */
 #define PART_HEAD	3u /* in front of a value: the format, and how many parts there are */
 
@@ -32,6 +33,9 @@ void pds_begin(struct cluster *c)
 	c->pd_count = 2;
 	snprintf(c->pd_addresses, sizeof(c->pd_addresses), "pd0,pd1");
 	c->etcd = sim_etcd_create(c->world);
+	/* In every second of them what takes more than a few operations goes by the journal. */
+	if (c->world->seed / TWO_ONE_IN % 2 == 1)
+		sim_etcd_split(c->etcd, SPLIT_OPS);
 }
 
 void pds_end(struct cluster *c)
@@ -223,12 +227,17 @@ const struct pd *pds_leading(const struct cluster *c)
 		   : NULL;
 }
 
+bool pds_one_leads(struct cluster *c)
+{
+	return pds_leading(c) != NULL;
+}
+
 void pds_step(struct cluster *c)
 {
 	for (uint32_t i = 0; c->etcd != NULL && i < c->pd_count; i++) {
 		const struct machine *m = c->pds[i];
 
-		if (m->process->alive && m->driver.etcd != NULL && !m->driver.stopping &&
+		if (m->process->alive && m->driver.pd != NULL && !m->driver.stopping &&
 		    sim_etcd_may_issue(m->driver.etcd, m->process) && !holds_key(c, m))
 			cluster_fail(c, "I4: %s may issue permits, and does not hold the key",
 				     m->process->name);

@@ -22,6 +22,8 @@ const struct pd *pds_leading(const struct cluster *c);
 /* Its machine; the first one when none leads. */
 struct machine *pds_leader(const struct cluster *c);
 
+bool pds_one_leads(struct cluster *c); /* for cluster_run */
+
 /* What is in a family of the register, in the order of the keys. */
 void pds_register_each(struct cluster *c, uint32_t family,
 		       void (*each)(const void *key, size_t key_size, const void *value,
