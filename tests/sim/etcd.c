@@ -28,6 +28,7 @@
 #define GO_ON_MAX_NS	  (100 * NS_PER_MS)
 #define GO_ON_LATE_NS	  (8 * NS_PER_S)
 #define LEASE_MORE_NS	  (500 * NS_PER_MS)
+#define STALL_MAX_NS	  (8 * NS_PER_S)
 #define OP_HEADER_SIZE	  9u
 #define HELD_ONE_IN	  2u
 #define GO_ON_LATE_ONE_IN 4u
@@ -239,7 +240,9 @@ static void post_at_once(struct request *r, uint32_t timeout_ms)
 	if (e->halted || is_cut(e, r)) {
 		lose(r);
 		r->status = -E_UNREACHABLE;
-		sim_process_stall(r->process, timeout_ms * NS_PER_MS);
+		/* Nobody knows here when it will be over: it asks in vain, but not for minutes. */
+		if (sim_process_delay(r->process, 0) < STALL_MAX_NS)
+			sim_process_stall(r->process, timeout_ms * NS_PER_MS);
 		return;
 	}
 	carry_out(r);
@@ -473,7 +476,7 @@ int __wrap_nanosleep(const struct timespec *ts, struct timespec *rest)
 		return __real_nanosleep(ts, rest);
 	if (sim_fiber_now() != NULL)
 		sim_fiber_sleep(ns);
-	else
+	else if (sim_process_delay(p, 0) < STALL_MAX_NS)
 		sim_process_stall(p, ns);
 	return 0;
 }

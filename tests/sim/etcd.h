@@ -8,8 +8,8 @@
  * late: when that is over, in any order, perhaps from a process that is dead by then.
  *
  * Who posts on a worker waits there for virtual time (fiber.h); who posts on its reactor's thread
- * is stopped for as long. Leases end some time after they might; all begin anew after a time
- * without majority. */
+ * is stopped for as long, up to some seconds. Leases end some time after they might; all begin anew
+ * after a time without majority. */
 #ifndef SIM_ETCD_H
 #define SIM_ETCD_H
 

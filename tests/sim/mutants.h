@@ -42,9 +42,8 @@ enum mutant {
 	MUTANT_FULL_ANSWERED, /* a node answers what its store refuses for want of space as done */
 	MUTANT_ISSUES_ALWAYS,	   /* a driver issues permits though another may lead */
 	MUTANT_LEASE_SHORT,	   /* the leader's key goes before its holder thinks so */
-	MUTANT_DEPOSED_WRITES,	 /* the register takes the writes of a driver that leads no more */
-	MUTANT_WRITES_TWICE,	 /* it takes a leader's earlier write after a later one */
-	MUTANT_TAKEN_OVER_BLIND, /* who takes over goes by its clock alone for older permits */
+	MUTANT_DEPOSED_WRITES, /* the register takes the writes of a driver that leads no more */
+	MUTANT_MARK_DROPPED,   /* nobody finishes a batch that a former leader had begun */
 	MUTANTS
 };
 
