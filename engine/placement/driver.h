@@ -72,6 +72,7 @@ struct pd_request {
 	struct reg_commit commit;
 	struct rpc_call forwarded; /* to a node, which answers it */
 	void (*resume)(struct pd_request *q);
+	struct error *why; /* malloc'd: it is refused once that is sure; or NULL */
 	/* What the handler keeps over a commit. */
 	volume_id_t volume;
 	generation_t generation;
@@ -177,6 +178,7 @@ struct pd {
 /* -- pd.c ------------------------------------------------------------------------------------- */
 
 void request_reply(struct pd_request *q, const Pave__V1__Control *message);
+/* An administrator hears -EEXIST and -ENOENT only when what they rest on is durable. */
 void request_fail(struct pd_request *q, const struct error *err);
 void request_done(struct pd_request *q); /* replies Empty */
 /* resume runs when all that was saved is durable; if that fails, q is answered with why. */

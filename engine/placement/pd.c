@@ -21,6 +21,12 @@
 
 static void session_free_if_done(struct pd_session *s);
 
+static void request_drop(struct pd_request *q)
+{
+	free(q->why);
+	free(q);
+}
+
 static void request_free(struct pd_request *q)
 {
 	struct pd *pd = q->pd;
@@ -30,7 +36,7 @@ static void request_free(struct pd_request *q)
 	INVARIANT(s->requests > 0);
 	s->requests--;
 	session_free_if_done(s);
-	free(q);
+	request_drop(q);
 	pd_stop_if_done(pd);
 }
 
@@ -51,9 +57,35 @@ void request_done(struct pd_request *q)
 	request_reply(q, &m);
 }
 
+static void refuse(struct pd_request *q)
+{
+	request_fail(q, q->why);
+}
+
+/* That something is there already, or is not there, an administrator who asks again takes for done.
+ * So it is told when all that it may rest on is durable, and, of several drivers, by the one that
+ * leads: another may have undone it. Without memory it is told as it is. */
+static bool must_be_sure(struct pd_request *q, const struct error *err)
+{
+	const struct pd *pd = q->pd;
+
+	if (q->session->role != ROLE_ADMIN || (err->code != -EEXIST && err->code != -ENOENT) ||
+	    q->why != NULL || pd->stopping || pd->reg.broken != 0 ||
+	    (pd->shared == NULL && reg_idle(&pd->reg)))
+		return false;
+	q->why = malloc(sizeof *q->why);
+	if (q->why != NULL)
+		*q->why = *err;
+	return q->why != NULL;
+}
+
 void request_fail(struct pd_request *q, const struct error *err)
 {
 	PRE(err->code < 0);
+	if (must_be_sure(q, err)) {
+		request_commit(q, refuse);
+		return;
+	}
 	if (q->session->conn != NULL)
 		rpc_fail(&q->session->rpc, q->id, err->code, err->text);
 	request_free(q);
@@ -770,11 +802,11 @@ void pd_abandon(struct pd *pd)
 	moves_planning_drop(pd);
 	merge_drop(pd);
 	DL_FOREACH_SAFE (pd->requests, q, next_q)
-		free(q);
+		request_drop(q);
 	DL_FOREACH_SAFE (pd->parked, q, next_q)
-		free(q);
+		request_drop(q);
 	DL_FOREACH_SAFE (pd->settling, q, next_q)
-		free(q);
+		request_drop(q);
 	DL_FOREACH_SAFE (pd->sessions, s, next) {
 		reactor_timer_cancel(pd->reactor, &s->hello_timer);
 		free(s);

@@ -746,6 +746,41 @@ START_TEST(whoever_may_not_lead_says_nothing_from_memory)
 }
 END_TEST
 
+/* A second administrator, or the same one again, asks for what the first has not got yet: that it
+ * is there already, or is not there, would be taken for done. */
+START_TEST(what_is_there_is_told_when_it_is_durable)
+{
+	struct peer *again = peer_new(rig, "admin", "again");
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeCreate create = PAVE__V1__VOLUME_CREATE__INIT;
+
+	create.name = (char *)(uintptr_t) "new";
+	create.size = SIZE;
+	create.chunk_size = 64ull << 20;
+	create.policy = (char *)(uintptr_t) "secnumcloud-fr";
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_CREATE;
+	m.volume_create = &create;
+	sim_kv_slow_commits(rig->kv, 3 * NS_PER_S);
+	peer_ask_start(admin, &m);
+	rig_run_ms(rig, 1000);
+	peer_ask_start(again, &m);
+	rig_run_ms(rig, 1000);
+	ck_assert(!admin->answered && !again->answered);
+	ck_assert_int_eq(peer_ask_wait(admin), 0);
+	ck_assert_int_eq(peer_ask_wait(again), -EEXIST);
+}
+END_TEST
+
+/* It has led, and another does since: what it finds in its memory may be gone, or have come. */
+START_TEST(what_is_there_is_told_by_a_driver_that_leads)
+{
+	become_one_of_several();
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, "secnumcloud-fr"), -EEXIST);
+	sim_kv_on_commit(rig->kv, 1, SIM_IO_FAIL); /* as another leads */
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, "secnumcloud-fr"), -E_NOT_LEADER);
+}
+END_TEST
+
 /* By this driver's clock the older permit is nearly over; by the clock of the driver that gave it,
  * who knows. */
 START_TEST(permits_of_another_driver_last_a_lifetime)
@@ -859,6 +894,8 @@ int main(void)
 	tcase_add_test(t, restart_goes_on);
 	tcase_add_test(t, whoever_may_not_lead_issues_nothing);
 	tcase_add_test(t, whoever_may_not_lead_says_nothing_from_memory);
+	tcase_add_test(t, what_is_there_is_told_when_it_is_durable);
+	tcase_add_test(t, what_is_there_is_told_by_a_driver_that_leads);
 	tcase_add_test(t, permits_of_another_driver_last_a_lifetime);
 	tcase_add_test(t, drivers_agree_on_how_long_a_permit_lasts);
 	tcase_add_test(t, state_for_people);
