@@ -238,6 +238,12 @@ static void open_done(struct rpc_call *call, int status, const Pave__V1__Control
 		scan_begin(r);
 }
 
+/* Or its volume is only being prepared: then there is a connection, and nothing goes over it. */
+static bool is_attached(const struct vreplica *r)
+{
+	return r->volume->attach.signed_permit != NULL;
+}
+
 static void open_volume(struct vreplica *r)
 {
 	struct volume *v = r->volume;
@@ -276,7 +282,7 @@ static void hello_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	if (reply->hello_reply->inflight_max != 0)
 		r->window = MIN(r->window, reply->hello_reply->inflight_max);
 	r->greeted = true;
-	if (r->volume->attach.signed_permit != NULL)
+	if (is_attached(r))
 		open_volume(r);
 	else
 		volume_event(r->volume);
@@ -424,7 +430,7 @@ static void connect_now(struct vreplica *r)
 
 	PRE(r->conn == NULL);
 	if (r->stopped || !r->permitted || r->address[0] == '\0' ||
-	    (r->volume->attach.signed_permit == NULL && !r->volume->attach.prepared))
+	    (!is_attached(r) && !r->volume->attach.prepared))
 		return;
 	r->state = VREPLICA_CONNECTING;
 	rc = transport_connect(r->volume->config.transport, r->address, &conn_handler, r, &r->conn);
@@ -521,7 +527,7 @@ void vreplica_set_permitted(struct vreplica *r, bool permitted)
 		}
 		return;
 	}
-	if (r->state == VREPLICA_GREETING && r->greeted && !r->closing)
+	if (r->state == VREPLICA_GREETING && r->greeted && !r->closing && is_attached(r))
 		open_volume(r);
 	/* Between Open and READY the node has the permit that Open carried; that one is short-lived
 	 * too, so it gets the newer one as soon as it may. */

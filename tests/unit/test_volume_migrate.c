@@ -115,6 +115,22 @@ START_TEST(nodes_may_come_and_go_meanwhile)
 }
 END_TEST
 
+/* It asks the driver anew, and the nodes for nothing. */
+START_TEST(the_driver_may_come_and_go_meanwhile)
+{
+	const uint64_t opens = rig->nodes[0].opens;
+	uint64_t made;
+
+	prepare();
+	made = connects();
+	sim_net_disconnect(rig->pd.process, second->process);
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_eq(rig->pd.prepares, 2);
+	ck_assert_uint_eq(connects(), made);
+	ck_assert_uint_eq(rig->nodes[0].opens, opens);
+}
+END_TEST
+
 /* Nothing is sent to a node that the permit will not name. */
 START_TEST(nodes_without_a_permit_are_left_alone)
 {
@@ -155,6 +171,7 @@ int main(void)
 	tcase_add_test(tc, it_takes_over_over_the_connections_that_are_there);
 	tcase_add_test(tc, it_may_be_told_early);
 	tcase_add_test(tc, nodes_may_come_and_go_meanwhile);
+	tcase_add_test(tc, the_driver_may_come_and_go_meanwhile);
 	tcase_add_test(tc, nodes_without_a_permit_are_left_alone);
 	tcase_add_test(tc, a_host_that_may_not_is_told_at_once);
 	suite_add_tcase(s, tc);
