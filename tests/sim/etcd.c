@@ -379,6 +379,9 @@ int __wrap_etcd_batch_pieces(const struct kv_batch *b, const char *prefix, struc
 	}
 	for (size_t i = 0; i < all.count; i++)
 		split_one(&all.list[i], the_etcd->ops_max, &small);
+	if (small.count > 1)
+		sim_trace(the_etcd->world, the_etcd->world->now, "a batch of %zu pieces",
+			  small.count);
 	etcd_pieces_deinit(&all);
 	*ret = small;
 	return 0;

@@ -14,7 +14,7 @@
 #define PREFIX_SIZE_MAX 64u
 #define TWO_ONE_IN	7u
 #define TWO_REST	3u
-#define SPLIT_OPS	3u
+#define SPLIT_OPS	1u
 #define PART_TAIL	3u /* behind a key: 00 and the number of the part */
 #define PART_HEAD	3u /* in front of a value: the format, and how many parts there are */
 
@@ -33,7 +33,7 @@ void pds_begin(struct cluster *c)
 	c->pd_count = 2;
 	snprintf(c->pd_addresses, sizeof(c->pd_addresses), "pd0,pd1");
 	c->etcd = sim_etcd_create(c->world);
-	/* In every second of them what takes more than a few operations goes by the journal. */
+	/* In every second of them what takes more than one operation goes by the journal. */
 	if (c->world->seed / TWO_ONE_IN % 2 == 1)
 		sim_etcd_split(c->etcd, SPLIT_OPS);
 }
