@@ -12,8 +12,8 @@
 
 #include "engine/base/assert.h"
 #include "tests/sim/guest.h"
-#include "tests/sim/stranger.h"
 #include "tests/sim/pds.h"
+#include "tests/sim/stranger.h"
 
 #define GAP_MIN_NS	  NS_PER_S
 #define GAP_MAX_NS	  (16 * NS_PER_S)

@@ -60,7 +60,6 @@ static const char *const names[MUTANTS] = {
     [MUTANT_ISSUES_ALWAYS] = "issues-always",
     [MUTANT_LEASE_SHORT] = "lease-short",
     [MUTANT_DEPOSED_WRITES] = "deposed-writes",
-    [MUTANT_MARK_DROPPED] = "mark-dropped",
 };
 
 const char *mutant_name(enum mutant m)

@@ -1,6 +1,4 @@
 /* mutants of drivers that share a register: see mutants.h. */
-#include <string.h>
-
 #include "engine/kv/etcd.h"
 #include "engine/kv/etcd_api.h"
 #include "tests/sim/mutants.h"
@@ -42,23 +40,4 @@ void __wrap_etcd_txn_if_value(struct etcd_txn *t, const char *key, const char *v
 {
 	if (!is(MUTANT_DEPOSED_WRITES))
 		__real_etcd_txn_if_value(t, key, value);
-}
-
-static bool is_mark(const void *key, size_t key_size)
-{
-	static const char end[] = "/mark";
-	const size_t size = sizeof(end) - 1;
-
-	return key_size > size && memcmp((const char *)key + key_size - size, end, size) == 0;
-}
-
-void __real_etcd_txn_put(struct etcd_txn *t, const void *key, size_t key_size, const void *value,
-			 size_t value_size, int64_t lease);
-void __wrap_etcd_txn_put(struct etcd_txn *t, const void *key, size_t key_size, const void *value,
-			 size_t value_size, int64_t lease);
-void __wrap_etcd_txn_put(struct etcd_txn *t, const void *key, size_t key_size, const void *value,
-			 size_t value_size, int64_t lease)
-{
-	if (!is(MUTANT_MARK_DROPPED) || !is_mark(key, key_size))
-		__real_etcd_txn_put(t, key, key_size, value, value_size, lease);
 }

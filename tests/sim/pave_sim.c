@@ -264,7 +264,8 @@ static void print_stats(const struct cluster *c)
 	       "steps, %lu withdrawals, %lu contests, %lu rotten blocks, %lu drains, %lu moves, "
 	       "%lu maintenances; %lu records in the ledger, %lu of them receipts; %u snapshots "
 	       "(%lu attaches, %lu "
-	       "blocks); %lu strangers, disks full %lu times; %lu certificates; %lu starts of a driver\n",
+	       "blocks); %lu strangers, disks full %lu times; %lu certificates; %lu starts of a "
+	       "driver\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.migrations,
 	       c->stats.ops, c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked,
@@ -273,8 +274,7 @@ static void print_stats(const struct cluster *c)
 	       c->stats.clock_steps, c->stats.revocations, c->stats.contests, c->stats.rot,
 	       c->stats.moves, c->moves_done, c->stats.maintained, c->stats.records,
 	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks,
-	       c->stats.strangers, c->stats.full, c->stats.certificates,
-	       c->stats.elections);
+	       c->stats.strangers, c->stats.full, c->stats.certificates, c->stats.elections);
 }
 
 /* How many faults the seed had, for the parent. */
