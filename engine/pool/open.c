@@ -1,20 +1,23 @@
 /* open: what devices there are, when the pool opens, and what lies on them. See pool.h.
  *
- *   records from kv -> PROBE (each disk) -> WIPE (one that was retired, and not wiped) | FORMAT (an
- *   empty one) | OPEN (its store) -> ... -> RECORD (which devices there are) -> EQUAL (fences)
+ *   records from kv -> PROBE (each disk: no two may be the same) -> PROBE (each disk again)
+ *     -> WIPE (one that was retired, and not wiped) | FORMAT (an empty one) | OPEN (its store)
+ *     -> ... -> RECORD (which devices there are) -> EQUAL (fences)
  *     -> MOVES (of each chunk that is on two devices the copy that does not count is erased)
  *     -> routes -> done
  *   an error: CLOSE (what is open) -> done
  *
  * Invariants:
  * 1. Nothing is served before the fences are alike and each chunk is on one device.
- * 2. A device that the index knows is never taken for a new one, nor a new one for it. */
+ * 2. A device that the index knows is never taken for a new one, nor a new one for it.
+ * 3. No two disks are opened as one device. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
+#include "engine/base/text.h"
 #include "engine/pool/core.h"
 
 enum open_step {
@@ -29,12 +32,16 @@ enum open_step {
 	OPEN_CLOSE,
 };
 
+/* Every disk is looked at before any is opened; those that are empty come last. */
+enum open_round { ROUND_LOOK, ROUND_OPEN, ROUND_EMPTY };
+
 struct opening {
 	struct pool *pool;
 	struct pool_open_op *op;
 	enum open_step step;
-	uint32_t next; /* of the disks */
-	bool empties;  /* the second round: those that were found empty */
+	enum open_round round;
+	uint32_t next;			     /* of the disks */
+	struct uuid uuids[POOL_DEVICES_MAX]; /* of each, as it says; all zeroes: it says nothing */
 	bool was_empty[POOL_DEVICES_MAX];
 	struct pool_device *device; /* at work on it; not known to be one of ours before it opens */
 	struct device_record *retired;
@@ -328,10 +335,33 @@ static void probed_super(struct opening *o)
 	open_store(o);
 }
 
+/* Of two copies nobody can tell which one holds what was acknowledged; and their stores would write
+ * one index. */
+static void look(struct opening *o)
+{
+	const struct uuid *uuid = &o->work.super.device;
+	const bool is_one = o->work.found == FOUND_SUPER && !is_retired_uuid(o, uuid);
+
+	for (uint32_t i = 0; i < o->next && is_one; i++)
+		if (uuid_equal(&o->uuids[i], uuid)) {
+			fail(o,
+			     error_set(&o->err, -E_CORRUPT,
+				       "device %s is a copy of %s, or the same under another name: "
+				       "take away the one that this node is not to use",
+				       current(o)->path, o->op->disks[i].path));
+			return;
+		}
+	if (is_one)
+		o->uuids[o->next] = *uuid;
+	disk_done(o);
+}
+
 static void probed(struct opening *o)
 {
 	o->device = NULL;
-	if (o->work.found == FOUND_SUPER) {
+	if (o->round == ROUND_LOOK) {
+		look(o);
+	} else if (o->work.found == FOUND_SUPER) {
 		probed_super(o);
 	} else if (o->work.found == FOUND_SOMETHING) {
 		open_store(o); /* which says what is wrong with it */
@@ -449,13 +479,13 @@ static void next_disk(struct opening *o)
 	for (; o->next < o->op->disk_count; o->next++) {
 		const struct pool_disk *disk = current(o);
 
-		if (disk->disk == NULL && !o->empties && disk->why < 0) {
+		if (disk->disk == NULL && o->round == ROUND_LOOK && disk->why < 0) {
 			unreadable(o, disk->why);
 			return;
 		}
-		if (disk->disk == NULL || (o->empties && !o->was_empty[o->next]))
+		if (disk->disk == NULL || (o->round == ROUND_EMPTY && !o->was_empty[o->next]))
 			continue;
-		if (o->empties) {
+		if (o->round == ROUND_EMPTY) {
 			take_empty(o);
 			return;
 		}
@@ -472,8 +502,8 @@ static void next_disk(struct opening *o)
 		device_probe(&o->work);
 		return;
 	}
-	if (!o->empties) {
-		o->empties = true;
+	if (o->round != ROUND_EMPTY) {
+		o->round = o->round == ROUND_LOOK ? ROUND_OPEN : ROUND_EMPTY;
 		o->next = 0;
 		next_disk(o);
 		return;

@@ -69,8 +69,8 @@ struct pool_disk {
  * empty one is formatted, unless the index says that a device is missing for which it may stand in.
  * One that cannot be read, or that is known and damaged, becomes FAILED, if another can be opened.
  * done gives the pool, or the error that
- * store_open gives, or -E_CORRUPT (a chunk on two devices without a reason), -EIO (none can be
- * read), -EINVAL, -ENOMEM; then the disks have been closed. */
+ * store_open gives, or -E_CORRUPT (a chunk on two devices without a reason; a disk that is a copy
+ * of another), -EIO (none can be read), -EINVAL, -ENOMEM; then the disks have been closed. */
 struct pool_open_op {
 	void (*done)(struct pool_open_op *op, int status, struct pool *pool,
 		     const struct error *err);

@@ -755,6 +755,39 @@ START_TEST(any_number_of_devices_may_have_been_retired)
 }
 END_TEST
 
+/* Two disks that say they are the same device, byte for byte: nobody can tell which of them holds
+ * what was acknowledged, and two stores would write one index. */
+START_TEST(a_copy_of_a_device_is_refused)
+{
+	const size_t size = DISK_MIB << 20;
+	uint8_t *all = malloc(size);
+	uint64_t commits;
+	struct rig rig;
+
+	start(&rig, 1, 50);
+	fill(&rig);
+	if (_i == 1)
+		rig_close(&rig);
+	else
+		rig_crash(&rig, SIM_KILL);
+	sim_disk_peek(rig.disks[0], 0, all, size);
+	sim_disk_poke(rig.disks[1], 0, all, size);
+	rig.devices = 2;
+	commits = sim_kv_commit_count(rig.sim_kv);
+	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(rig.err.text, rig_disk_path(0)));
+	ck_assert_ptr_nonnull(strstr(rig.err.text, rig_disk_path(1)));
+	/* Nor has the index learnt anything of either. */
+	ck_assert_uint_eq(sim_kv_commit_count(rig.sim_kv), commits);
+	sim_process_crash(rig.process, SIM_KILL);
+	rig.devices = 1;
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(all);
+}
+END_TEST
+
 /* Without memory for a batch of the index: told, and nothing worse. */
 START_TEST(a_batch_without_memory_is_told)
 {
@@ -848,6 +881,7 @@ int main(void)
 	tcase_add_test(tc, a_chunk_on_a_missing_device_is_not_erased);
 	tcase_add_test(tc, a_failed_device_can_be_retired);
 	tcase_add_test(tc, a_swapped_device_is_not_taken_for_the_old_one);
+	tcase_add_loop_test(tc, a_copy_of_a_device_is_refused, 0, 2);
 	tcase_add_test(tc, an_index_that_cannot_be_written_is_told);
 	tcase_add_test(tc, any_number_of_devices_may_have_been_retired);
 	tcase_add_loop_test(tc, a_batch_without_memory_is_told, 0, 4);
