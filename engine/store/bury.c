@@ -157,6 +157,9 @@ static void looked_up(struct lookup *lookup, int status)
 	/* Not here: whoever read the page still has a hand on it. */
 	store->bury.looking_up = false;
 	store->bury.ready = status == 0;
+	store->bury.tries = status < 0 ? store->bury.tries + 1 : 0;
+	if (store->bury.tries > BURY_TRIES)
+		store_fail(store, status, "reading the index, for what was erased,");
 	kick_after(store, status < 0 ? BURY_RETRY_NS : 0);
 	store_close_tick(store);
 }

@@ -7,7 +7,9 @@
  * no new chunk takes its place: whoever wants to write one waits (lookup.h).
  *
  * Failure: a page that cannot be read is tried again every BURY_RETRY_NS; what it refers to stays
- * live until then. */
+ * live until then. After BURY_TRIES in a row that is a device that has failed (store_fail), as for
+ * blind pages: writes and erasures that wait for the chunk would wait for ever, and the cleaner
+ * would take the same segments again and again. */
 #ifndef STORE_BURY_H
 #define STORE_BURY_H
 
@@ -16,11 +18,13 @@
 #define BURY_PAGES    256u /* in one turn */
 #define BURY_PAUSE_NS 50000u
 #define BURY_RETRY_NS (1 * NS_PER_S)
+#define BURY_TRIES    10u
 
 struct bury {
 	bool looking_up;
 	bool ready;	      /* it was looked up, and waits for the timer */
 	struct lookup lookup; /* of pages of its chunk `held` */
+	uint32_t tries;	      /* in a row, that pages could not be read */
 	struct reactor_timer timer;
 };
 

@@ -207,6 +207,49 @@ END_TEST
 
 /* -- burying ---------------------------------------------------------------------------------- */
 
+struct wiping {
+	struct store_wipe_op op;
+	bool done;
+	int status;
+};
+
+static void wiped(struct store_wipe_op *op, int status)
+{
+	struct wiping *w = container_of(op, struct wiping, op);
+
+	w->done = true;
+	w->status = status;
+}
+
+/* What an erased chunk refers to can never be told: who waits for that is told, and does not wait
+ * for ever. */
+START_TEST(a_chunk_that_cannot_be_buried_ends_writing)
+{
+	const struct store_wipe_key key = {rig_volume_id(0), 1};
+	struct wiping w = {.op = {.done = wiped, .keys = &key, .key_count = 1}};
+	struct rig_op *write = NULL;
+	struct rig rig;
+
+	begin(&rig, 1, 24, RIG_TINY_CACHE);
+	fill(&rig, 64);
+	ck_assert(rig_checkpoint(&rig));
+	sim_kv_fail_gets(rig.sim_kv, UINT64_MAX);
+	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 1)), 0);
+	if (_i == 0)
+		write = rig_write(&rig, STORE_DATA, 0, 1, 7, 30);
+	else
+		store_wipe(rig.store, &w.op);
+	sim_run_for(rig.world, 600 * NS_PER_S);
+	ck_assert(write != NULL ? write->done : w.done);
+	ck_assert_int_eq(write != NULL ? write->status : w.status, -EIO);
+	ck_assert_int_eq(store_failure(rig.store), -EIO);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* Crashed somewhere in it, again and again, with a checkpoint now and then: in the end everything
  * was given back, once. */
 START_TEST(burying_goes_on_after_a_crash)
@@ -648,6 +691,7 @@ int main(void)
 	tcase_add_test(tc, opening_does_not_read_the_pages);
 	tcase_add_test(tc, a_page_that_cannot_be_read_fails_who_asked);
 	tcase_add_test(tc, cleaning_and_burying_survive_failing_gets);
+	tcase_add_loop_test(tc, a_chunk_that_cannot_be_buried_ends_writing, 0, 2);
 	tcase_add_loop_test(tc, burying_goes_on_after_a_crash, 0, 2);
 	tcase_add_test(tc, runs_beyond_a_page_are_refused);
 	tcase_add_loop_test(tc, an_index_of_an_older_version_is_read_and_rewritten, 0, 2);
