@@ -60,7 +60,7 @@ static void probed(struct disk_op *io, int status)
 	bool found = false;
 
 	if (status < 0) {
-		w->done(w, error_set(&w->err, status, "device %s: it cannot be read: %s",
+		w->done(w, error_set(&w->err, -EIO, "device %s: it cannot be read: %s",
 				     w->disk->name, err_text(status)));
 		return;
 	}

@@ -46,7 +46,8 @@ static void io_done(struct disk_op *op, int status)
 {
 	struct recovery *r = container_of(op, struct recovery, op);
 
-	r->io_status = status;
+	/* Whatever the disk's error is: to who opens the store that is one. */
+	r->io_status = status < 0 ? -EIO : 0;
 	tick(r);
 }
 

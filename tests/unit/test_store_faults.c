@@ -755,6 +755,30 @@ START_TEST(unreadable_sectors_that_nobody_needs_cost_nothing)
 }
 END_TEST
 
+/* A disk that is there no more: that is an error like any other. */
+START_TEST(a_disk_that_is_gone_is_told)
+{
+	struct disk_fault_plan plan = {0};
+	struct rig rig;
+
+	fault_begin(&rig, &plan);
+	rig_crash(&rig, SIM_KILL);
+	for (uint64_t skip = 0; skip < 3; skip++) {
+		plan_one(&plan, (struct disk_fault){.kind = DISK_FAULT_ERROR,
+						    .on_kinds = DISK_FAULT_ON(DISK_READ),
+						    .skip = skip,
+						    .times = DISK_FAULT_FOREVER,
+						    .status = -ENODEV});
+		ck_assert_int_eq(rig_open(&rig), -EIO);
+		rig_crash(&rig, SIM_KILL);
+	}
+	plan.count = 0;
+	rig_must_open(&rig);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* A group of the log that cannot be read as a whole: whether it was acknowledged cannot be told,
  * nor, behind one that does not check, what it knew of that. */
 START_TEST(an_unreadable_log_is_not_passed_over)
@@ -938,6 +962,7 @@ static TCase *faults(void)
 	tcase_add_loop_test(tc, a_read_that_goes_wrong_is_refused, 0, 2);
 	tcase_add_loop_test(tc, a_cleaner_that_reads_wrong_loses_nothing, 0, 2);
 	tcase_add_loop_test(tc, unreadable_sectors_that_nobody_needs_cost_nothing, 0, 8);
+	tcase_add_test(tc, a_disk_that_is_gone_is_told);
 	tcase_add_loop_test(tc, an_unreadable_log_is_not_passed_over, 0, 4);
 	tcase_add_test(tc, a_lying_flush_after_recovery_loses_nothing_promised);
 	tcase_add_test(tc, a_lying_flush_never_shows_as_other_content);
