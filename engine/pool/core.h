@@ -103,6 +103,7 @@ struct pool {
 
 struct pool_device *pool_find_device(struct pool *pool, const struct uuid *uuid);
 struct pool_device *pool_free_place(struct pool *pool);
+bool pool_uses_slot(const struct pool *pool, uint32_t slot);
 uint32_t pool_free_slot(const struct pool *pool);
 
 static inline uint8_t pool_place(const struct pool *pool, const struct pool_device *d)

@@ -35,6 +35,11 @@ enum open_step {
 /* Every disk is looked at before any is opened; those that are empty come last. */
 enum open_round { ROUND_LOOK, ROUND_OPEN, ROUND_EMPTY };
 
+struct orphan {
+	uint32_t slot;
+	struct uuid device;
+};
+
 struct opening {
 	struct pool *pool;
 	struct pool_open_op *op;
@@ -46,7 +51,7 @@ struct opening {
 	struct pool_device *device; /* at work on it; not known to be one of ours before it opens */
 	struct device_record *retired;
 	uint32_t retired_count;
-	uint32_t orphans[FORMAT_SLOTS_MAX]; /* slots of devices that were never taken in */
+	struct orphan orphans[FORMAT_SLOTS_MAX]; /* devices that were never taken in */
 	uint32_t orphan_count;
 	bool any_record;
 	struct move_record *moves;
@@ -190,7 +195,7 @@ static int take_slot(uint32_t slot, const struct uuid *device, void *arg)
 	if (d != NULL)
 		return d->slot == slot ? 0 : -E_CORRUPT;
 	if (slot != 0 || o->any_record) {
-		o->orphans[o->orphan_count++] = slot;
+		o->orphans[o->orphan_count++] = (struct orphan){slot, *device};
 		return 0;
 	}
 	d = pool_free_place(o->pool);
@@ -313,9 +318,33 @@ static void damaged(struct opening *o, int status)
 	leave_out(o);
 }
 
+static bool is_orphans_slot(const struct opening *o, uint32_t slot)
+{
+	for (uint32_t i = 0; i < o->orphan_count; i++)
+		if (o->orphans[i].slot == slot)
+			return true;
+	return false;
+}
+
+/* Of a device that is not listed the one that it had while it was being added; or one in which
+ * nothing of another is left. */
+static uint32_t new_slot(const struct opening *o)
+{
+	uint32_t slot = 0;
+
+	for (uint32_t i = 0; i < o->orphan_count && o->round != ROUND_EMPTY; i++)
+		if (o->work.found == FOUND_SUPER &&
+		    uuid_equal(&o->orphans[i].device, &o->work.super.device) &&
+		    !pool_uses_slot(o->pool, o->orphans[i].slot))
+			return o->orphans[i].slot;
+	while (pool_uses_slot(o->pool, slot) || is_orphans_slot(o, slot))
+		slot++;
+	return slot;
+}
+
 static void open_store(struct opening *o)
 {
-	o->work.slot = o->device != NULL ? o->device->slot : pool_free_slot(o->pool);
+	o->work.slot = o->device != NULL ? o->device->slot : new_slot(o);
 	o->step = OPEN_STORE;
 	device_open(&o->work);
 }
@@ -403,7 +432,7 @@ static void take_empty(struct opening *o)
 	}
 	o->device = NULL;
 	o->work.disk = disk->disk;
-	o->work.slot = pool_free_slot(o->pool);
+	o->work.slot = new_slot(o);
 	o->step = OPEN_FORMAT;
 	device_format(&o->work, true);
 }
@@ -547,16 +576,10 @@ static void disks_done(struct opening *o)
 		record_put_device(pool->kv, batch, &r);
 		d->recorded = true;
 	}
-	for (uint32_t i = 0; i < o->orphan_count; i++) {
-		bool used = false;
-
-		for (uint32_t k = 0; k < POOL_DEVICES_MAX; k++)
-			used = used || (pool->devices[k].state != POOL_DEVICE_NONE &&
-					pool->devices[k].slot == o->orphans[i]);
-		if (!used)
-			record_delete_store(pool->kv, batch, o->orphans[i],
+	for (uint32_t i = 0; i < o->orphan_count; i++)
+		if (!pool_uses_slot(pool, o->orphans[i].slot))
+			record_delete_store(pool->kv, batch, o->orphans[i].slot,
 					    pool->config.identity.shard);
-	}
 	o->step = OPEN_RECORD;
 	kv_commit(pool->kv, batch, &o->kv_op);
 }

@@ -48,17 +48,21 @@ struct pool_device *pool_free_place(struct pool *pool)
 	return NULL;
 }
 
+bool pool_uses_slot(const struct pool *pool, uint32_t slot)
+{
+	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++)
+		if (pool->devices[i].state != POOL_DEVICE_NONE && pool->devices[i].slot == slot)
+			return true;
+	return false;
+}
+
 uint32_t pool_free_slot(const struct pool *pool)
 {
-	for (uint32_t slot = 0;; slot++) {
-		bool used = false;
+	uint32_t slot = 0;
 
-		for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++)
-			used = used || (pool->devices[i].state != POOL_DEVICE_NONE &&
-					pool->devices[i].slot == slot);
-		if (!used)
-			return slot;
-	}
+	while (pool_uses_slot(pool, slot))
+		slot++;
+	return slot;
 }
 
 void pool_check_device(struct pool *pool, struct pool_device *d)

@@ -788,6 +788,37 @@ START_TEST(a_copy_of_a_device_is_refused)
 }
 END_TEST
 
+/* A crash while a device is added, at any time; when the node starts again there is an empty one in
+ * its place. What the index has of the first one is not taken for that of the second. */
+START_TEST(a_device_that_was_not_taken_in_leaves_its_slot)
+{
+	uint8_t *zeroes = calloc(1, DISK_MIB << 20);
+	bool over = false;
+	struct rig rig;
+
+	for (uint32_t steps = 1; !over; steps += 1 + steps / 16) {
+		struct adding a = {.op = {.done = added, .path = rig_disk_path(1)}};
+
+		start(&rig, 1, 60);
+		rig_fence(&rig, 0, 1);
+		fill(&rig);
+		sim_disk_set_slowness(rig.disks[1], 40);
+		a.op.disk = rig_disk(&rig, 1);
+		pool_add(rig.pool, &a.op);
+		for (uint32_t i = 0; i < steps && !a.done; i++)
+			ck_assert(sim_step(rig.world));
+		over = a.done;
+		rig_crash(&rig, SIM_POWER_LOSS);
+		sim_disk_poke(rig.disks[1], 0, zeroes, DISK_MIB << 20);
+		rig.devices = 2;
+		rig_must_open(&rig);
+		rig_verify(&rig);
+		rig_deinit(&rig);
+	}
+	free(zeroes);
+}
+END_TEST
+
 /* Without memory for a batch of the index: told, and nothing worse. */
 START_TEST(a_batch_without_memory_is_told)
 {
@@ -882,6 +913,7 @@ int main(void)
 	tcase_add_test(tc, a_failed_device_can_be_retired);
 	tcase_add_test(tc, a_swapped_device_is_not_taken_for_the_old_one);
 	tcase_add_loop_test(tc, a_copy_of_a_device_is_refused, 0, 2);
+	tcase_add_test(tc, a_device_that_was_not_taken_in_leaves_its_slot);
 	tcase_add_test(tc, an_index_that_cannot_be_written_is_told);
 	tcase_add_test(tc, any_number_of_devices_may_have_been_retired);
 	tcase_add_loop_test(tc, a_batch_without_memory_is_told, 0, 4);
