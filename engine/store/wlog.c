@@ -665,6 +665,7 @@ bool wlog_is_idle(const struct store *store)
 bool wlog_has_waiting(const struct store *store)
 {
 	return store->wlog.streams[WLOG_HOT].data.head != NULL ||
+	       store->wlog.streams[WLOG_HOT].urgent.head != NULL ||
 	       store->wlog.streams[WLOG_COLD].data.head != NULL;
 }
 

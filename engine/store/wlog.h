@@ -122,7 +122,7 @@ void wlog_leave_segment(struct store *store, uint32_t segment);
 /* Nothing queued, nothing in flight. */
 bool wlog_is_idle(const struct store *store);
 
-/* Data of the store's users is queued: it may be waiting for space. */
+/* Something of the store's users is queued: it may be waiting for space. */
 bool wlog_has_waiting(const struct store *store);
 
 /* Of a segment with groups in flight: where the first of them begins; else UINT32_MAX. */
