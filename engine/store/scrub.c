@@ -329,16 +329,16 @@ static uint64_t next_pass(struct store *store)
 	const struct scrub *s = &store->scrub;
 	int64_t wall = reactor_wall_ns(store->reactor);
 	int64_t period = (int64_t)s->period_ns;
-	int64_t at = s->kept.started_at + period;
 
 	if (s->wanted)
 		return 0;
 	if (period == 0)
 		return UINT64_MAX;
-	if (s->kept.started_at == 0 || at <= wall)
+	/* One that began in what is the future now, for the clock was set back, tells nothing. */
+	if (s->kept.started_at == 0 || s->kept.started_at > wall ||
+	    s->kept.started_at <= wall - period)
 		return 0;
-	/* A clock that has stepped back delays it by no more than a period. */
-	return now(store) + (uint64_t)MIN(at - wall, period);
+	return now(store) + (uint64_t)(s->kept.started_at + period - wall);
 }
 
 static void wait_for_pass(struct store *store)

@@ -283,6 +283,29 @@ START_TEST(the_period_is_kept)
 }
 END_TEST
 
+/* A clock that was far ahead when a pass began: set right, it keeps no pass waiting for longer than
+ * a period. */
+START_TEST(a_clock_that_is_set_back_delays_no_pass)
+{
+	const uint64_t period_s = _i == 0 ? 1800 : 3 * 3600;
+	struct rig rig;
+
+	rig_init(&rig, 1, DISK_MIB);
+	rig.config.scrub_period_s = period_s;
+	rig.process->wall_offset_ns = 1000 * 86400 * (int64_t)NS_PER_S;
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	some_data(&rig);
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	ck_assert_uint_eq(stats_of(&rig).passes, 1);
+	rig.process->wall_offset_ns = 0;
+	sim_run_for(rig.world, 4 * period_s * NS_PER_S);
+	ck_assert_uint_ge(stats_of(&rig).passes, 4);
+	ck_assert_uint_le(stats_of(&rig).passes, 6);
+	rig_deinit(&rig);
+}
+END_TEST
+
 START_TEST(a_pass_takes_most_of_a_short_period)
 {
 	uint64_t before, rate;
@@ -475,6 +498,7 @@ int main(void)
 	tcase_add_test(tc, what_lies_under_a_damaged_header_is_found);
 	tcase_add_test(tc, an_unreadable_block_is_found_alone);
 	tcase_add_test(tc, the_period_is_kept);
+	tcase_add_loop_test(tc, a_clock_that_is_set_back_delays_no_pass, 0, 2);
 	tcase_add_test(tc, a_pass_takes_most_of_a_short_period);
 	tcase_add_test(tc, it_gets_on_under_load);
 	tcase_add_test(tc, list_and_counters_survive_a_restart);
