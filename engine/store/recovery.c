@@ -201,7 +201,7 @@ static int load_segment(const void *key, size_t key_size, const void *value, siz
 		return scrub_load(r->store, value, value_size);
 	if (format_segment_decode(value, value_size, &record, &traces) < 0 || no >= t->count ||
 	    t->array[no].state == SEGMENT_FOREIGN || record.start_block > t->blocks ||
-	    record.used_blocks > t->blocks)
+	    record.used_blocks > t->blocks || record.live > 2 * t->blocks)
 		return -E_CORRUPT;
 	s = &t->array[no];
 	s->record = record;

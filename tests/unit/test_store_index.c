@@ -360,6 +360,7 @@ static size_t page_of_version_1(const void *value, size_t value_size, uint8_t *r
 static int rewrite(const void *key, size_t key_size, const void *value, size_t value_size,
 		   void *arg)
 {
+	const uint32_t live = 2 * (uint32_t)MIB / BLOCK_SIZE + 1;
 	uint8_t old[FORMAT_CHUNK_VALUE_MAX];
 	struct rewriting *r = arg;
 	size_t size = value_size;
@@ -371,8 +372,10 @@ static int rewrite(const void *key, size_t key_size, const void *value, size_t v
 		old[0] = r->version;
 	if (r->version == 1 && r->family == STORE_KV_REPLICAS && value_size >= 40)
 		size = 24;
-	if (r->family == STORE_KV_SEGMENTS && value_size == 160)
+	if (r->family == STORE_KV_SEGMENTS && value_size == 160 && r->version < 3)
 		size = r->version == 1 ? 24 : 32;
+	if (r->family == STORE_KV_SEGMENTS && value_size == 160 && r->version == 3)
+		memcpy(old + 24, &live, sizeof live);
 	kv_batch_put(r->kv, r->batch, r->family, key, key_size, old, size);
 	return 0;
 }
@@ -383,7 +386,8 @@ static void rewritten(struct kv_op *op, int status)
 	container_of(op, struct rewriting, op)->done = true;
 }
 
-/* As a program of that version would have left it. */
+/* As a program of that version would have left it; of the present one: more blocks live in each
+ * segment than it can have. */
 static void make_older(struct rig *rig, uint8_t version)
 {
 	struct rewriting r = {.version = version, .op = {.done = rewritten}};
@@ -415,6 +419,17 @@ static void begin_older(struct rig *rig, uint32_t ops, uint8_t version)
 	rig_crash(rig, SIM_POWER_LOSS);
 	make_older(rig, version);
 }
+
+START_TEST(segments_with_more_blocks_than_they_have_are_refused)
+{
+	struct rig rig;
+
+	begin_older(&rig, 60, 3);
+	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
+	sim_process_crash(rig.process, SIM_KILL);
+	rig_deinit(&rig);
+}
+END_TEST
 
 START_TEST(an_index_of_an_older_version_is_read_and_rewritten)
 {
@@ -694,6 +709,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_chunk_that_cannot_be_buried_ends_writing, 0, 2);
 	tcase_add_loop_test(tc, burying_goes_on_after_a_crash, 0, 2);
 	tcase_add_test(tc, runs_beyond_a_page_are_refused);
+	tcase_add_test(tc, segments_with_more_blocks_than_they_have_are_refused);
 	tcase_add_loop_test(tc, an_index_of_an_older_version_is_read_and_rewritten, 0, 2);
 	tcase_add_loop_test(tc, a_crash_while_it_is_upgraded_loses_nothing, 0, 10);
 	tcase_add_test(tc, memory_is_bounded);
