@@ -512,6 +512,7 @@ bool node_holds_any(const struct reg *reg, const struct reg_node *n)
 static int check_identity(const struct reg *reg, const struct reg_node *n,
 			  const Pave__V1__LeaseRequest *l, struct error *err)
 {
+	static const struct uuid unknown; /* what nodes said once */
 	struct uuid device;
 	char have[40], want[40];
 
@@ -526,14 +527,17 @@ static int check_identity(const struct reg *reg, const struct reg_node *n,
 				 "in its site; take another name for the other site",
 				 n->name, n->site, l->site);
 	memcpy(device.bytes, l->device.data, sizeof device.bytes);
-	if (n->has_device && !uuid_equal(&n->device, &device) &&
+	if (n->has_device && !uuid_equal(&n->device, &unknown) &&
+	    !uuid_equal(&n->device, &device) &&
 	    (n->placed_chunks > 0 || n->learners > 0 || node_has_leftovers(reg, n)))
 		return error_set(
 		    err, -E_WRONG_NODE,
 		    "node %s is registered with device %s, which %llu chunks are placed "
-		    "on, and now comes with %s: give it its device back",
+		    "on, and now comes with %s: give it its device back; if that is lost, pave "
+		    "node remove --force %s, and another name for what comes instead",
 		    n->name, text_uuid(&n->device, want, sizeof want),
-		    (unsigned long long)n->placed_chunks, text_uuid(&device, have, sizeof have));
+		    (unsigned long long)n->placed_chunks, text_uuid(&device, have, sizeof have),
+		    n->name);
 	return 0;
 }
 

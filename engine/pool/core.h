@@ -77,6 +77,7 @@ struct pool {
 	struct pool_config config;
 	struct reactor *reactor;
 	struct kv *kv;
+	struct uuid node; /* pool_node */
 	struct pool_device devices[POOL_DEVICES_MAX];
 	struct routes routes;
 	volume_id_t *doubts; /* sorted: of these volumes a chunk that is nowhere may be missing */

@@ -228,6 +228,8 @@ static int read_index(struct opening *o)
 		rc = record_scan_slots(kv, o->pool->config.identity.shard, take_slot, o);
 	if (rc == 0)
 		rc = record_scan_moves(kv, take_move, o);
+	if (rc == 0)
+		rc = record_get_node(kv, &o->pool->node);
 	if (rc < 0)
 		error_set(&o->err, rc, "the index's list of devices cannot be read: %s",
 			  err_text(rc));
@@ -552,6 +554,23 @@ static void recorded(struct kv_op *op, int status)
 	tick(o);
 }
 
+/* The first of them, with an index that does not know who the node is: it is new, or made anew. */
+static void name_node(struct opening *o, struct kv_batch *batch)
+{
+	static const struct uuid unknown;
+	struct pool *pool = o->pool;
+	const struct pool_device *first = NULL;
+
+	if (!uuid_equal(&pool->node, &unknown))
+		return;
+	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++)
+		if (pool->devices[i].state != POOL_DEVICE_NONE &&
+		    (first == NULL || pool->devices[i].slot < first->slot))
+			first = &pool->devices[i];
+	pool->node = first->uuid;
+	record_put_node(pool->kv, batch, &pool->node);
+}
+
 /* Which devices there are; and nothing is left of those that were never taken in. */
 static void disks_done(struct opening *o)
 {
@@ -580,6 +599,7 @@ static void disks_done(struct opening *o)
 		if (!pool_uses_slot(pool, o->orphans[i].slot))
 			record_delete_store(pool->kv, batch, o->orphans[i].slot,
 					    pool->config.identity.shard);
+	name_node(o, batch);
 	o->step = OPEN_RECORD;
 	kv_commit(pool->kv, batch, &o->kv_op);
 }

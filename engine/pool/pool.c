@@ -40,6 +40,11 @@ struct pool_device *pool_find_device(struct pool *pool, const struct uuid *uuid)
 	return NULL;
 }
 
+const struct uuid *pool_node(const struct pool *pool)
+{
+	return &pool->node;
+}
+
 struct pool_device *pool_free_place(struct pool *pool)
 {
 	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++)

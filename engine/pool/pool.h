@@ -149,6 +149,10 @@ uint32_t pool_devices(const struct pool *pool, struct pool_device_info *ret_info
 /* The store of the i-th device of pool_devices; NULL: it has none. For tests and tools. */
 struct store *pool_store(const struct pool *pool, uint32_t i);
 
+/* Who the node is, so that it can be told from one of the same name that has nothing of what it
+ * had: the device that was its first, for as long as its index lives. */
+const struct uuid *pool_node(const struct pool *pool);
+
 /* 0, or why no chunk can be written any more: where chunks lie cannot be told (kv has failed). */
 int pool_broken(const struct pool *pool);
 

@@ -9,6 +9,7 @@
 #define RECORD_KEY_MAX 19u
 
 static const uint8_t device_prefix[] = {0xff, 0xff, 'D'};
+static const uint8_t node_key[] = {0xff, 0xff, 'N'};
 static const uint8_t move_prefix[] = {0xff, 0xff, 'M'};
 
 struct device_disk {
@@ -26,6 +27,13 @@ struct move_disk {
 	struct uuid from, to;
 };
 _Static_assert(sizeof(struct move_disk) == 36, "a format");
+
+struct node_disk {
+	uint8_t version;
+	uint8_t reserved[3];
+	struct uuid node;
+};
+_Static_assert(sizeof(struct node_disk) == 20, "a format");
 
 /* -- writing ---------------------------------------------------------------------------------- */
 
@@ -65,6 +73,13 @@ void record_delete_device(struct kv *kv, struct kv_batch *batch, const struct uu
 	size_t size = device_key(uuid, key);
 
 	kv_batch_delete(kv, batch, STORE_KV_NODE, key, size);
+}
+
+void record_put_node(struct kv *kv, struct kv_batch *batch, const struct uuid *node)
+{
+	const struct node_disk d = {.version = RECORD_VERSION, .node = *node};
+
+	kv_batch_put(kv, batch, STORE_KV_NODE, node_key, sizeof node_key, &d, sizeof d);
 }
 
 void record_put_move(struct kv *kv, struct kv_batch *batch, const struct move_record *r)
@@ -132,6 +147,27 @@ int record_scan_devices(struct kv *kv, int (*each)(const struct device_record *r
 	struct scan scan = {.device = each, .arg = arg};
 
 	return kv_scan(kv, STORE_KV_NODE, device_prefix, sizeof device_prefix, scan_device, &scan);
+}
+
+static int scan_node(const void *key, size_t key_size, const void *value, size_t value_size,
+		     void *arg)
+{
+	struct uuid *node = arg;
+	struct node_disk d;
+
+	(void)key;
+	if (key_size != sizeof node_key || value_size != sizeof d)
+		return -E_CORRUPT;
+	memcpy(&d, value, sizeof d);
+	if (d.version != RECORD_VERSION)
+		return -E_CORRUPT;
+	*node = d.node;
+	return 0;
+}
+
+int record_get_node(struct kv *kv, struct uuid *ret_node)
+{
+	return kv_scan(kv, STORE_KV_NODE, node_key, sizeof node_key, scan_node, ret_node);
 }
 
 static uint64_t get_be(const uint8_t *p, uint32_t bytes)

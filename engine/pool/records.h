@@ -36,6 +36,8 @@ struct move_record {
 
 void record_put_device(struct kv *kv, struct kv_batch *batch, const struct device_record *r);
 void record_delete_device(struct kv *kv, struct kv_batch *batch, const struct uuid *uuid);
+/* Who the node is: pool_node. */
+void record_put_node(struct kv *kv, struct kv_batch *batch, const struct uuid *node);
 void record_put_move(struct kv *kv, struct kv_batch *batch, const struct move_record *r);
 void record_delete_move(struct kv *kv, struct kv_batch *batch, volume_id_t volume,
 			chunk_no_t chunk);
@@ -46,6 +48,8 @@ void record_delete_store(struct kv *kv, struct kv_batch *batch, uint32_t slot, u
 /* 0, what each gave, -E_CORRUPT, or what kv_scan gives. */
 int record_scan_devices(struct kv *kv, int (*each)(const struct device_record *r, void *arg),
 			void *arg);
+/* *ret_node is left alone when there is none. */
+int record_get_node(struct kv *kv, struct uuid *ret_node);
 int record_scan_moves(struct kv *kv, int (*each)(const struct move_record *r, void *arg),
 		      void *arg);
 

@@ -404,6 +404,21 @@ START_TEST(lease_knows_the_node)
 	ck_assert_int_eq(ask_lease(m, "n1", "lyo", 77, 0), -E_WRONG_NODE);
 	ck_assert_int_eq(ask_lease(m, "n1", "par", 78, 0), -E_WRONG_NODE);
 	ck_assert_int_eq(ask_lease(m, "n1", "par", 77, 0), 0);
+	ck_assert_int_eq(ask_lease(m, "n1", "par", 0, 0), -E_WRONG_NODE);
+}
+END_TEST
+
+/* Nodes said once that their device is all zeroes: what they say next is taken for it. */
+START_TEST(lease_learns_the_device)
+{
+	struct peer *n = peer_new(rig, "node", "n1");
+
+	rig_three(rig, admin, nodes);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 0, 0), 0);
+	ck_assert_int_eq(ask_create(admin, "v", SIZE, ""), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 0, 0), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 77, 0), 0);
+	ck_assert_int_eq(ask_lease(n, "n1", "par", 78, 0), -E_WRONG_NODE);
 }
 END_TEST
 
@@ -833,6 +848,7 @@ int main(void)
 	tcase_add_test(t, lease_input);
 	tcase_add_test(t, lease_measures_clocks);
 	tcase_add_test(t, lease_knows_the_node);
+	tcase_add_test(t, lease_learns_the_device);
 	tcase_add_test(t, a_node_that_is_forgotten_has_no_session);
 	tcase_add_test(t, a_node_is_not_forgotten_while_it_asks);
 	tcase_add_test(t, a_node_is_added);

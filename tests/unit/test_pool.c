@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/text.h"
 #include "engine/pool/records.h"
 #include "engine/store/format.h"
 #include "test_store_rig.h"
@@ -302,9 +303,12 @@ static uint32_t chunks_listed(struct rig *rig)
 START_TEST(a_retired_device_is_emptied)
 {
 	uint8_t block[BLOCK_SIZE], zeroes[BLOCK_SIZE] = {0};
+	struct uuid node;
 	struct rig rig;
 
 	start(&rig, 2, 20 + (uint64_t)_i);
+	node = *pool_node(rig.pool);
+	ck_assert(uuid_equal(&node, &info_of(&rig, 0).uuid));
 	fill(&rig);
 	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
 	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_RETIRING);
@@ -322,6 +326,8 @@ START_TEST(a_retired_device_is_emptied)
 	rig_must_open(&rig);
 	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_NONE);
 	rig_verify(&rig);
+	/* The node is who it was, though that device is gone. */
+	ck_assert(uuid_equal(pool_node(rig.pool), &node));
 	ck_assert_int_eq(rig_add_device(&rig, 0, NULL), 0);
 	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_SERVING);
 	rig_verify(&rig);

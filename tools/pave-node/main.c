@@ -315,6 +315,7 @@ static int start_lease(struct node *n, struct error *err)
 	    .transport = transports_use(&n->transports),
 	    .trust = n->trust,
 	    .identity = n->identity,
+	    .device = *pool_node(n->pool),
 	    .pd_address = n->pd,
 	    .shard_addresses = &address,
 	    .shard_count = 1,
