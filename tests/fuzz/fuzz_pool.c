@@ -110,6 +110,16 @@ static void check_moves(struct pair_kv *p)
 		  uuid_equal(&r.from, &again.from) && uuid_equal(&r.to, &again.to));
 }
 
+static void check_node(struct pair_kv *p)
+{
+	struct uuid node = {.bytes = {0}}, again;
+
+	if (record_get_node(&p->head, &node) != 0 || uuid_equal(&node, &(struct uuid){{0}}))
+		return;
+	record_put_node(&p->head, any_batch(p), &node);
+	INVARIANT(p->put && record_get_node(&p->head, &again) == 0 && uuid_equal(&node, &again));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct pair_kv p = {.head.ops = &pair_ops};
@@ -133,6 +143,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	default:
 		record_scan_chunks(&p.head, 0, 0, see_chunk, NULL);
+		check_node(&p);
 		break;
 	}
 	return 0;
