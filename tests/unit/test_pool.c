@@ -303,12 +303,14 @@ static uint32_t chunks_listed(struct rig *rig)
 START_TEST(a_retired_device_is_emptied)
 {
 	uint8_t block[BLOCK_SIZE], zeroes[BLOCK_SIZE] = {0};
+	struct pool_device_info first;
 	struct uuid node;
 	struct rig rig;
 
 	start(&rig, 2, 20 + (uint64_t)_i);
 	node = *pool_node(rig.pool);
-	ck_assert(uuid_equal(&node, &info_of(&rig, 0).uuid));
+	first = info_of(&rig, 0);
+	ck_assert(uuid_equal(&node, &first.uuid));
 	fill(&rig);
 	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
 	ck_assert_int_eq(info_of(&rig, 0).state, POOL_DEVICE_RETIRING);
