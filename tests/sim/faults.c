@@ -861,7 +861,7 @@ void faults_begin(struct cluster *c)
 		sim_schedule(c->world, NULL, below(c, MIGRATIONS_GAP_NS), next_migration, c);
 	if (c->world->seed % 11 == 0 || c->world->seed % 11 == 3)
 		sim_schedule(c->world, NULL, below(c, CERTIFY_GAP_NS), next_certificate, c);
-	if (c->world->seed % 11 == 1 || c->world->seed % 11 == 8)
+	if (c->full_disks)
 		sim_schedule(c->world, NULL, below(c, FULL_GAP_NS), next_stranger, c);
 }
 
