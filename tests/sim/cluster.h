@@ -146,7 +146,7 @@ struct cluster {
 	uint32_t rot_node;
 	uint32_t permit_lifetime_ms;
 	bool faults_over;
-	bool full_disks; /* strangers come */
+	bool full_disks;       /* strangers come */
 	struct shot *deleting; /* its deletion is in doubt; or NULL */
 	uint32_t layers;       /* that the volume stands on, when it was last asked */
 	int64_t snapshot_life_ns;

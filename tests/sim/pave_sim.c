@@ -488,25 +488,26 @@ static bool parse_only(struct options *o, const char *text)
 	return true;
 }
 
+static const struct option options[] = {
+    {"seed", required_argument, NULL, 's'},
+    {"seeds", required_argument, NULL, 'n'},
+    {"from", required_argument, NULL, 'f'},
+    {"jobs", required_argument, NULL, 'j'},
+    {"minutes", required_argument, NULL, 'm'},
+    {"no-faults", no_argument, NULL, 'F'},
+    {"trace", no_argument, NULL, 't'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"mutant", required_argument, NULL, 'M'},
+    {"mutants", no_argument, NULL, 'A'},
+    {"minimise", no_argument, NULL, 'i'},
+    {"only", required_argument, NULL, 'o'},
+    {"full-disks", no_argument, NULL, 'D'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
 static int parse(struct options *o, int argc, char **argv)
 {
-	static const struct option options[] = {
-	    {"seed", required_argument, NULL, 's'},
-	    {"seeds", required_argument, NULL, 'n'},
-	    {"from", required_argument, NULL, 'f'},
-	    {"jobs", required_argument, NULL, 'j'},
-	    {"minutes", required_argument, NULL, 'm'},
-	    {"no-faults", no_argument, NULL, 'F'},
-	    {"trace", no_argument, NULL, 't'},
-	    {"verbose", no_argument, NULL, 'v'},
-	    {"mutant", required_argument, NULL, 'M'},
-	    {"mutants", no_argument, NULL, 'A'},
-	    {"minimise", no_argument, NULL, 'i'},
-	    {"only", required_argument, NULL, 'o'},
-	    {"full-disks", no_argument, NULL, 'D'},
-	    {"help", no_argument, NULL, 'h'},
-	    {0},
-	};
 	int ch;
 
 	while ((ch = getopt_long(argc, argv, "h", options, NULL)) != -1) {
