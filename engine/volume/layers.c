@@ -583,6 +583,27 @@ bool vlayers_touch(struct vchunk *c)
 	return true;
 }
 
+/* A majority has a watermark of all that was decided, so nothing that only others hold can win any
+ * more: be the layer settled by another attachment, without the copies that get a last word now, it
+ * shows the same. Who lacks the watermark is sent it. */
+static bool is_held(struct vchunk *c)
+{
+	const version_t last = version_make(c->volume->generation, c->window.last_seq);
+	uint32_t held = 0;
+
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
+		const struct vslot *s = &c->slots[i];
+
+		if ((c->members & vmask_bit(i)) == 0 || !s->current)
+			continue;
+		if (s->told >= last)
+			held++;
+		else if (s->marking == 0 && s->zombies == 0 && vchunk_watermark(c, i) >= last)
+			vmark_send(c, i, last, NULL, NULL);
+	}
+	return held >= c->volume->majority;
+}
+
 /* Moves the chunk towards its end. True: nothing of it is open any more. */
 static bool seal_chunk(struct vchunk *c)
 {
@@ -599,7 +620,7 @@ static bool seal_chunk(struct vchunk *c)
 		vreconcile_want(c, true);
 		return false;
 	}
-	if (c->window.undecided != NULL || c->writes != NULL || c->locks != NULL)
+	if (c->window.undecided != NULL || c->writes != NULL || c->locks != NULL || !is_held(c))
 		return false;
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vslot *s = &c->slots[i];

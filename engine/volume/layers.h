@@ -11,8 +11,9 @@
  * came, so nobody waits. Reads look at both: a slot must be current in each.
  *
  * The last word of a chunk is a watermark that says "sealed" (version_is_sealed), durable on a
- * majority. An attachment that finds a layer SEALING, because an earlier one did not get so far,
- * does the same.
+ * majority. None is sent before a majority has a watermark of all that was decided (invariant 4).
+ * An attachment that finds a layer SEALING, because an earlier one did not get so far, does the
+ * same.
  *
  * Of a SEALED layer a replica has each chunk WHOLE (it has the last word), or it holds nothing and
  * nobody in a majority has more (the chunk was never touched), or it must restore it: it may lack
@@ -29,6 +30,9 @@
  *  3. A chunk that was settled without a last word, as nobody ever wrote to it, is written to by
  *     nobody, be it a watermark: copies that hold something, none of them WHOLE, are good for
  * nothing.
+ *  4. All copies with a last word show the same, whichever attachment gave it: the next one may
+ *     settle the layer without those that have one already, and by then nothing can win that they
+ *     lack.
  *
  * Failure modes: a replica that is away when its layer is sealed is restored when it comes back. */
 #ifndef VOLUME_LAYERS_H

@@ -1,7 +1,7 @@
 /* A whole cluster in one world: a placement driver (in some seeds two, of which one leads: pds.h),
- * three nodes on three certified sites (in
- * every second seed four, so that copies can move), two hosts that want the same volume, an
- * administrator with the demo authority's keys. All above the seams is production code.
+ * three nodes on three certified sites (in every second seed four, so that copies can move), two
+ * hosts that want the same volume, an administrator with the demo authority's keys. All above the
+ * seams is production code.
  *
  * A machine is what is left when its process crashes: disk, kv, the trust state (which is durable
  * when the code says so), and what the simulated operator does with it: boot it again.
@@ -146,7 +146,6 @@ struct cluster {
 	uint32_t rot_node;
 	uint32_t permit_lifetime_ms;
 	bool faults_over;
-	bool full_disks;       /* strangers come */
 	struct shot *deleting; /* its deletion is in doubt; or NULL */
 	uint32_t layers;       /* that the volume stands on, when it was last asked */
 	int64_t snapshot_life_ns;

@@ -179,13 +179,16 @@ static void end_pause(struct ending *e)
 	sim_process_resume(e->a->process);
 }
 
-static void pause_one(struct cluster *c)
+static void pause_it(struct cluster *c, struct machine *m)
 {
-	struct machine *m = any_machine(c);
-
 	c->stats.pauses++;
 	sim_process_pause(m->process);
 	end_later(c, m, NULL, 0, PAUSE_MAX_NS, end_pause);
+}
+
+static void pause_one(struct cluster *c)
+{
+	pause_it(c, any_machine(c));
 }
 
 static void end_cut(struct ending *e)
@@ -211,16 +214,19 @@ static void end_isolation(struct ending *e)
 		sim_etcd_cut(e->cluster->etcd, e->a->process, 0);
 }
 
-static void isolate_one(struct cluster *c)
+static void isolate(struct cluster *c, struct machine *m)
 {
-	struct machine *m = any_machine(c);
-
 	c->stats.cuts++;
 	sim_net_isolate(m->process, true);
 	/* The register lies elsewhere, or beside it. */
 	if (m->kind == MACHINE_PD && c->etcd != NULL && chance(c, 1, 2))
 		sim_etcd_cut(c->etcd, m->process, ALL_OF_ETCD);
 	end_later(c, m, NULL, 0, CUT_MAX_NS, end_isolation);
+}
+
+static void isolate_one(struct cluster *c)
+{
+	isolate(c, any_machine(c));
 }
 
 static void disconnect_two(struct cluster *c)
@@ -480,7 +486,7 @@ static void next_certificate(void *arg)
 
 	if (c->faults_over)
 		return;
-	c->fault_stream = c->world->seed * 0xaef17502108ef2d9ull + c->stats.certificates;
+	c->fault_stream = c->world->seed * 0xaef17502108ef2d9ull + c->stats.certificates++;
 	cluster_certify(c, (uint32_t)below(c, c->node_count),
 			(int64_t)range(c, CERTIFIED_MIN_NS, CERTIFIED_MAX_NS));
 	sim_schedule(c->world, NULL, below(c, CERTIFY_GAP_NS), next_certificate, c);
@@ -705,23 +711,13 @@ static void halt_register(struct cluster *c)
 
 static void pause_leader(struct cluster *c)
 {
-	struct machine *m = pds_leader(c);
-
-	c->stats.pauses++;
-	sim_process_pause(m->process);
-	end_later(c, m, NULL, 0, PAUSE_MAX_NS, end_pause);
+	pause_it(c, pds_leader(c));
 }
 
 /* Nobody hears it any more, and it may lead on; or another does. */
 static void isolate_leader(struct cluster *c)
 {
-	struct machine *m = pds_leader(c);
-
-	c->stats.cuts++;
-	sim_net_isolate(m->process, true);
-	if (chance(c, 1, 2))
-		sim_etcd_cut(c->etcd, m->process, ALL_OF_ETCD);
-	end_later(c, m, NULL, 0, CUT_MAX_NS, end_isolation);
+	isolate(c, pds_leader(c));
 }
 
 static void stop_leader(struct cluster *c)
@@ -861,7 +857,7 @@ void faults_begin(struct cluster *c)
 		sim_schedule(c->world, NULL, below(c, MIGRATIONS_GAP_NS), next_migration, c);
 	if (c->world->seed % 11 == 0 || c->world->seed % 11 == 3)
 		sim_schedule(c->world, NULL, below(c, CERTIFY_GAP_NS), next_certificate, c);
-	if (c->full_disks)
+	if (c->world->seed % 11 == 1 || c->world->seed % 11 == 8)
 		sim_schedule(c->world, NULL, below(c, FULL_GAP_NS), next_stranger, c);
 }
 

@@ -39,7 +39,7 @@
 struct options {
 	uint64_t seed, seeds, from, jobs;
 	double minutes;
-	bool one, trace, faults, full_disks, verbose, mutants, silent, minimise;
+	bool one, trace, faults, verbose, mutants, silent, minimise;
 	bool left_out[FAULTS_MAX]; /* faults, by number */
 	enum mutant mutant;
 };
@@ -54,7 +54,6 @@ static const char usage[] =
     "  --jobs J      so many at once (default 1)\n"
     "  --minutes M   virtual time with faults (default 1)\n"
     "  --no-faults   nothing goes wrong\n"
-    "  --full-disks  nodes' disks become full, too, now and then\n"
     "  --minimise    of a seed that fails: leaves out as many faults as it can\n"
     "  --only LIST   of all faults only these, by number: as --minimise printed it\n"
     "  --trace       the whole timeline goes to stderr\n"
@@ -224,7 +223,6 @@ static void run_cluster(struct cluster *c, const struct options *o)
 	uint32_t lost = CLUSTER_NODES;
 
 	c->faults_left_out = o->left_out;
-	c->full_disks = o->full_disks || mutant_now() == MUTANT_FULL_ANSWERED;
 	if (o->faults)
 		faults_begin(c);
 	cluster_run(c, (uint64_t)(o->minutes * 60.0 * (double)NS_PER_S), NULL);
@@ -489,21 +487,13 @@ static bool parse_only(struct options *o, const char *text)
 }
 
 static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},
-    {"seeds", required_argument, NULL, 'n'},
-    {"from", required_argument, NULL, 'f'},
-    {"jobs", required_argument, NULL, 'j'},
-    {"minutes", required_argument, NULL, 'm'},
-    {"no-faults", no_argument, NULL, 'F'},
-    {"trace", no_argument, NULL, 't'},
-    {"verbose", no_argument, NULL, 'v'},
-    {"mutant", required_argument, NULL, 'M'},
-    {"mutants", no_argument, NULL, 'A'},
-    {"minimise", no_argument, NULL, 'i'},
-    {"only", required_argument, NULL, 'o'},
-    {"full-disks", no_argument, NULL, 'D'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
+    {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
+    {"from", required_argument, NULL, 'f'},    {"jobs", required_argument, NULL, 'j'},
+    {"minutes", required_argument, NULL, 'm'}, {"no-faults", no_argument, NULL, 'F'},
+    {"trace", no_argument, NULL, 't'},	       {"verbose", no_argument, NULL, 'v'},
+    {"mutant", required_argument, NULL, 'M'},  {"mutants", no_argument, NULL, 'A'},
+    {"minimise", no_argument, NULL, 'i'},      {"only", required_argument, NULL, 'o'},
+    {"help", no_argument, NULL, 'h'},	       {0},
 };
 
 static int parse(struct options *o, int argc, char **argv)
@@ -530,9 +520,6 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'F':
 			o->faults = false;
-			break;
-		case 'D':
-			o->full_disks = true;
 			break;
 		case 't':
 			o->trace = true;
