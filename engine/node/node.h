@@ -175,7 +175,7 @@ struct node_lease_config {
 	struct transport *transport;
 	struct trust *trust; /* lent; a worker thread writes it while documents are taken in */
 	struct node_identity identity;
-	struct uuid device;
+	struct uuid device;	/* who it is, whatever its name: pool_node; all zeroes: not told */
 	const char *pd_address; /* or several, which base/drivers.h reads */
 	const char *const *shard_addresses;
 	uint32_t shard_count;
