@@ -346,29 +346,6 @@ static void snapshot_taken(struct cluster *c, int status, const Pave__V1__Contro
 	}
 }
 
-bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)
-{
-	struct site_truth *s = &c->sites[site];
-	Pave__V1__Control m;
-	Pave__V1__RevocationsPut put;
-	char *envelope;
-	bool ok;
-
-	PRE(site < c->node_count);
-	if (!c->admin.open || c->admin.busy)
-		return false;
-	/* From the moment of the asking until the answer it may be in force, or not. */
-	s->withdrawn_from_ns = withdraw ? UINT64_MAX - 1 : UINT64_MAX;
-	if (!make_snapshot(c, &envelope))
-		return false;
-	sim_trace(c->world, c->admin_machine->process, "%s site %s",
-		  withdraw ? "withdraw" : "certify", s->name);
-	fill_snapshot(&m, &put, envelope);
-	ok = send_errand(c, &m, snapshot_taken);
-	free(envelope);
-	return ok;
-}
-
 bool cluster_renew_snapshot(struct cluster *c)
 {
 	Pave__V1__Control m;
@@ -382,6 +359,20 @@ bool cluster_renew_snapshot(struct cluster *c)
 	ok = send_errand(c, &m, snapshot_taken);
 	free(envelope);
 	return ok;
+}
+
+bool cluster_withdraw(struct cluster *c, uint32_t site, bool withdraw)
+{
+	struct site_truth *s = &c->sites[site];
+
+	PRE(site < c->node_count);
+	if (!c->admin.open || c->admin.busy)
+		return false;
+	/* From the moment of the asking until the answer it may be in force, or not. */
+	s->withdrawn_from_ns = withdraw ? UINT64_MAX - 1 : UINT64_MAX;
+	sim_trace(c->world, c->admin_machine->process, "%s site %s",
+		  withdraw ? "withdraw" : "certify", s->name);
+	return cluster_renew_snapshot(c);
 }
 
 /* Whether or not the driver took it, the next snapshot names it, and nothing older counts. */
