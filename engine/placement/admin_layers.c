@@ -360,7 +360,8 @@ static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char
 	if (layers_open_below(&pd->reg, v) != NULL)
 		return error_set(
 		    err, -E_IN_USE, "volume %s: its last snapshot is not settled yet%s", v->name,
-		    v->attachment.live ? ": again in a moment" : ": attach the volume once");
+		    v->attachment.live ? ": again in a moment"
+				       : ": again in a moment, or attach the volume once");
 	if (layers_of(&pd->reg, v, ids, LAYERS_MAX) > LAYERS_SNAPSHOTS_MAX)
 		return error_set(err, -E_LIMIT, "volume %s: it stands on %u snapshots, the most",
 				 v->name, LAYERS_SNAPSHOTS_MAX);

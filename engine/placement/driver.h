@@ -318,8 +318,8 @@ bool merge_is_of(struct pd *pd, const struct reg_volume *v);
 /* The volume's own attachment has to settle a layer on which nobody stands but it: no snapshot
  * waits for that. */
 bool merge_settles(struct pd *pd, const struct reg_volume *v);
-/* A node to have the volume attached by, so that its top can be sealed and settled. NULL: there is
- * no reason for that, or none that could. */
+/* A node to have the volume attached by, so that its top can be sealed, or what a snapshot or a
+ * seal left open can be settled. NULL: there is no reason for that, or none that could. */
 struct reg_node *merge_wants_host(struct pd *pd, struct reg_volume *v, int64_t now);
 /* Without a word: for pd_abandon. */
 void merge_drop(struct pd *pd);

@@ -95,8 +95,8 @@ int layers_unsettled(struct reg *reg, const struct reg_volume *v, const struct r
 	const struct reg_volume *owner = reg_volume_by_id(reg, open->owner);
 
 	return error_set(err, -E_IN_USE,
-			 "volume %s: the snapshot that it stands on is not settled yet: attach %s "
-			 "once",
+			 "volume %s: the snapshot that it stands on is not settled yet: again in a "
+			 "moment, or attach %s once",
 			 v->name, owner != NULL ? owner->name : v->origin);
 }
 

@@ -495,7 +495,9 @@ bool merge_settles(struct pd *pd, const struct reg_volume *v)
 
 struct reg_node *merge_wants_host(struct pd *pd, struct reg_volume *v, int64_t now)
 {
-	if (!can_seal(pd, v, now) && !merge_settles(pd, v))
+	const struct reg_layer *open = layers_open_below(&pd->reg, v);
+
+	if (!can_seal(pd, v, now) && (open == NULL || open->owner != v->id))
 		return NULL;
 	for (uint32_t i = 0; i < v->node_count; i++)
 		if (node_state(v->nodes[i], now) == NODE_UP &&

@@ -194,6 +194,40 @@ START_TEST(settled_by_the_next_attachment)
 }
 END_TEST
 
+static uint32_t maintains(void)
+{
+	return nodes[0]->maintains + nodes[1]->maintains + nodes[2]->maintains;
+}
+
+/* Clones of a volume that nobody attaches again would wait for ever: a node settles it. */
+START_TEST(settled_by_a_node)
+{
+	struct peer *keeper = peer_new(rig, "host", "n1");
+	struct permit p;
+	volume_id_t v;
+
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	p = reply_permit(host);
+	v = p.volume;
+	permit_deinit(&p);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_eq(maintains(), 0);
+	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
+	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_ge(maintains(), 1);
+	ck_assert_int_eq(ask_maintenance_of(keeper, "v", "n1"), 0);
+	ck_assert_int_eq(renew_sealed(keeper, v, 2, v), 0);
+	ck_assert_int_eq(ask_attach(host, "w", "h1", "par"), 0);
+	ck_assert_uint_eq(keeper->detach_notices, 0);
+	/* Then there is nothing to be done. */
+	for (int i = 0; keeper->detach_notices == 0 && i < 60; i++)
+		rig_run_ms(rig, 1000);
+	ck_assert_uint_ge(keeper->detach_notices, 1);
+}
+END_TEST
+
 /* Whoever else stands on what only its owner settles would wait for that for ever. */
 START_TEST(the_owner_of_what_is_not_settled_stays)
 {
@@ -877,6 +911,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, snapshot_of_an_attached_volume);
 	tcase_add_test(tc, settled_by_the_next_attachment);
+	tcase_add_test(tc, settled_by_a_node);
 	tcase_add_test(tc, the_owner_of_what_is_not_settled_stays);
 	tcase_add_test(tc, what_is_not_settled_goes_with_its_owner);
 	tcase_add_test(tc, snapshot_of_a_new_volume);

@@ -472,21 +472,6 @@ START_TEST(a_distance_that_is_taken_back)
 }
 END_TEST
 
-static int ask_maintenance_of(struct peer *p, const char *volume, const char *holder)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
-
-	a.volume = (char *)(uintptr_t)volume;
-	a.holder = (char *)(uintptr_t)holder;
-	a.holder_site = (char *)(uintptr_t) "par";
-	a.endpoint = (char *)(uintptr_t) "maintenance";
-	a.maintenance = true;
-	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
-	m.attach = &a;
-	return peer_ask(p, &m);
-}
-
 static int ask_maintenance(struct peer *p, const char *holder)
 {
 	return ask_maintenance_of(p, "#1", holder); /* nodes know numbers */

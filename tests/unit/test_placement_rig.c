@@ -713,6 +713,21 @@ int ask_renew(struct peer *p, volume_id_t volume, generation_t generation)
 	return peer_ask(p, &m);
 }
 
+int ask_maintenance_of(struct peer *p, const char *volume, const char *holder)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
+
+	a.volume = (char *)(uintptr_t)volume;
+	a.holder = (char *)(uintptr_t)holder;
+	a.holder_site = (char *)(uintptr_t) "par";
+	a.endpoint = (char *)(uintptr_t) "maintenance";
+	a.maintenance = true;
+	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
+	m.attach = &a;
+	return peer_ask(p, &m);
+}
+
 int ask_detach(struct peer *p, volume_id_t volume, generation_t generation)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;

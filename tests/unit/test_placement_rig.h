@@ -136,6 +136,8 @@ int ask_attach_if_free(struct peer *p, const char *volume, const char *holder, c
 /* As h2 in par. */
 int ask_attach_read_only(struct peer *p, const char *volume);
 int ask_renew(struct peer *p, volume_id_t volume, generation_t generation);
+/* As a node of site par does. */
+int ask_maintenance_of(struct peer *p, const char *volume, const char *holder);
 int ask_detach(struct peer *p, volume_id_t volume, generation_t generation);
 void start_volume_detach(struct peer *p, const char *volume);
 
