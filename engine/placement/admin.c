@@ -543,25 +543,37 @@ static void deleted(struct pd_request *q)
 	node_erase_all(pd);
 }
 
-static int check_delete(struct pd *pd, struct reg_volume *v, struct error *err)
+int admin_check_not_held(struct pd *pd, struct reg_volume *v, struct error *err)
 {
 	const int64_t now = reg_now(&pd->reg, NULL);
 	const int64_t end =
 	    MAX(reg_attachment_end(&pd->reg, v, now), reg_volume_older_end(&pd->reg, v, now));
+	char until[40];
+
+	if (end == 0)
+		return 0;
+	if (v->attachment.maintenance)
+		return error_set(err, -E_IN_USE,
+				 "volume %s: node %s has it for maintenance, which ends by itself: "
+				 "again in a moment, or pave detach %s",
+				 v->name, v->attachment.holder, v->name);
+	return error_set(err, -E_IN_USE,
+			 "volume %s is attached by %s, until %s at least: pave detach %s", v->name,
+			 v->attachment.holder, text_time(end, until, sizeof until), v->name);
+}
+
+static int check_delete(struct pd *pd, struct reg_volume *v, struct error *err)
+{
 	const struct reg_volume *snapshot = admin_first_snapshot(pd, v);
 	const struct reg_layer *open = layers_open_below(&pd->reg, v);
 	const struct reg_volume *other = NULL;
-	char until[40];
 
 	if (snapshot != NULL)
 		return error_set(err, -E_IN_USE,
 				 "volume %s has snapshots, %s among them: delete them first",
 				 v->name, snapshot->name);
-	if (end != 0)
-		return error_set(err, -E_IN_USE,
-				 "volume %s is attached by %s, until %s at least: pave detach %s",
-				 v->name, v->attachment.holder, text_time(end, until, sizeof until),
-				 v->name);
+	if (admin_check_not_held(pd, v, err) != 0)
+		return err->code;
 	/* Nobody but v's own attachment settles it. */
 	if (open != NULL && open->owner == v->id)
 		other = family_other_on(&pd->reg, v, open->id);

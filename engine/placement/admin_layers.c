@@ -49,20 +49,6 @@ static struct reg_volume *find_snapshot(struct pd_request *q, const char *name, 
 	return NULL;
 }
 
-static int check_not_held(struct pd *pd, struct reg_volume *v, struct error *err)
-{
-	const int64_t now = reg_now(&pd->reg, NULL);
-	const int64_t end =
-	    MAX(reg_attachment_end(&pd->reg, v, now), reg_volume_older_end(&pd->reg, v, now));
-	char until[40];
-
-	if (end == 0)
-		return 0;
-	return error_set(err, -E_IN_USE,
-			 "volume %s is attached by %s, until %s at least: pave detach %s", v->name,
-			 v->attachment.holder, text_time(end, until, sizeof until), v->name);
-}
-
 /* An attachment that has lapsed must not come back with the map and the layers that it knows. */
 static void end_lapsed(struct pd *pd, struct reg_volume *v)
 {
@@ -512,7 +498,7 @@ static void rolled_back(struct pd_request *q)
 static int check_rollback(struct pd *pd, const struct reg_volume *s, struct reg_volume *v,
 			  struct error *err)
 {
-	int rc = check_not_held(pd, v, err);
+	int rc = admin_check_not_held(pd, v, err);
 
 	if (rc != 0)
 		return rc;
@@ -643,7 +629,7 @@ static int check_shrink(struct pd *pd, const Pave__V1__VolumeResize *a, struct r
 				 "volume %s: %s has a part of it in common, which would come back "
 				 "should %s grow again: delete that first",
 				 v->name, other->name, v->name);
-	return check_not_held(pd, v, err);
+	return admin_check_not_held(pd, v, err);
 }
 
 static int check_resize(struct pd *pd, const Pave__V1__VolumeResize *a, struct reg_volume *v,

@@ -221,6 +221,8 @@ START_TEST(settled_by_a_node)
 	ck_assert_int_eq(renew_sealed(keeper, v, 2, v), 0);
 	ck_assert_int_eq(ask_attach(host, "w", "h1", "par"), 0);
 	ck_assert_uint_eq(keeper->detach_notices, 0);
+	ck_assert_int_eq(ask_rollback(admin, "v@s"), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(admin->text, "node n1 has it for maintenance"));
 	/* Then there is nothing to be done. */
 	for (int i = 0; keeper->detach_notices == 0 && i < 60; i++)
 		rig_run_ms(rig, 1000);
