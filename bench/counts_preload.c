@@ -1,6 +1,6 @@
 /* counts_preload: a library that is preloaded into a process and counts, thread by thread, what its
- * data path should not do: calls of the allocator, commits and look-ups in RocksDB, and bytes
- * copied. Only for bench/counts; nothing links it.
+ * data path should not do: calls of the allocator, commits and look-ups in RocksDB, bytes copied,
+ * and readings of the clock. Only for bench/counts; nothing links it.
  *
  * The counters lie in the file $PAVE_COUNTS_DIR/PID, mapped and shared, so that bench/counts reads
  * them at any moment while the process runs and knows nothing of it: no signal, no system call, no
@@ -24,6 +24,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define COUNTS_THREADS_MAX 64u
@@ -39,6 +41,7 @@ enum counts_kind {
 	COUNTS_KV_WRITE,
 	COUNTS_KV_READ,
 	COUNTS_COPIED_BYTES, /* memcpy and memmove of at least COUNTS_COPY_MIN */
+	COUNTS_CLOCK_READ,
 	COUNTS_KINDS = 15,
 };
 
@@ -77,6 +80,7 @@ void *rocksdb_get_pinned_cf(void *db, const void *options, void *family, const c
 static struct counts_file counts_unmapped;
 static struct counts_file *counts_all = &counts_unmapped;
 static _Thread_local __attribute__((tls_model("initial-exec"))) struct counts_line *counts_mine;
+static int (*counts_clock_gettime)(clockid_t, struct timespec *);
 static void *(*counts_memcpy)(void *, const void *, size_t);
 static void *(*counts_memmove)(void *, const void *, size_t);
 static void (*counts_rocksdb_write)(void *, const void *, void *, char **);
@@ -110,6 +114,7 @@ static __attribute__((constructor)) void counts_begin(void)
 	void *map;
 	int fd;
 
+	*(void **)&counts_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
 	*(void **)&counts_memcpy = dlsym(RTLD_NEXT, "memcpy");
 	*(void **)&counts_memmove = dlsym(RTLD_NEXT, "memmove");
 	*(void **)&counts_rocksdb_write = dlsym(RTLD_NEXT, "rocksdb_write");
@@ -227,4 +232,13 @@ void *rocksdb_get_pinned_cf(void *db, const void *options, void *family, const c
 {
 	count(COUNTS_KV_READ, 1);
 	return counts_rocksdb_get(db, options, family, key, key_size, error);
+}
+
+/* -- the clock ------------------------------------------------------------------------------- */
+
+int clock_gettime(clockid_t clock, struct timespec *ret)
+{
+	count(COUNTS_CLOCK_READ, 1);
+	return counts_clock_gettime != NULL ? counts_clock_gettime(clock, ret)
+					    : (int)syscall(SYS_clock_gettime, clock, ret);
 }

@@ -2,7 +2,8 @@
  *
  *   frame    the 64 bytes of a header, encoded and decoded
  *   crc      CRC32C of a 4 KiB block, cold (64 MiB in turn) and hot
- *   permit   the check of each operation (one load, one compare), and the signature once a permit
+ *   permit   the check of each operation (one load, one compare), the reading of the clock once a
+ *            callback, and the signature once a permit
  *   group    a group's header of 8 and of 256 entries, encoded and decoded: what a group commit
  *            costs beside its write
  *   index    where a block is: random look-ups over an index of --blocks blocks (1 Mi)
@@ -158,6 +159,18 @@ static void gate_batch(void *arg)
 	}
 }
 
+/* What a check reads that must not trust the turn's time. */
+static void clock_batch(void *arg)
+{
+	struct timespec ts;
+
+	(void)arg;
+	for (uint32_t i = 0; i < BATCH; i++) {
+		clock_gettime(CLOCK_BOOTTIME, &ts);
+		micro.sink += (uint64_t)ts.tv_nsec;
+	}
+}
+
 static void permit_batch(void *arg)
 {
 	const struct permit_run *p = arg;
@@ -222,6 +235,7 @@ static int run_permit(void)
 		p.message = message;
 		p.root = root;
 		measure("permit, each operation", gate_batch, &p, 0);
+		measure("permit, a reading of the clock", clock_batch, NULL, 0);
 		measure("permit, verified once", permit_batch, &p, 0);
 	}
 	if (message != NULL)
