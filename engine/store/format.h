@@ -125,8 +125,17 @@ struct format_group {
 	uint64_t seq;	      /* of the shard: no two groups ever have the same */
 	uint64_t prev_seq;    /* the group before it in this stream; 0: none */
 	uint64_t durable_seq; /* up to here the stream was known to be durable */
-	uint64_t reserved;
+	uint64_t other_durable_seq; /* and the other stream; 0: it was not told */
 };
+
+/* Raises ret_seqs, of hot and cold, to what the group tells of either stream. */
+static inline void format_group_tell_durable(const struct format_group *group, uint64_t *ret_seqs)
+{
+	uint64_t *own = &ret_seqs[group->stream], *other = &ret_seqs[1 - group->stream];
+
+	*own = MAX(*own, group->durable_seq);
+	*other = MAX(*other, group->other_durable_seq);
+}
 
 /* How many header blocks a group needs. */
 static inline uint32_t format_header_blocks(uint32_t entry_count, uint32_t data_blocks)

@@ -60,7 +60,7 @@ struct torn {
 };
 
 struct stream {
-	uint64_t last_seq, durable;
+	uint64_t last_seq;
 	uint64_t chain; /* sum of mix(seq) - mix(prev_seq): telescopes when no group is missing */
 };
 
@@ -75,6 +75,7 @@ struct rebuild {
 	struct torn *torn;
 	uint32_t torn_count, torn_room;
 	struct stream streams[FORMAT_SHARDS_MAX][STREAMS];
+	uint64_t durable_seq[FORMAT_SHARDS_MAX][STREAMS];
 	struct rebuild_stats stats;
 };
 
@@ -237,7 +238,7 @@ static int first_group(const struct survey_group *group, void *arg)
 
 	r->stats.groups++;
 	s->last_seq = MAX(s->last_seq, g->seq);
-	s->durable = MAX(s->durable, g->durable_seq);
+	format_group_tell_durable(g, r->durable_seq[shard]);
 	s->chain += mix(g->seq) - mix(g->prev_seq);
 	for (uint32_t i = 0; group->bad_blocks > 0 && i < g->data_blocks; i++)
 		if (group->block_is_bad[i]) {
@@ -280,7 +281,7 @@ static void drop_torn(struct rebuild *r)
 		struct torn *t = &r->torn[i];
 		struct stream *s = &r->streams[t->shard][t->stream];
 
-		t->dropped = t->seq > s->durable;
+		t->dropped = t->seq > r->durable_seq[t->shard][t->stream];
 		if (!t->dropped)
 			continue;
 		s->chain -= mix(t->seq) - mix(t->prev_seq);

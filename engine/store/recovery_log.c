@@ -283,11 +283,8 @@ static void known_durable(const struct recovery_log *l, uint64_t *ret_seq)
 {
 	ret_seq[0] = 0;
 	ret_seq[1] = 0;
-	for (uint32_t i = 0; i < l->group_count; i++) {
-		const struct format_group *g = &l->groups[i]->header;
-
-		ret_seq[g->stream] = MAX(ret_seq[g->stream], g->durable_seq);
-	}
+	for (uint32_t i = 0; i < l->group_count; i++)
+		format_group_tell_durable(&l->groups[i]->header, ret_seq);
 }
 
 /* What was erased before it was written anew is buried first, as it was then. */

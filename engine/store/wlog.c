@@ -482,6 +482,7 @@ static void group_encode(struct wlog_stream *s, struct wlog_group *g)
 		.seq = g->seq,
 		.prev_seq = s->last_seq,
 		.durable_seq = s->durable_seq,
+		.other_durable_seq = store->wlog.streams[1 - s->kind].durable_seq,
 	    },
 	    g->entries, g->crcs, header);
 	g->iovs[0] = (struct iovec){header, size};

@@ -391,6 +391,36 @@ START_TEST(damaged_data_in_the_log_is_still_owed)
 }
 END_TEST
 
+/* The last group of a stream, of which the other stream's groups tell that it was durable: what was
+ * written after it, and counts on it, must not be kept without it. */
+START_TEST(damage_in_one_stream_shows_in_the_other)
+{
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
+	const bool cold_first = _i == 0;
+	uint32_t crcs[IO_BLOCKS_MAX], bad;
+	struct rig rig;
+
+	rig_begin(&rig);
+	for (uint32_t i = 0; i < 3; i++)
+		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, i * 4, 3)), 0);
+	ck_assert_int_eq(rig_wait(&rig, cold_first ? rig_resync(&rig, 0, 2, 40, 3)
+						   : rig_write(&rig, STORE_DATA, 0, 2, 40, 3)),
+			 0);
+	ck_assert_int_eq(rig_wait(&rig, cold_first ? rig_write(&rig, STORE_DATA, 0, 2, 50, 1)
+						   : rig_resync(&rig, 0, 2, 50, 1)),
+			 0);
+	rot(&rig, find_block(&rig, 6, 41));
+	rig_crash(&rig, SIM_POWER_LOSS);
+	rig_must_open(&rig);
+	ck_assert_int_eq(rig_read(&rig, 0, 2, 30, 30, data, crcs, NULL, &bad), -E_BAD_CRC);
+	ck_assert_uint_eq(bad, 11);
+	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 6, true)), 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(data);
+}
+END_TEST
+
 START_TEST(a_damaged_header_in_the_log_is_not_passed_over)
 {
 	struct rig rig;
@@ -952,6 +982,7 @@ static TCase *faults(void)
 	tcase_add_test(tc, old_versions_change_nothing);
 	tcase_add_test(tc, bit_rot_is_found_and_repaired);
 	tcase_add_test(tc, damaged_data_in_the_log_is_still_owed);
+	tcase_add_loop_test(tc, damage_in_one_stream_shows_in_the_other, 0, 2);
 	tcase_add_test(tc, a_damaged_header_in_the_log_is_not_passed_over);
 	tcase_add_test(tc, a_failed_read_fails_alone);
 	tcase_add_test(tc, a_failed_write_ends_all_writing);

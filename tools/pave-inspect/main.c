@@ -65,7 +65,7 @@ static int take_group(const struct survey_group *group, void *arg)
 	t->data_blocks += g->data_blocks;
 	t->bad_blocks += group->bad_blocks;
 	t->last_seq[shard][g->stream] = MAX(t->last_seq[shard][g->stream], g->seq);
-	t->durable_seq[shard][g->stream] = MAX(t->durable_seq[shard][g->stream], g->durable_seq);
+	format_group_tell_durable(g, t->durable_seq[shard]);
 	if (x->dump)
 		dump_group(group, x->json);
 	return x->compare != NULL ? compare_group(x->compare, group) : 0;
