@@ -89,7 +89,7 @@ static void note(struct pd *pd, const struct reg_volume *v)
 
 /* A volume of its own above the layer `parent`, in the places of `of`. NULL: no memory, and nothing
  * has changed. */
-static struct reg_volume *add_member(struct pd *pd, const struct reg_volume *of, const char *name,
+static struct reg_volume *add_member(struct pd *pd, struct reg_volume *of, const char *name,
 				     volume_id_t parent)
 {
 	const size_t map_size = (size_t)of->chunk_count * of->replicas;
@@ -114,7 +114,7 @@ static struct reg_volume *add_member(struct pd *pd, const struct reg_volume *of,
 	}
 	INVARIANT(v->id == id);
 	reg_volume_trim_nodes(v); /* without the targets of moves that are the other's */
-	reg_volume_join(v, of->family != 0 ? of->family : of->id);
+	reg_volume_join(v, of);
 	v->size = of->size;
 	v->min_acks = of->min_acks;
 	/* Its writes are newer than any that it sees below. */

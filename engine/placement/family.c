@@ -17,9 +17,19 @@ bool family_stands_on(struct reg *reg, const struct reg_volume *v, volume_id_t l
 	return false;
 }
 
-static bool is_other_member(const struct reg_volume *w, const struct reg_volume *v)
+/* The other members of the family, in the order in which they were made; NULL: none, or no more. */
+static struct reg_volume *first_other(const struct reg_volume *v)
 {
-	return w != v && !w->deleted && family_of(w) == family_of(v);
+	const struct reg_volume *w = v;
+
+	while (w->kin_prev != NULL)
+		w = w->kin_prev;
+	return w != v ? (struct reg_volume *)(uintptr_t)w : v->kin_next;
+}
+
+static struct reg_volume *next_other(const struct reg_volume *v, const struct reg_volume *w)
+{
+	return w->kin_next != v ? w->kin_next : v->kin_next;
 }
 
 /* It holds the chunk there, is about to, or did and has not let go of it. */
@@ -38,9 +48,9 @@ static bool is_alone(const struct reg *reg, const struct reg_volume *v)
 const struct reg_volume *family_other_on(struct reg *reg, const struct reg_volume *v,
 					 volume_id_t layer)
 {
-	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : reg->volumes; w != NULL;
-	     w = w->hh.next)
-		if (is_other_member(w, v) && family_stands_on(reg, w, layer))
+	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : first_other(v); w != NULL;
+	     w = next_other(v, w))
+		if (family_stands_on(reg, w, layer))
 			return w;
 	return NULL;
 }
@@ -61,9 +71,9 @@ bool family_drops(struct reg *reg, const struct reg_volume *v, chunk_no_t chunk,
 {
 	if (reg_drops(v, chunk, n))
 		return true;
-	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : reg->volumes; w != NULL;
-	     w = w->hh.next)
-		if (is_other_member(w, v) && reg_drops(w, chunk, n))
+	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : first_other(v); w != NULL;
+	     w = next_other(v, w))
+		if (reg_drops(w, chunk, n))
 			return true;
 	return false;
 }
@@ -72,9 +82,8 @@ bool family_drops(struct reg *reg, const struct reg_volume *v, chunk_no_t chunk,
 static bool is_needed(struct reg *reg, const struct reg_volume *v, volume_id_t layer,
 		      chunk_no_t chunk, const struct reg_node *n)
 {
-	for (struct reg_volume *w = reg->volumes; w != NULL; w = w->hh.next)
-		if (is_other_member(w, v) && is_there(w, chunk, n) &&
-		    family_stands_on(reg, w, layer))
+	for (struct reg_volume *w = first_other(v); w != NULL; w = next_other(v, w))
+		if (is_there(w, chunk, n) && family_stands_on(reg, w, layer))
 			return true;
 	return false;
 }
@@ -118,11 +127,11 @@ static bool same_row(const struct reg_volume *a, const struct reg_node *but_a,
 struct reg_node *family_target(struct reg *reg, const struct reg_volume *v, chunk_no_t chunk,
 			       const struct reg_node *from)
 {
-	for (struct reg_volume *w = is_alone(reg, v) ? NULL : reg->volumes; w != NULL;
-	     w = w->hh.next) {
+	for (struct reg_volume *w = is_alone(reg, v) ? NULL : first_other(v); w != NULL;
+	     w = next_other(v, w)) {
 		const struct reg_move *m;
 
-		if (!is_other_member(w, v) || chunk >= w->chunk_count)
+		if (chunk >= w->chunk_count)
 			continue;
 		m = reg_move_find(w, chunk);
 		if (m != NULL && m->from == from && same_row(v, NULL, w, NULL, chunk))
@@ -148,28 +157,37 @@ static bool is_below(struct reg *reg, const struct reg_volume *s, const struct r
 	return count < 2 || family_stands_on(reg, v, ids[1]);
 }
 
+static bool leads(struct reg *reg, const struct reg_volume *w, const struct reg_volume *s,
+		  chunk_no_t chunk)
+{
+	return family_of(w) == family_of(s) && !reg_volume_is_snapshot(w) &&
+	       same_row(s, NULL, w, NULL, chunk) && is_below(reg, s, w);
+}
+
 bool family_follows(struct reg *reg, struct reg_volume *s, chunk_no_t chunk,
 		    const struct reg_volume *by)
 {
+	const struct reg_volume *origin = by != NULL ? by : reg_volume_find(reg, s->origin);
 	const int64_t now = reg_now(reg, NULL);
 
 	if (s->deleted || !reg_volume_is_snapshot(s) || s->attachment.live ||
 	    reg_volume_older_end(reg, s, now) != 0 || reg_move_find(s, chunk) != NULL)
 		return false;
-	for (const struct reg_volume *w = reg->volumes; w != NULL; w = w->hh.next)
-		if ((by == NULL || w == by) && is_other_member(w, s) &&
-		    !reg_volume_is_snapshot(w) && same_row(s, NULL, w, NULL, chunk) &&
-		    is_below(reg, s, w))
+	/* It is so as a rule, and families may be large. */
+	if (origin != NULL && leads(reg, origin, s, chunk))
+		return true;
+	for (const struct reg_volume *w = by == NULL ? first_other(s) : NULL; w != NULL;
+	     w = next_other(s, w))
+		if (leads(reg, w, s, chunk))
 			return true;
 	return false;
 }
 
 bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t layer, int64_t now)
 {
-	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : reg->volumes; w != NULL;
-	     w = w->hh.next)
-		if (is_other_member(w, v) && reg_attachment_end(reg, w, now) != 0 &&
-		    family_stands_on(reg, w, layer))
+	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : first_other(v); w != NULL;
+	     w = next_other(v, w))
+		if (reg_attachment_end(reg, w, now) != 0 && family_stands_on(reg, w, layer))
 			return true;
 	return false;
 }
@@ -193,8 +211,8 @@ int family_leave(struct reg *reg, struct reg_volume *v, uint32_t dropped)
 
 	if (dropped >= count)
 		return 0;
-	for (struct reg_volume *w = reg->volumes; w != NULL && heir == NULL; w = w->hh.next)
-		if (is_other_member(w, v) && family_stands_on(reg, w, ids[dropped]))
+	for (struct reg_volume *w = first_other(v); w != NULL && heir == NULL; w = next_other(v, w))
+		if (family_stands_on(reg, w, ids[dropped]))
 			heir = w;
 	if (heir == NULL)
 		return 0;

@@ -15,7 +15,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
-#include "engine/placement/layers.h"
+#include "engine/placement/family.h"
 #include "engine/placement/register_codec.h"
 
 const char *const pd_kv_family_names[PD_KV_FAMILIES] = {"meta", "documents", "volumes",
@@ -318,9 +318,55 @@ struct reg_volume *reg_volume_add(struct reg *reg, const char *name, uint32_t ch
 	return v;
 }
 
-void reg_volume_join(struct reg_volume *v, volume_id_t family)
+void reg_volume_join(struct reg_volume *v, struct reg_volume *of)
 {
-	v->family = family;
+	PRE(v->kin_prev == NULL && v->kin_next == NULL && v != of);
+	v->family = family_of(of);
+	while (of->kin_next != NULL)
+		of = of->kin_next;
+	of->kin_next = v;
+	v->kin_prev = of;
+}
+
+static void leave_family(struct reg_volume *v)
+{
+	if (v->kin_prev != NULL)
+		v->kin_prev->kin_next = v->kin_next;
+	if (v->kin_next != NULL)
+		v->kin_next->kin_prev = v->kin_prev;
+	v->kin_prev = v->kin_next = NULL;
+}
+
+static int by_family(const void *a, const void *b)
+{
+	const struct reg_volume *const *x = a;
+	const struct reg_volume *const *y = b;
+	const volume_id_t p = family_of(*x), q = family_of(*y);
+
+	if (p != q)
+		return p < q ? -1 : 1;
+	return (*x)->id < (*y)->id ? -1 : (*x)->id > (*y)->id;
+}
+
+int reg_link_families(struct reg *reg)
+{
+	struct reg_volume **list = malloc((reg->volume_count + 1) * sizeof(struct reg_volume *));
+	size_t count = 0;
+
+	if (list == NULL)
+		return -ENOMEM;
+	for (struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next)
+		if (!v->deleted)
+			list[count++] = v;
+	qsort(list, count, sizeof(struct reg_volume *), by_family);
+	for (size_t i = 1; i < count; i++) {
+		if (family_of(list[i]) != family_of(list[i - 1]))
+			continue;
+		list[i]->kin_prev = list[i - 1];
+		list[i - 1]->kin_next = list[i];
+	}
+	free(list);
+	return 0;
 }
 
 void reg_volume_set_map(struct reg_volume *v, struct reg_node **nodes, uint32_t node_count,
@@ -350,6 +396,7 @@ int reg_volume_bury(struct reg *reg, struct reg_volume *v)
 	reg_count_moves(v, -1);
 	v->move_count = 0;
 	HASH_DELETE(hh_name, reg->names, v);
+	leave_family(v);
 	v->deleted = true;
 	free(v->erase); /* one that was loaded has room for none */
 	v->erase = v->nodes;

@@ -194,6 +194,7 @@ struct reg_volume {
 	uint32_t idle_ticks;	    /* of a maintenance that has nothing to do */
 	uint64_t repair_until_ns;   /* damage is a reason for a maintenance until then, */
 	uint64_t repair_again_ns;   /* and from then on again; 0: there was none */
+	struct reg_volume *kin_next, *kin_prev; /* of its family, by id; not for tombstones */
 	struct pd_session *holder;
 	struct replica_report *reports; /* malloc'd */
 	uint32_t report_count;
@@ -310,8 +311,8 @@ void reg_dropped(struct reg *reg, struct reg_volume *v, const struct reg_node *n
 void reg_drops_last(struct reg_volume *v, const struct reg_node *n, const chunk_no_t *chunks,
 		    size_t count);
 
-/* It is of that family. */
-void reg_volume_join(struct reg_volume *v, volume_id_t family);
+/* The newest volume is of the family of `of` from now on. */
+void reg_volume_join(struct reg_volume *v, struct reg_volume *of);
 /* Another map; nodes and map are taken over (malloc'd). */
 void reg_volume_set_map(struct reg_volume *v, struct reg_node **nodes, uint32_t node_count,
 			uint8_t *map, uint32_t chunk_count);

@@ -640,6 +640,8 @@ int reg_load(struct reg *reg, struct reactor *r, struct kv *kv, const struct uui
 			rc = corrupt(&l, "volume", v->name, "has no map");
 	if (rc == 0 && !l.has_meta && (reg->nodes != NULL || reg->volumes != NULL))
 		rc = corrupt(&l, "meta", META_KEY, "is missing, but there are others");
+	if (rc == 0)
+		rc = reg_link_families(reg);
 	if (rc != 0) {
 		if (err != NULL && err->code == 0)
 			error_set(err, rc, "register: cannot be read: %s", err_text(rc));

@@ -19,6 +19,7 @@ void reg_count_moves(const struct reg_volume *v, int sign);
 void reg_count_chunk(const struct reg_volume *v, struct reg_node *n, int sign);
 void reg_count_placed(const struct reg_volume *v, int sign);
 int reg_volume_link(struct reg *reg, struct reg_volume *v); /* 0 or -ENOMEM */
+int reg_link_families(struct reg *reg);			    /* likewise; once all are there */
 void reg_volume_free(struct reg_volume *v);
 void reg_delete_node(struct reg *reg, const struct reg_node *n);
 void reg_delete_volume(struct reg *reg, const struct reg_volume *v);

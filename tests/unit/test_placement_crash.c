@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/placement/family.h"
 #include "tests/unit/test_placement_rig.h"
 
 #define SIZE (256ull << 20)
@@ -340,6 +341,78 @@ START_TEST(register_of_another_cluster)
 }
 END_TEST
 
+/* Beside each volume in the list stand those of its family that were made before and after it, and
+ * are there. Returns how many have neither. */
+static uint32_t check_families(struct reg *reg)
+{
+	uint32_t alone = 0;
+
+	for (struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next) {
+		struct reg_volume *before = NULL, *after = NULL;
+
+		for (struct reg_volume *w = reg->volumes; w != NULL && !v->deleted;
+		     w = w->hh.next) {
+			if (w->deleted || family_of(w) != family_of(v))
+				continue;
+			if (w->id < v->id && (before == NULL || w->id > before->id))
+				before = w;
+			if (w->id > v->id && (after == NULL || w->id < after->id))
+				after = w;
+		}
+		ck_assert_ptr_eq(v->kin_prev, before);
+		ck_assert_ptr_eq(v->kin_next, after);
+		alone += !v->deleted && before == NULL && after == NULL;
+	}
+	return alone;
+}
+
+/* Who stands on the layers of a volume is known after a crash too: what they need there is never
+ * erased. */
+START_TEST(families_are_found_again)
+{
+	struct rig *r = rig_create(4);
+	struct peer *admin = peer_new(r, "admin", "x"), *nodes[3];
+	struct reg_node **places;
+	struct reg_volume *v, *w;
+	struct reg reg;
+	uint8_t *map;
+
+	rig_three(r, admin, nodes);
+	/* Each is made amid the others' snapshots. */
+	ck_assert_int_eq(ask_create(admin, "a", SIZE, ""), 0);
+	ck_assert_int_eq(ask_create(admin, "b", SIZE, ""), 0);
+	for (uint32_t i = 0; i < 4; i++) {
+		ck_assert_int_eq(ask_snapshot(admin, i % 2 == 0 ? "b" : "a", i < 2 ? "s" : "t"), 0);
+		if (i == 1)
+			ck_assert_int_eq(ask_create(admin, "c", SIZE, ""), 0);
+	}
+	ck_assert_int_eq(ask_clone(admin, "a@s", "d"), 0);
+	ck_assert_int_eq(ask_delete(admin, "a@t"), 0);
+	rig_pd_load(r, &reg);
+	v = reg_volume_find(&reg, "a");
+	ck_assert_uint_eq(check_families(&reg), 1); /* c */
+	ck_assert_ptr_eq(v->kin_next, reg_volume_find(&reg, "a@s"));
+	ck_assert_ptr_eq(v->kin_next->kin_next, reg_volume_find(&reg, "d"));
+	/* From then on it stays so. */
+	places = calloc(3, sizeof(struct reg_node *));
+	memcpy(places, v->nodes, 3 * sizeof(struct reg_node *));
+	map = malloc((size_t)v->chunk_count * v->replicas);
+	memcpy(map, v->map, (size_t)v->chunk_count * v->replicas);
+	w = reg_volume_add(&reg, "e", v->chunk_count, v->replicas, v->chunk_size, places, 3, map);
+	reg_volume_join(w, reg_volume_find(&reg, "a@s"));
+	ck_assert_uint_eq(family_of(w), v->id);
+	ck_assert_uint_eq(check_families(&reg), 1);
+	ck_assert_int_eq(reg_volume_bury(&reg, reg_volume_find(&reg, "d")), 0);
+	check_families(&reg);
+	ck_assert_int_eq(reg_volume_bury(&reg, v), 0);
+	check_families(&reg);
+	ck_assert_int_eq(reg_volume_bury(&reg, w), 0);
+	ck_assert_uint_eq(check_families(&reg), 2); /* the last one is alone now */
+	reg_deinit(&reg);
+	rig_destroy(r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("placement_crash");
@@ -352,6 +425,7 @@ int main(void)
 	tcase_add_loop_test(t, an_end_amid_everything, 0, 40);
 	tcase_add_test(t, damaged_register);
 	tcase_add_test(t, register_of_another_cluster);
+	tcase_add_test(t, families_are_found_again);
 	suite_add_tcase(s, t);
 	runner = srunner_create(s);
 	srunner_run_all(runner, CK_ENV);

@@ -75,6 +75,26 @@ void rig_pd_crash(struct rig *r, enum sim_crash how)
 	rig_run_ms(r, 100); /* so that the peers hear of it */
 }
 
+static int no_document(const char *key, const void *data, size_t size, void *arg)
+{
+	(void)key;
+	(void)data;
+	(void)size;
+	(void)arg;
+	return 0;
+}
+
+void rig_pd_load(struct rig *r, struct reg *ret)
+{
+	struct error err = {0};
+
+	rig_pd_crash(r, SIM_KILL);
+	sim_process_start(r->pd_process);
+	ck_assert_msg(reg_load(ret, sim_reactor(r->pd_process), sim_kv_open(r->kv),
+			       &r->demo.cluster, no_document, NULL, &err) == 0,
+		      "%s", err.text);
+}
+
 static void stopped(void *arg)
 {
 	*(bool *)arg = true;

@@ -5,6 +5,7 @@
 
 #include "engine/evidence/demo.h"
 #include "engine/placement/pd.h"
+#include "engine/placement/register.h"
 #include "net/rpc/rpc.h"
 #include "tests/sim/kv.h"
 #include "tests/sim/net.h"
@@ -97,6 +98,9 @@ void rig_destroy(struct rig *r);
 void rig_pd_start(struct rig *r);
 int rig_pd_try(struct rig *r, struct error *err); /* it may fail; crash the process then */
 void rig_pd_crash(struct rig *r, enum sim_crash how);
+/* The driver crashes, and what it had written down is loaded in its place, for the caller to
+ * reg_deinit. */
+void rig_pd_load(struct rig *r, struct reg *ret);
 /* The driver ends as one that leads no more; its process goes on. */
 void rig_pd_end(struct rig *r);
 void rig_run_ms(struct rig *r, uint64_t ms);
