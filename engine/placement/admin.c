@@ -572,7 +572,7 @@ static int check_delete(struct pd *pd, struct reg_volume *v, struct error *err)
 		return error_set(err, -E_IN_USE,
 				 "volume %s has snapshots, %s among them: delete them first",
 				 v->name, snapshot->name);
-	if (admin_check_not_held(pd, v, err) != 0)
+	if (admin_check_not_held(pd, v, err) != 0 || admin_check_leftovers(v, err) != 0)
 		return err->code;
 	/* Nobody but v's own attachment settles it. */
 	if (open != NULL && open->owner == v->id)

@@ -147,6 +147,18 @@ struct reg_volume *admin_first_snapshot(struct pd *pd, const struct reg_volume *
 
 /* -- dropping layers -------------------------------------------------------------------------- */
 
+int admin_check_leftovers(const struct reg_volume *v, struct error *err)
+{
+	if (reg_volume_fits_tombstone(v))
+		return 0;
+	return error_set(
+	    err, -E_IN_USE,
+	    "volume %s: it lies on %u nodes, and copies that have moved away wait to "
+	    "be erased on others, which are together more than %u: again when they are "
+	    "(pave rebalance status)",
+	    v->name, v->node_count, REG_MAP_NODES_MAX);
+}
+
 /* A tombstone for a layer that no tombstone of its volume stands for. */
 struct reg_volume *admin_add_tombstone(struct pd *pd, const struct reg_volume *of)
 {
@@ -508,6 +520,8 @@ static int check_rollback(struct pd *pd, const struct reg_volume *s, struct reg_
 				 "volume %s: its last snapshot is not settled yet: attach the "
 				 "volume once",
 				 v->name);
+	if (admin_check_leftovers(v, err) != 0)
+		return err->code;
 	if (s->size != v->size)
 		return error_set(err, -EINVAL,
 				 "volume %s was resized since %s was taken: clone the snapshot "

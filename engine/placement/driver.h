@@ -304,6 +304,8 @@ void admin_settling_timer(struct reactor_timer *t);
 /* Some snapshot of v, or NULL. */
 struct reg_volume *admin_first_snapshot(struct pd *pd, const struct reg_volume *v);
 int admin_drop_layers(struct pd *pd, struct reg_volume *v);
+/* -E_IN_USE: copies wait to be erased on more nodes than a tombstone of v could name. */
+int admin_check_leftovers(const struct reg_volume *v, struct error *err);
 /* A tombstone for one more layer of the volume, wherever it may lie; not saved yet. NULL: no
  * memory.
  */

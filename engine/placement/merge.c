@@ -364,34 +364,60 @@ static bool is_still_right(struct pd_merge *x, struct reg_layer **ret_upper)
 	       members_are_ready(x->pd, x->upper, &versions) && versions == x->map_versions;
 }
 
-static void exchange(struct pd_merge *x)
+/* When no permit can live any more that names the upper layer. Those to come do not. */
+static int64_t permits_end(struct pd_merge *x, int64_t now)
 {
-	struct pd *pd = x->pd;
-	struct reg *reg = &pd->reg;
-	struct reg_layer *upper, *lower = layers_find(reg, x->lower);
-	const int64_t now = reg_now(reg, NULL);
-	struct reg_volume *grave, *v;
+	struct reg *reg = &x->pd->reg;
 	int64_t until = now;
 
-	if (!is_still_right(x, &upper))
-		return;
-	for (v = reg->volumes; v != NULL; v = v->hh.next)
-		if (family_stands_on(reg, v, x->upper))
-			break;
-	grave = v != NULL ? admin_add_tombstone(pd, v) : NULL;
-	if (grave == NULL)
-		return; /* no memory, or nothing to exchange: again later */
-	for (v = reg->volumes; v != NULL; v = v->hh.next) {
+	for (struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next) {
 		if (!family_stands_on(reg, v, x->upper))
 			continue;
 		until = MAX(until, reg_attachment_end(reg, v, now));
 		until = MAX(until, reg_volume_older_end(reg, v, now));
 		if (v->attachment.live)
-			host_push_later(pd, v->id);
-		reg_volume_also_erase(reg, grave, v);
+			host_push_later(x->pd, v->id);
 	}
-	grave->erase_layer = x->upper;
-	grave->erase_after = until;
+	return until;
+}
+
+/* The upper layer is to be erased wherever one of those who stand on it lies: a tombstone, or as
+ * many as it takes to name all nodes. False: no memory, or nobody stands on it. */
+static bool bury_upper(struct pd_merge *x, int64_t erase_after)
+{
+	struct reg *reg = &x->pd->reg;
+	struct reg_volume *grave = NULL;
+
+	for (struct reg_volume *v = reg->volumes; v != NULL && reg->broken == 0; v = v->hh.next) {
+		struct reg_volume *next;
+
+		if (!family_stands_on(reg, v, x->upper) ||
+		    (grave != NULL && reg_volume_also_erase(reg, grave, v) == 0))
+			continue;
+		next = admin_add_tombstone(x->pd, v);
+		if (next == NULL && grave != NULL)
+			reg_break(reg, -ENOMEM);
+		if (next == NULL)
+			return false;
+		next->erase_layer = x->upper;
+		next->erase_after = erase_after;
+		if (grave != NULL)
+			reg_save_volume(reg, grave);
+		grave = next;
+	}
+	if (grave != NULL)
+		reg_save_volume(reg, grave);
+	return grave != NULL && reg->broken == 0;
+}
+
+static void exchange(struct pd_merge *x)
+{
+	struct pd *pd = x->pd;
+	struct reg *reg = &pd->reg;
+	struct reg_layer *upper, *lower = layers_find(reg, x->lower);
+
+	if (!is_still_right(x, &upper) || !bury_upper(x, permits_end(x, reg_now(reg, NULL))))
+		return; /* again later */
 	for (struct reg_layer *l = reg->layers; l != NULL; l = l->hh.next) {
 		if (l->parent != x->upper)
 			continue;
@@ -402,7 +428,6 @@ static void exchange(struct pd_merge *x)
 	lower->merging = 0;
 	layers_save(reg, lower);
 	layers_forget(reg, upper);
-	reg_save_volume(reg, grave);
 	reg_save_meta(reg);
 	pd_background_flush(pd);
 	log_info("pd", "layer %llu is merged into %llu: %llu blocks", (unsigned long long)x->upper,

@@ -412,25 +412,29 @@ int reg_volume_bury(struct reg *reg, struct reg_volume *v)
 	return 0;
 }
 
-void reg_volume_also_erase(struct reg *reg, struct reg_volume *tombstone,
-			   const struct reg_volume *v)
+int reg_volume_also_erase(struct reg *reg, struct reg_volume *tombstone, const struct reg_volume *v)
 {
 	struct reg_node **larger = realloc(
 	    tombstone->erase, (tombstone->erase_count + v->node_count + 1) * sizeof *larger);
+	uint32_t count = tombstone->erase_count;
 
 	if (larger == NULL) {
 		reg_break(reg, -ENOMEM);
-		return;
+		return -ENOMEM;
 	}
 	tombstone->erase = larger;
 	for (uint32_t i = 0; i < v->node_count; i++) {
 		uint32_t k = 0;
 
-		while (k < tombstone->erase_count && larger[k] != v->nodes[i])
+		while (k < count && larger[k] != v->nodes[i])
 			k++;
-		if (k == tombstone->erase_count && k < REG_MAP_NODES_MAX)
-			larger[tombstone->erase_count++] = v->nodes[i];
+		if (k == count)
+			larger[count++] = v->nodes[i];
 	}
+	if (count > REG_MAP_NODES_MAX)
+		return -E_LIMIT;
+	tombstone->erase_count = count;
+	return 0;
 }
 
 void reg_volume_erased(struct reg_volume *v, const struct reg_node *n)

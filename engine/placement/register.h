@@ -319,11 +319,15 @@ void reg_volume_set_map(struct reg_volume *v, struct reg_node **nodes, uint32_t 
 /* Its nodes are those that map and moves name: what was copied from another volume may have more.
  */
 void reg_volume_trim_nodes(struct reg_volume *v);
-/* Turns it into a tombstone: the name is free, its nodes are to be erased. -ENOMEM. */
+/* Whether a tombstone can name all that may have something of it: its nodes, and those that have
+ * not erased yet what they had. */
+bool reg_volume_fits_tombstone(const struct reg_volume *v);
+/* Turns it into a tombstone: its name is free, its nodes, if they fit, are to erase it. -ENOMEM. */
 int reg_volume_bury(struct reg *reg, struct reg_volume *v);
-/* The places of v are places of the tombstone too. -ENOMEM breaks the register. */
-void reg_volume_also_erase(struct reg *reg, struct reg_volume *tombstone,
-			   const struct reg_volume *v);
+/* The places of v are places of the tombstone too. -E_LIMIT: they do not fit, and nothing has
+ * changed; -ENOMEM breaks the register. */
+int reg_volume_also_erase(struct reg *reg, struct reg_volume *tombstone,
+			  const struct reg_volume *v);
 /* The node has erased its copies. */
 void reg_volume_erased(struct reg_volume *v, const struct reg_node *n);
 /* Forgets a tombstone, in kv too. */

@@ -92,6 +92,28 @@ static int find_or_append(struct reg_volume *v, struct reg_node *n, uint32_t *re
 	return 0;
 }
 
+bool reg_volume_fits_tombstone(const struct reg_volume *v)
+{
+	const struct reg_node *others[REG_MAP_NODES_MAX];
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < v->drop_count; i++) {
+		const struct reg_node *n = v->drops[i].node;
+		uint32_t k = 0, place = 0;
+
+		while (k < count && others[k] != n)
+			k++;
+		while (place < v->node_count && v->nodes[place] != n)
+			place++;
+		if (k < count || place < v->node_count)
+			continue;
+		if (v->node_count + count == REG_MAP_NODES_MAX)
+			return false;
+		others[count++] = n;
+	}
+	return true;
+}
+
 int reg_own_dropped(struct reg_volume *v)
 {
 	uint32_t place;

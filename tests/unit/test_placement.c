@@ -674,6 +674,84 @@ START_TEST(delete_erases)
 }
 END_TEST
 
+/* Volume v on the most nodes, none of which is there, with a copy on n1 that waits to be erased. */
+static void plant_large_volume(void)
+{
+	struct reg_node **list = calloc(REG_MAP_NODES_MAX, sizeof *list);
+	uint8_t *map = malloc(REG_MAP_NODES_MAX);
+	struct reg reg;
+	struct reg_volume *v;
+	char name[16];
+
+	rig_pd_load(rig, &reg);
+	for (uint32_t i = 0; i < REG_MAP_NODES_MAX; i++) {
+		snprintf(name, sizeof name, "m%03u", i);
+		list[i] = reg_node_add(&reg, name, rig_sites[i % 3]);
+		map[i] = (uint8_t)i;
+		reg_save_node(&reg, list[i]);
+	}
+	v = reg_volume_add(&reg, "v", REG_MAP_NODES_MAX / 3, 3, 64ull << 20, list,
+			   REG_MAP_NODES_MAX, map);
+	v->size = v->chunk_count * v->chunk_size;
+	v->min_acks = 2;
+	memcpy(v->policy, "secnumcloud-fr", sizeof "secnumcloud-fr");
+	ck_assert_int_eq(reg_drop_unused(&reg, v, 0, reg_node_find(&reg, "n1")), 0);
+	reg_save_meta(&reg);
+	reg_save_volume(&reg, v);
+	reg_save_map(&reg, v);
+	rig_pd_start_with(rig, &reg);
+}
+
+/* A tombstone names as many nodes as a map: none that still has something is left out. */
+START_TEST(no_copy_is_left_out)
+{
+	rig_three(rig, admin, nodes);
+	plant_large_volume();
+	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
+	ck_assert_int_eq(ask_delete(admin, "v"), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(admin->text, "wait to be erased"));
+	ck_assert_msg(ask_snapshot(admin, "v", "s") == 0, "%s", admin->text);
+	ck_assert_int_eq(ask_rollback(admin, "v@s"), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(admin->text, "wait to be erased"));
+	ck_assert_int_eq(peer_connect(nodes[0], "node", "n1"), 0);
+	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_eq(nodes[0]->erases, 1);
+	ck_assert_msg(ask_rollback(admin, "v@s") == 0, "%s", admin->text);
+	ck_assert_msg(ask_delete(admin, "v@s") == 0, "%s", admin->text);
+	ck_assert_msg(ask_delete(admin, "v") == 0, "%s", admin->text);
+}
+END_TEST
+
+/* What does not fit into one tombstone, another one names. */
+START_TEST(a_tombstone_takes_all_nodes_or_none)
+{
+	struct reg reg;
+	struct reg_volume *v, *few, *grave;
+	struct reg_node **one = calloc(1, sizeof(struct reg_node *));
+	struct reg_node **two = calloc(2, sizeof(struct reg_node *));
+
+	rig_three(rig, admin, nodes);
+	plant_large_volume();
+	rig_pd_load(rig, &reg);
+	v = reg_volume_find(&reg, "v");
+	one[0] = two[0] = v->nodes[7];
+	two[1] = reg_node_find(&reg, "n1");
+	few = reg_volume_add(&reg, "few", 0, 1, v->chunk_size, two, 2, NULL);
+	grave = reg_volume_add(&reg, "grave", 0, 1, v->chunk_size, one, 1, NULL);
+	ck_assert_int_eq(reg_volume_bury(&reg, grave), 0);
+	ck_assert_int_eq(reg_volume_also_erase(&reg, grave, few), 0);
+	ck_assert_uint_eq(grave->erase_count, 2);
+	ck_assert_int_eq(reg_volume_also_erase(&reg, grave, v), -E_LIMIT);
+	ck_assert_uint_eq(grave->erase_count, 2);
+	reg_volume_erased(grave, two[1]);
+	ck_assert_int_eq(reg_volume_also_erase(&reg, grave, v), 0);
+	ck_assert_uint_eq(grave->erase_count, REG_MAP_NODES_MAX);
+	ck_assert_int_eq(reg.broken, 0);
+	reg_deinit(&reg);
+}
+END_TEST
+
 /* What a node cannot erase keeps nothing else waiting, and is tried again. */
 START_TEST(an_erasure_that_fails_goes_to_the_back)
 {
@@ -856,6 +934,8 @@ int main(void)
 	tcase_add_test(t, create_needs_sites);
 	tcase_add_test(t, lists);
 	tcase_add_test(t, delete_erases);
+	tcase_add_test(t, no_copy_is_left_out);
+	tcase_add_test(t, a_tombstone_takes_all_nodes_or_none);
 	tcase_add_test(t, an_erasure_that_fails_goes_to_the_back);
 	tcase_add_test(t, delete_waits_for_permits);
 	tcase_add_test(t, scrub_is_passed_on);

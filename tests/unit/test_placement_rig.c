@@ -95,6 +95,24 @@ void rig_pd_load(struct rig *r, struct reg *ret)
 		      "%s", err.text);
 }
 
+static void is_durable(struct reg_commit *c, int status)
+{
+	ck_assert_int_eq(status, 0);
+	c->done = NULL;
+}
+
+void rig_pd_start_with(struct rig *r, struct reg *reg)
+{
+	struct reg_commit commit = {.done = is_durable};
+
+	reg_flush(reg, &commit);
+	while (commit.done != NULL)
+		rig_run_ms(r, 10);
+	reg_deinit(reg);
+	sim_process_crash(r->pd_process, SIM_KILL);
+	rig_pd_start(r);
+}
+
 static void stopped(void *arg)
 {
 	*(bool *)arg = true;

@@ -101,6 +101,8 @@ void rig_pd_crash(struct rig *r, enum sim_crash how);
 /* The driver crashes, and what it had written down is loaded in its place, for the caller to
  * reg_deinit. */
 void rig_pd_load(struct rig *r, struct reg *ret);
+/* What was saved in it is written down, and a driver started on that. Instead of reg_deinit. */
+void rig_pd_start_with(struct rig *r, struct reg *reg);
 /* The driver ends as one that leads no more; its process goes on. */
 void rig_pd_end(struct rig *r);
 void rig_run_ms(struct rig *r, uint64_t ms);

@@ -191,6 +191,53 @@ END_TEST
 
 /* Neither is there anything to seal for: nothing was written since, or before. Nor later, when
  * there would be. */
+/* A clone of v@t on n4, and not on n1. Returns n4. */
+static struct peer *clone_elsewhere(void)
+{
+	struct reg reg;
+	struct reg_volume *w;
+	struct reg_node *n4;
+	struct peer *p;
+
+	ck_assert_int_eq(ask_clone(admin, "v@t", "w"), 0);
+	rig_pd_load(rig, &reg);
+	n4 = reg_node_add(&reg, "n4", "par");
+	w = reg_volume_find(&reg, "w");
+	for (uint32_t i = 0; i < w->node_count; i++)
+		if (w->nodes[i] == reg_node_find(&reg, "n1"))
+			w->nodes[i] = n4;
+	reg_save_node(&reg, n4);
+	reg_save_map(&reg, w);
+	rig_pd_start_with(rig, &reg);
+	come_back(admin, "admin", "test");
+	come_back(host, "host", "h1");
+	for (uint32_t n = 0; n < 3; n++)
+		come_back(nodes[n], "node", node_names[n]);
+	p = peer_new(rig, "node", "n4");
+	p->merge_has = 1;
+	p->merge_lower_whole = true;
+	return p;
+}
+
+START_TEST(a_merged_layer_is_erased_wherever_a_member_lies)
+{
+	const volume_id_t upper = snapshot("s");
+	struct peer *n4;
+
+	snapshot("t");
+	n4 = clone_elsewhere();
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	for (unsigned i = 0; i < 2 * LIFETIME_MS / 1000; i++) {
+		ck_assert_int_eq(ask_lease(n4, "n4", "par", 4, 0), 0);
+		live(1);
+	}
+	ck_assert_uint_eq(n4->merge_upper, upper);
+	for (uint32_t n = 0; n < 3; n++)
+		ck_assert_uint_eq(nodes[n]->erased_layers >> upper & 1, 1);
+	ck_assert_uint_eq(n4->erased_layers >> upper & 1, 1);
+}
+END_TEST
+
 START_TEST(not_when_there_is_nothing_to_gain)
 {
 	const volume_id_t old = snapshot("s");
@@ -540,6 +587,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, a_deletion_gives_its_space_back);
+	tcase_add_test(tc, a_merged_layer_is_erased_wherever_a_member_lies);
 	tcase_add_loop_test(tc, not_when_there_is_nothing_to_gain, 0, 2);
 	tcase_add_test(tc, not_while_somebody_else_needs_it);
 	tcase_add_test(tc, one_seal_for_many_deletions);
