@@ -172,6 +172,22 @@ static void finish(struct pd_diff *d)
 
 /* -- asking the nodes ------------------------------------------------------------------------- */
 
+/* A node has one word on each block: the runs come in order, from where it was asked to go on to
+ * where it is asked to go on next. */
+static bool is_in_order(const struct diff_call *c, const Pave__V1__LayerChangesReply *r)
+{
+	uint64_t at = c->from;
+
+	if (r->more && r->next <= c->from)
+		return false;
+	for (size_t i = 0; i + 2 < r->n_runs; i += 3) {
+		if (r->runs[i] < at)
+			return false;
+		at = (uint64_t)r->runs[i] + r->runs[i + 1];
+	}
+	return at <= (r->more ? MIN(r->next, CHUNK_BLOCKS_MAX) : CHUNK_BLOCKS_MAX);
+}
+
 static void take(struct pd_diff *d, const struct diff_side *s, const Pave__V1__LayerChangesReply *r)
 {
 	for (size_t i = 0; i + 2 < r->n_runs; i += 3) {
@@ -180,7 +196,7 @@ static void take(struct pd_diff *d, const struct diff_side *s, const Pave__V1__L
 
 		/* One that says that it is no zeroes has something newer, or something that nobody
 		 * acknowledged. */
-		for (uint64_t b = r->runs[i]; b < end && b < CHUNK_BLOCKS_MAX; b++)
+		for (uint64_t b = r->runs[i]; b < end; b++)
 			if (!zeroes)
 				d->marks[b] = CHANGED;
 			else if (d->marks[b] < CHANGED - 1)
@@ -202,7 +218,7 @@ static void answered(struct rpc_call *call, int status, const Pave__V1__Control 
 	if (status == 0 && reply->body_case != PAVE__V1__CONTROL__BODY_LAYER_CHANGES_REPLY)
 		status = -E_BAD_FRAME;
 	r = status == 0 ? reply->layer_changes_reply : NULL;
-	if (r != NULL && r->more && r->next <= c->from)
+	if (r != NULL && !is_in_order(c, r))
 		status = -E_BAD_FRAME;
 	if (status == 0)
 		take(d, c->side, r);

@@ -599,6 +599,29 @@ START_TEST(diff)
 }
 END_TEST
 
+/* One that tells of a block twice, in one answer or in two, is not listened to: nobody else says
+ * that there are zeroes. Nor is one that tells of blocks that no chunk has. */
+START_TEST(a_node_has_one_word_on_a_block)
+{
+	static const uint32_t told[3][6] = {
+	    {0, 8, 1, 4, 4, 1}, {0, 8, 1, 4, 4, 1}, {0, 8, 1, 8, UINT32_MAX, 1}};
+	volume_id_t v;
+
+	(void)settled_snapshot(&v);
+	memcpy(nodes[0]->runs, told[_i], sizeof told[_i]);
+	nodes[0]->run_values = 6;
+	nodes[0]->runs_at_once = _i > 0;
+	memcpy(nodes[1]->runs, (uint32_t[]){100, 4, 1}, 3 * sizeof(uint32_t));
+	nodes[1]->run_values = 3;
+	ck_assert_msg(ask_diff("v@s", "v", 0) == 0, "%s", admin->text);
+	ck_assert_uint_eq(admin->reply->volume_diff_reply->n_extents, 1);
+	expect_extent(0, 100, 4, false);
+	nodes[2]->changes_refuse = true;
+	ck_assert_int_eq(ask_diff("v@s", "v", 0), -E_UNREACHABLE);
+	ck_assert_ptr_nonnull(strstr(admin->text, "1 of its nodes could tell"));
+}
+END_TEST
+
 /* v's snapshots s and t, both settled; returns the layer that t stands on and s does not. */
 static volume_id_t two_snapshots(void)
 {
@@ -925,6 +948,7 @@ int main(void)
 	tcase_add_test(tc, a_clone_of_what_became_smaller_grows);
 	tcase_add_loop_test(tc, nothing_is_erased_that_a_crash_may_bring_back, 0, 3);
 	tcase_add_test(tc, diff);
+	tcase_add_loop_test(tc, a_node_has_one_word_on_a_block, 0, 3);
 	tcase_add_test(tc, zeroes_are_told_of_the_second_state);
 	tcase_add_test(tc, a_deleted_snapshots_layer_is_merged);
 	tcase_add_loop_test(tc, a_merge_that_has_begun_ends_before_its_neighbours_begin, 0, 4);

@@ -333,10 +333,12 @@ static void answer_changes(struct peer *p, struct rpc *rpc, const struct rpc_req
 	for (size_t i = 0; i < ask->n_layers; i++)
 		has_runs = has_runs || ask->layers[i] == p->changes_of;
 	/* The second run comes with a second answer. */
-	reply.more = has_runs && ask->from == 0 && p->run_values > 3;
+	reply.more = has_runs && ask->from == 0 && p->run_values > 3 && !p->runs_at_once;
 	reply.next = reply.more ? p->runs[3] : 0;
 	reply.runs = ask->from == 0 ? p->runs : p->runs + 3;
-	reply.n_runs = has_runs && p->run_values > 0 ? 3 : 0;
+	reply.n_runs = has_runs && p->run_values > (ask->from == 0 ? 0 : 3) ? 3 : 0;
+	if (has_runs && p->runs_at_once)
+		reply.n_runs = p->run_values;
 	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_CHANGES_REPLY;
 	m.layer_changes_reply = &reply;
 	if (p->changes_refuse)

@@ -52,6 +52,7 @@ struct peer {
 	uint32_t erases, maintains;
 	uint32_t runs[6]; /* what it says of the changes in layers; of two runs */
 	size_t run_values;
+	bool runs_at_once;		/* in one answer, not two */
 	uint32_t merge_has, merge_done; /* chunks of the upper layer */
 	uint64_t merge_blocks;
 	bool merge_lower_whole, merge_fresh;
