@@ -292,7 +292,8 @@ void admin_volume_snapshot(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_clone(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_rollback(struct pd_request *q, const Pave__V1__Control *m);
 void admin_volume_resize(struct pd_request *q, const Pave__V1__Control *m);
-/* -E_IN_USE: somebody has the volume attached, or may believe so; *err says who, and the way out. */
+/* -E_IN_USE: somebody has the volume attached, or may believe so; *err says who, and the way out.
+ */
 int admin_check_not_held(struct pd *pd, struct reg_volume *v, struct error *err);
 /* The holder of v says so. The caller saves and flushes with v. */
 void admin_layer_sealed(struct pd *pd, struct reg_volume *v, volume_id_t layer);

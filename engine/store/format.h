@@ -122,9 +122,9 @@ struct format_group {
 	uint32_t epoch;	      /* how many times the segment was given out */
 	uint32_t first_block; /* of the group in the segment */
 	uint32_t data_blocks;
-	uint64_t seq;	      /* of the shard: no two groups ever have the same */
-	uint64_t prev_seq;    /* the group before it in this stream; 0: none */
-	uint64_t durable_seq; /* up to here the stream was known to be durable */
+	uint64_t seq;		    /* of the shard: no two groups ever have the same */
+	uint64_t prev_seq;	    /* the group before it in this stream; 0: none */
+	uint64_t durable_seq;	    /* up to here the stream was known to be durable */
 	uint64_t other_durable_seq; /* and the other stream; 0: it was not told */
 };
 

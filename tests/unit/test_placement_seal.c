@@ -488,7 +488,7 @@ START_TEST(nothing_else_waits_for_the_seal)
 }
 END_TEST
 
-/* What one stands on is its owner's to settle, when that is attached: it is no seal. */
+/* What one stands on is its owner's to settle, by whoever has that attached: it is no seal. */
 START_TEST(a_snapshot_that_is_not_settled_is_no_seal)
 {
 	(void)snapshot("r");
@@ -500,11 +500,10 @@ START_TEST(a_snapshot_that_is_not_settled_is_no_seal)
 	ck_assert_int_eq(ask_diff("v@r", "v"), -E_IN_USE);
 	ck_assert_int_eq(ask_rollback(admin, "v@r"), -E_IN_USE);
 	ck_assert_int_eq(ask_snapshot(admin, "v", "t"), -E_IN_USE);
-	ck_assert_uint_eq(maintains(), 0);
+	ck_assert_uint_ge(maintains(), 1);
 	/* Without it, it is one. */
 	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
-	live(20);
-	ck_assert_uint_ge(maintains(), 1);
+	ck_assert_int_eq(ask_rollback(admin, "v@r"), 0);
 }
 END_TEST
 
