@@ -682,14 +682,15 @@ static void search_range(struct store *store)
 }
 
 struct volume_after {
-	volume_id_t above, found; /* the lowest number above */
+	volume_id_t above, found; /* the lowest number above, of those that have chunks */
 };
 
 static void pick_volume(const struct index_volume *volume, void *arg)
 {
 	struct volume_after *a = arg;
 
-	if (volume->id > a->above && (a->found == 0 || volume->id < a->found))
+	if (volume->chunks != NULL && volume->id > a->above &&
+	    (a->found == 0 || volume->id < a->found))
 		a->found = volume->id;
 }
 

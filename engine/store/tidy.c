@@ -86,11 +86,14 @@ struct nearest {
 	volume_id_t from, found;
 };
 
+/* Most have a fence and nothing else: to go from one of those to the next would be to look at all
+ * of them once for each. */
 static void find_nearest(const struct index_volume *volume, void *arg)
 {
 	struct nearest *n = arg;
 
-	if (volume->id >= n->from && (n->found == 0 || volume->id < n->found))
+	if (volume->chunks != NULL && volume->id >= n->from &&
+	    (n->found == 0 || volume->id < n->found))
 		n->found = volume->id;
 }
 
