@@ -264,6 +264,8 @@ static bool empty_some(struct store *store)
 			waits = true;
 		} else if (s->stuck && s->pins == 0) {
 			note_error(store, no, -E_BAD_CRC, "emptied");
+		} else if (s->stuck) {
+			waits = true; /* for who reads it */
 		} else {
 			w->to_clean++;
 		}

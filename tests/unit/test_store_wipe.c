@@ -668,6 +668,34 @@ START_TEST(the_log_goes_on_behind_it)
 }
 END_TEST
 
+/* A segment that is being read in the moment in which it is looked at is looked at again. */
+START_TEST(who_reads_a_segment_keeps_it_no_longer)
+{
+	struct segments *t;
+	struct segment *s;
+	struct rig rig;
+
+	begin(&rig, 34);
+	damaged_neighbour(&rig);
+	t = &rig.store->segments;
+	s = &t->array[segments_of(t, slot_of(&rig, 0, 1, 7).location)];
+	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 0)), 0);
+	wipe_begin(&rig, 0, 0, true);
+	while (!s->stuck)
+		ck_assert(sim_step(rig.world));
+	s->pins++;
+	/* Until no checkpoint, either, has it look again. */
+	sim_run_for(rig.world, 4 * CHECKPOINT_INTERVAL_NS);
+	ck_assert(!wiping.done);
+	s->pins--;
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	ck_assert(wiping.done);
+	ck_assert_int_eq(wiping.status, 0);
+	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
+	rig_deinit(&rig);
+}
+END_TEST
+
 static void set_flag(void *arg)
 {
 	*(bool *)arg = true;
@@ -857,6 +885,7 @@ int main(void)
 	tcase_add_test(tc, a_damaged_header_keeps_its_segment);
 	tcase_add_test(tc, a_repair_is_not_undone);
 	tcase_add_loop_test(tc, the_log_goes_on_behind_it, 0, 2);
+	tcase_add_test(tc, who_reads_a_segment_keeps_it_no_longer);
 	tcase_add_test(tc, a_store_that_closes_breaks_it_off);
 	tcase_add_loop_test(tc, a_crash_at_any_io, 0, 10);
 	tcase_add_loop_test(tc, a_damaged_neighbour_and_a_crash_at_any_io, 0, 5);
