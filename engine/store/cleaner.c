@@ -604,6 +604,7 @@ static void own_moved(struct store *store, struct cleaner_move *m, int status)
 
 	if (status < 0) {
 		c->damaged = true;
+		c->unread = true;
 	} else {
 		store->stats.moved_blocks += m->count;
 		earn(store, c->gain_moving * m->count / MAX(1u, c->block_count));
@@ -668,6 +669,7 @@ static void entry_looked_up(struct lookup *lookup, int status)
 		lookup_end(store, lookup);
 	} else {
 		c->damaged = true; /* what it refers to stays where it is */
+		c->unread = true;
 	}
 	c->entry++;
 	parse_on(store);
@@ -687,6 +689,7 @@ static void take_reads(struct cleaner *c)
 		c->read_end += r->blocks;
 		if (r->status < 0) {
 			c->damaged = true;
+			c->unread = true;
 			c->end = c->parsed;
 			c->read_next = c->parsed;
 			c->read_end = c->parsed;
@@ -731,6 +734,10 @@ static void finish_victim(struct store *store)
 		store->stats.cleaned_segments++;
 	else if (store->index.graves == NULL || c->damaged)
 		s->stuck = true;
+	s->unread = s->stuck && c->unread;
+	/* From now on, or one that takes long to fail would be all that the cleaner does. */
+	if (s->unread)
+		c->retry_ns = reactor_now_ns(store->reactor) + CLEANER_RETRY_NS;
 	end_victim(store);
 	checkpoint_consider(store);
 	wipe_kick(store);
@@ -756,6 +763,25 @@ static void starve(struct store *store)
 		wlog_no_space(store, WLOG_COLD);
 }
 
+/* Disk or index may be read again. False: nothing is stuck but what is damaged. */
+static bool try_unread(struct store *store)
+{
+	const struct segments *t = &store->segments;
+	bool any = false;
+
+	if (reactor_now_ns(store->reactor) < store->cleaner.retry_ns)
+		return false;
+	for (uint32_t no = t->shard; no < t->count; no += t->shard_count) {
+		struct segment *s = &t->array[no];
+
+		if (!s->stuck || !s->unread)
+			continue;
+		s->stuck = false;
+		any = true;
+	}
+	return any;
+}
+
 static void begin_victim(struct store *store)
 {
 	struct cleaner *c = &store->cleaner;
@@ -764,6 +790,8 @@ static void begin_victim(struct store *store)
 	uint32_t no = choose(store, &waits);
 	uint64_t gain;
 
+	if (no == SEGMENT_NONE && try_unread(store))
+		no = choose(store, &waits);
 	if (no == SEGMENT_NONE) {
 		/* There may have been none but for an erasure, which looks again. */
 		store->wipe.to_clean = 0;
@@ -788,6 +816,7 @@ static void begin_victim(struct store *store)
 	c->entry = 0;
 	c->block_count = 0;
 	c->damaged = false;
+	c->unread = false;
 	/* By the work that it is: a block that is moved is read and written. */
 	gain = gain_of(t, &t->array[no]);
 	c->gain_reading = gain * c->end / (c->end + t->array[no].live);

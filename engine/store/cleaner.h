@@ -24,11 +24,12 @@
  *
  * Failure: what can not be read or does not check stays where it is, and all else in the segment
  * with it; it is stuck, and not taken again until it is empty by itself, or something in it was
- * repaired. (To move the rest would take room and give none: many damaged segments would leave none
- * even for fences and erasures.) Only for an erasure, and read a second time, a block that does not
- * check moves nevertheless: not what lies there, which may be anything, but that it should have
- * this CRC and has not (FORMAT_FLAG_BAD). So what is erased does not wait for another's repair, and
- * a read of the block fails until it is repaired. */
+ * repaired; or, where something could not be read at all, here or in the index, when there is
+ * nothing else to gain, CLEANER_RETRY_NS later. (To move the rest would take room and give none:
+ * many damaged segments would leave none even for fences and erasures.) Only for an erasure, and
+ * read a second time, a block that does not check moves nevertheless: not what lies there, which
+ * may be anything, but that it should have this CRC and has not (FORMAT_FLAG_BAD). So what is
+ * erased does not wait for another's repair, and a read of the block fails until it is repaired. */
 #ifndef STORE_CLEANER_H
 #define STORE_CLEANER_H
 
@@ -42,6 +43,7 @@
 #define CLEANER_STEP_BLOCKS  WLOG_COLD_SHARE /* moved at a time: a group */
 #define CLEANER_DEPTH_BLOCKS (4 * CLEANER_STEP_BLOCKS)
 #define CLEANER_PAUSE_MAX_NS (NS_PER_MS / 2)
+#define CLEANER_RETRY_NS     (10 * NS_PER_S)
 
 enum cleaner_state { CLEANER_IDLE, CLEANER_READING, CLEANER_MOVING };
 
@@ -96,7 +98,9 @@ struct cleaner {
 	uint32_t read_end;		   /* blocks that are in the buffer, without a gap */
 	uint32_t reads_begun, reads_taken; /* counted; reads is a ring of those between */
 	uint32_t parsed;		   /* blocks that were looked at */
-	bool damaged;			   /* something could not be read */
+	bool damaged;			   /* something does not check, or could not be read */
+	bool unread;			   /* it, or the index: that may pass */
+	uint64_t retry_ns;		   /* what is stuck for that is not tried again before */
 	struct cleaner_read reads[CLEANER_READS_MAX];
 	uint8_t *buffer; /* a segment; registered, for all that is cleaned passes it */
 	size_t buffer_bytes;

@@ -44,6 +44,7 @@ struct segment {
 	bool primed;	 /* written whole at least once, as far as we know */
 	bool busy;	 /* being discarded or primed */
 	bool stuck;	 /* the cleaner could not empty it: a damaged block or header */
+	bool unread;	 /* it is stuck because something could not be read: that may pass */
 	bool given_up;	 /* the cleaner may move blocks that do not check as they are (cleaner.h) */
 	bool empty;	 /* counted in empty_count */
 	bool has_record; /* record is in kv, or in the checkpoint under way */

@@ -205,6 +205,64 @@ START_TEST(cleaning_and_burying_survive_failing_gets)
 }
 END_TEST
 
+/* The cleaner meets a disk, or an index, that cannot be read for a while, or an index that fails it
+ * when it begins to move: what it passed over then it takes later. */
+START_TEST(what_cannot_be_read_for_a_while_costs_no_space)
+{
+	struct disk_fault_plan plan = {.faults = {{.kind = DISK_FAULT_ERROR,
+						   .on_kinds = DISK_FAULT_ON(DISK_READ),
+						   .times = DISK_FAULT_FOREVER,
+						   .status = -EIO}}};
+	struct space bounds;
+	struct rig rig;
+	uint64_t tries;
+
+	rig_init(&rig, 1, 26);
+	rig.config.cache_bytes = RIG_TINY_CACHE;
+	rig.faults = &plan;
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	bounds = rig.store->space;
+	rig.store->space.tight_below = rig.store->space.clean_below = 0;
+	fill(&rig, 64);
+	for (uint32_t i = 0; i < RIG_CHUNKS * RIG_BLOCKS; i++) {
+		rig_write(&rig, STORE_DATA, i % 2, i % 3, i / 6 * 2, 1);
+		rig_drain_to(&rig, 32);
+	}
+	ck_assert(rig_drain(&rig));
+	ck_assert(rig_checkpoint(&rig));
+	plan.count = _i == 0;
+	rig.store->space.tight_below = bounds.tight_below;
+	rig.store->space.clean_below = bounds.clean_below;
+	cleaner_kick(rig.store);
+	for (uint64_t end = rig.world->now_ns + 60 * NS_PER_S; rig.world->now_ns < end;) {
+		const bool fails =
+		    _i == 1 || (_i == 2 && rig.store->cleaner.state == CLEANER_MOVING);
+
+		sim_kv_fail_gets(rig.sim_kv, fails ? UINT64_MAX : 0);
+		if (!sim_step(rig.world))
+			sim_run_for(rig.world, NS_PER_S);
+	}
+	tries = _i == 0 ? plan.faults[0].hits : stats_of(&rig).index_errors;
+	ck_assert_uint_gt(tries, 5);
+	/* Each block of each segment, and that again and again, but with pauses. */
+	ck_assert_uint_le(tries, 7 * 26 * MIB / BLOCK_SIZE);
+	ck_assert_uint_eq(stats_of(&rig).cleaned_segments, 0);
+	sim_kv_fail_gets(rig.sim_kv, 0);
+	plan.count = 0;
+	sim_run_for(rig.world, 60 * NS_PER_S);
+	for (uint32_t i = 0; i < 400; i++) {
+		rig_write(&rig, STORE_DATA, i % 2, i % 3, i * 37 % 500, 8);
+		rig_drain_to(&rig, 4);
+	}
+	ck_assert(rig_drain(&rig));
+	ck_assert_uint_eq(rig.refused, 0);
+	ck_assert_uint_gt(stats_of(&rig).cleaned_segments, 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* -- burying ---------------------------------------------------------------------------------- */
 
 struct wiping {
@@ -740,6 +798,7 @@ int main(void)
 	tcase_add_test(tc, opening_does_not_read_the_pages);
 	tcase_add_test(tc, a_page_that_cannot_be_read_fails_who_asked);
 	tcase_add_test(tc, cleaning_and_burying_survive_failing_gets);
+	tcase_add_loop_test(tc, what_cannot_be_read_for_a_while_costs_no_space, 0, 3);
 	tcase_add_loop_test(tc, a_chunk_that_cannot_be_buried_ends_writing, 0, 2);
 	tcase_add_loop_test(tc, burying_goes_on_after_a_crash, 0, 2);
 	tcase_add_test(tc, runs_beyond_a_page_are_refused);
