@@ -245,7 +245,10 @@ static bool give_up_block(struct store *store, const struct format_entry *e, uin
 			  const struct format_slot *slot, uint8_t *data)
 {
 	struct cleaner *c = &store->cleaner;
-	const bool moves = store->segments.array[c->victim].given_up;
+	/* The pass before may have failed for another reason: then it is read badly once. */
+	const bool moves =
+	    store->segments.array[c->victim].given_up &&
+	    scrub_knows_damage(store, e->volume, e->chunk, e->block + i, slot->location);
 
 	log_warn("store", "%s: block %u of chunk %u of volume %llu does not check; %s %u%s",
 		 store->disk->name, e->block + i, e->chunk, (unsigned long long)e->volume,

@@ -27,8 +27,8 @@
  * repaired; or, where something could not be read at all, here or in the index, when there is
  * nothing else to gain, CLEANER_RETRY_NS later. (To move the rest would take room and give none:
  * many damaged segments would leave none even for fences and erasures.) Only for an erasure, and
- * read a second time, a block that does not check moves nevertheless: not what lies there, which
- * may be anything, but that it should have this CRC and has not (FORMAT_FLAG_BAD). So what is
+ * when it was read so before, a block that does not check moves nevertheless: not what lies there,
+ * which may be anything, but that it should have this CRC and has not (FORMAT_FLAG_BAD). So what is
  * erased does not wait for another's repair, and a read of the block fails until it is repaired. */
 #ifndef STORE_CLEANER_H
 #define STORE_CLEANER_H

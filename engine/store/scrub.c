@@ -207,18 +207,27 @@ static void look_fire(struct reactor_timer *timer)
 		look(store);
 }
 
+bool scrub_knows_damage(const struct store *store, volume_id_t volume, chunk_no_t chunk,
+			block_no_t block, uint32_t location)
+{
+	const struct format_scrub *k = &store->scrub.kept;
+
+	for (uint32_t i = 0; i < k->damage_count; i++)
+		if (k->damage[i].location == location && k->damage[i].block == block &&
+		    k->damage[i].chunk == chunk && k->damage[i].volume == volume)
+			return true;
+	return k->damage_count == FORMAT_DAMAGE_MAX;
+}
+
 void scrub_note_damage(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
 		       uint32_t location)
 {
 	struct scrub *s = &store->scrub;
 	struct format_scrub *k = &s->kept;
 
-	for (uint32_t i = 0; i < k->damage_count; i++)
-		if (k->damage[i].location == location && k->damage[i].block == block &&
-		    k->damage[i].chunk == chunk && k->damage[i].volume == volume)
-			return;
-	if (k->damage_count == FORMAT_DAMAGE_MAX || store->closing)
-		return; /* found again later */
+	/* What finds no room is found again later. */
+	if (scrub_knows_damage(store, volume, chunk, block, location) || store->closing)
+		return;
 	k->found++;
 	k->damage[k->damage_count++] = (struct format_damage){volume, chunk, block, location};
 	s->dirty = true;

@@ -115,6 +115,10 @@ bool scrub_is_idle(const struct store *store);
 void scrub_note_damage(struct store *store, volume_id_t volume, chunk_no_t chunk, block_no_t block,
 		       uint32_t location);
 
+/* Whether that is known. True also when the list has no room for it. */
+bool scrub_knows_damage(const struct store *store, volume_id_t volume, chunk_no_t chunk,
+			block_no_t block, uint32_t location);
+
 /* The entry's block is as damaged in another place now (FORMAT_FLAG_BAD). */
 void scrub_damage_moved(struct store *store, const struct format_entry *entry, uint32_t location);
 

@@ -523,7 +523,8 @@ START_TEST(damaged_zeroes_do_not_become_good)
 }
 END_TEST
 
-/* It is read a second time, and good then. */
+/* It is read a second time, and good then; or it was not read at all the first time: then it is a
+ * matter of another time. */
 START_TEST(what_was_only_read_badly_is_not_given_up)
 {
 	struct format_slot slot;
@@ -541,6 +542,14 @@ START_TEST(what_was_only_read_badly_is_not_given_up)
 	ck_assert(rig_drain(&rig));
 	slot = slot_of(&rig, 0, 1, 7);
 	at = (slot.location - FORMAT_SEGMENTS_BLOCK) % (CLEANER_READ_BYTES / BLOCK_SIZE);
+	plan.faults[1] = (struct disk_fault){
+	    .kind = DISK_FAULT_ERROR,
+	    .on_kinds = DISK_FAULT_ON(DISK_READ),
+	    .from = (uint64_t)slot.location * BLOCK_SIZE,
+	    .to = (uint64_t)(slot.location + 1) * BLOCK_SIZE,
+	    .times = 1,
+	    .status = -EIO,
+	};
 	plan.faults[0] = (struct disk_fault){
 	    .kind = DISK_FAULT_FLIP,
 	    .on_kinds = DISK_FAULT_ON(DISK_READ),
@@ -550,11 +559,39 @@ START_TEST(what_was_only_read_badly_is_not_given_up)
 	    .bit = (uint64_t)at * BLOCK_SIZE * 8 + 77,
 	};
 	plan.count = 1;
+	if (_i == 1) {
+		plan.faults[0].skip = 1;
+		plan.count = 2;
+		ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), -E_BAD_CRC);
+	}
 	ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), 0);
 	ck_assert_uint_eq(plan.faults[0].hits, 1);
 	ck_assert_uint_eq(scrub_of(&rig).found, 1);
 	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
 	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
+/* Known or not: unless an erasure wants it, what does not check stays where it is. */
+START_TEST(what_is_damaged_stays_where_no_erasure_is)
+{
+	struct format_slot slot;
+	struct rig rig;
+	uint32_t no;
+
+	begin(&rig, 38);
+	damaged_neighbour(&rig);
+	ck_assert_int_eq(read_one(&rig, 0, 1, 7), -E_BAD_CRC);
+	ck_assert_uint_eq(scrub_of(&rig).damaged, 1);
+	slot = slot_of(&rig, 0, 1, 7);
+	no = segments_of(&rig.store->segments, slot.location);
+	wlog_leave_segment(rig.store, no);
+	rig.store->space.clean_below = rig.store->segments.own_count;
+	cleaner_kick(rig.store);
+	sim_run_for(rig.world, NS_PER_S);
+	ck_assert(rig.store->segments.array[no].stuck);
+	ck_assert_uint_eq(slot_of(&rig, 0, 1, 7).location, slot.location);
 	rig_deinit(&rig);
 }
 END_TEST
@@ -881,7 +918,8 @@ int main(void)
 	tcase_add_loop_test(tc, an_error_is_told_and_tried_again, 0, 2);
 	tcase_add_loop_test(tc, a_damaged_neighbour_moves_as_it_is, 0, 2);
 	tcase_add_test(tc, damaged_zeroes_do_not_become_good);
-	tcase_add_test(tc, what_was_only_read_badly_is_not_given_up);
+	tcase_add_loop_test(tc, what_was_only_read_badly_is_not_given_up, 0, 2);
+	tcase_add_test(tc, what_is_damaged_stays_where_no_erasure_is);
 	tcase_add_test(tc, a_damaged_header_keeps_its_segment);
 	tcase_add_test(tc, a_repair_is_not_undone);
 	tcase_add_loop_test(tc, the_log_goes_on_behind_it, 0, 2);
