@@ -820,8 +820,9 @@ static void begin_victim(struct store *store)
 	c->block_count = 0;
 	c->damaged = false;
 	c->unread = false;
+	/* What an erasure wants emptied may free nothing: nobody waits for that. */
+	gain = t->array[no].wipe == SEGMENT_WIPE_NOT ? gain_of(t, &t->array[no]) : t->blocks;
 	/* By the work that it is: a block that is moved is read and written. */
-	gain = gain_of(t, &t->array[no]);
 	c->gain_reading = gain * c->end / (c->end + t->array[no].live);
 	c->gain_moving = gain - c->gain_reading;
 	read_some(store);

@@ -18,9 +18,9 @@
  * How fast: while space allows, two small reads or one group at a time, with pauses that shrink as
  * space does, and none while no client asks for anything. When space is tight CLEANER_READS_MAX
  * reads or CLEANER_DEPTH_BLOCKS of moves are in flight, and clients pay: each of their groups costs
- * credit, which is earned bit by bit by what moving will free. I/O is in pieces of 128 and 256 KiB,
- * so that none of a client's waits long behind them; its write does so twice, for the flush comes
- * after it.
+ * credit, which is earned bit by bit by what moving will free, or, for an erasure, by the moving
+ * alone. I/O is in pieces of 128 and 256 KiB, so that none of a client's waits long behind them;
+ * its write does so twice, for the flush comes after it.
  *
  * Failure: what can not be read or does not check stays where it is, and all else in the segment
  * with it; it is stuck, and not taken again until it is empty by itself, or something in it was
@@ -115,7 +115,8 @@ struct cleaner {
 	uint32_t data_block;		    /* the device's, of the group's first data */
 	bool looking_up;		    /* lookup is under way */
 	struct lookup lookup;		    /* of the entry */
-	uint64_t gain_reading, gain_moving; /* blocks that are free when the victim is: the credit
+	uint64_t gain_reading, gain_moving; /* blocks that are free when the victim is (for an
+					     * erasure: that are emptied): the credit
 					     * for it is earned in both, so that clients do not
 					     * stop while it is read */
 	uint64_t clients_seen;		    /* operations of clients when it last looked */

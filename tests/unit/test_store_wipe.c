@@ -272,6 +272,55 @@ START_TEST(a_full_device)
 }
 END_TEST
 
+/* While space is tight clients pay with what the cleaner earns. What it empties for an erasure may
+ * give nothing, and on a large device that goes on for hours: who is without credit does not wait
+ * for the end of it, nor for that of a second segment. */
+START_TEST(clients_go_on_while_nothing_is_gained)
+{
+	uint64_t paid_at = 0, most = 0;
+	struct rig rig;
+
+	disk_mib = 30;
+	rig_init(&rig, 33, disk_mib);
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	/* A block of what is to be erased in each of dense segments. */
+	for (uint32_t i = 0; i < 20; i++) {
+		const uint32_t chunk = i % 5;
+
+		rig_write(&rig, STORE_DATA, chunk / 3, chunk % 3, i / 5 * 128, 128);
+		rig_write(&rig, STORE_DATA, 1, 2, i, 1);
+		ck_assert(rig_drain(&rig));
+	}
+	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 1, 2)), 0);
+	sim_run_for(rig.world, 100 * NS_PER_MS);
+	rig.store->space.tight_below = 24;
+	rig.store->space.clean_below = 26;
+	wipe_begin(&rig, 1, 2, true);
+	for (uint32_t i = 0; !wiping.done; i++) {
+		rig_write(&rig, STORE_DATA, 0, 0, i * 8 % 504, 8);
+		while (rig.in_flight > 4) {
+			const struct store *store = rig.store;
+			const struct segments *t = &store->segments;
+
+			ck_assert(sim_step(rig.world));
+			if (store->space.credit > 0 || store->cleaner.starving ||
+			    t->array[store->cleaner.victim].wipe == SEGMENT_WIPE_NOT)
+				paid_at = store->stats.cleaned_segments;
+			most = MAX(most, store->stats.cleaned_segments - paid_at);
+		}
+		ck_assert_uint_lt(i, 10000);
+	}
+	ck_assert(rig_drain(&rig));
+	ck_assert_int_eq(wiping.status, 0);
+	ck_assert_uint_gt(rig.store->stats.cleaned_segments, 5);
+	ck_assert_uint_le(most, 1);
+	ck_assert_uint_eq(remains(&rig, 1, 2), 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* Erased and written anew while the cleaner has what it was in its hands, and has not begun to move
  * it: in a segment that takes it many steps. */
 START_TEST(a_move_brings_nothing_back)
@@ -914,6 +963,7 @@ int main(void)
 	tcase_add_test(tc, a_whole_volume);
 	tcase_add_test(tc, segments_are_discarded);
 	tcase_add_test(tc, a_full_device);
+	tcase_add_test(tc, clients_go_on_while_nothing_is_gained);
 	tcase_add_test(tc, a_move_brings_nothing_back);
 	tcase_add_loop_test(tc, an_error_is_told_and_tried_again, 0, 2);
 	tcase_add_loop_test(tc, a_damaged_neighbour_moves_as_it_is, 0, 2);
