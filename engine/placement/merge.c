@@ -9,6 +9,7 @@
  *        L
  *
  *   LOOKING   every node of the chunks' rows says what it has of U, and whether it is whole
+ *   WORDS     where L holds nothing of a chunk, its copies get the last word (LayerMerge.fresh)
  *   PASS      each node writes what U has and L lacks to L, on itself (LayerMerge), chunk by chunk
  *     |        ^
  *     |        +-- something had to be written
@@ -55,7 +56,7 @@
 #define MERGE_AGAIN_S	 20u /* after one that was given up */
 #define MERGE_PASSES_MAX 8u
 
-enum { HAS_UPPER = 1, HAS_LOWER = 2 };
+enum { HAS_UPPER = 1, HAS_LOWER = 2, HAS_BLOCKS = 4 /* of the lower one */ };
 
 struct merge_node {
 	struct rpc_call call;
@@ -71,6 +72,7 @@ struct pd_merge {
 	volume_id_t upper, lower;
 	uint32_t pass; /* 0: looking */
 	bool seals;    /* the upper one is a top, and looking is all */
+	bool words;    /* in the pass that gives last words */
 	uint64_t blocks, all_blocks;
 	uint64_t map_versions; /* of the members: a hash */
 	uint32_t chunk_count;
@@ -186,7 +188,9 @@ static void take_look(struct pd_merge *x, struct merge_node *n, const Pave__V1__
 		return;
 	}
 	if (r->upper_whole || x->seals)
-		n->has[r->chunk] = (uint8_t)(HAS_UPPER | (r->lower_whole ? HAS_LOWER : 0));
+		n->has[r->chunk] =
+		    (uint8_t)(HAS_UPPER | (r->lower_whole ? HAS_LOWER : 0) |
+			      (r->lower_whole && !r->lower_empty ? HAS_BLOCKS : 0));
 	n->chunk = r->chunk + 1;
 }
 
@@ -211,12 +215,22 @@ static void answered(struct rpc_call *call, int status, const Pave__V1__Control 
 	step(x, n);
 }
 
+/* The lower layer holds nothing of the chunk anywhere. Some copies may have a last word already,
+ * of a merge that broke off. */
 static bool is_fresh(const struct pd_merge *x, chunk_no_t chunk)
 {
 	for (uint32_t i = 0; i < x->node_count; i++)
-		if ((x->nodes[i].has[chunk] & HAS_LOWER) != 0)
+		if ((x->nodes[i].has[chunk] & HAS_BLOCKS) != 0)
 			return false;
 	return true;
+}
+
+/* The node has something to do there in the pass that is under way. */
+static bool is_due(const struct pd_merge *x, const struct merge_node *n, chunk_no_t chunk)
+{
+	if (x->words)
+		return (n->has[chunk] & (HAS_UPPER | HAS_LOWER)) == HAS_UPPER;
+	return (n->has[chunk] & HAS_UPPER) != 0;
 }
 
 static void ask(struct pd_merge *x, struct merge_node *n)
@@ -228,7 +242,7 @@ static void ask(struct pd_merge *x, struct merge_node *n)
 	merge.lower = x->lower;
 	merge.chunk = n->chunk;
 	merge.look = x->pass == 0;
-	merge.fresh = x->pass > 0 && is_fresh(x, n->chunk);
+	merge.fresh = x->words;
 	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE;
 	m.layer_merge = &merge;
 	n->call.done = answered;
@@ -246,21 +260,22 @@ static void end(struct pd_merge *x)
 	merge_free(x);
 }
 
-/* Every node of the chunk's rows has all of it, or none has any. */
+/* Every node of the chunk's rows has all of it, or none has any block. */
 static bool rows_agree(const struct pd_merge *x, const struct reg_volume *v)
 {
 	if (v->chunk_count > x->chunk_count)
 		return false; /* it has grown meanwhile: nobody was asked about the new chunks */
 	for (chunk_no_t c = 0; c < v->chunk_count; c++) {
-		const bool fresh = is_fresh(x, c);
+		const uint8_t looked_at = is_fresh(x, c) ? HAS_UPPER : HAS_UPPER | HAS_LOWER;
 		uint8_t want = 0;
 
 		for (uint32_t i = 0; i < x->node_count; i++)
 			want |= x->nodes[i].has[c] & HAS_UPPER;
-		if (want != 0 && !fresh)
-			want |= HAS_LOWER;
+		if (want != 0)
+			want = looked_at;
 		for (uint32_t i = 0; i < x->node_count; i++)
-			if (reg_holds(v, c, x->nodes[i].node) && x->nodes[i].has[c] != want)
+			if (reg_holds(v, c, x->nodes[i].node) &&
+			    (x->nodes[i].has[c] & looked_at) != want)
 				return false;
 	}
 	return true;
@@ -292,6 +307,18 @@ static void mark(struct pd_merge *x)
 	pd_background_flush(x->pd);
 }
 
+/* Now every copy of each chunk is whole: from here on a merge that breaks off is begun again by
+ * what was there before, however far it had come. */
+static void gave_words(struct pd_merge *x)
+{
+	for (uint32_t i = 0; i < x->node_count; i++)
+		for (chunk_no_t c = 0; c < x->chunk_count; c++)
+			if ((x->nodes[i].has[c] & HAS_UPPER) != 0)
+				x->nodes[i].has[c] |= HAS_LOWER;
+	x->words = false;
+	pass_begin(x);
+}
+
 static void pass_over(struct pd_merge *x)
 {
 	if (x->given_up) {
@@ -308,6 +335,10 @@ static void pass_over(struct pd_merge *x)
 		end(x);
 		return;
 	}
+	if (x->words) {
+		gave_words(x);
+		return;
+	}
 	x->all_blocks += x->blocks;
 	if (x->pass > 1 && x->blocks == 0) {
 		exchange(x);
@@ -320,6 +351,7 @@ static void pass_over(struct pd_merge *x)
 		return;
 	}
 	x->pass++;
+	x->words = x->pass == 1;
 	if (x->pass == 1)
 		mark(x);
 	else
@@ -328,7 +360,7 @@ static void pass_over(struct pd_merge *x)
 
 static void step(struct pd_merge *x, struct merge_node *n)
 {
-	while (x->pass > 0 && n->chunk < x->chunk_count && (n->has[n->chunk] & HAS_UPPER) == 0)
+	while (x->pass > 0 && n->chunk < x->chunk_count && !is_due(x, n, n->chunk))
 		n->chunk++;
 	if (!x->given_up && n->chunk < x->chunk_count && n->node->session != NULL) {
 		ask(x, n);
@@ -441,7 +473,7 @@ static bool has_both(const struct pd_merge *x)
 {
 	for (uint32_t i = 0; i < x->node_count; i++)
 		for (chunk_no_t c = 0; c < x->chunk_count; c++)
-			if (x->nodes[i].has[c] == (HAS_UPPER | HAS_LOWER))
+			if ((x->nodes[i].has[c] & HAS_LOWER) != 0)
 				return true;
 	return false;
 }

@@ -314,8 +314,7 @@ void vchunk_reset(struct vchunk *c)
 	vreconcile_want(c, true);
 }
 
-/* No current slot can be reached, but a majority can: after a while what they hold decides. */
-static void watch_source(struct vchunk *c)
+void vchunk_watch_source(struct vchunk *c)
 {
 	const struct volume *v = c->volume;
 	const vmask_t ready = vchunk_ready_slots(c);
@@ -428,7 +427,7 @@ void vchunk_run(struct vchunk *c)
 		run_reads(c);
 		run_writes(c);
 		if (c->reads.head != NULL || c->writes != NULL)
-			watch_source(c);
+			vchunk_watch_source(c);
 	} else if (c->reads.head != NULL || c->writes != NULL) {
 		vreconcile_want(c, true);
 	}

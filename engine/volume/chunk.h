@@ -163,6 +163,10 @@ void vchunk_write_failed(struct vchunk *c, vmask_t holders);
 /* Reconciled, or found clean: these slots are current, the chunk serves. */
 void vchunk_serve(struct vchunk *c, vmask_t members);
 
+/* Somebody waits for the chunk, which serves. When no current slot of it can be reached, but a
+ * majority can, then after VCHUNK_NO_SOURCE_MS what those hold decides: reset_wanted is set. */
+void vchunk_watch_source(struct vchunk *c);
+
 /* All memory of the attachment about it is void; waits to be reconciled. */
 void vchunk_reset(struct vchunk *c);
 

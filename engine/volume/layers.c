@@ -620,6 +620,11 @@ static bool seal_chunk(struct vchunk *c)
 		vreconcile_want(c, true);
 		return false;
 	}
+	vchunk_watch_source(c);
+	if (c->reset_wanted) {
+		vchunk_kick(c);
+		return false;
+	}
 	if (c->window.undecided != NULL || c->writes != NULL || c->locks != NULL || !is_held(c))
 		return false;
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {

@@ -33,7 +33,7 @@ static struct bench {
 	struct rig_model before; /* of the layers, when they were sealed */
 	bool answered;
 	int status;
-	bool done, upper_whole, lower_whole, found;
+	bool done, upper_whole, lower_whole, lower_empty, found;
 	chunk_no_t chunk;
 	uint64_t blocks;
 	uint32_t stores_left; /* writes until the lease runs out */
@@ -99,6 +99,7 @@ static void answer(uint64_t token, int status, const char *text, const Pave__V1_
 	b.chunk = message->layer_merge_reply->chunk;
 	b.upper_whole = message->layer_merge_reply->upper_whole;
 	b.lower_whole = message->layer_merge_reply->lower_whole;
+	b.lower_empty = message->layer_merge_reply->lower_empty;
 }
 
 static void start(void)
@@ -144,7 +145,9 @@ static void end(void)
 
 /* -- merging ---------------------------------------------------------------------------------- */
 
-static void ask(chunk_no_t chunk, bool look)
+enum what { LOOK, WORD, BLOCKS };
+
+static void ask(chunk_no_t chunk, enum what what)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__LayerMerge merge = PAVE__V1__LAYER_MERGE__INIT;
@@ -152,8 +155,8 @@ static void ask(chunk_no_t chunk, bool look)
 	merge.upper = rig_volume_id(UPPER);
 	merge.lower = rig_volume_id(LOWER);
 	merge.chunk = chunk;
-	merge.look = look;
-	merge.fresh = chunk == 1;
+	merge.look = what == LOOK;
+	merge.fresh = what == WORD;
 	m.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE;
 	m.layer_merge = &merge;
 	b.answered = false;
@@ -169,17 +172,9 @@ static int wait_answer(void)
 	return -E_DISCONNECTED;
 }
 
-/* Like the driver, chunk by chunk. */
-static int merge_all(void)
+static int failure(void)
 {
-	b.blocks = 0;
-	for (chunk_no_t c = 0; c < CHUNKS; c++)
-		do {
-			ask(c, false);
-			if (wait_answer() != 0)
-				return b.rig.process->alive ? b.status : -E_DISCONNECTED;
-		} while (!b.done);
-	return 0;
+	return b.rig.process->alive ? b.status : -E_DISCONNECTED;
 }
 
 /* What a block of a layer must hold, by the version that it has. */
@@ -223,6 +218,25 @@ static bool is_whole(uint32_t layer, chunk_no_t chunk)
 
 	return pool_chunks(b.rig.pool, rig_volume_id(layer), chunk, &state, 1) == 1 &&
 	       state.chunk == chunk && version_is_sealed(state.watermark);
+}
+
+/* Like the driver, chunk by chunk: the lower layer has nothing of the second. */
+static int merge_all(void)
+{
+	b.blocks = 0;
+	if (!is_whole(LOWER, 1)) {
+		ask(1, WORD);
+		if (wait_answer() != 0)
+			return failure();
+		CHECK(b.done && b.blocks == 0, "a last word takes no blocks");
+	}
+	for (chunk_no_t c = 0; c < CHUNKS; c++)
+		do {
+			ask(c, BLOCKS);
+			if (wait_answer() != 0)
+				return failure();
+		} while (!b.done);
+	return 0;
 }
 
 /* Whatever has happened: both copies of chunk 0 can be read and restored from; the lower one of
@@ -346,16 +360,18 @@ START_TEST(what_is_not_whole_is_not_merged)
 	/* Of a third chunk the upper layer has something, but not all. */
 	rig_write(&b.rig, STORE_DATA, UPPER, 2, 0, 3);
 	ck_assert(rig_drain(&b.rig));
-	ask(2, false);
+	ask(2, BLOCKS);
 	ck_assert_int_eq(wait_answer(), -EBUSY);
 	/* Nor of chunk 1 the lower one: what is there may never have been acknowledged. */
 	rig_write(&b.rig, STORE_DATA, LOWER, 1, 0, 3);
 	ck_assert(rig_drain(&b.rig));
-	ask(1, false);
-	ck_assert_int_eq(wait_answer(), -EBUSY);
-	ck_assert(!is_whole(LOWER, 1));
+	for (enum what what = WORD; what <= BLOCKS; what++) {
+		ask(1, what);
+		ck_assert_int_eq(wait_answer(), -EBUSY);
+		ck_assert(!is_whole(LOWER, 1));
+	}
 	/* A chunk that is not here. */
-	ask(9, false);
+	ask(9, BLOCKS);
 	ck_assert_int_eq(wait_answer(), -EBUSY);
 	end();
 }
@@ -364,13 +380,23 @@ END_TEST
 START_TEST(a_look_tells_what_is_whole)
 {
 	begin(1);
-	ask(0, true);
+	ask(0, LOOK);
 	ck_assert_int_eq(wait_answer(), 0);
-	ck_assert(b.found && b.chunk == 0 && b.upper_whole && b.lower_whole);
-	ask(1, true);
+	ck_assert(b.found && b.chunk == 0 && b.upper_whole && b.lower_whole && !b.lower_empty);
+	ask(1, LOOK);
 	ck_assert_int_eq(wait_answer(), 0);
-	ck_assert(b.found && b.chunk == 1 && b.upper_whole && !b.lower_whole);
-	ask(2, true);
+	ck_assert(b.found && b.chunk == 1 && b.upper_whole && !b.lower_whole && b.lower_empty);
+	/* Its last word is no block. */
+	ask(1, WORD);
+	ck_assert_int_eq(wait_answer(), 0);
+	ask(1, LOOK);
+	ck_assert_int_eq(wait_answer(), 0);
+	ck_assert(b.found && b.chunk == 1 && b.upper_whole && b.lower_whole && b.lower_empty);
+	ck_assert_int_eq(merge_all(), 0);
+	ask(1, LOOK);
+	ck_assert_int_eq(wait_answer(), 0);
+	ck_assert(b.lower_whole && !b.lower_empty);
+	ask(2, LOOK);
 	ck_assert_int_eq(wait_answer(), 0);
 	ck_assert(!b.found);
 	end();
@@ -402,12 +428,17 @@ static void erase_layer(uint32_t layer)
 
 /* Whenever it comes: what is erased once the merge has left it does not come back. False: the merge
  * was over before. */
-static bool erased_after(uint32_t steps, chunk_no_t chunk, uint32_t layer)
+static bool erased_after(uint32_t steps, chunk_no_t chunk, enum what what, uint32_t layer)
 {
 	struct layer_leave_op op = {.done = left, .layer = rig_volume_id(layer)};
 
 	begin(steps + 1);
-	ask(chunk, false);
+	if (chunk == 1 && what == BLOCKS) {
+		ask(chunk, WORD);
+		ck_assert_int_eq(wait_answer(), 0);
+		b.stores = 0;
+	}
+	ask(chunk, what);
 	for (uint32_t i = 0; i < steps && !b.answered; i++)
 		ck_assert(sim_step(b.rig.world));
 	if (b.answered) {
@@ -429,12 +460,13 @@ static bool erased_after(uint32_t steps, chunk_no_t chunk, uint32_t layer)
 START_TEST(what_is_erased_stays_erased)
 {
 	const uint32_t layer = _i % 2 == 0 ? LOWER : UPPER;
-	const chunk_no_t chunk = (chunk_no_t)_i / 2;
+	const chunk_no_t chunk = _i / 2 == 0 ? 0 : 1;
+	const enum what what = _i / 2 == 2 ? WORD : BLOCKS;
 	uint32_t steps = 0;
 
-	while (erased_after(steps, chunk, layer))
+	while (erased_after(steps, chunk, what, layer))
 		ck_assert_uint_lt(++steps, STEPS_MAX);
-	ck_assert_uint_gt(steps, 3);
+	ck_assert_uint_gt(steps, what == WORD ? 1 : 3);
 }
 END_TEST
 
@@ -463,7 +495,7 @@ START_TEST(without_memory_it_says_so)
 	layer_work_abandon(w);
 	begin(1);
 	alloc_fail_at(1);
-	ask(0, false);
+	ask(0, BLOCKS);
 	ck_assert(alloc_failed());
 	alloc_fail_at(0);
 	ck_assert(b.answered);
@@ -487,7 +519,7 @@ int main(void)
 	tcase_add_test(tc, nothing_is_stored_without_a_lease);
 	tcase_add_test(tc, what_is_not_whole_is_not_merged);
 	tcase_add_test(tc, a_look_tells_what_is_whole);
-	tcase_add_loop_test(tc, what_is_erased_stays_erased, 0, 4);
+	tcase_add_loop_test(tc, what_is_erased_stays_erased, 0, 6);
 	tcase_add_test(tc, without_memory_it_says_so);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);

@@ -782,6 +782,26 @@ START_TEST(a_merge_wants_every_copy)
 }
 END_TEST
 
+/* A merge broke off when some copies of what the lower layer never had had got their last word: the
+ * others get it, and it goes on. With blocks in it, they are to be restored first. */
+START_TEST(a_merge_goes_on_among_last_words)
+{
+	volume_id_t v = 1;
+
+	deleted_snapshot();
+	nodes[1]->merge_lower_whole = nodes[2]->merge_lower_whole = false;
+	live(v, 8);
+	ck_assert_uint_eq(nodes[0]->merges, 0);
+	nodes[0]->merge_lower_empty = true;
+	live(v, 30);
+	ck_assert(!nodes[0]->merge_fresh);
+	ck_assert(nodes[1]->merge_fresh);
+	ck_assert(nodes[2]->merge_fresh);
+	ck_assert_int_eq(ask_volume(admin, "v"), 0);
+	ck_assert_uint_eq(info()->n_layers, 2);
+}
+END_TEST
+
 /* The snapshot that was to be deleted may be there again after a crash, and is what it was. */
 START_TEST(nothing_is_merged_under_what_a_crash_may_bring_back)
 {
@@ -953,6 +973,7 @@ int main(void)
 	tcase_add_test(tc, a_deleted_snapshots_layer_is_merged);
 	tcase_add_loop_test(tc, a_merge_that_has_begun_ends_before_its_neighbours_begin, 0, 4);
 	tcase_add_test(tc, a_merge_wants_every_copy);
+	tcase_add_test(tc, a_merge_goes_on_among_last_words);
 	tcase_add_test(tc, nothing_is_merged_under_what_a_crash_may_bring_back);
 	tcase_add_test(tc, a_node_is_removed_amid_a_merge);
 	tcase_add_test(tc, a_merge_outlives_the_driver);

@@ -288,12 +288,16 @@ static void answer_merge(struct peer *p, struct rpc *rpc, const struct rpc_reque
 	r.found = r.chunk < 32;
 	r.upper_whole = true;
 	r.lower_whole = p->merge_lower_whole;
+	r.lower_empty = p->merge_lower_empty;
 	if (!ask->look) {
 		p->merges++;
 		p->merge_upper = ask->upper;
 		p->merge_lower = ask->lower;
-		p->merge_fresh = ask->fresh;
 		r.done = true;
+	}
+	if (!ask->look && ask->fresh) {
+		p->merge_fresh = p->merge_lower_whole = p->merge_lower_empty = true;
+	} else if (!ask->look) {
 		if ((p->merge_done >> ask->chunk & 1) == 0)
 			r.blocks = p->merge_blocks;
 		p->merge_done |= 1u << ask->chunk;

@@ -206,7 +206,7 @@ static void merge_sealed(struct store_watermark_op *op, int status)
 	if (status != 0)
 		finish_head(w, status, NULL);
 	else
-		merge_list_lower(w);
+		answer_merge(w, true);
 }
 
 /* The lower layer has nothing of the chunk anywhere. */
@@ -400,6 +400,7 @@ static void answer_look(struct layer_work *w, const struct store_chunk_state *up
 		reply.chunk = upper->chunk;
 		reply.upper_whole = version_is_sealed(upper->watermark);
 		reply.lower_whole = lower != NULL && version_is_sealed(lower->watermark);
+		reply.lower_empty = lower == NULL || lower->newest == 0;
 	}
 	message.body_case = PAVE__V1__CONTROL__BODY_LAYER_MERGE_REPLY;
 	message.layer_merge_reply = &reply;
@@ -412,10 +413,10 @@ static int merge_check(const struct job *j, const struct store_chunk_state *uppe
 {
 	if (upper == NULL || !version_is_sealed(upper->watermark))
 		return -EBUSY;
-	if (lower != NULL && version_is_sealed(lower->watermark))
-		return 0;
 	/* One that lacks blocks, or has too many, is restored by a host first. */
-	return j->fresh && (lower == NULL || lower->newest == 0) ? 0 : -EBUSY;
+	if (j->fresh)
+		return lower == NULL || lower->newest == 0 ? 0 : -EBUSY;
+	return lower != NULL && version_is_sealed(lower->watermark) ? 0 : -EBUSY;
 }
 
 static void merge_begin(struct layer_work *w)
@@ -442,7 +443,7 @@ static void merge_begin(struct layer_work *w)
 		finish_head(w, status, NULL);
 	else if (j->look)
 		answer_look(w, has_upper ? &upper : NULL, has_lower ? &lower : NULL);
-	else if (!has_lower || !version_is_sealed(lower.watermark))
+	else if (j->fresh)
 		merge_seal_lower(w);
 	else
 		merge_list_lower(w);
