@@ -188,9 +188,8 @@ static void take_look(struct pd_merge *x, struct merge_node *n, const Pave__V1__
 		return;
 	}
 	if (r->upper_whole || x->seals)
-		n->has[r->chunk] =
-		    (uint8_t)(HAS_UPPER | (r->lower_whole ? HAS_LOWER : 0) |
-			      (r->lower_whole && !r->lower_empty ? HAS_BLOCKS : 0));
+		n->has[r->chunk] = (uint8_t)(HAS_UPPER | (r->lower_whole ? HAS_LOWER : 0) |
+					     (r->lower_whole && !r->lower_empty ? HAS_BLOCKS : 0));
 	n->chunk = r->chunk + 1;
 }
 

@@ -56,7 +56,7 @@ struct peer {
 	uint32_t merge_has, merge_done; /* chunks of the upper layer */
 	uint64_t merge_blocks;
 	bool merge_lower_whole, merge_lower_empty;
-	bool merge_fresh; /* it was asked to give a last word */
+	bool merge_fresh;	  /* it was asked to give a last word */
 	volume_id_t merge_refuse; /* to write into this lower layer */
 	uint32_t merges;	  /* asked for */
 	volume_id_t merge_upper, merge_lower;
