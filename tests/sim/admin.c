@@ -242,8 +242,8 @@ static bool make_snapshot(struct cluster *c, char **ret_envelope)
 	if (demo_revocations(&c->demo, ++c->revocations_version,
 			     wall_now(c) - 2 * (int64_t)NS_PER_S, not_after, entries, c->node_count,
 			     ret_envelope, &err) == 0) {
-		/* Written in whole seconds. */
-		c->snapshot_until_ns = (uint64_t)(not_after - SIM_EPOCH_NS);
+		c->renewed_until_ns = (uint64_t)(not_after - SIM_EPOCH_NS);
+		c->snapshot_until_ns = MAX(c->snapshot_until_ns, c->renewed_until_ns);
 		return true;
 	}
 	cluster_fail(c, "snapshot: %s", err.text);
@@ -325,8 +325,8 @@ bool admin_create_volume(struct cluster *c)
 /* -- withdrawals ----------------------------------------------------------------------------- */
 
 /* Once the driver has answered nobody may accept anything on a site that the snapshot withdraws, or
- * beyond the end of the certificate that it names, but for permits and leases that were given
- * before and that nobody could take back: they run out. */
+ * beyond the end of the snapshot, or of the certificate that it names, but for permits and leases
+ * that were given before and that nobody could take back: they run out. */
 static void snapshot_taken(struct cluster *c, int status, const Pave__V1__Control *reply)
 {
 	const uint64_t run_out_ns = c->world->now_ns + c->permit_lifetime_ms * NS_PER_MS;
@@ -335,6 +335,7 @@ static void snapshot_taken(struct cluster *c, int status, const Pave__V1__Contro
 	c->admin.unsure = status != 0;
 	if (status != 0)
 		return; /* it is not known whether it is in force; nothing is checked */
+	c->snapshot_until_ns = MAX(c->renewed_until_ns, run_out_ns);
 	for (uint32_t i = 0; i < c->node_count; i++) {
 		struct site_truth *s = &c->sites[i];
 

@@ -150,6 +150,7 @@ struct cluster {
 	uint32_t layers;       /* that the volume stands on, when it was last asked */
 	int64_t snapshot_life_ns;
 	uint64_t snapshot_until_ns; /* virtual time: no snapshot is in force for longer */
+	uint64_t renewed_until_ns;  /* by the next one, if it is not known to be in force; or 0 */
 	struct shot shots[CLUSTER_SHOTS];
 	uint32_t shot_count; /* the last may not exist yet */
 	int moves_active;    /* as the driver last said; -1: it has not */
