@@ -222,10 +222,28 @@ static void count_write(struct node_request *q)
 		      s->shard->lease.driver_clock_ns + (int64_t)reactor_now_ns(r));
 }
 
+/* What another node restores or repairs its copy of a sealed layer from: a copy with the last word,
+ * still. One that was erased since the host chose it would pass for a copy that holds nothing. */
+static int check_source(const struct node_request *q)
+{
+	const struct node_session *s = q->session;
+	const struct permit_layer *layer = permit_find_layer(&s->permit, q->layer);
+	struct store_chunk_state state;
+
+	if (layer == NULL || layer->open)
+		return 0;
+	if (pool_chunks(s->shard->config.pool, q->layer, q->ask.chunk, &state, 1) == 1 &&
+	    state.chunk == q->ask.chunk && version_is_sealed(state.watermark))
+		return 0;
+	return -E_STALE_REPLICA;
+}
+
 void node_request_complete(struct node_request *q, int status)
 {
 	int why;
 
+	if (status == 0 && q->session->peer_is_node)
+		status = check_source(q);
 	q->done_ns = reactor_now_ns(shard_reactor(q->session->shard));
 	why = node_session_check_now(q->session);
 	if (status == 0 && why != 0) {

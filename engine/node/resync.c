@@ -13,6 +13,8 @@
  * SEALING (a watermark that says so, durable) before the answer. What this node held of the chunk
  * in that layer may be of writes that were never acknowledged, and a sealed layer takes no newer
  * version that would hide them; so it goes. A crash in between leaves a copy that is not sealed.
+ * The source must have the last word, still, with each of its answers (data.c); where nobody holds
+ * anything of the chunk there is none to be asked.
  *
  * A repair is the pull of some ranges of a sealed layer, which are damaged here: it asks for what
  * the source shows there (repair.c), and takes the rest of the way of any other.
@@ -710,7 +712,9 @@ static void pull_tick(struct reactor_task *task)
 	case PULL_WAITING:
 		break;
 	case PULL_ERASING:
-		if (go_on)
+		if (go_on && p->source[0] == '\0')
+			pull_seal(p);
+		else if (go_on)
 			pull_connect(p);
 		break;
 	case PULL_CONNECTING:
@@ -767,7 +771,8 @@ static int pull_check(const struct node_session *s, const Pave__V1__Pull *what, 
 
 	if (s->peer_is_node || s->read_only)
 		return error_set(err, -EROFS, "this session can only read");
-	if (permit_find_node(&s->permit, what->source_node) == NULL)
+	if (!(what->exact && what->source_node[0] == '\0') &&
+	    permit_find_node(&s->permit, what->source_node) == NULL)
 		return error_set(err, -E_NOT_IN_PERMIT,
 				 "node \"%.63s\" is not in the permit: nothing is pulled from it",
 				 what->source_node);

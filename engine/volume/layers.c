@@ -378,10 +378,23 @@ static void restore_done(struct rpc_call *call, int status, const Pave__V1__Cont
 	set_state(r, VSEALED_WHOLE);
 }
 
-static void restore(struct vrestore *x, struct vchunk *c, uint32_t slot, uint32_t source,
-		    volume_id_t layer)
+/* Now one, now another: a source may be damaged. */
+static uint32_t choose_source(struct volume *v, vmask_t sources)
+{
+	uint32_t i = v->layers.restore_at++ % v->slot_count;
+
+	while ((sources & vmask_bit(i)) == 0)
+		i = (i + 1) % v->slot_count;
+	return i;
+}
+
+/* From one of the sources; where those hold nothing, none is asked. */
+static void restore(struct vrestore *x, struct vchunk *c, uint32_t slot, vmask_t sources,
+		    uint32_t sealed)
 {
 	struct volume *v = c->volume;
+	const uint32_t source = choose_source(v, sources);
+	const volume_id_t layer = v->sealed[sealed].id;
 	struct vreplica *from = c->slots[source].replica;
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Pull pull = PAVE__V1__PULL__INIT;
@@ -394,22 +407,14 @@ static void restore(struct vrestore *x, struct vchunk *c, uint32_t slot, uint32_
 	pull.chunk = c->no;
 	pull.layer = layer;
 	pull.exact = true;
-	pull.source_node = v->nodes[from->node].name;
-	pull.source_address = from->address;
+	if (states_of(v, sealed, c->no)[source] == VSEALED_WHOLE) {
+		pull.source_node = v->nodes[from->node].name;
+		pull.source_address = from->address;
+	}
 	message.body_case = PAVE__V1__CONTROL__BODY_PULL;
 	message.pull = &pull;
 	x->call.done = restore_done;
 	rpc_call_start(&x->replica->rpc, &x->call, &message, VRESYNC_PULL_MS);
-}
-
-/* Now one, now another: a source may be damaged. */
-static uint32_t choose_source(struct volume *v, vmask_t sources)
-{
-	uint32_t i = v->layers.restore_at++ % v->slot_count;
-
-	while ((sources & vmask_bit(i)) == 0)
-		i = (i + 1) % v->slot_count;
-	return i;
 }
 
 static void repaired(struct rpc_call *call, int status, const Pave__V1__Control *reply,
@@ -507,7 +512,7 @@ static bool restore_chunk(struct volume *v, uint32_t sealed, chunk_no_t chunk)
 		if (states[i] == VSEALED_UNKNOWN)
 			look(x, c, i, v->sealed[sealed].id);
 		else if (sources != 0)
-			restore(x, c, i, choose_source(v, sources), v->sealed[sealed].id);
+			restore(x, c, i, sources, sealed);
 	}
 	return found;
 }

@@ -142,6 +142,8 @@ START_TEST(test_older_permits)
 }
 END_TEST
 
+#define LAST_WORD version_make(1, VERSION_SEQ_MAX)
+
 static int restore(const char *node, const char *address)
 {
 	h.layer = RIG_VOLUME;
@@ -171,7 +173,7 @@ START_TEST(test_restore)
 	/* Only of what is sealed; and of an open layer not exactly. */
 	ck_assert_int_eq(restore("n2", rig->nodes[1].name), -EINVAL);
 	other.layer = 0;
-	ck_assert_int_eq(peer_host_watermark(&other, CHUNK, version_make(1, VERSION_SEQ_MAX)), 0);
+	ck_assert_int_eq(peer_host_watermark(&other, CHUNK, LAST_WORD), 0);
 	q = permit(3, false);
 	ck_assert_int_eq(rig_update(&h, &q), 0);
 	ck_assert_int_eq(rig_update(&other, &q), 0);
@@ -185,6 +187,25 @@ START_TEST(test_restore)
 }
 END_TEST
 
+/* A source that has no last word, as its copy was erased since it was chosen, or never had one:
+ * what it lacks must not pass for what nobody has. Where nobody has anything there is no source. */
+START_TEST(test_restore_from_what_is_whole)
+{
+	struct peer_permit p = permit(2, false);
+
+	ck_assert_int_eq(write_to(&h, 0, 0, 1, 1), 0);
+	if (_i == 0)
+		ck_assert_int_eq(write_to(&other, 0, 0, 1, 1), 0);
+	ck_assert_int_eq(rig_update(&h, &p), 0);
+	ck_assert_int_eq(rig_update(&other, &p), 0);
+	ck_assert_int_eq(restore("n2", rig->nodes[1].name), -E_STALE_REPLICA);
+	ck_assert_uint_eq(watermark_of(&rig->nodes[0], RIG_VOLUME), 0);
+	ck_assert_msg(restore("", "") == 0, "%s", h.call_text);
+	ck_assert(version_is_sealed(watermark_of(&rig->nodes[0], RIG_VOLUME)));
+	EXPECT(&h, 0, 0, -1, -1);
+}
+END_TEST
+
 /* A crash in the midst leaves a copy that does not pass for a whole one. */
 START_TEST(test_restore_is_cut_short)
 {
@@ -192,8 +213,9 @@ START_TEST(test_restore_is_cut_short)
 
 	ck_assert_int_eq(write_to(&h, 0, 0, 1, 1), 0);
 	ck_assert_int_eq(write_to(&other, 0, 0, 1, 1), 0);
-	h.layer = 0;
+	h.layer = other.layer = 0;
 	ck_assert_int_eq(peer_host_watermark(&h, CHUNK, v(1)), 0);
+	ck_assert_int_eq(peer_host_watermark(&other, CHUNK, LAST_WORD), 0);
 	ck_assert_int_eq(rig_update(&h, &p), 0);
 	ck_assert_int_eq(rig_update(&other, &p), 0);
 	/* The source is not there. */
@@ -225,6 +247,9 @@ static void seal_top(uint64_t serial)
 {
 	struct peer_permit p = permit(serial, false);
 
+	h.layer = other.layer = TOP;
+	ck_assert_int_eq(peer_host_watermark(&h, CHUNK, LAST_WORD), 0);
+	ck_assert_int_eq(peer_host_watermark(&other, CHUNK, LAST_WORD), 0);
 	p.layers[0].id = NEWER;
 	p.layers[2] = p.layers[1];
 	p.layers[1] = (struct permit_layer){TOP, false};
@@ -396,6 +421,7 @@ int main(void)
 	tcase_add_test(tc, test_sealed_takes_no_writes);
 	tcase_add_test(tc, test_older_permits);
 	tcase_add_test(tc, test_restore);
+	tcase_add_loop_test(tc, test_restore_from_what_is_whole, 0, 2);
 	tcase_add_test(tc, test_restore_is_cut_short);
 	tcase_add_test(tc, test_repair_by_what_the_source_shows);
 	tcase_add_test(tc, test_repair_of_zeroes);
