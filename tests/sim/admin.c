@@ -14,6 +14,7 @@
 #define RETRY_NS	  (300 * NS_PER_MS)
 #define ERRAND_TIMEOUT_MS 3000u
 #define SETUP_PATIENCE_NS (60 * NS_PER_S)
+#define SETUP_TRIES	  5u
 
 static void connect_now(struct cluster *c);
 
@@ -186,21 +187,33 @@ static bool errand_done(struct cluster *c)
 	return !c->admin.busy;
 }
 
-static void must_succeed(struct cluster *c, int status, const Pave__V1__Control *reply)
+static void note_status(struct cluster *c, int status, const Pave__V1__Control *reply)
 {
 	(void)reply;
-	if (status != 0)
-		cluster_fail(c, "setting up: the driver answered %s", err_name(status));
+	c->admin.status = status;
 }
 
+/* A driver that is deposed meanwhile may have carried it out, or not: the next one is asked. */
 static bool run_errand(struct cluster *c, const Pave__V1__Control *m)
 {
-	if (!cluster_run(c, SETUP_PATIENCE_NS, session_open)) {
-		cluster_fail(c, "setting up: no session with the driver");
-		return false;
+	bool again = false;
+
+	for (uint32_t i = 0; i < SETUP_TRIES; i++) {
+		if (!cluster_run(c, SETUP_PATIENCE_NS, session_open)) {
+			cluster_fail(c, "setting up: no session with the driver");
+			return false;
+		}
+		send_errand(c, m, note_status);
+		if (!cluster_run(c, SETUP_PATIENCE_NS, errand_done))
+			return false;
+		if (c->admin.status == 0 || (again && c->admin.status == -EEXIST))
+			return !c->failed;
+		again = true;
+		if (c->admin.status != -E_NOT_LEADER && c->admin.status != -E_DISCONNECTED)
+			break;
 	}
-	send_errand(c, m, must_succeed);
-	return cluster_run(c, SETUP_PATIENCE_NS, errand_done) && !c->failed;
+	cluster_fail(c, "setting up: the driver answered %s", err_name(c->admin.status));
+	return false;
 }
 
 /* -- documents ------------------------------------------------------------------------------- */

@@ -93,6 +93,7 @@ struct admin {
 	struct drivers drivers;
 	char leader[ADDR_SIZE_MAX]; /* as one that does not lead has named it */
 	bool open, busy;
+	int status;	/* of the last errand of the setting up */
 	bool unsure;	/* whether the driver has the newest snapshot */
 	char *envelope; /* of the errand */
 	void (*answered)(struct cluster *c, int status, const Pave__V1__Control *reply);
