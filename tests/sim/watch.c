@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "engine/placement/driver.h"
+#include "engine/placement/layers.h"
 #include "tests/sim/checks.h"
 #include "tests/sim/pds.h"
 
@@ -64,7 +66,49 @@ static const Pave__V1__Signed *permit_in(const Pave__V1__Control *m)
 	}
 }
 
-/* What a driver sends: permits, with their generation, and leases. */
+/* A volume whose map says that this chunk is on the node, and that stands on the layer. */
+static const struct reg_volume *who_has(struct reg *reg, const char *node, volume_id_t layer,
+					chunk_no_t chunk)
+{
+	for (const struct reg_volume *v = reg->volumes; v != NULL; v = v->hh.next) {
+		volume_id_t ids[LAYERS_MAX];
+		uint32_t count = v->deleted ? 0 : layers_of(reg, v, ids, LAYERS_MAX);
+
+		for (uint32_t i = 0; i < count && chunk < v->chunk_count; i++)
+			for (uint32_t k = 0; ids[i] == layer && k < v->replicas; k++) {
+				uint8_t place = v->map[(size_t)chunk * v->replicas + k];
+
+				if (strcmp(v->nodes[place]->name, node) == 0)
+					return v;
+			}
+	}
+	return NULL;
+}
+
+/* Nobody is told to erase what some map says is there. */
+static void check_erase(struct cluster *c, const struct machine *node, const Pave__V1__Erase *e)
+{
+	const struct pd *pd = pds_leading(c);
+	struct reg *reg = pd != NULL ? (struct reg *)(uintptr_t)&pd->reg : NULL;
+	const size_t chunks =
+	    e->whole_volume ? CLUSTER_VOLUME_SIZE / CLUSTER_CHUNK_SIZE : e->n_chunks;
+
+	for (size_t l = 0; reg != NULL && l <= e->n_more_layers; l++)
+		for (size_t i = 0; i < chunks; i++) {
+			volume_id_t layer = l == 0 ? e->volume : e->more_layers[l - 1];
+			chunk_no_t chunk = e->whole_volume ? (chunk_no_t)i : e->chunks[i];
+			const struct reg_volume *v =
+			    who_has(reg, node->process->name, layer, chunk);
+
+			if (v != NULL)
+				cluster_fail(c,
+					     "I3: node %s is told to erase chunk %u of layer %lu, "
+					     "which volume %s has there",
+					     node->process->name, chunk, layer, v->name);
+		}
+}
+
+/* What a driver sends: permits, with their generation, and leases; and what is to be erased. */
 static void watch_driver(struct cluster *c, const struct machine *from, const struct machine *to,
 			 const struct transport_send *send)
 {
@@ -83,6 +127,8 @@ static void watch_driver(struct cluster *c, const struct machine *from, const st
 		pds_issued(c, from, "permit");
 	if (m->body_case == PAVE__V1__CONTROL__BODY_LEASE_REPLY && m->lease_reply->lease != NULL)
 		pds_issued(c, from, "lease");
+	if (m->body_case == PAVE__V1__CONTROL__BODY_ERASE)
+		check_erase(c, to, m->erase);
 	if (h < CLUSTER_HOSTS && permit_in(m) != NULL) {
 		checks_permit_sent(c, h);
 		permit = pave__v1__permit__unpack(NULL, permit_in(m)->payload.len,
@@ -103,7 +149,7 @@ static void observe(const struct sim_process *from, const struct sim_process *to
 
 	if (send->frame.op != FRAME_CONTROL)
 		watch_data(c, sender, receiver, &send->frame);
-	else if (sender->kind == MACHINE_PD && (receiver->kind == MACHINE_HOST || c->etcd != NULL))
+	else if (sender->kind == MACHINE_PD)
 		watch_driver(c, sender, receiver, send);
 }
 

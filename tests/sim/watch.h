@@ -1,5 +1,6 @@
 /* The checks of what goes over the wire: no byte of the volume to or from a node whose site is not
- * eligible (I1), and which generation each host was given. */
+ * eligible (I1), no node is told to erase what a map says is there (I3), and which generation each
+ * host was given. */
 #ifndef SIM_WATCH_H
 #define SIM_WATCH_H
 
