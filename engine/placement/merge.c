@@ -228,7 +228,7 @@ static bool is_fresh(const struct pd_merge *x, chunk_no_t chunk)
 static bool is_due(const struct pd_merge *x, const struct merge_node *n, chunk_no_t chunk)
 {
 	if (x->words)
-		return (n->has[chunk] & (HAS_UPPER | HAS_LOWER)) == HAS_UPPER;
+		return (n->has[chunk] & (HAS_UPPER | HAS_LOWER)) == HAS_UPPER && is_fresh(x, chunk);
 	return (n->has[chunk] & HAS_UPPER) != 0;
 }
 
@@ -306,18 +306,6 @@ static void mark(struct pd_merge *x)
 	pd_background_flush(x->pd);
 }
 
-/* Now every copy of each chunk is whole: from here on a merge that breaks off is begun again by
- * what was there before, however far it had come. */
-static void gave_words(struct pd_merge *x)
-{
-	for (uint32_t i = 0; i < x->node_count; i++)
-		for (chunk_no_t c = 0; c < x->chunk_count; c++)
-			if ((x->nodes[i].has[c] & HAS_UPPER) != 0)
-				x->nodes[i].has[c] |= HAS_LOWER;
-	x->words = false;
-	pass_begin(x);
-}
-
 static void pass_over(struct pd_merge *x)
 {
 	if (x->given_up) {
@@ -335,7 +323,10 @@ static void pass_over(struct pd_merge *x)
 		return;
 	}
 	if (x->words) {
-		gave_words(x);
+		/* Now every copy of each chunk is whole: a merge that breaks off from here on is
+		 * begun again, however far it had come. */
+		x->words = false;
+		pass_begin(x);
 		return;
 	}
 	x->all_blocks += x->blocks;

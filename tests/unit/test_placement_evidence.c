@@ -188,18 +188,6 @@ START_TEST(min_acks_of_volumes_follow_the_policy)
 }
 END_TEST
 
-static int ask_resize(const char *name, uint64_t size)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__VolumeResize r = PAVE__V1__VOLUME_RESIZE__INIT;
-
-	r.name = (char *)(uintptr_t)name;
-	r.size = size;
-	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
-	m.volume_resize = &r;
-	return peer_ask(admin, &m);
-}
-
 /* Of a volume with more copies than the policy asks for by now a majority acknowledges. */
 START_TEST(fewer_copies_are_for_new_volumes)
 {
@@ -217,7 +205,7 @@ START_TEST(fewer_copies_are_for_new_volumes)
 	ck_assert_int_eq(ask_volume(admin, "w"), 0);
 	ck_assert_uint_eq(admin->reply->volume_get_reply->info->replicas, 1);
 	/* One that is there grows by chunks of as many copies as it has. */
-	ck_assert_msg(ask_resize("v", 9 * SIZE) == 0, "%s", admin->text);
+	ck_assert_msg(ask_resize(admin, "v", 9 * SIZE) == 0, "%s", admin->text);
 	ck_assert_int_eq(ask_volume(admin, "v"), 0);
 	v = admin->reply->volume_get_reply;
 	ck_assert_uint_eq(v->n_nodes, 3);
@@ -492,7 +480,7 @@ START_TEST(a_void_policy_is_no_preset_again)
 			 0);
 	ck_assert_msg(put_root(root, NULL, 0) == 0, "%s", admin->text);
 	ck_assert_int_eq(ask_renew(h, 1, 1), -E_DENIED);
-	ck_assert_int_eq(ask_resize("v", 2 * SIZE), -E_DENIED);
+	ck_assert_int_eq(ask_resize(admin, "v", 2 * SIZE), -E_DENIED);
 	ck_assert_msg(strstr(admin->text, "not in force") != NULL, "%s", admin->text);
 	for (int forgets = 0; forgets < 2; forgets++) {
 		restart(forgets != 0);

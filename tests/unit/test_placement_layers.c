@@ -64,11 +64,6 @@ static int ask_resize_by(const char *name, uint64_t size, bool force)
 	return peer_ask_wait(admin);
 }
 
-static int ask_resize(const char *name, uint64_t size)
-{
-	return ask_resize_by(name, size, false);
-}
-
 static const Pave__V1__VolumeInfo *info(void)
 {
 	return admin->reply->volume_get_reply->info;
@@ -87,6 +82,20 @@ static void expect_layers(const struct permit *p, const volume_id_t *ids, uint32
 #define EXPECT_LAYERS(p, open, ...)                                                                \
 	expect_layers(p, (const volume_id_t[]){__VA_ARGS__},                                       \
 		      sizeof((const volume_id_t[]){__VA_ARGS__}) / sizeof(volume_id_t), open)
+
+/* v was attached, as generation 1, and nobody has it any more. */
+static volume_id_t attached_once(void)
+{
+	struct permit p;
+	volume_id_t v;
+
+	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
+	p = reply_permit(host);
+	v = p.volume;
+	permit_deinit(&p);
+	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	return v;
+}
 
 /* Attaches v as generation 1, takes a snapshot, settles it. Returns the new top. */
 static volume_id_t settled_snapshot(volume_id_t *ret_volume)
@@ -158,11 +167,7 @@ START_TEST(settled_by_the_next_attachment)
 	struct permit p;
 	volume_id_t v, top;
 
-	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
-	p = reply_permit(host);
-	v = p.volume;
-	permit_deinit(&p);
-	ck_assert_int_eq(ask_detach(host, v, 1), 0);
+	v = attached_once();
 	ck_assert_int_eq(ask_snapshot(admin, "v", "s"),
 			 0); /* nobody holds it: nobody is waited for */
 	ck_assert(info()->settling);
@@ -203,14 +208,8 @@ static uint32_t maintains(void)
 START_TEST(settled_by_a_node)
 {
 	struct peer *keeper = peer_new(rig, "host", "n1");
-	struct permit p;
-	volume_id_t v;
+	const volume_id_t v = attached_once();
 
-	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
-	p = reply_permit(host);
-	v = p.volume;
-	permit_deinit(&p);
-	ck_assert_int_eq(ask_detach(host, v, 1), 0);
 	rig_run_ms(rig, 3000);
 	ck_assert_uint_eq(maintains(), 0);
 	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
@@ -234,14 +233,9 @@ END_TEST
 START_TEST(the_owner_of_what_is_not_settled_stays)
 {
 	struct peer *h2 = peer_new(rig, "host", "h2");
+	const volume_id_t v = attached_once();
 	struct permit p;
-	volume_id_t v;
 
-	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
-	p = reply_permit(host);
-	v = p.volume;
-	permit_deinit(&p);
-	ck_assert_int_eq(ask_detach(host, v, 1), 0);
 	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
 	ck_assert(info()->settling);
 	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
@@ -264,14 +258,8 @@ END_TEST
 /* One that nobody stands on but the volume goes with it. */
 START_TEST(what_is_not_settled_goes_with_its_owner)
 {
-	struct permit p;
-	volume_id_t v;
+	const volume_id_t v = attached_once();
 
-	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
-	p = reply_permit(host);
-	v = p.volume;
-	permit_deinit(&p);
-	ck_assert_int_eq(ask_detach(host, v, 1), 0);
 	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
 	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
 	ck_assert_msg(ask_delete(admin, "v") == 0, "%s", admin->text);
@@ -376,13 +364,13 @@ START_TEST(resize)
 
 	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
 	version = info()->map_version;
-	ck_assert_int_eq(ask_resize("v", larger), 0);
+	ck_assert_int_eq(ask_resize(admin, "v", larger), 0);
 	ck_assert_uint_eq(info()->size, larger);
 	/* Two maps of one version would contradict each other in the ledger. */
 	ck_assert_uint_eq(info()->map_version, version + 1);
-	ck_assert_int_eq(ask_resize("v", SIZE), -E_IN_USE);
-	ck_assert_int_eq(ask_resize("v", larger + 1), -EINVAL);
-	ck_assert_int_eq(ask_resize("v@s", larger), -EROFS);
+	ck_assert_int_eq(ask_resize(admin, "v", SIZE), -E_IN_USE);
+	ck_assert_int_eq(ask_resize(admin, "v", larger + 1), -EINVAL);
+	ck_assert_int_eq(ask_resize(admin, "v@s", larger), -EROFS);
 	ck_assert_int_eq(ask_rollback(admin, "v@s"), -EINVAL);
 	rig_pd_crash(rig, SIM_POWER_LOSS);
 	rig_pd_start(rig);
@@ -410,8 +398,8 @@ START_TEST(a_volume_becomes_smaller)
 {
 	const uint64_t chunk = 64ull << 20;
 
-	ck_assert_int_eq(ask_resize("v", 4 * chunk + BLOCK_SIZE), 0);
-	ck_assert_int_eq(ask_resize("v", 2 * chunk), -E_IN_USE);
+	ck_assert_int_eq(ask_resize(admin, "v", 4 * chunk + BLOCK_SIZE), 0);
+	ck_assert_int_eq(ask_resize(admin, "v", 2 * chunk), -E_IN_USE);
 	ck_assert_msg(strstr(admin->text, "--force") != NULL, "%s", admin->text);
 	refused(chunk / 2, -EINVAL, "its chunks, 64");
 	refused(2 * chunk + BLOCK_SIZE, -EINVAL, "to 128MiB, or 192MiB");
@@ -448,8 +436,8 @@ START_TEST(a_volume_becomes_smaller)
 	ck_assert_int_eq(ask_attach(host, "v", "h1", "par"), 0);
 	ck_assert_uint_eq(host->reply->attach_reply->size, 2 * chunk);
 	ck_assert_uint_eq(host->reply->attach_reply->map.len, 2 * 3);
-	ck_assert_int_eq(ask_resize("v", 3 * chunk), -E_IN_USE);
-	ck_assert_int_eq(ask_resize("v", 2 * chunk), 0);
+	ck_assert_int_eq(ask_resize(admin, "v", 3 * chunk), -E_IN_USE);
+	ck_assert_int_eq(ask_resize(admin, "v", 2 * chunk), 0);
 	for (uint32_t i = 0; i < 3; i++) {
 		ck_assert_uint_eq(nodes[i]->erase_volume, nodes[0]->erase_volume);
 		ck_assert_uint_eq(nodes[i]->erase_chunk_count, 3);
@@ -459,7 +447,7 @@ START_TEST(a_volume_becomes_smaller)
 		peer_answer_erase(nodes[i]);
 	}
 	rig_run_ms(rig, 2000);
-	ck_assert_msg(ask_resize("v", 3 * chunk) == 0, "%s", admin->text);
+	ck_assert_msg(ask_resize(admin, "v", 3 * chunk) == 0, "%s", admin->text);
 	ck_assert_uint_eq(info()->size, 3 * chunk);
 }
 END_TEST
@@ -476,18 +464,18 @@ START_TEST(a_clone_of_what_became_smaller_grows)
 	rig_run_ms(rig, 2000);
 	ck_assert_int_eq(ask_snapshot(admin, "v", "s"), 0);
 	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
-	ck_assert_int_eq(ask_resize("w", 3 * chunk), -E_IN_USE);
+	ck_assert_int_eq(ask_resize(admin, "w", 3 * chunk), -E_IN_USE);
 	ck_assert_msg(strstr(admin->text, "node n") != NULL, "%s", admin->text);
 	ck_assert_int_eq(ask_volume(admin, "w"), 0);
 	ck_assert_uint_eq(info()->size, 2 * chunk);
 	/* What lay in its own chunks is none of the other's business. */
-	ck_assert_int_eq(ask_resize("w", 2 * chunk), 0);
+	ck_assert_int_eq(ask_resize(admin, "w", 2 * chunk), 0);
 	for (uint32_t i = 0; i < 3; i++) {
 		nodes[i]->erase_hold = false;
 		peer_answer_erase(nodes[i]);
 	}
 	rig_run_ms(rig, 2000);
-	ck_assert_msg(ask_resize("w", 3 * chunk) == 0, "%s", admin->text);
+	ck_assert_msg(ask_resize(admin, "w", 3 * chunk) == 0, "%s", admin->text);
 }
 END_TEST
 

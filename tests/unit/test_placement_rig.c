@@ -772,6 +772,18 @@ int ask_maintenance_of(struct peer *p, const char *volume, const char *holder)
 	return peer_ask(p, &m);
 }
 
+int ask_resize(struct peer *p, const char *name, uint64_t size)
+{
+	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
+	Pave__V1__VolumeResize r = PAVE__V1__VOLUME_RESIZE__INIT;
+
+	r.name = (char *)(uintptr_t)name;
+	r.size = size;
+	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
+	m.volume_resize = &r;
+	return peer_ask(p, &m);
+}
+
 int ask_detach(struct peer *p, volume_id_t volume, generation_t generation)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;

@@ -144,6 +144,7 @@ int ask_attach_if_free(struct peer *p, const char *volume, const char *holder, c
 /* As h2 in par. */
 int ask_attach_read_only(struct peer *p, const char *volume);
 int ask_renew(struct peer *p, volume_id_t volume, generation_t generation);
+int ask_resize(struct peer *p, const char *name, uint64_t size);
 /* As a node of site par does. */
 int ask_maintenance_of(struct peer *p, const char *volume, const char *holder);
 int ask_detach(struct peer *p, volume_id_t volume, generation_t generation);

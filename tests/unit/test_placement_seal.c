@@ -123,21 +123,6 @@ static uint32_t maintains(void)
 	return nodes[0]->maintains + nodes[1]->maintains + nodes[2]->maintains;
 }
 
-static int attach_maintenance(struct peer *p)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__Attach a = PAVE__V1__ATTACH__INIT;
-
-	a.volume = (char *)(uintptr_t) "#1";
-	a.holder = (char *)(uintptr_t) "n2";
-	a.holder_site = (char *)(uintptr_t) "par";
-	a.endpoint = (char *)(uintptr_t) "maintenance";
-	a.maintenance = true;
-	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH;
-	m.attach = &a;
-	return peer_ask(p, &m);
-}
-
 /* -- an attached volume ------------------------------------------------------------------------ */
 
 /* What was the top is merged into what was below it, and goes. */
@@ -189,8 +174,6 @@ START_TEST(a_deletion_gives_its_space_back)
 }
 END_TEST
 
-/* Neither is there anything to seal for: nothing was written since, or before. Nor later, when
- * there would be. */
 /* A clone of v@t on n4, and not on n1. Returns n4. */
 static struct peer *clone_elsewhere(void)
 {
@@ -219,6 +202,31 @@ static struct peer *clone_elsewhere(void)
 	return p;
 }
 
+/* A copy that no map names, where the others have blocks of the lower layer: it gets no last word.
+ */
+START_TEST(no_last_word_for_what_no_map_names)
+{
+	struct peer *n4, *odd;
+
+	(void)snapshot("s");
+	snapshot("t");
+	n4 = clone_elsewhere();
+	live(1);
+	/* Of the chunks that are new n1 or n4 has none: they are of one site. */
+	ck_assert_int_eq(ask_resize(admin, "v", 2 * SIZE), 0);
+	odd = _i == 0 ? nodes[0] : n4;
+	nodes_have(1u << SIZE / (64 << 20), true);
+	n4->merge_has = nodes[0]->merge_has;
+	odd->merge_lower_whole = false;
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	for (unsigned i = 0; i < 10; i++) {
+		ck_assert_int_eq(ask_lease(n4, "n4", "par", 4, 0), 0);
+		live(1);
+	}
+	ck_assert(!odd->merge_fresh);
+}
+END_TEST
+
 START_TEST(a_merged_layer_is_erased_wherever_a_member_lies)
 {
 	const volume_id_t upper = snapshot("s");
@@ -238,6 +246,8 @@ START_TEST(a_merged_layer_is_erased_wherever_a_member_lies)
 }
 END_TEST
 
+/* Neither is there anything to seal for: nothing was written since, or before. Nor later, when
+ * there would be. */
 START_TEST(not_when_there_is_nothing_to_gain)
 {
 	const volume_id_t old = snapshot("s");
@@ -529,7 +539,7 @@ START_TEST(a_detached_volume_is_maintained)
 		live(20);
 	}
 	ck_assert_uint_ge(maintains(), 1);
-	ck_assert_int_eq(attach_maintenance(host), 0);
+	ck_assert_int_eq(ask_maintenance_of(host, "#1", "n2"), 0);
 	generation = 2;
 	take_permit();
 	ck_assert(is_sealed());
@@ -586,6 +596,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, a_deletion_gives_its_space_back);
+	tcase_add_loop_test(tc, no_last_word_for_what_no_map_names, 0, 2);
 	tcase_add_test(tc, a_merged_layer_is_erased_wherever_a_member_lies);
 	tcase_add_loop_test(tc, not_when_there_is_nothing_to_gain, 0, 2);
 	tcase_add_test(tc, not_while_somebody_else_needs_it);
