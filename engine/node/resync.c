@@ -618,8 +618,8 @@ static void pull_answer(struct node_pull *p)
 		node_session_reply(s, p->request_id, &message);
 		return;
 	}
-	snprintf(text, sizeof(text), "chunk %u could not be pulled from node %s: %s", p->chunk,
-		 p->source, err_text(p->status));
+	snprintf(text, sizeof(text), "chunk %u could not be pulled from %s%s: %s", p->chunk,
+		 p->source[0] != '\0' ? "node " : "nowhere", p->source, err_text(p->status));
 	node_session_fail(s, p->request_id, p->status, text);
 }
 

@@ -332,6 +332,14 @@ static void snapshot_committed(struct pd_request *q)
 	settle_wait(q);
 }
 
+static int refuse_unsettled(const struct reg_volume *v, struct error *err)
+{
+	return error_set(err, -E_IN_USE, "volume %s: its last snapshot is not settled yet%s",
+			 v->name,
+			 v->attachment.live ? ": again in a moment"
+					    : ": again in a moment, or attach the volume once");
+}
+
 static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char *snapshot,
 			  char ret_name[NAME_SIZE_MAX], struct error *err)
 {
@@ -356,10 +364,7 @@ static int check_snapshot(struct pd_request *q, struct reg_volume *v, const char
 	if (reg_volume_find(&pd->reg, ret_name) != NULL)
 		return error_set(err, -EEXIST, "snapshot %s is there already", ret_name);
 	if (layers_open_below(&pd->reg, v) != NULL)
-		return error_set(
-		    err, -E_IN_USE, "volume %s: its last snapshot is not settled yet%s", v->name,
-		    v->attachment.live ? ": again in a moment"
-				       : ": again in a moment, or attach the volume once");
+		return refuse_unsettled(v, err);
 	if (layers_of(&pd->reg, v, ids, LAYERS_MAX) > LAYERS_SNAPSHOTS_MAX)
 		return error_set(err, -E_LIMIT, "volume %s: it stands on %u snapshots, the most",
 				 v->name, LAYERS_SNAPSHOTS_MAX);
@@ -516,10 +521,7 @@ static int check_rollback(struct pd *pd, const struct reg_volume *s, struct reg_
 		return rc;
 	/* What no snapshot waits for goes with the rest. */
 	if (layers_open_below(&pd->reg, v) != NULL && !merge_settles(pd, v))
-		return error_set(err, -E_IN_USE,
-				 "volume %s: its last snapshot is not settled yet: attach the "
-				 "volume once",
-				 v->name);
+		return refuse_unsettled(v, err);
 	if (admin_check_leftovers(v, err) != 0)
 		return err->code;
 	if (s->size != v->size)

@@ -42,11 +42,12 @@ static json_t *group_json(const struct survey_group *group)
 
 	for (uint32_t i = 0; i < g->entry_count; i++)
 		json_array_append_new(entries, entry_json(&group->entries[i]));
-	return json_pack("{s:i,s:i,s:s,s:I,s:I,s:I,s:i,s:i,s:i,s:o}", "segment", (int)g->segment,
-			 "first_block", (int)g->first_block, "stream",
+	return json_pack("{s:i,s:i,s:s,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:o}", "segment",
+			 (int)g->segment, "first_block", (int)g->first_block, "stream",
 			 g->stream == 0 ? "hot" : "cold", "seq", (json_int_t)g->seq, "prev_seq",
 			 (json_int_t)g->prev_seq, "durable_seq", (json_int_t)g->durable_seq,
-			 "epoch", (int)g->epoch, "data_blocks", (int)g->data_blocks, "bad_blocks",
+			 "other_durable_seq", (json_int_t)g->other_durable_seq, "epoch",
+			 (int)g->epoch, "data_blocks", (int)g->data_blocks, "bad_blocks",
 			 (int)group->bad_blocks, "entries", entries);
 }
 
