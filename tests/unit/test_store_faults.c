@@ -8,41 +8,6 @@
 #include "engine/store/format.h"
 #include "test_store_rig.h"
 
-static void rig_begin(struct rig *rig)
-{
-	rig_init(rig, 1, 24);
-	ck_assert_int_eq(rig_format(rig, false), 0);
-	rig_must_open(rig);
-	rig_write(rig, STORE_DATA, 0, 0, 0, 20);
-	rig_write(rig, STORE_DATA, 1, 1, 7, 200);
-	ck_assert(rig_drain(rig));
-}
-
-/* Changes one byte of the block at offset. */
-static void rot(struct rig *rig, uint64_t offset)
-{
-	uint8_t byte;
-
-	sim_disk_peek(rig->sim_disk, offset, &byte, 1);
-	byte ^= 0x10;
-	sim_disk_poke(rig->sim_disk, offset, &byte, 1);
-}
-
-/* Where on the disk a block of a write lies; its only copy. */
-static uint64_t find_block(struct rig *rig, uint64_t seq, block_no_t block)
-{
-	uint8_t expected[BLOCK_SIZE], found[BLOCK_SIZE];
-
-	rig_content(seq, block, expected);
-	for (uint64_t at = FORMAT_SEGMENTS_OFFSET; at < 24 * MIB; at += BLOCK_SIZE) {
-		sim_disk_peek(rig->sim_disk, at, found, sizeof found);
-		if (memcmp(expected, found, sizeof found) == 0)
-			return at;
-	}
-	ck_abort_msg("write %lu block %u is not on the disk", seq, block);
-	return 0;
-}
-
 /* -- superblocks ------------------------------------------------------------------------------ */
 
 static bool super_is_valid(struct rig *rig, uint32_t copy)
@@ -59,10 +24,10 @@ START_TEST(one_damaged_superblock_is_healed)
 	uint32_t copy = (uint32_t)_i;
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	rig_close(&rig);
 	ck_assert(super_is_valid(&rig, 0) && super_is_valid(&rig, 1));
-	rot(&rig, format_super_offset(copy) + 40);
+	rig_rot(&rig, format_super_offset(copy) + 40);
 	ck_assert(!super_is_valid(&rig, copy));
 	rig_must_open(&rig);
 	ck_assert(super_is_valid(&rig, copy));
@@ -75,10 +40,10 @@ START_TEST(two_damaged_superblocks_are_refused)
 {
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	rig_close(&rig);
-	rot(&rig, format_super_offset(0) + 100);
-	rot(&rig, format_super_offset(1) + 3000);
+	rig_rot(&rig, format_super_offset(0) + 100);
+	rig_rot(&rig, format_super_offset(1) + 3000);
 	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
 	ck_assert_ptr_nonnull(strstr(rig.err.text, "n1.disk"));
 	rig_deinit(&rig);
@@ -102,7 +67,7 @@ START_TEST(an_unknown_version_is_refused)
 	uint32_t version = 99, crc = 0;
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	rig_close(&rig);
 	sim_disk_peek(rig.sim_disk, 0, block, sizeof block);
 	memcpy(block + 8, &version, 4);
@@ -121,7 +86,7 @@ START_TEST(a_device_of_somebody_else_is_refused)
 {
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	rig_close(&rig);
 	rig.config.identity.cluster.bytes[3] = 9;
 	ck_assert_int_eq(rig_open(&rig), -E_WRONG_CLUSTER);
@@ -144,7 +109,7 @@ START_TEST(format_refuses_a_device_in_use)
 {
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	rig_close(&rig);
 	ck_assert_int_eq(rig_format(&rig, false), -E_IN_USE);
 	rig_must_open(&rig);
@@ -206,7 +171,7 @@ START_TEST(a_lost_index_is_not_taken_for_an_empty_device)
 	struct sim_kv *kv;
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	rig_close(&rig);
 	kv = rig.sim_kv;
 	rig.sim_kv = sim_kv_create(rig.process, "n1.other", STORE_KV_FAMILIES);
@@ -229,9 +194,9 @@ START_TEST(bit_rot_is_found_and_repaired)
 	struct store_stats stats;
 	struct rig rig;
 
-	rig_begin(&rig);
-	rot(&rig, find_block(&rig, 2, 7 + 33) + 1234);
-	rot(&rig, find_block(&rig, 2, 7 + 90));
+	rig_must_begin(&rig);
+	rig_rot(&rig, rig_find_block(&rig, 2, 7 + 33) + 1234);
+	rig_rot(&rig, rig_find_block(&rig, 2, 7 + 90));
 	ck_assert_int_eq(rig_read(&rig, 1, 1, 7, 200, data, crcs, NULL, &bad), -E_BAD_CRC);
 	ck_assert_uint_eq(bad, 33);
 	ck_assert_int_eq(rig_read(&rig, 1, 1, 7, 33, data, crcs, NULL, NULL), 0);
@@ -259,10 +224,10 @@ START_TEST(damaged_data_in_the_log_is_still_owed)
 	uint32_t crcs[IO_BLOCKS_MAX], bad;
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	for (uint32_t i = 0; i < 6; i++)
 		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, i * 4, 3)), 0);
-	rot(&rig, find_block(&rig, 4, 4 + 1));
+	rig_rot(&rig, rig_find_block(&rig, 4, 4 + 1));
 	rig_crash(&rig, SIM_POWER_LOSS);
 	rig_must_open(&rig);
 	ck_assert_int_eq(rig_read(&rig, 0, 2, 0, 30, data, crcs, NULL, &bad), -E_BAD_CRC);
@@ -283,7 +248,7 @@ START_TEST(damage_in_one_stream_shows_in_the_other)
 	uint32_t crcs[IO_BLOCKS_MAX], bad;
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	for (uint32_t i = 0; i < 3; i++)
 		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, i * 4, 3)), 0);
 	ck_assert_int_eq(rig_wait(&rig, cold_first ? rig_resync(&rig, 0, 2, 40, 3)
@@ -292,7 +257,7 @@ START_TEST(damage_in_one_stream_shows_in_the_other)
 	ck_assert_int_eq(rig_wait(&rig, cold_first ? rig_write(&rig, STORE_DATA, 0, 2, 50, 1)
 						   : rig_resync(&rig, 0, 2, 50, 1)),
 			 0);
-	rot(&rig, find_block(&rig, 6, 41));
+	rig_rot(&rig, rig_find_block(&rig, 6, 41));
 	rig_crash(&rig, SIM_POWER_LOSS);
 	rig_must_open(&rig);
 	ck_assert_int_eq(rig_read(&rig, 0, 2, 30, 30, data, crcs, NULL, &bad), -E_BAD_CRC);
@@ -308,10 +273,10 @@ START_TEST(a_damaged_header_in_the_log_is_not_passed_over)
 {
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	for (uint32_t i = 0; i < 6; i++)
 		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, i * 4, 3)), 0);
-	rot(&rig, find_block(&rig, 5, 8) - BLOCK_SIZE + 50);
+	rig_rot(&rig, rig_find_block(&rig, 5, 8) - BLOCK_SIZE + 50);
 	rig_crash(&rig, SIM_POWER_LOSS);
 	ck_assert_int_eq(rig_open(&rig), -E_CORRUPT);
 	ck_assert_ptr_nonnull(strstr(rig.err.text, "acknowledged writes are lost"));
@@ -327,7 +292,7 @@ START_TEST(a_failed_read_fails_alone)
 	uint32_t crcs[IO_BLOCKS_MAX];
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	sim_process_on_io(rig.process, 1, SIM_IO_FAIL);
 	ck_assert_int_eq(rig_read(&rig, 1, 1, 7, 200, data, crcs, NULL, NULL), -EIO);
 	rig_verify(&rig);
@@ -342,7 +307,7 @@ START_TEST(a_failed_write_ends_all_writing)
 	struct rig_op *ops[5];
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 3, 1)), 0);
 	sim_process_on_io(rig.process, 1, SIM_IO_FAIL);
 	for (uint32_t i = 0; i < 5; i++)
@@ -367,7 +332,7 @@ START_TEST(a_failed_checkpoint_ends_all_writing)
 {
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	ck_assert(rig_checkpoint(&rig));
 	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 3, 1)), 0);
 	sim_kv_on_commit(rig.sim_kv, 1, SIM_IO_FAIL);
@@ -639,8 +604,8 @@ START_TEST(unreadable_sectors_that_nobody_needs_cost_nothing)
 	fault_begin(&rig, &plan);
 	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, 400, 3)), 0);
 	if (places[_i].behind_log > 0)
-		at =
-		    find_block(&rig, rig.model.try_count, 402) + places[_i].behind_log * BLOCK_SIZE;
+		at = rig_find_block(&rig, rig.model.try_count, 402) +
+		     places[_i].behind_log * BLOCK_SIZE;
 	rig_crash(&rig, SIM_POWER_LOSS);
 	plan_one(&plan, (struct disk_fault){.kind = DISK_FAULT_ERROR,
 					    .on_kinds = DISK_FAULT_ON(DISK_READ),
@@ -703,14 +668,14 @@ START_TEST(an_unreadable_log_is_not_passed_over)
 	fault_begin(&rig, &plan);
 	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, 380, 9)), 0);
 	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, 400, 9)), 0);
-	before = find_block(&rig, rig.model.try_count - 1, 380) - BLOCK_SIZE + 50;
-	at = find_block(&rig, rig.model.try_count, 400);
+	before = rig_find_block(&rig, rig.model.try_count - 1, 380) - BLOCK_SIZE + 50;
+	at = rig_find_block(&rig, rig.model.try_count, 400);
 	if (_i == 0)
 		at -= BLOCK_SIZE; /* the header */
 	if (_i >= 2)
 		at += 8 * BLOCK_SIZE;
 	if (_i == 3)
-		rot(&rig, before);
+		rig_rot(&rig, before);
 	rig_crash(&rig, SIM_POWER_LOSS);
 	plan_one(&plan, (struct disk_fault){.kind = DISK_FAULT_ERROR,
 					    .on_kinds = DISK_FAULT_ON(DISK_READ),
@@ -721,7 +686,7 @@ START_TEST(an_unreadable_log_is_not_passed_over)
 	ck_assert_int_eq(rig_open(&rig), -EIO);
 	plan.count = 0;
 	if (_i == 3)
-		rot(&rig, before);
+		rig_rot(&rig, before);
 	rig_must_open(&rig);
 	rig_verify(&rig);
 	rig_deinit(&rig);
@@ -821,7 +786,7 @@ START_TEST(too_many_operations_are_refused)
 	struct many *many = calloc(count, sizeof *many);
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	for (uint32_t i = 0; i < count; i++) {
 		many[i] = (struct many){
 		    .op = {.done = many_done, .volume = 5, .chunk = i % 100, .watermark = 1 + i},

@@ -5,21 +5,11 @@
 #include "engine/store/format.h"
 #include "test_store_rig.h"
 
-static void rig_begin(struct rig *rig)
-{
-	rig_init(rig, 1, 24);
-	ck_assert_int_eq(rig_format(rig, false), 0);
-	rig_must_open(rig);
-	rig_write(rig, STORE_DATA, 0, 0, 0, 20);
-	rig_write(rig, STORE_DATA, 1, 1, 7, 200);
-	ck_assert(rig_drain(rig));
-}
-
 START_TEST(a_fence_keeps_older_generations_out)
 {
 	struct rig rig;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	ck_assert_int_eq(rig_wait(&rig, rig_fence(&rig, 0, 5)), 0);
 	ck_assert_uint_eq(store_generation(rig.store, rig_volume_id(0)), 5);
 	ck_assert_uint_eq(store_generation(rig.store, rig_volume_id(1)), 0);
@@ -116,7 +106,7 @@ START_TEST(old_versions_change_nothing)
 	struct rig rig;
 	uint32_t crc;
 
-	rig_begin(&rig);
+	rig_must_begin(&rig);
 	ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 0, 3, 1)), 0); /* 3 */
 	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 1, false)), 0);
 	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 1, true)), 0);

@@ -115,6 +115,13 @@ int rig_format(struct rig *rig, bool force);
  */
 int rig_open(struct rig *rig);
 void rig_must_open(struct rig *rig);
+/* A new device of 24 MiB, open, with two writes. */
+void rig_must_begin(struct rig *rig);
+
+/* Changes one byte of the block at offset. */
+void rig_rot(struct rig *rig, uint64_t offset);
+/* Where on such a device a block of a write lies; its only copy. */
+uint64_t rig_find_block(struct rig *rig, uint64_t seq, block_no_t block);
 void rig_close(struct rig *rig);
 
 /* A disk of the pool, for pool_add; its path is rig_disk_path(i). */

@@ -1,4 +1,7 @@
-/* Every crash of a story of the store: see test_store_rig.h. */
+/* Every crash of a story of the store, and damage on its disk: see test_store_rig.h. */
+#include <string.h>
+
+#include "engine/store/format.h"
 #include "test_store_rig.h"
 
 static bool crash_at(void (*prepare)(struct rig *rig), void (*scenario)(struct rig *rig),
@@ -57,4 +60,39 @@ void rig_crash_everywhere_with(void (*prepare)(struct rig *rig), void (*scenario
 			n += step;
 		ck_assert_uint_gt(n, 2);
 	}
+}
+
+/* -- damage ----------------------------------------------------------------------------------- */
+
+void rig_must_begin(struct rig *rig)
+{
+	rig_init(rig, 1, 24);
+	ck_assert_int_eq(rig_format(rig, false), 0);
+	rig_must_open(rig);
+	rig_write(rig, STORE_DATA, 0, 0, 0, 20);
+	rig_write(rig, STORE_DATA, 1, 1, 7, 200);
+	ck_assert(rig_drain(rig));
+}
+
+void rig_rot(struct rig *rig, uint64_t offset)
+{
+	uint8_t byte;
+
+	sim_disk_peek(rig->sim_disk, offset, &byte, 1);
+	byte ^= 0x10;
+	sim_disk_poke(rig->sim_disk, offset, &byte, 1);
+}
+
+uint64_t rig_find_block(struct rig *rig, uint64_t seq, block_no_t block)
+{
+	uint8_t expected[BLOCK_SIZE], found[BLOCK_SIZE];
+
+	rig_content(seq, block, expected);
+	for (uint64_t at = FORMAT_SEGMENTS_OFFSET; at < 24 * MIB; at += BLOCK_SIZE) {
+		sim_disk_peek(rig->sim_disk, at, found, sizeof found);
+		if (memcmp(expected, found, sizeof found) == 0)
+			return at;
+	}
+	ck_abort_msg("write %lu block %u is not on the disk", seq, block);
+	return 0;
 }
