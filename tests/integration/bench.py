@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -20,6 +21,11 @@ CALLS_CAN_BE_COUNTED = os.geteuid() == 0 and Path("/sys/kernel/tracing/events/ra
 
 def bench(cluster, *args):
     return json.loads(run(BENCH, "--cluster", cluster.dir, "--json", *OVER, *args).stdout)
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def expect(what, condition):
@@ -80,8 +86,19 @@ def what_it_cost_is_told():
                    0.9 * result["host_enter_calls_per_op"] <= host["calls_per_op"] and
                    (not over_tcp or host["calls_per_op"] <= 1.5 * result["host_enter_calls_per_op"] + 0.5))
 
+        command = (BENCH, "--cluster", cluster.dir, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace", *calls, *OVER)
+
         def table():
-            return run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace", *calls, *OVER).stdout
+            return run(*command).stdout
+
+        def table_of_one_that_was_stopped():
+            bench = cluster.start(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            wait_for("the load to run", lambda: bench.poll() is not None or cpu_seconds(bench.pid) > 0.1 * SCALE)
+            if bench.poll() is None:
+                cluster.kill(bench.pid, signal.SIGSTOP)
+                time.sleep(0.3)
+                cluster.kill(bench.pid, signal.SIGCONT)
+            return bench.communicate(timeout=60 * SCALE)[0]
 
         text = table()
         for line in (r"^all: random reads and writes \(70 % reads\), 4 ?KiB, depth 32, \d+\.\d s: \d+/s, [\d.]+ MiB/s$",
@@ -89,10 +106,12 @@ def what_it_cost_is_told():
                      r"^  write +mean +[\d.]+  p50", r"^  pave-node +\d+ +[\d.]+ us CPU, +[\d.]+ context switches.* an operation$",
                      r"^  all processes +[\d.]+ us CPU .* io_uring_enter an operation, \d+ permits$",
                      r"^  write +mean [\d.]+ us: host queue [\d.]+, network [\d.]+, node queue [\d.]+, log [\d.]+, answer",
-                     r"^  slowest moments, and what else happened then:$", r"^ +[\d.]+ us at +[\d.]+ s  (read|write)  \w"):
+                     r"^  slowest moments, and what else happened then:$", r"^ +[\d.]+ us at +[\d.]+ s  (read|write)  \S"):
             expect(f"the table has {line}:\n{text}", re.search(line, text, re.MULTILINE))
         if calls:
             expect(f"and system calls:\n{text}", re.search(r"^  pave-node .*, +[\d.]+ system calls an operation$", text, re.MULTILINE))
+        wait_for("a slow moment of which the cause is told", lambda: re.search(
+            r"^ +[\d.]+ us at +[\d.]+ s  (read|write)  .*this process did not run", table_of_one_that_was_stopped(), re.MULTILINE))
         # Not where the host itself stood still for longer than its slowest operations took.
         wait_for("a slow operation whose way is told",
                  lambda: re.search(r"^ +[\d.]+ us at +[\d.]+ s  (read|write)  .*us, node ", table(), re.MULTILINE))
