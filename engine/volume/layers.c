@@ -735,19 +735,25 @@ static bool is_quiet(const struct vchunk *c)
 	return true;
 }
 
-/* Frees the retired sets of which nothing is under way. */
+static bool set_is_quiet(const struct volume *v, const struct vset *set)
+{
+	for (uint32_t i = 0; i < v->chunk_count; i++)
+		if (!is_quiet(&set->chunks[i]))
+			return false;
+	return true;
+}
+
+/* Frees the retired sets of which nothing is under way. The oldest first, and none before it: what is
+ * still under way in a set leaves it for the ones above. */
 static void free_retired(struct volume *v)
 {
-	struct vset *set, *next;
+	while (v->sets != NULL && v->extents == NULL) {
+		struct vset *set = v->sets;
 
-	LL_FOREACH_SAFE(v->sets, set, next)
-	{
-		bool quiet = set->chunks[0].retired && v->extents == NULL;
-
-		for (uint32_t i = 0; quiet && i < v->chunk_count; i++)
-			quiet = is_quiet(&set->chunks[i]);
-		if (!quiet)
-			continue;
+		while (set->next != NULL)
+			set = set->next;
+		if (!set->chunks[0].retired || !set_is_quiet(v, set))
+			return;
 		LL_DELETE(v->sets, set);
 		volume_free_set(set);
 	}
