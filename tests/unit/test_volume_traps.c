@@ -879,57 +879,6 @@ START_TEST(a_device_that_is_back_in_time_costs_nothing)
 }
 END_TEST
 
-/* A snapshot by a permit that the rig's driver does not give; or the lower layer is sealed. */
-static void take_layers(bool sealed)
-{
-	struct permit *p = &host->volume->attach.permit;
-
-	p->layers[0] = (struct permit_layer){RIG_VOLUME + 1, true};
-	p->layers[1] = (struct permit_layer){RIG_VOLUME, !sealed};
-	p->layer_count = 2;
-	vlayers_permit(host->volume);
-}
-
-/* A node has the last word of a chunk, loses its disk, and then the layer is sealed: it is not read
- * as if it had all. The other chunk is not settled yet when that happens, or is. */
-START_TEST(a_last_word_that_is_lost)
-{
-	struct fake_node *n = &rig->nodes[0];
-	struct fake_chunk *lost = &n->chunks[0];
-	struct rig_op o;
-
-	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
-	rig_permit(rig, 7);
-	rig_run_ms(rig, 100);
-	rig->pd.silent = true;
-	for (uint32_t i = 0; i < RIG_NODES; i++)
-		rig->nodes[i].hold_writes = _i == 0;
-	rig_start_write(host, &o, RIG_CHUNK_BLOCKS, 1, 2);
-	rig_run_ms(rig, 10);
-	take_layers(false);
-	rig_run_ms(rig, 500);
-	ck_assert(version_is_sealed(lost->watermark));
-	ck_assert_uint_eq(host->volume->layers.settled, _i == 0 ? 0 : RIG_VOLUME);
-	fake_crash(n);
-	for (uint32_t b = 0; b < 8; b++) {
-		free(lost->blocks[b].data);
-		lost->blocks[b] = (struct fake_block){0};
-	}
-	lost->watermark = 0;
-	fake_start(n);
-	rig_run_ms(rig, 1000);
-	for (uint32_t i = 0; i < RIG_NODES; i++)
-		fake_release(&rig->nodes[i]);
-	ck_assert_int_eq(rig_finish(&o), 0);
-	rig_run_ms(rig, 1000);
-	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
-	take_layers(true);
-	for (uint32_t b = 0; b < 8 && (vlayers_good(&host->volume->chunks[0]) & 1) != 0; b++)
-		ck_assert_uint_eq(fake_stamp(n, b), 1);
-	ck_assert_uint_ge(vmask_count(vlayers_good(&host->volume->chunks[0])), 2);
-}
-END_TEST
-
 int main(void)
 {
 	TCase *tc = tcase_create("traps");
@@ -974,7 +923,6 @@ int main(void)
 	tcase_add_test(tc, a_node_one_version_behind_is_settled_too);
 	tcase_add_test(tc, folded_versions_do_not_lose_a_neighbour);
 	tcase_add_test(tc, a_device_that_is_back_in_time_costs_nothing);
-	tcase_add_loop_test(tc, a_last_word_that_is_lost, 0, 2);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
