@@ -743,8 +743,8 @@ static bool set_is_quiet(const struct volume *v, const struct vset *set)
 	return true;
 }
 
-/* Frees the retired sets of which nothing is under way. The oldest first, and none before it: what is
- * still under way in a set leaves it for the ones above. */
+/* Frees the retired sets of which nothing is under way. The oldest first, and none before it: what
+ * is still under way in a set leaves it for the ones above. */
 static void free_retired(struct volume *v)
 {
 	while (v->sets != NULL && v->extents == NULL) {
