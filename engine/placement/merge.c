@@ -352,12 +352,14 @@ static void step(struct pd_merge *x, struct merge_node *n)
 {
 	while (x->pass > 0 && n->chunk < x->chunk_count && !is_due(x, n, n->chunk))
 		n->chunk++;
-	if (!x->given_up && n->chunk < x->chunk_count && n->node->session != NULL) {
+	if (n->chunk < x->chunk_count && n->node->session == NULL)
+		give_up(x, n->node->name, "it is not connected");
+	if (n->chunk < x->chunk_count && permits_leads(&x->pd->permits, NULL) != 0)
+		give_up(x, n->node->name, "this driver may lead no more, and asks it for nothing");
+	if (n->chunk < x->chunk_count && !x->given_up) {
 		ask(x, n);
 		return;
 	}
-	if (n->chunk < x->chunk_count)
-		give_up(x, n->node->name, "it is not connected");
 	if (--x->running == 0)
 		pass_over(x);
 }
@@ -664,9 +666,9 @@ void merge_tick(struct pd *pd)
 		pass_begin(x);
 		return;
 	}
-	if (pd->reg.layers != NULL && reg_may_erase(&pd->reg))
+	if (pd->reg.layers != NULL && pd_may_erase(pd))
 		seal_some(pd);
-	if (x == NULL && pd->reg.layers != NULL && reg_may_erase(&pd->reg) &&
+	if (x == NULL && pd->reg.layers != NULL && pd_may_erase(pd) &&
 	    reactor_now_ns(pd->reactor) >= pd->merge_after_ns)
 		begin_first(pd);
 }

@@ -405,7 +405,7 @@ static bool start_next(struct pd *pd, struct reg_node *n)
 void node_erase_all(struct pd *pd)
 {
 	const int64_t now = reg_now(&pd->reg, NULL);
-	bool again = !pd->stopping && reg_may_erase(&pd->reg);
+	bool again = !pd->stopping && pd_may_erase(pd);
 
 	while (again) {
 		again = false;

@@ -746,6 +746,30 @@ START_TEST(whoever_may_not_lead_says_nothing_from_memory)
 }
 END_TEST
 
+/* Nor does it have anything erased of its own accord: on connections that are left from when it
+ * led, after a pause, what it remembers may have come back since. */
+START_TEST(whoever_may_not_lead_has_nothing_erased)
+{
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, "secnumcloud-fr"), 0);
+	become_one_of_several();
+	for (uint32_t i = 0; i < 3; i++) {
+		const char name[] = {'n', (char)('1' + i), '\0'};
+
+		ck_assert_int_eq(peer_connect(nodes[i], "node", name), 0);
+		ck_assert_int_eq(ask_lease(nodes[i], name, rig_sites[i], (uint8_t)(i + 1), 0), 0);
+	}
+	leads = false;
+	ck_assert_int_eq(ask_delete(admin, "w"), 0);
+	rig_run_ms(rig, 5000);
+	for (uint32_t i = 0; i < 3; i++)
+		ck_assert_uint_eq(nodes[i]->erases, 0);
+	leads = true;
+	rig_run_ms(rig, 5000);
+	for (uint32_t i = 0; i < 3; i++)
+		ck_assert_uint_eq(nodes[i]->erases, 1);
+}
+END_TEST
+
 /* A second administrator, or the same one again, asks for what the first has not got yet: that it
  * is there already, or is not there, would be taken for done. */
 START_TEST(what_is_there_is_told_when_it_is_durable)
@@ -894,6 +918,7 @@ int main(void)
 	tcase_add_test(t, restart_goes_on);
 	tcase_add_test(t, whoever_may_not_lead_issues_nothing);
 	tcase_add_test(t, whoever_may_not_lead_says_nothing_from_memory);
+	tcase_add_test(t, whoever_may_not_lead_has_nothing_erased);
 	tcase_add_test(t, what_is_there_is_told_when_it_is_durable);
 	tcase_add_test(t, what_is_there_is_told_by_a_driver_that_leads);
 	tcase_add_test(t, permits_of_another_driver_last_a_lifetime);
