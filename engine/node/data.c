@@ -122,10 +122,26 @@ static void request_give_back(struct node_request *q)
 	node_buffers_put(q->is_tx ? &shard->tx_memory : &shard->rx_memory, &q->buffer);
 	if (shard->waiting != NULL)
 		node_requests_wake(shard);
+	q->session = NULL;
 	q->next = shard->free_requests;
 	shard->free_requests = q;
 	s->inflight--;
 	node_session_release(s);
+}
+
+bool node_requests_change(const struct node_shard *shard, volume_id_t layer, chunk_no_t chunk)
+{
+	for (const struct request_slab *slab = shard->request_slabs; slab != NULL;
+	     slab = slab->next)
+		for (uint32_t i = 0; i < REQUESTS_SLAB; i++) {
+			const struct node_request *q = &slab->requests[i];
+
+			if (q->session != NULL && q->layer == layer && q->ask.chunk == chunk &&
+			    (q->op == FRAME_WRITE || q->op == FRAME_ZERO ||
+			     q->op == FRAME_WATERMARK))
+				return true;
+		}
+	return false;
 }
 
 static void request_sent(struct transport_send *send, int status)

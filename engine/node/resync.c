@@ -26,8 +26,9 @@
  *     whatever volume wrote the sealed layer), and CRCs that were checked once on receipt.
  *  3. At most one FETCH is in flight and PULL_BATCHES answers are being applied.
  *  4. All pulls of the shard together fetch resync_rate bytes a second, and one answer each more.
- *  5. One exact pull of a layer's chunk at a time, and none while a session that could write the
- *     layer has requests in flight.
+ *  5. One exact pull of a layer's chunk at a time, and none while a request that changes the chunk
+ *     in that layer is in flight, of whichever session: the store may carry it out after the
+ *     erasure.
  *
  * Failure modes: any error ends the pull with it; what was applied stays, and a pull that is asked
  * for again begins anew, harmlessly. A source that does not answer for PULL_STALL_MS: -ETIMEDOUT.
@@ -532,25 +533,21 @@ static bool is_sealed(const struct node_pull *p)
 	       state.chunk == p->chunk && version_is_sealed(state.watermark);
 }
 
-/* Somebody else restores the same, or may still have a write to it under way. */
+/* Somebody else restores the same; or something is under way that was sent before the layer was
+ * sealed, of whichever session. Above all this host's own last word: after the erasure it would
+ * make what is left pass for a copy that is whole. */
 static bool is_busy(const struct node_pull *p)
 {
 	const struct node_session *s;
 	const struct node_pull *o;
 
-	DL_FOREACH (p->session->shard->sessions, s) {
-		const struct permit *permit = &s->permit;
-
-		for (uint32_t i = 0; s != p->session && !s->peer_is_node && s->inflight > 0 &&
-				     i < MIN(permit->layer_count, PERMIT_LAYERS_OPEN_MAX);
-		     i++)
-			if (permit->layers[i].id == p->layer)
-				return true;
+	if (node_requests_change(p->session->shard, p->layer, p->chunk))
+		return true;
+	DL_FOREACH (p->session->shard->sessions, s)
 		DL_FOREACH (s->pulls, o)
 			if (o != p && o->exact && o->state != PULL_WAITING &&
 			    o->layer == p->layer && o->chunk == p->chunk)
 				return true;
-	}
 	return false;
 }
 

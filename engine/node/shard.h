@@ -233,6 +233,9 @@ void node_changes_destroy_all(struct node_session *s); /* node_shard_abandon */
 /* Sets aside a share of the shard's requests for a session; the memory for them is allocated here.
  * 0 or -ENOMEM. */
 int node_requests_reserve(struct node_shard *shard, struct node_session *s);
+/* Whether a write, zero or watermark of the layer's chunk is in flight, of whichever session. Looks
+ * at all requests: not for the path of an operation. */
+bool node_requests_change(const struct node_shard *shard, volume_id_t layer, chunk_no_t chunk);
 void node_requests_unreserve(struct node_shard *shard, struct node_session *s);
 void node_requests_free(struct node_shard *shard);
 
