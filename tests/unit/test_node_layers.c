@@ -206,6 +206,32 @@ START_TEST(test_restore_from_what_is_whole)
 }
 END_TEST
 
+/* The host's last word is still on its way to the disk when the host, which has enough others, has
+ * this copy restored. It must not come after the erasure: what is left would pass for whole. */
+START_TEST(test_restore_waits_for_the_last_word)
+{
+	struct peer_permit p = permit(2, true), q = permit(3, false);
+	struct frame word = {.op = FRAME_WATERMARK, .chunk = CHUNK, .watermark = LAST_WORD};
+	struct peer_request *sent;
+
+	ck_assert_int_eq(write_to(&h, 0, 0, 1, 1), 0);
+	ck_assert_int_eq(write_to(&other, 0, 0, 1, 1), 0);
+	ck_assert_int_eq(peer_host_watermark(&other, CHUNK, LAST_WORD), 0);
+	ck_assert_int_eq(rig_update(&h, &p), 0);
+	sim_disk_set_slowness(rig->nodes[0].sim_disk, 10000);
+	sent = peer_host_send(&h, word, NULL, false);
+	ck_assert_int_eq(rig_update(&h, &q), 0);
+	ck_assert_int_eq(rig_update(&other, &q), 0);
+	ck_assert_int_eq(restore("n2", rig->nodes[1].name), -EBUSY);
+	ck_assert(peer_host_wait(&h, sent));
+	ck_assert_int_eq(sent->status, 0);
+	peer_request_free(sent);
+	sim_disk_set_slowness(rig->nodes[0].sim_disk, 1);
+	ck_assert_int_eq(restore("n2", rig->nodes[1].name), 0);
+	EXPECT(&h, 0, 0, 1, -1);
+}
+END_TEST
+
 /* A crash in the midst leaves a copy that does not pass for a whole one. */
 START_TEST(test_restore_is_cut_short)
 {
@@ -422,6 +448,7 @@ int main(void)
 	tcase_add_test(tc, test_older_permits);
 	tcase_add_test(tc, test_restore);
 	tcase_add_loop_test(tc, test_restore_from_what_is_whole, 0, 2);
+	tcase_add_test(tc, test_restore_waits_for_the_last_word);
 	tcase_add_test(tc, test_restore_is_cut_short);
 	tcase_add_test(tc, test_repair_by_what_the_source_shows);
 	tcase_add_test(tc, test_repair_of_zeroes);
