@@ -95,6 +95,20 @@ expect 1 no-preset pave policy show hope
 says no-preset err "there is no preset of this name"
 expect 2 preset-which pave policy show
 expect 2 policy-what pave policy shew
+# What cannot be written down was not told: a report on a full disk is no success.
+for words in --help --version "help volume" "volume create --help" "policy list" "policy list --json" "policy show dev" "completion bash"; do
+	expect 1 "full $words" bash -c 'exec "$@" >/dev/full' _ pave $words
+	says "full $words" err "the output cannot be written: No space left on device"
+done
+# Who reads no further is told nothing.
+count=$((count + 1))
+mkfifo "$top/closed"
+bash -c 'exec 3<>"$1"; exec 4>"$1" 3<&-; pave help >&4' _ "$top/closed" 2>"$top/err"
+[ $? = 1 ] && [ ! -s "$top/err" ] || { bad=$((bad + 1)); echo "FAIL closed: $(cat "$top/err")"; }
+mkdir "$top/empty"
+expect 2 dir-empty env -C "$top/empty" pave dev up --dir ''
+expect 2 cluster-empty env -C "$top/empty" pave --cluster '' dev up
+says cluster-empty err "--cluster is empty"
 expect 4 policies-of-nobody pave --cluster 127.0.0.1:1 policy list
 expect 4 nobody-there pave --cluster 127.0.0.1:1 status
 says nobody-there err "127.0.0.1:1"

@@ -20,7 +20,8 @@ struct audit_source {
 int audit_replay(const struct audit_source *source, const struct history_options *options,
 		 struct history **ret, struct error *err);
 
-/* The driver's ledger as an exported file: written to out, or into memory (malloc'd). */
+/* The driver's ledger as an exported file: written to out, or into memory (malloc'd). That stdout
+ * took it is for main() to see. */
 int audit_write(FILE *out, uint64_t *ret_records, struct error *err);
 int audit_fetch(char **ret, size_t *ret_size, struct error *err);
 

@@ -68,7 +68,7 @@ int audit_write(FILE *out, uint64_t *ret_records, struct error *err)
 		pave__v1__control__free_unpacked(reply, NULL);
 	}
 	client_close(c);
-	if (rc == 0 && (fflush(out) != 0 || ferror(out)))
+	if (rc == 0 && out != stdout && (fflush(out) != 0 || ferror(out)))
 		rc = error_set(err, -EIO, "it cannot be written: %s", strerror(errno));
 	*ret_records = ask.from - 1;
 	return rc;

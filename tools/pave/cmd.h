@@ -50,7 +50,8 @@ const char *cmd_operand(int argc, char **argv, const char *what);
 /* A size above 0, for what is named; false after a line on stderr. */
 bool cmd_size(const char *what, const char *text, uint64_t *ret_bytes);
 
-/* Prints o, indented, and frees it. Returns 0, or 1 when stdout fails. */
+/* Prints o, indented, and frees it. Returns 0, or 1 when there is no memory. That stdout took it is
+ * looked at once, when the command has ended (main.c). */
 int cmd_print_json(json_t *o);
 
 /* The folder that this program lies in; the others lie there too. */

@@ -58,6 +58,8 @@ static int parse(int argc, char **argv, bool up, struct options *o)
 	while ((c = getopt_long(argc, argv, "", up ? all : only_dir, NULL)) != -1) {
 		switch (c) {
 		case 'd':
+			if (optarg[0] == '\0')
+				return cmd_usage_error("--dir is empty");
 			o->dir = optarg;
 			break;
 		case 's':

@@ -1,6 +1,7 @@
 /* pave: the command of people. Here: the table of commands, global options, help, and what all
  * commands share (cmd.h). */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -255,9 +256,10 @@ int cmd_print_json(json_t *o)
 	int rc = json_dumpf(o, stdout, JSON_INDENT(2));
 
 	json_decref(o);
-	if (rc == 0 && putchar('\n') != EOF && fflush(stdout) == 0)
-		return 0;
-	fprintf(stderr, "pave: the output cannot be written\n");
+	putchar('\n');
+	if (rc == 0 || ferror(stdout))
+		return 0; /* main() looks at stdout */
+	fprintf(stderr, "pave: no memory for the output\n");
 	return 1;
 }
 
@@ -446,6 +448,11 @@ static int take_global(int argc, char **argv, char **left, bool *ret_help, bool 
 		} else if (n < ARGS_MAX) {
 			left[n++] = argv[i];
 		}
+		/* That of the environment counts as not set; this would be where we stand. */
+		if (cli.cluster != NULL && cli.cluster[0] == '\0') {
+			fprintf(stderr, "pave: --cluster is empty: DIR or HOST:PORT is wanted\n");
+			return -1;
+		}
 	}
 	if (n == ARGS_MAX) {
 		fprintf(stderr, "pave: over %d arguments\n", ARGS_MAX);
@@ -472,14 +479,38 @@ static int run_raw(const struct command *c, int argc, char **argv, const char *w
 	return c->run(n, args);
 }
 
-int main(int argc, char **argv)
+static bool reader_left(void)
+{
+	struct pollfd p = {.fd = STDOUT_FILENO};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR) != 0;
+}
+
+/* What was said is part of what was asked for: a report that is not there was not given. A reader
+ * who has seen enough need not be told. */
+static int with_output(int rc)
+{
+	const bool failed = ferror(stdout);
+
+	errno = 0;
+	if (fflush(stdout) == 0 && !failed)
+		return rc;
+	if (errno != EPIPE && !reader_left())
+		fprintf(stderr, "pave%s%s: %sthe output cannot be written%s%s\n",
+			cli.command != NULL ? " " : "",
+			cli.command != NULL ? cli.command->name : "",
+			rc == 0 ? "it was done, but " : "", errno != 0 ? ": " : "",
+			errno != 0 ? strerror(errno) : "");
+	return rc != 0 ? rc : 1;
+}
+
+static int run(int argc, char **argv)
 {
 	char *left[ARGS_MAX + 1];
 	bool wants_help = false, wants_version = false, only_help = false;
 	int n, words = 0;
 	const struct command *c;
 
-	signal(SIGPIPE, SIG_IGN);
 	log_set_level(LOG_ERROR);
 	cli.cluster = getenv("PAVE_CLUSTER");
 	if (cli.cluster != NULL && cli.cluster[0] == '\0')
@@ -511,4 +542,10 @@ int main(int argc, char **argv)
 		return help(c);
 	left[words - 1] = (char *)(uintptr_t)c->name;
 	return c->run(n - words + 1, left + words - 1);
+}
+
+int main(int argc, char **argv)
+{
+	signal(SIGPIPE, SIG_IGN);
+	return with_output(run(argc, argv));
 }
