@@ -286,6 +286,8 @@ for p in mine:3 dev:2; do
 	expect 0 "put-$p" pave policy put "$top/policy.dsse.json"
 done
 expect 0 policies pave policy list --json
+expect 2 refresh-two pave site refresh --site par=1 --site lyo=1
+says refresh-two err "it was par already"
 json policies '{p["policy"]: (p["version"], p["signed_by"]) for p in o["policies"] if p["policy"] in ("dev", "mine", "hds")} == {"dev": (2, "tenant"), "mine": (3, "tenant"), "hds": (1, "preset")}'
 json policies 'all(len(p["digest"]) == 64 and p["disputed"] is False for p in o["policies"])'
 expect 0 policies-text pave policy list

@@ -261,6 +261,10 @@ static int take_site_version(struct change_options *o, const char *text)
 
 	if (equals == NULL || equals - text >= NAME_SIZE_MAX)
 		return cmd_usage_error("--site %s: SITE=VERSION is wanted", text);
+	if (o->change.site != NULL)
+		return cmd_usage_error("--site %s: one site in each snapshot, and it was %s "
+				       "already: give the command once for each",
+				       text, o->site);
 	memcpy(o->site, text, (size_t)(equals - text));
 	o->site[equals - text] = '\0';
 	errno = 0;

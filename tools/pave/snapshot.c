@@ -5,15 +5,18 @@
 #include "tools/pave/snapshot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "engine/evidence/demo.h"
 #include "engine/evidence/file.h"
 
+#define CHANGE_TRIES	     8u
 #define VALID_FOR_DEFAULT_NS (24 * 3600 * (int64_t)NS_PER_S)
 
 int64_t snapshot_now(void)
@@ -38,8 +41,8 @@ int snapshot_signers_add(struct snapshot_signers *s, const char *text, struct er
 	memcpy(keyid, text, (size_t)(equals - text));
 	keyid[equals - text] = '\0';
 	rc = signing_key_read(equals + 1, keyid, &s->keys[s->key_count], err);
-	if (rc == 0)
-		s->key_count++;
+	if (rc == 0 && s->key_count++ == 0)
+		snprintf(s->lock_path, sizeof s->lock_path, "%s", equals + 1);
 	return rc;
 }
 
@@ -144,8 +147,9 @@ static void set_times(const struct revocations_document *old, const struct snaps
 	change->not_after = change->issued_at + valid;
 }
 
-int snapshot_change(struct client *c, const struct cluster_ref *cluster, struct snapshot_signers *s,
-		    struct revocations_change *change, struct error *err)
+static int change_once(struct client *c, const struct cluster_ref *cluster,
+		       struct snapshot_signers *s, struct revocations_change *change,
+		       struct error *err)
 {
 	struct revocations_document *old = NULL;
 	char *json = NULL;
@@ -185,5 +189,21 @@ out:
 	revocations_free(old);
 	free(json);
 	free(envelope);
+	return rc;
+}
+
+int snapshot_change(struct client *c, const struct cluster_ref *cluster, struct snapshot_signers *s,
+		    struct revocations_change *change, struct error *err)
+{
+	/* Where it cannot be locked the tries are left. */
+	int fd = open(s->lock_path, O_RDONLY | O_CLOEXEC);
+	int rc = -E_ROLLBACK;
+
+	if (fd >= 0)
+		flock(fd, LOCK_EX);
+	for (unsigned i = 0; i < CHANGE_TRIES && rc == -E_ROLLBACK; i++)
+		rc = change_once(c, cluster, s, change, err);
+	if (fd >= 0)
+		close(fd);
 	return rc;
 }

@@ -11,6 +11,7 @@ struct snapshot_signers {
 	size_t key_count;
 	struct root_document *root;
 	char root_path[4200];	 /* "": the cluster's own */
+	char lock_path[4200];	 /* the first key's file */
 	uint64_t valid_for_ms;	 /* 0: as long as the one before */
 	uint64_t result_version; /* what was made */
 	int64_t result_not_after;
@@ -26,7 +27,11 @@ int snapshot_signers_add(struct snapshot_signers *s, const char *text, struct er
 void snapshot_signers_deinit(struct snapshot_signers *s);
 
 /* Gets the driver's snapshot, verifies it, makes the next one with the change (its times are filled
- * in here), signs it, submits it; in a development cluster also leaves it in D/evidence. */
+ * in here), signs it, submits it; in a development cluster also leaves it in D/evidence.
+ *
+ * Two contents of one version would put every site into quarantine until there is a higher one:
+ * whoever signs with the same key file waits until the one before is done, and when somebody
+ * elsewhere has been faster the change is signed again, as the version after his. */
 int snapshot_change(struct client *c, const struct cluster_ref *cluster, struct snapshot_signers *s,
 		    struct revocations_change *change, struct error *err);
 
