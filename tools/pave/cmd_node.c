@@ -132,9 +132,10 @@ static int make_identity(struct add *a, struct client *c, struct error *err)
 		    "--ca-key FILE and --out PREFIX are missing: the node CA of site %s "
 		    "signs for the node",
 		    a->site);
-	rc = dev_load(a->cluster.dir, &a->dev, err);
+	/* What another adds meanwhile is in it, too. */
+	rc = dev_lock(a->cluster.dir, err);
 	if (rc == 0)
-		rc = dev_lock(a->cluster.dir, err);
+		rc = dev_load(a->cluster.dir, &a->dev, err);
 	return rc == 0 ? dev_make_node(&a->dev, a->node, a->site, &a->id, err) : rc;
 }
 
