@@ -322,7 +322,9 @@ expect 0 delete pave volume delete large
 expect 1 deleted pave volume delete large
 
 # -- attached
-expect 0 attach pave attach v1 --nbd "unix:$top/v1.sock" --detach ${PAVE_TEST_TRANSPORT:+--transport $PAVE_TEST_TRANSPORT}
+# From a directory that is named as seen from here: whoever uses the lines, and dev down, stand somewhere else.
+expect 0 attach env -C "$top" PAVE_CLUSTER=c pave attach v1 --nbd unix:v1.sock --detach ${PAVE_TEST_TRANSPORT:+--transport $PAVE_TEST_TRANSPORT}
+says attach out "socket='$top/v1.sock'"
 # Why one failed is said once, and nothing of what others have in the same log.
 expect 1 attach-nothing pave attach v9 --nbd "unix:$top/v9.sock" --detach
 says attach-nothing err 'there is no volume "v9"'
@@ -576,3 +578,44 @@ for f in /proc/[0-9]*/cmdline; do
 done
 echo "$count checks, $bad failed"
 [ "$bad" -eq 0 ]
+# -- several at once
+# at_once COUNT NAME COMMAND...: each of them is done; what they say is in $top/at-once.
+at_once() {
+	local n=$1 name=$2 pids= i
+	shift 2
+	rm -f "$top/at-once"
+	for i in $(seq "$n"); do
+		"${@//%/$i}" >>"$top/at-once" 2>&1 &
+		pids="$pids $!"
+	done
+	count=$((count + 1))
+	for i in $pids; do
+		wait "$i" || { bad=$((bad + 1)); echo "FAIL $name: not done by one: $(cat "$top/at-once")"; }
+	done
+}
+# Two contents of one version would put every site into quarantine.
+for _ in 1 2 3 4 5; do
+	at_once 8 refresh-at-once pave site refresh
+done
+at_once 6 revoke-at-once pave site revoke mrs --effective-from 2100-01-01T00:00:00Z --reason "%"
+expect 0 not-disputed pave site list --json
+json not-disputed 'not any(f["rule"] == "certificate" for s in o["sites"] for p in s["policies"].values() for f in p["failed"])'
+count=$((count + 1))
+[ "$(grep -o "snapshot version [0-9]*" "$top/at-once" | sort -u | wc -l)" = 6 ] || { bad=$((bad + 1)); echo "FAIL revoke-at-once: $(cat "$top/at-once")"; }
+# What one adds, another does not take out again.
+at_once 4 add-at-once pave node add "par-1%" --site par
+count=$((count + 1))
+python3 - "$dir/cluster.json" <<'EOF' || { bad=$((bad + 1)); echo "FAIL add-at-once: $(cat "$dir/cluster.json")"; }
+import json, sys
+sys.exit(0 if {f"par-1{i}" for i in range(1, 5)} <= {n["node"] for n in json.load(open(sys.argv[1]))["nodes"]} else 1)
+EOF
+
+# -- a cluster whose directory lies in that of another: neither is taken for the other
+expect 0 around-up pave dev up --dir "$top" --sites par --device-size 400MiB --json
+json around-up '[p["name"] for p in o["processes"]] == ["pd", "par-1"] and o["pd"] != json.load(open("'"$dir/cluster.json"'"))["pd"]'
+expect 0 around-attach pave attach v1 --nbd unix:$top/v1.sock --detach
+expect 0 around-down pave dev down --dir "$top/./c/.." --json
+json around-down 'o["stopped"] == 2'
+expect 0 around-status pave dev status --dir "$dir" --json
+json around-status 'all(p["pid"] for p in o["processes"] if p["name"] in ("par-1", "mrs-1", "attach:v1")) and "attach:v1" in [p["name"] for p in o["processes"]]'
+

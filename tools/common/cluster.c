@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -65,10 +66,16 @@ int cluster_resolve(const char *text, struct cluster_ref *ret_ref, struct error 
 {
 	struct cluster_ref ref = {0};
 	struct stat st;
+	char *dir;
 	int rc = 0;
 
 	if (stat(text, &st) == 0 && S_ISDIR(st.st_mode)) {
-		rc = read_dir(text, &ref, err);
+		/* Processes are known by it, from wherever they were started. */
+		dir = realpath(text, NULL);
+		rc = dir == NULL
+			 ? error_set(err, -errno, "cluster %.200s: %s", text, err_text(errno))
+			 : read_dir(dir, &ref, err);
+		free(dir);
 	} else if (are_addresses(text)) {
 		snprintf(ref.pd, sizeof ref.pd, "%s", text);
 	} else {

@@ -27,6 +27,7 @@ struct attach_options {
 	const char *volume, *nbd, *site, *root, *state, *transport;
 	bool read_only, detach, force, migrate;
 	struct cluster_ref cluster;
+	char nbd_path[PATH_SIZE];
 	char dir[PATH_SIZE]; /* of this attachment: what evidence it has seen, its log */
 	char log[PATH_SIZE + 16];
 };
@@ -280,6 +281,23 @@ static int serve(const struct attach_options *o)
 
 /* -- the commands ---------------------------------------------------------------------------- */
 
+/* Whoever reads the lines for qemu and libvirt stands somewhere else. */
+static int find_socket(struct attach_options *o)
+{
+	char here[4096];
+	struct error err;
+
+	if (strncmp(o->nbd, "unix:", 5) != 0 || o->nbd[5] == '/' || o->nbd[5] == '\0')
+		return 0;
+	if (getcwd(here, sizeof here) == NULL) {
+		error_set(&err, -errno, "the working directory: %s", strerror(errno));
+		return cmd_fail(&err);
+	}
+	snprintf(o->nbd_path, sizeof o->nbd_path, "unix:%s/%.4000s", here, o->nbd + 5);
+	o->nbd = o->nbd_path;
+	return 0;
+}
+
 static int find_places(struct attach_options *o)
 {
 	const char *dir = o->cluster.dir;
@@ -377,7 +395,9 @@ int cmd_attach(int argc, char **argv)
 				       o.volume);
 	if (o.nbd == NULL)
 		return cmd_usage_error("--nbd unix:PATH or --nbd HOST:PORT is missing");
-	rc = find_places(&o);
+	rc = find_socket(&o);
+	if (rc == 0)
+		rc = find_places(&o);
 	return rc != 0 ? rc : serve(&o);
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,12 +37,35 @@
 
 /* -- the directory ---------------------------------------------------------------------------- */
 
+/* In place, as realpath has it; of what is not there, its folder. Returns its length. */
+static int resolve(char *buf, size_t size)
+{
+	char last[NAME_MAX + 1] = "";
+	char *path, *slash;
+	size_t len;
+	int n;
+
+	for (len = strlen(buf); len > 1 && buf[len - 1] == '/'; len--)
+		buf[len - 1] = '\0';
+	path = realpath(buf, NULL);
+	slash = strrchr(buf, '/');
+	if (path == NULL && slash != buf && strlen(slash) < sizeof last &&
+	    strcmp(slash, "/..") != 0 && strcmp(slash, "/.") != 0) {
+		memcpy(last, slash, strlen(slash) + 1);
+		*slash = '\0';
+		path = realpath(buf, NULL);
+		*slash = '/';
+	}
+	n = path == NULL ? (int)strlen(buf) : snprintf(buf, size, "%s%s", path, last);
+	free(path);
+	return n;
+}
+
 int dev_dir(const char *option, char *buf, size_t size, struct error *err)
 {
 	const char *dir = option;
 	const char *env = getenv("PAVE_DEV_DIR");
 	char here[4096];
-	size_t len;
 	int n;
 
 	/* An address names no directory. */
@@ -60,12 +84,14 @@ int dev_dir(const char *option, char *buf, size_t size, struct error *err)
 		n = snprintf(buf, size, "%s/%s", here, dir);
 	else
 		return error_set(err, -errno, "the working directory: %s", strerror(errno));
+	/* As cluster_resolve names it, by which processes are known; one that is not there yet by
+	 * what it will lie in. */
+	if (n >= 0 && (size_t)n < size)
+		n = resolve(buf, size);
 	/* Room for what lies below it. */
 	if (n < 0 || (size_t)n >= size || n > 3000)
 		return error_set(err, -ENAMETOOLONG, "directory %.80s...: the name is too long",
 				 dir);
-	for (len = strlen(buf); len > 1 && buf[len - 1] == '/'; len--)
-		buf[len - 1] = '\0';
 	return 0;
 }
 

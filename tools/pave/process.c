@@ -368,17 +368,34 @@ bool process_argument(const char *dir, const char *name, const char *option, cha
 	return false;
 }
 
+/* Whether path is dir or lies below it, and not in another cluster that lies below dir. */
+static bool lies_in(const char *path, const char *dir)
+{
+	const size_t dir_len = strlen(dir);
+	char inner[PATH_SIZE];
+
+	if (strncmp(path, dir, dir_len) != 0 || (path[dir_len] != '/' && path[dir_len] != '\0'))
+		return false;
+	for (const char *p = path + dir_len; p != NULL && *p == '/'; p = strchr(p + 1, '/')) {
+		if (p != path + dir_len &&
+		    snprintf(inner, sizeof inner, "%.*s/cluster.json", (int)(p - path), path) <
+			(int)sizeof inner &&
+		    access(inner, F_OK) == 0)
+			return false;
+	}
+	return true;
+}
+
 /* The arguments, if it is this program with a path below dir among them. */
 static bool belongs(pid_t pid, const char *dir, const char *program, char *argv, size_t size)
 {
 	size_t n = read_argv(pid, argv, size);
-	size_t dir_len = strlen(dir);
 	const char *base = strrchr(n > 0 ? argv : "", '/');
 
 	if (n == 0 || strcmp(base != NULL ? base + 1 : argv, program) != 0)
 		return false;
 	for (const char *a = argv; a < argv + n; a += strlen(a) + 1)
-		if (strncmp(a, dir, dir_len) == 0 && (a[dir_len] == '/' || a[dir_len] == '\0'))
+		if (lies_in(a, dir))
 			return start_time(pid) != 0;
 	return false;
 }

@@ -40,7 +40,8 @@ int process_stop(const char *dir, const char *name, unsigned timeout_ms, bool *r
 int process_each(const char *dir, void (*each)(const char *name, void *arg), void *arg,
 		 struct error *err);
 
-/* Processes of this program that others started for D: those whose arguments name a path below it.
+/* Processes of this program that others started for D: those whose arguments name a path below it,
+ * which is not that of another cluster below it.
  * argv: NUL-separated, ended by an empty one. */
 int process_scan(const char *dir, const char *program,
 		 void (*each)(pid_t pid, const char *argv, void *arg), void *arg,
