@@ -266,11 +266,28 @@ expect 1 sign-over pave evidence sign --key "tenant-a=$dir/authority/tenant-a.pe
 says sign-over err "$top/pipe: it is no regular file"
 [ -p "$top/pipe" ] || { bad=$((bad + 1)); echo "FAIL export-over: the pipe is no pipe any more"; }
 expect 2 export-both pave audit export --out - --json
+# Several at once, each whole; nothing is left beside the file.
+pids=
+for i in 1 2 3 4; do
+	pave audit export --out "$top/same" >/dev/null 2>>"$top/same-err" &
+	pids="$pids $!"
+done
+count=$((count + 1))
+for pid in $pids; do wait "$pid" || echo "exit $?" >>"$top/same-err"; done
+[ -s "$top/same-err" ] && { bad=$((bad + 1)); echo "FAIL export-same: $(cat "$top/same-err")"; }
+expect 0 export-same pave audit verify "$top/same"
+count=$((count + 1))
+[ "$(ls "$top"/same*)" = "$top/same
+$top/same-err" ] || { bad=$((bad + 1)); echo "FAIL export-same: $(ls "$top"/same*)"; }
+expect 1 export-full bash -c 'pave audit export --out - >/dev/full'
+says export-full err "the output cannot be written: No space left on device"
 # A version that nobody has would revoke the site.
 expect 1 refresh-version pave site refresh --site par=9
 says refresh-version err "the driver has version 1 of its certificate"
 expect 1 refresh-site pave site refresh --site nowhere=1
 says refresh-site err "pave site add comes first"
+expect 2 refresh-two pave site refresh --site par=1 --site lyo=1
+says refresh-two err "it was par already"
 expect 0 refresh-nothing pave site list --json
 json refresh-nothing 'all(s["policies"]["secnumcloud-fr"]["eligible"] for s in o["sites"])'
 
@@ -286,8 +303,6 @@ for p in mine:3 dev:2; do
 	expect 0 "put-$p" pave policy put "$top/policy.dsse.json"
 done
 expect 0 policies pave policy list --json
-expect 2 refresh-two pave site refresh --site par=1 --site lyo=1
-says refresh-two err "it was par already"
 json policies '{p["policy"]: (p["version"], p["signed_by"]) for p in o["policies"] if p["policy"] in ("dev", "mine", "hds")} == {"dev": (2, "tenant"), "mine": (3, "tenant"), "hds": (1, "preset")}'
 json policies 'all(len(p["digest"]) == 64 and p["disputed"] is False for p in o["policies"])'
 expect 0 policies-text pave policy list
@@ -320,6 +335,8 @@ expect 1 no-volume pave volume show v9
 expect 1 no-map pave volume map v9
 expect 0 delete pave volume delete large
 expect 1 deleted pave volume delete large
+expect 0 again pave volume create large --size 256MiB
+expect 0 again-deleted pave volume delete large
 
 # -- attached
 # From a directory that is named as seen from here: whoever uses the lines, and dev down, stand somewhere else.
@@ -428,6 +445,22 @@ expect 0 where-file pave audit where v1 --file "$top/ledger" --json
 json where-file 'o["not_told_after"] is not None and o["not_told_after"] < o["at"]'
 expect 0 where-now pave audit where v1 --json
 json where-now 'o["not_told_after"] is None'
+json where-now 'o["same_name"] == [] and o["contradictions"] == 0'
+expect 0 report-file pave audit report v1 --file "$top/ledger" --out "$top/report.html" --json
+json report-file 'o["not_told_after"] is not None and o["not_told_after"] < o["to"]'
+count=$((count + 1))
+grep -q "What came after 20.* is not in the file" "$top/report.html" || { bad=$((bad + 1)); echo "FAIL report-file: the page does not say when the file ends"; }
+expect 0 report-now pave audit report v1 --json
+json report-now 'o["not_told_after"] is None'
+expect 0 report-stdout env -C "$top/empty" pave audit report v1 --out -
+says report-stdout out "<!doctype html>"
+expect 2 report-both pave audit report v1 --out - --json
+expect 1 where-full bash -c 'pave audit where v1 --json >/dev/full'
+# A name that was used before: of whom this tells, and of whom not.
+expect 0 where-again pave audit where large --json
+json where-again 'o["deleted"] and len(o["same_name"]) == 1 and o["same_name"][0] < o["id"]'
+expect 0 where-again-text pave audit where large
+says where-again-text out "others of this name were deleted, of which this tells nothing: #"
 expect 1 report-full pave audit report v1 --out /dev/full
 says report-full err "No space left"
 # Names are offered as the cluster has them, and what a "@" has broken apart is whole again.
@@ -568,16 +601,6 @@ expect 0 up-starting pave dev up --dir "$dir" --json
 json up-starting '[p["pid"] for p in o["processes"] if p["name"] == "pd"] == ['"$!"']'
 rm "$dir/run/pd.pid" "$dir/run/lyo-1.pid"
 
-# -- and the end
-expect 0 down-last pave dev down --dir "$dir"
-count=$((count + 1))
-for f in /proc/[0-9]*/cmdline; do
-	p=${f#/proc/}
-	p=${p%/cmdline}
-	[ "$p" != $$ ] && { cat "$f" | tr '\0' '\n'; } 2>/dev/null | grep -qF "$dir/" && { bad=$((bad + 1)); echo "FAIL end: process $p still names $dir"; }
-done
-echo "$count checks, $bad failed"
-[ "$bad" -eq 0 ]
 # -- several at once
 # at_once COUNT NAME COMMAND...: each of them is done; what they say is in $top/at-once.
 at_once() {
@@ -619,3 +642,13 @@ json around-down 'o["stopped"] == 2'
 expect 0 around-status pave dev status --dir "$dir" --json
 json around-status 'all(p["pid"] for p in o["processes"] if p["name"] in ("par-1", "mrs-1", "attach:v1")) and "attach:v1" in [p["name"] for p in o["processes"]]'
 
+# -- and the end
+expect 0 down-last pave dev down --dir "$dir"
+count=$((count + 1))
+for f in /proc/[0-9]*/cmdline; do
+	p=${f#/proc/}
+	p=${p%/cmdline}
+	[ "$p" != $$ ] && { cat "$f" | tr '\0' '\n'; } 2>/dev/null | grep -qF "$dir/" && { bad=$((bad + 1)); echo "FAIL end: process $p still names $dir"; }
+done
+echo "$count checks, $bad failed"
+[ "$bad" -eq 0 ]

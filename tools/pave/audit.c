@@ -81,6 +81,11 @@ json_t *audit_findings_json(const struct history *h)
 	return list;
 }
 
+json_t *audit_not_told_after(const struct history *h, int64_t at, bool of_file)
+{
+	return of_file && at > h->head.at ? view_time(h->head.at) : json_null();
+}
+
 static bool holds(const struct history_volume *v, uint32_t chunk, const char *node)
 {
 	for (uint32_t i = 0; i < v->replicas; i++)

@@ -31,6 +31,9 @@ extern const char audit_proves[];
 /* The ledger in one object: records, first, last, head. */
 json_t *audit_ledger_json(const struct history *h);
 json_t *audit_findings_json(const struct history *h);
+/* Since when a file tells nothing, if that is before the moment; null: it tells of all up to then,
+ * as the driver does. */
+json_t *audit_not_told_after(const struct history *h, int64_t at, bool of_file);
 
 /* Chunks of the volume that the node holds, as half-open ranges. */
 json_t *audit_chunks_json(const struct history_volume *v, const char *node, uint32_t *ret_count);
@@ -73,6 +76,7 @@ struct audit_copies { /* since the volume was made; zeroed at first */
 struct audit_report {
 	const char *volume; /* name, or #id */
 	int64_t from, to;
+	bool of_file; /* not the driver's ledger as it is now */
 	struct audit_event *events;
 	size_t count, room;
 	struct audit_copies copies;

@@ -255,9 +255,10 @@ json_t *audit_report_json(const struct audit_report *a, const struct history *h,
 			      "tainted_writes", (json_int_t)s.tainted));
 	}
 	return json_pack(
-	    "{s:s,s:I,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "volume", v->name, "id",
+	    "{s:s,s:I,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "volume", v->name, "id",
 	    (json_int_t)v->id, "policy", v->policy, "from", view_time(a->from), "to",
-	    view_time(a->to), "nodes", nodes, "certificates", certificates_json(h, v), "copies",
+	    view_time(a->to), "not_told_after", audit_not_told_after(h, a->to, a->of_file), "nodes",
+	    nodes, "certificates", certificates_json(h, v), "copies",
 	    audit_copies_json(&a->copies, MAX(a->from, v->created_at)), "events", events, "ledger",
 	    audit_ledger_json(h), "findings", audit_findings_json(h), "proves", audit_proves);
 }
@@ -455,9 +456,13 @@ void audit_report_html(FILE *out, const struct audit_report *a, const struct his
 		"<title>Residency of volume %s</title><style>%s</style></head><body>\n"
 		"<h1>Residency of volume %s (#%" PRIu64 ")</h1>\n",
 		v->name, style, v->name, v->id);
-	fprintf(out, "<p>From %s to %s, under policy %s.</p>\n",
+	fprintf(out, "<p>From %s to %s, under policy %s.",
 		view_time_text(MAX(a->from, v->created_at), from, sizeof from),
 		view_time_text(a->to, to, sizeof to), v->policy);
+	if (a->of_file && a->to > h->head.at)
+		fprintf(out, " What came after %s is not in the file that this was made from.",
+			text_time(h->head.at, to, sizeof to));
+	fputs("</p>\n", out);
 	fputs("<h2>Where its copies are</h2>\n<figure>\n", out);
 	audit_map_svg(out, h, v);
 	fputs("<figcaption>Filled: holds chunks at the end of the time. Ring: held some "

@@ -92,7 +92,8 @@ int cmd_audit_export(int argc, char **argv)
 	if (strcmp(o.out, "-") != 0) {
 		if (file_may_replace(o.out, &err) != 0)
 			return cmd_fail(&err);
-		snprintf(path, sizeof path, "%s.part", o.out);
+		/* Its own: another that writes the same file is whole, too. */
+		snprintf(path, sizeof path, "%.4100s.%d.part", o.out, (int)getpid());
 		out = fopen(path, "w");
 		if (out == NULL) {
 			error_set(&err, -errno, "%s: %s", path, strerror(errno));
@@ -262,6 +263,38 @@ static void print_erasures(json_t *list)
 	}
 }
 
+/* Others that had its name before, by their numbers: of them this tells nothing. */
+static json_t *same_name_json(const struct history *h, const struct history_volume *v)
+{
+	json_t *list = json_array();
+
+	for (const struct history_volume *o = h->volumes; o != NULL; o = o->hh.next)
+		if (o != v && strcmp(o->name, v->name) == 0)
+			json_array_append_new(list, json_integer((json_int_t)o->id));
+	return list;
+}
+
+/* What could be taken for told and is not. */
+static void print_limits(json_t *o)
+{
+	json_t *same = json_object_get(o, "same_name"), *id;
+	json_int_t contradictions = json_integer_value(json_object_get(o, "contradictions"));
+	size_t i;
+
+	if (json_is_string(json_object_get(o, "not_told_after")))
+		printf("what came after %s is not in this file\n",
+		       json_string_value(json_object_get(o, "not_told_after")));
+	if (json_array_size(same) > 0)
+		printf("others of this name were deleted, of which this tells nothing:");
+	json_array_foreach (same, i, id)
+		printf(" #%lld", (long long)json_integer_value(id));
+	if (json_array_size(same) > 0)
+		putchar('\n');
+	if (contradictions > 0)
+		printf("%lld CONTRADICTIONS in the ledger: pave audit verify tells them\n",
+		       (long long)contradictions);
+}
+
 static json_t *where_json(const struct history *h, const struct history_volume *v, int64_t at,
 			  bool of_file)
 {
@@ -283,14 +316,13 @@ static json_t *where_json(const struct history *h, const struct history_volume *
 			json_object_set_new(o, "chunk", json_integer(l->chunk));
 		json_array_append_new(copies, o);
 	}
-	/* The driver knows of everything up to now, a file of nothing after its last record. */
-	return json_pack("{s:s,s:I,s:s,s:o,s:o,s:o,s:b,s:I,s:o,s:o,s:s}", "volume", v->name, "id",
-			 (json_int_t)v->id, "policy", v->policy, "at", view_time(at),
-			 "not_told_after",
-			 of_file && at > h->head.at ? view_time(h->head.at) : json_null(),
-			 "ended_at", view_time(v->ended_at), "deleted", v->ended_at != 0,
-			 "map_version", (json_int_t)v->map_version, "copies", copies, "erasures",
-			 erasures_json(v), "proves", audit_proves);
+	return json_pack("{s:s,s:I,s:o,s:s,s:o,s:o,s:o,s:b,s:I,s:o,s:o,s:I,s:s}", "volume", v->name,
+			 "id", (json_int_t)v->id, "same_name", same_name_json(h, v), "policy",
+			 v->policy, "at", view_time(at), "not_told_after",
+			 audit_not_told_after(h, at, of_file), "ended_at", view_time(v->ended_at),
+			 "deleted", v->ended_at != 0, "map_version", (json_int_t)v->map_version,
+			 "copies", copies, "erasures", erasures_json(v), "contradictions",
+			 (json_int_t)h->finding_count, "proves", audit_proves);
 }
 
 static void print_where(json_t *o)
@@ -308,9 +340,7 @@ static void print_where(json_t *o)
 	       json_string_value(json_object_get(o, "policy")),
 	       json_string_value(json_object_get(o, "at")),
 	       json_is_true(json_object_get(o, "deleted")) ? ": deleted" : "");
-	if (json_is_string(json_object_get(o, "not_told_after")))
-		printf("what came after %s is not in this file\n",
-		       json_string_value(json_object_get(o, "not_told_after")));
+	print_limits(o);
 	table_init(&t, 10, titles);
 	t.right[4] = t.right[7] = t.right[8] = t.right[9] = true;
 	json_array_foreach (json_object_get(o, "copies"), i, c) {
@@ -399,12 +429,14 @@ int cmd_audit_where(int argc, char **argv)
 static int write_report(const struct audit_options *o, const struct audit_report *report,
 			const struct history *h, const struct history_volume *v, struct error *err)
 {
-	FILE *out = fopen(o->out, "w");
+	FILE *out = strcmp(o->out, "-") == 0 ? stdout : fopen(o->out, "w");
 	int rc = 0;
 
 	if (out == NULL)
 		return error_set(err, -errno, "%s: %s", o->out, strerror(errno));
 	audit_report_html(out, report, h, v);
+	if (out == stdout)
+		return 0;
 	if (fflush(out) != 0 || ferror(out))
 		rc = error_set(err, -EIO, "%s: it cannot be written: %s", o->out, strerror(errno));
 	if (fclose(out) != 0 && rc == 0)
@@ -430,6 +462,10 @@ int cmd_audit_report(int argc, char **argv)
 		return 2;
 	if (o.out == NULL && !cli.json)
 		return cmd_usage_error("--out FILE.html, or --json, or both");
+	if (o.out != NULL && strcmp(o.out, "-") == 0 && cli.json)
+		return cmd_usage_error("--out -: the page goes to standard output, so --json "
+				       "cannot; give --out FILE.html");
+	report.of_file = o.source.file != NULL;
 	report.from = o.from;
 	report.to = MIN(o.to, now_ns());
 	if (report.from >= report.to)
@@ -446,7 +482,7 @@ int cmd_audit_report(int argc, char **argv)
 		rc = write_report(&o, &report, h, v, &err);
 	if (rc == 0 && cli.json)
 		cmd_print_json(audit_report_json(&report, h, v));
-	else if (rc == 0)
+	else if (rc == 0 && strcmp(o.out, "-") != 0)
 		printf("%s: volume %s, %zu events\n", o.out, v->name, report.count);
 	audit_report_deinit(&report);
 	history_free(h);

@@ -126,7 +126,7 @@ const struct command commands[] = {
      "VOLUME [--at TIME] [--file LEDGER] [--root ROOT]\n  Without --file the driver is asked.\n",
      cmd_audit_where, false},
     {"audit report", "a report on a volume for a person, with a map",
-     "VOLUME --out FILE.html [--from TIME] [--to TIME] [--file LEDGER] [--root ROOT]\n",
+     "VOLUME --out FILE.html|- [--from TIME] [--to TIME] [--file LEDGER] [--root ROOT]\n",
      cmd_audit_report, false},
     {"evidence", "the authority's tools: keygen, sign, verify, show", "", cmd_evidence, true},
     {"node list", "all nodes: state, space, eligibility, lag", "\n", cmd_node_list, false},
