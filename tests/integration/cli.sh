@@ -652,3 +652,14 @@ for f in /proc/[0-9]*/cmdline; do
 done
 echo "$count checks, $bad failed"
 [ "$bad" -eq 0 ]
+# A directory that holds something else gets no index.
+expect 1 index-in-node pave-inspect "$dir/nodes/mrs-1/device" --rebuild-index "$dir/nodes/mrs-1"
+says index-in-node err "the directory is not empty"
+count=$((count + 1))
+[ ! -e "$dir/nodes/mrs-1/CURRENT" ] || { bad=$((bad + 1)); echo "FAIL index-in-node: there is an index now"; }
+expect 0 index-new pave-inspect "$dir/nodes/mrs-1/device" --rebuild-index "$top/index"
+# A size that cannot be used leaves no file behind, which would be in the way of the right one.
+expect 2 device-small pave-node --name n-1 --site par --pd 127.0.0.1:1 --root "$dir/evidence/root.dsse.json" --dir "$top/n-1" --device "$top/n-1/device" --device-size 50MiB
+says device-small err "at least 98MiB"
+count=$((count + 1))
+[ ! -e "$top/n-1/device" ] || { bad=$((bad + 1)); echo "FAIL device-small: its file is there"; }

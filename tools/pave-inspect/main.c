@@ -6,6 +6,7 @@
  * Nothing is written to the device, but for a damaged copy of the superblock with --repair; nothing
  * to an index, but for a new one with --rebuild-index. Exit codes: 0 everything checks, 1 it could
  * not be done, 2 usage, 3 damage was found. */
+#include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "engine/base/log.h"
 #include "engine/base/text.h"
@@ -193,12 +195,39 @@ static int choose_slot(struct inspect *x, struct kv *kv, struct error *err)
 	return 0;
 }
 
+/* The node's directory, or one of somebody else, is easily named instead. */
+static int may_hold_index(const char *dir, struct error *err)
+{
+	char current[4400];
+	struct dirent *e;
+	bool empty = true;
+	DIR *d = opendir(dir);
+
+	if (d == NULL && errno == ENOENT)
+		return 0; /* it is made */
+	if (d == NULL)
+		return error_set(err, -errno, "index %s: %s", dir, err_text(errno));
+	while (empty && (e = readdir(d)) != NULL)
+		empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+	closedir(d);
+	snprintf(current, sizeof current, "%s/CURRENT", dir);
+	return empty || access(current, F_OK) == 0
+		   ? 0
+		   : error_set(err, -ENOTEMPTY,
+			       "index %s: the directory is not empty, and what is in it is no "
+			       "index: name "
+			       "another one",
+			       dir);
+}
+
 static int rebuild_index(struct inspect *x, struct error *err)
 {
 	struct rebuild *r = rebuild_create(&x->device.survey, x->best);
 	struct kv *kv = NULL;
 	int rc = r != NULL ? 0 : error_set(err, -ENOMEM, "no memory");
 
+	if (rc == 0)
+		rc = may_hold_index(x->new_index, err);
 	if (rc == 0)
 		rc = kv_rocks_open(x->device.reactor, x->new_index, store_kv_family_names,
 				   STORE_KV_FAMILIES, 0, &kv, err);

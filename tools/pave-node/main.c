@@ -18,6 +18,7 @@
 #include "engine/base/text.h"
 #include "engine/node/node.h"
 #include "engine/reactor/io.h"
+#include "engine/store/format.h"
 #include "net/rdma/rdma.h"
 #include "net/tcp/address.h"
 #include "tools/common/daemon.h"
@@ -524,13 +525,19 @@ static int parse_shards(const char *text)
 	return 2;
 }
 
+/* Before there is a file of a size that cannot be used, and that stays. */
 static int parse_size(struct node *n, const char *text)
 {
-	if (text_parse_size(text, &n->device_size) == 0 && n->device_size > 0) {
+	const uint64_t least =
+	    FORMAT_SEGMENTS_OFFSET + (uint64_t)FORMAT_SEGMENTS_MIN * FORMAT_SEGMENT_USUAL_MIN;
+	char size[32];
+
+	if (text_parse_size(text, &n->device_size) == 0 && n->device_size >= least) {
 		n->device_size = ROUND_UP(n->device_size, BLOCK_SIZE);
 		return 0;
 	}
-	fprintf(stderr, "pave-node: --device-size %s: a size is needed, as 8GiB\n", text);
+	fprintf(stderr, "pave-node: --device-size %s: a size of at least %s is needed, as 8GiB\n",
+		text, text_size(least, size, sizeof size));
 	return 2;
 }
 
