@@ -238,7 +238,7 @@ json status-json 'len(o["nodes"]) == 3 and len(o["sites"]) == 3 and o["permit_li
 expect 0 nodes pave node list --json
 json nodes 'all(n["state"] == "up" and n["eligible"] and n["eligible_until"] for n in o["nodes"])'
 json nodes 'all(200 << 20 < n["size_bytes"] < 512 << 20 and n["live_bytes"] == 0 and n["free_bytes"] == n["size_bytes"] for n in o["nodes"])'
-json nodes 'all(0 < n["reserve_bytes"] < n["size_bytes"] / 2 for n in o["nodes"])'
+json nodes 'all(0 < n["reserve_bytes"] < n["size_bytes"] / 2 and n["full"] is False for n in o["nodes"])'
 
 # -- evidence
 expect 0 sites pave site list --json
@@ -642,16 +642,22 @@ json around-down 'o["stopped"] == 2'
 expect 0 around-status pave dev status --dir "$dir" --json
 json around-status 'all(p["pid"] for p in o["processes"] if p["name"] in ("par-1", "mrs-1", "attach:v1")) and "attach:v1" in [p["name"] for p in o["processes"]]'
 
+# -- one that cannot start is told, and does not keep the others from it
+for n in par-1 mrs-1; do
+	pid=$(cut -d' ' -f1 "$dir/run/$n.pid")
+	kill "$pid"
+	while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+done
+cp "$dir/nodes/par-1/trust.json" "$top/trust.json"
+echo nothing >"$dir/nodes/par-1/trust.json"
+expect 1 up-without-one pave dev up --dir "$dir"
+says up-without-one err "par-1 was not started (it ended); its log $dir/log/par-1.log ends with: pave-node: "
+expect 0 without-one pave dev status --dir "$dir" --json
+json without-one '{p["name"]: p["pid"] is None for p in o["processes"] if p["name"] in ("par-1", "mrs-1")} == {"par-1": True, "mrs-1": False}'
+cp "$top/trust.json" "$dir/nodes/par-1/trust.json"
+
 # -- and the end
 expect 0 down-last pave dev down --dir "$dir"
-count=$((count + 1))
-for f in /proc/[0-9]*/cmdline; do
-	p=${f#/proc/}
-	p=${p%/cmdline}
-	[ "$p" != $$ ] && { cat "$f" | tr '\0' '\n'; } 2>/dev/null | grep -qF "$dir/" && { bad=$((bad + 1)); echo "FAIL end: process $p still names $dir"; }
-done
-echo "$count checks, $bad failed"
-[ "$bad" -eq 0 ]
 # A directory that holds something else gets no index.
 expect 1 index-in-node pave-inspect "$dir/nodes/mrs-1/device" --rebuild-index "$dir/nodes/mrs-1"
 says index-in-node err "the directory is not empty"
@@ -663,3 +669,11 @@ expect 2 device-small pave-node --name n-1 --site par --pd 127.0.0.1:1 --root "$
 says device-small err "at least 98MiB"
 count=$((count + 1))
 [ ! -e "$top/n-1/device" ] || { bad=$((bad + 1)); echo "FAIL device-small: its file is there"; }
+count=$((count + 1))
+for f in /proc/[0-9]*/cmdline; do
+	p=${f#/proc/}
+	p=${p%/cmdline}
+	[ "$p" != $$ ] && { cat "$f" | tr '\0' '\n'; } 2>/dev/null | grep -qF "$dir/" && { bad=$((bad + 1)); echo "FAIL end: process $p still names $dir"; }
+done
+echo "$count checks, $bad failed"
+[ "$bad" -eq 0 ]

@@ -483,6 +483,20 @@ static int wait_leases(const struct cluster_ref *ref, const struct dev_cluster *
 	return rc;
 }
 
+/* One that cannot start does not keep the others from it; the first of them is told. */
+static int start_nodes(struct dev_cluster *d, struct error *err)
+{
+	struct error one;
+	int rc = 0;
+
+	for (unsigned i = 0; i < d->node_count; i++)
+		if (dev_start_node(d, &d->nodes[i], &one) != 0 && rc == 0) {
+			*err = one;
+			rc = one.code;
+		}
+	return rc;
+}
+
 static int start_all(struct dev_cluster *d, struct error *err)
 {
 	char before[DRIVERS_TEXT_MAX];
@@ -501,8 +515,8 @@ static int start_all(struct dev_cluster *d, struct error *err)
 		rc = cluster_resolve(d->dir, &ref, err);
 	if (rc == 0)
 		rc = submit_evidence(&ref, d, err);
-	for (unsigned i = 0; rc == 0 && i < d->node_count; i++)
-		rc = dev_start_node(d, &d->nodes[i], err);
+	if (rc == 0)
+		rc = start_nodes(d, err);
 	/* Also after a failure: what runs is written down. */
 	return dev_save(d, rc == 0 ? err : NULL) != 0 && rc == 0 ? err->code : rc;
 }

@@ -232,9 +232,10 @@ int process_start(const char *dir, const char *name, const char *program, char *
 		if (ret_exit != NULL)
 			*ret_exit = code;
 		last_line(log, line, sizeof line);
-		rc = error_set(err, rc, "%s was not started (%s); its log %s ends with: %s", name,
-			       rc == -ETIMEDOUT ? "it was not ready in time" : "it ended", log,
-			       line);
+		/* Not that of a connection, which would be an exit code for something else. */
+		rc = error_set(err, -ECHILD, "%s was not started (%s); its log %s ends with: %s",
+			       name, rc == -ETIMEDOUT ? "it was not ready in time" : "it ended",
+			       log, line);
 		pid_path(path, dir, name);
 		unlink(path);
 	}

@@ -105,6 +105,12 @@ static bool is_draining(const Pave__V1__NodeInfo *n)
 	return n->draining || (n->drain && (n->chunks > 0 || n->learners > 0));
 }
 
+/* Hosts get ENOSPC from it. */
+static bool is_full(const Pave__V1__NodeInfo *n)
+{
+	return n->size_bytes > 0 && n->free_bytes <= n->reserve_bytes;
+}
+
 json_t *view_node(const Pave__V1__NodeInfo *n)
 {
 	json_t *o = json_object();
@@ -123,6 +129,7 @@ json_t *view_node(const Pave__V1__NodeInfo *n)
 	set(o, "live_bytes", integer(n->live_bytes));
 	set(o, "free_bytes", integer(n->free_bytes));
 	set(o, "reserve_bytes", integer(n->reserve_bytes));
+	set(o, "full", json_boolean(is_full(n)));
 	set(o, "operations_per_s", integer(n->operations_per_s));
 	set(o, "clock_offset_ms", json_real((double)n->clock_offset_ns / 1e6));
 	set(o, "chunks", integer(n->chunks));
@@ -247,7 +254,7 @@ void view_nodes(Pave__V1__NodeInfo *const *list, size_t count, const char *polic
 			  is_draining(n) ? ", draining"
 			  : n->drain	 ? ", drained"
 					 : "",
-			  n->size_bytes > 0 && n->free_bytes <= n->reserve_bytes ? ", full" : "");
+			  is_full(n) ? ", full" : "");
 		table_add(&t, "%s", view_size_text(n->size_bytes, buf, sizeof buf));
 		table_add(&t, "%s", view_size_text(n->live_bytes, buf, sizeof buf));
 		table_add(&t, "%s", view_size_text(n->free_bytes, buf, sizeof buf));
