@@ -428,8 +428,11 @@ json show-revoked-json 'all(o["sites"][s]["until"] and o["sites"][s]["until_fiel
 # What was so at a time: the ledger is asked; before its beginning there is nothing to tell.
 expect 0 where pave audit where v1 --json
 json where 'sorted(c["site"] for c in o["copies"]) == ["lyo", "par", "rbx"] and "nor anything about the law" in o["proves"]'
+json where '{c["site"]: c["withdrawn_from"] for c in o["copies"]} == {"par": None, "lyo": None, "rbx": "'"$from"'"}'
 expect 0 where-text pave audit where v1
 says where-text out "TAINTED"
+says where-text out "copy, site withdrawn"
+says where-text out "node rbx-1: the certificate of site rbx is withdrawn from $from on"
 says where-text out "It does not prove that the certificates are true"
 expect 1 where-before pave audit where v1 --at 2020-01-01T00:00:00Z
 says where-before err "it begins at 20"
@@ -452,9 +455,13 @@ count=$((count + 1))
 grep -q "What came after 20.* is not in the file" "$top/report.html" || { bad=$((bad + 1)); echo "FAIL report-file: the page does not say when the file ends"; }
 expect 0 report-now pave audit report v1 --json
 json report-now 'o["not_told_after"] is None'
+json report-now 'any(e["kind"] == "revocations" and e["text"].endswith(", site rbx withdrawn from '"$from"'") for e in o["events"])'
+json report-now '{n["site"]: n["withdrawn_from"] for n in o["nodes"]} == {"par": None, "lyo": None, "rbx": "'"$from"'"}'
+count=$((count + 1))
+grep -q "1, withdrawn from $from<" "$top/report.html" || { bad=$((bad + 1)); echo "FAIL report-file: the page does not say that rbx is withdrawn"; }
 expect 0 report-stdout env -C "$top/empty" pave audit report v1 --out -
 says report-stdout out "<!doctype html>"
-expect 2 report-both pave audit report v1 --out - --json
+expect 2 report-both env -C "$top/empty" pave audit report v1 --out - --json
 expect 1 where-full bash -c 'pave audit where v1 --json >/dev/full'
 # A name that was used before: of whom this tells, and of whom not.
 expect 0 where-again pave audit where large --json

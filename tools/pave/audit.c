@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/base/text.h"
+#include "engine/evidence/documents.h"
 #include "engine/evidence/file.h"
 #include "tools/pave/client.h"
 #include "tools/pave/cmd.h"
@@ -84,6 +85,16 @@ json_t *audit_findings_json(const struct history *h)
 json_t *audit_not_told_after(const struct history *h, int64_t at, bool of_file)
 {
 	return of_file && at > h->head.at ? view_time(h->head.at) : json_null();
+}
+
+json_t *audit_withdrawn_from(const struct history *h, const char *site, int64_t at)
+{
+	int64_t from;
+
+	return h->revocations != NULL &&
+		       revocations_withdrawn(h->revocations, site, at, &from, NULL)
+		   ? view_time(from)
+		   : json_null();
 }
 
 static bool holds(const struct history_volume *v, uint32_t chunk, const char *node)

@@ -34,6 +34,9 @@ json_t *audit_findings_json(const struct history *h);
 /* Since when a file tells nothing, if that is before the moment; null: it tells of all up to then,
  * as the driver does. */
 json_t *audit_not_told_after(const struct history *h, int64_t at, bool of_file);
+/* Since when the site's certificate was withdrawn at that moment, by the revocation snapshot in
+ * force; null: it was not. */
+json_t *audit_withdrawn_from(const struct history *h, const char *site, int64_t at);
 
 /* Chunks of the volume that the node holds, as half-open ranges. */
 json_t *audit_chunks_json(const struct history_volume *v, const char *node, uint32_t *ret_count);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/base/text.h"
+#include "engine/evidence/documents.h"
 #include "tools/pave/audit.h"
 #include "tools/pave/view.h"
 
@@ -60,6 +61,25 @@ static bool concerns_site(const struct history *h, const struct history_volume *
 	return false;
 }
 
+/* With those sites of the volume that it withdraws, now or later. */
+static void add_snapshot(struct audit_report *a, const struct history *h,
+			 const struct history_volume *v, const Pave__V1__LedgerRecord *r)
+{
+	char text[256] = "", from[40];
+	size_t n = 0;
+
+	for (const struct history_site *s = h->sites; s != NULL; s = s->hh.next) {
+		int64_t since;
+
+		if (n < sizeof text && h->revocations != NULL && concerns_site(h, v, s->name) &&
+		    revocations_withdrawn(h->revocations, s->name, INT64_MAX, &since, NULL))
+			n += (size_t)snprintf(text + n, sizeof text - n,
+					      ", site %s withdrawn from %s", s->name,
+					      text_time(since, from, sizeof from));
+	}
+	add(a, r, "revocations", "snapshot version %" PRIu64 "%s", r->document->version, text);
+}
+
 static void permit_event(struct audit_report *a, const Pave__V1__LedgerRecord *r,
 			 const struct history_volume *v)
 {
@@ -93,7 +113,7 @@ static void other_event(struct audit_report *a, const struct history *h,
 			add(a, r, "certificate", "site %.63s: version %" PRIu64, r->document->name,
 			    r->document->version);
 		if (strcmp(r->document->kind, "revocations") == 0)
-			add(a, r, "revocations", "snapshot version %" PRIu64, r->document->version);
+			add_snapshot(a, h, v, r);
 		break;
 	case PAVE__V1__LEDGER_RECORD__BODY_LEASE_END:
 		if (concerns_node(v, r->lease_end->node) &&
@@ -248,11 +268,12 @@ json_t *audit_report_json(const struct audit_report *a, const struct history *h,
 
 		json_array_append_new(
 		    nodes,
-		    json_pack("{s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I}", "node", v->nodes[i], "site",
-			      n != NULL ? n->site : "", "chunks", chunks, "receipts",
-			      (json_int_t)s.receipts, "writes", (json_int_t)s.writes, "bytes",
-			      (json_int_t)s.bytes, "pulled_bytes", (json_int_t)s.pulled,
-			      "tainted_writes", (json_int_t)s.tainted));
+		    json_pack("{s:s,s:s,s:o,s:o,s:I,s:I,s:I,s:I,s:I}", "node", v->nodes[i], "site",
+			      n != NULL ? n->site : "", "withdrawn_from",
+			      audit_withdrawn_from(h, n != NULL ? n->site : "", a->to), "chunks",
+			      chunks, "receipts", (json_int_t)s.receipts, "writes",
+			      (json_int_t)s.writes, "bytes", (json_int_t)s.bytes, "pulled_bytes",
+			      (json_int_t)s.pulled, "tainted_writes", (json_int_t)s.tainted));
 	}
 	return json_pack(
 	    "{s:s,s:I,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "volume", v->name, "id",
@@ -304,6 +325,7 @@ static void sites_table(FILE *out, const struct audit_report *a, const struct hi
 		const struct site_document *site =
 		    n != NULL ? history_site_version(h, n->site, 0) : NULL;
 		struct node_sum s = sum_of(h, v, v->nodes[i], a->from);
+		json_t *withdrawn = audit_withdrawn_from(h, n != NULL ? n->site : "", a->to);
 		char size[40];
 		uint32_t count;
 
@@ -311,8 +333,11 @@ static void sites_table(FILE *out, const struct audit_report *a, const struct hi
 		fputs("<tr>", out);
 		cell(out, v->nodes[i]);
 		cell(out, n != NULL ? n->site : "?");
-		fprintf(out, "<td class=\"n\">%" PRIu64 "</td>",
-			site != NULL ? site_version(site) : 0);
+		fprintf(out, "<td class=\"n\">%" PRIu64 "%s%s</td>",
+			site != NULL ? site_version(site) : 0,
+			json_is_string(withdrawn) ? ", withdrawn from " : "",
+			json_is_string(withdrawn) ? json_string_value(withdrawn) : "");
+		json_decref(withdrawn);
 		cell(out, site != NULL ? site_territory(site) : "");
 		cell(out, site != NULL ? site_campus(site) : "");
 		cell(out, site != NULL ? site_operator(site) : "");

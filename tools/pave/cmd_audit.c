@@ -208,10 +208,11 @@ static json_t *copy_json(const struct history *h, const struct history_volume *v
 	json_t *o;
 
 	sum_receipts(h, v, node, &writes, &bytes, &tainted);
-	o = json_pack("{s:s,s:s,s:s,s:I,s:o,s:b,s:I,s:I,s:I}", "node", node, "site", site_name,
-		      "state", state, "chunk_count", (json_int_t)count, "chunks", chunks,
-		      "permitted", p != NULL, "receipt_writes", (json_int_t)writes, "receipt_bytes",
-		      (json_int_t)bytes, "tainted_bytes", (json_int_t)tainted);
+	o = json_pack("{s:s,s:s,s:o,s:s,s:I,s:o,s:b,s:I,s:I,s:I}", "node", node, "site", site_name,
+		      "withdrawn_from", audit_withdrawn_from(h, site_name, at), "state", state,
+		      "chunk_count", (json_int_t)count, "chunks", chunks, "permitted", p != NULL,
+		      "receipt_writes", (json_int_t)writes, "receipt_bytes", (json_int_t)bytes,
+		      "tainted_bytes", (json_int_t)tainted);
 	if (site != NULL)
 		json_object_update_new(
 		    o, json_pack("{s:I,s:s,s:s,s:s}", "site_version",
@@ -295,6 +296,19 @@ static void print_limits(json_t *o)
 		       (long long)contradictions);
 }
 
+static void print_withdrawn(json_t *copies)
+{
+	json_t *c;
+	size_t i;
+
+	json_array_foreach (copies, i, c)
+		if (json_is_string(json_object_get(c, "withdrawn_from")))
+			printf("node %s: the certificate of site %s is withdrawn from %s on\n",
+			       json_string_value(json_object_get(c, "node")),
+			       json_string_value(json_object_get(c, "site")),
+			       json_string_value(json_object_get(c, "withdrawn_from")));
+}
+
 static json_t *where_json(const struct history *h, const struct history_volume *v, int64_t at,
 			  bool of_file)
 {
@@ -357,7 +371,9 @@ static void print_where(json_t *o)
 			      : "");
 		table_add(&t, "%lld",
 			  (long long)json_integer_value(json_object_get(c, "chunk_count")));
-		table_add(&t, "%s", json_string_value(json_object_get(c, "state")));
+		table_add(&t, "%s%s", json_string_value(json_object_get(c, "state")),
+			  json_is_string(json_object_get(c, "withdrawn_from")) ? ", site withdrawn"
+									       : "");
 		table_add(&t, "%s", holder != NULL ? holder : "none");
 		table_add(&t, "%lld",
 			  (long long)json_integer_value(json_object_get(c, "receipt_writes")));
@@ -371,6 +387,7 @@ static void print_where(json_t *o)
 			      sizeof b));
 	}
 	table_print(&t);
+	print_withdrawn(json_object_get(o, "copies"));
 	print_erasures(json_object_get(o, "erasures"));
 	printf("%s\n", audit_proves);
 }
