@@ -474,10 +474,15 @@ static int print_result(struct bench *b)
 	} else {
 		report_text(&r);
 	}
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		fputs("pave-bench: the result cannot be written\n", stderr);
+		rc = 1;
+	}
 	if (b->o.svg != NULL) {
 		char *text = json_dumps(j, JSON_REAL_PRECISION(9));
 
-		rc = text != NULL ? script_feed("plot.py", b->o.svg, text) : 1;
+		if (text == NULL || script_feed("plot.py", b->o.svg, text) != 0)
+			rc = 1;
 		free(text);
 	}
 	json_decref(j);

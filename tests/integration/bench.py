@@ -49,6 +49,12 @@ def loads_are_verified():
         expect(f"the trace tells of both: {result['trace']}", all(result["trace"][k]["told"] > 0 for k in ("reads", "writes")))
         expect(f"the slowest are explained: {result['slowest']}", any("us" in s["where"] for s in result["slowest"]))
 
+        for options in ([], ["--json"]):
+            with open("/dev/full", "w", encoding="ascii") as full:
+                done = subprocess.run([BENCH, "--cluster", cluster.dir, "--volume", "v", "--seconds", "1", *options, *OVER], stdout=full,
+                                      stderr=subprocess.PIPE, text=True, timeout=60 * SCALE, check=False)
+            expect(f"a result that cannot be written is no success: {done}", done.returncode == 1 and "cannot be written" in done.stderr)
+
         uri = cluster.attach("v")
         result = bench(cluster, "--nbd", uri, "--rw", "randrw", "--fill", "--verify", "--seconds", "1")
         expect("NBD was loaded", result["over"] == "nbd" and result["operations"] > 0 and result["verified"])
