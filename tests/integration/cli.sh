@@ -639,6 +639,22 @@ python3 - "$dir/cluster.json" <<'EOF' || { bad=$((bad + 1)); echo "FAIL add-at-o
 import json, sys
 sys.exit(0 if {f"par-1{i}" for i in range(1, 5)} <= {n["node"] for n in json.load(open(sys.argv[1]))["nodes"]} else 1)
 EOF
+# One that was removed is gone from it, and may come again under its name.
+expect 0 remove-added pave node remove par-14
+expect 0 removed-status pave dev status --json
+json removed-status '{"par-13", "par-1"} <= {p["name"] for p in o["processes"]} and "par-14" not in {p["name"] for p in o["processes"]}'
+for _ in $(seq 300); do
+	pave node list --json >"$top/out" && ! grep -q par-14 "$top/out" && break
+	sleep 0.1
+done
+expect 0 add-removed pave node add par-14 --site par
+expect 2 grace-long pave rebalance set --replace-after 1000000d
+says grace-long err "1s to 49710d"
+# A key that is not there, or not for whoever asks.
+mv "$dir/authority/authority-1.pem" "$top/authority-1.pem"
+expect 1 keyless pave site refresh
+says keyless err "$dir/authority has no key of the role authority that can be read"
+mv "$top/authority-1.pem" "$dir/authority/authority-1.pem"
 
 # -- a cluster whose directory lies in that of another: neither is taken for the other
 expect 0 around-up pave dev up --dir "$top" --sites par --device-size 400MiB --json

@@ -235,7 +235,7 @@ static int parse_replace_after(struct driver *d, const char *text)
 	uint64_t ms;
 
 	if (duration_parse_ms(text, &ms) != 0 || ms < 1000 || ms / 1000 > UINT32_MAX) {
-		fprintf(stderr, "pave-pd: --replace-after %s: at least 1s, as 15m\n", text);
+		fprintf(stderr, "pave-pd: --replace-after %s: 1s to 49710d, as 15m\n", text);
 		return 2;
 	}
 	d->replace_after_s = (uint32_t)(ms / 1000);

@@ -10,6 +10,7 @@
 #include "tools/common/duration.h"
 #include "tools/pave/client.h"
 #include "tools/pave/cmd.h"
+#include "tools/pave/dev.h"
 #include "tools/pave/view.h"
 
 #define BAR_WIDTH	40u
@@ -103,6 +104,8 @@ int cmd_node_remove(int argc, char **argv)
 	static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {0}};
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__NodeRemove r = PAVE__V1__NODE_REMOVE__INIT;
+	struct cluster_ref cluster;
+	struct error err;
 	int c, rc;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -118,6 +121,13 @@ int cmd_node_remove(int argc, char **argv)
 	rc = ask_empty(&m);
 	if (rc != 0)
 		return rc;
+	rc = cmd_cluster(&cluster, &err);
+	if (rc == 0 && cluster.dir[0] != '\0')
+		rc = dev_forget_node(cluster.dir, r.node, &err);
+	if (rc != 0) {
+		error_wrap(&err, "node %s is removed, but dev up starts it again", r.node);
+		return cmd_fail(&err);
+	}
 	if (cli.json)
 		return cmd_print_json(json_pack("{s:s}", "removed", r.node));
 	printf("node %s is removed; it is forgotten once no copy is placed on it\n", r.node);
@@ -273,7 +283,7 @@ static int parse_grace(const char *text, Pave__V1__RebalanceSet *s)
 	uint64_t ms;
 
 	if (duration_parse_ms(text, &ms) != 0 || ms < 1000 || ms / 1000 > UINT32_MAX)
-		return cmd_usage_error("--replace-after %s: at least 1s, as 15m", text);
+		return cmd_usage_error("--replace-after %s: 1s to 49710d, as 15m", text);
 	s->has_replace_after = true;
 	s->replace_after_s = (uint32_t)(ms / 1000);
 	return 0;

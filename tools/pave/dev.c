@@ -379,6 +379,23 @@ int dev_make_node(struct dev_cluster *d, const char *node, const char *site, str
 	return rc;
 }
 
+int dev_forget_node(const char *dir, const char *node, struct error *err)
+{
+	static struct dev_cluster d;
+	int rc = dev_lock(dir, err);
+
+	if (rc == 0)
+		rc = dev_load(dir, &d, err);
+	for (unsigned i = 0; rc == 0 && d.node_count > 1 && i < d.node_count; i++) {
+		if (strcmp(d.nodes[i].name, node) != 0)
+			continue;
+		d.node_count--;
+		memmove(&d.nodes[i], &d.nodes[i + 1], (d.node_count - i) * sizeof d.nodes[0]);
+		return dev_save(&d, err);
+	}
+	return rc;
+}
+
 int dev_make_evidence(const struct dev_cluster *d, struct error *err)
 {
 	struct demo demo = {0};

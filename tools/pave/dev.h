@@ -91,5 +91,8 @@ bool dev_is_etcd(const struct dev_cluster *d, const char *name);
  * the node finds it. */
 int dev_make_node(struct dev_cluster *d, const char *node, const char *site, struct identity *ret,
 		  struct error *err);
+/* One that was removed is started no more, and may be added again; what it has stays in nodes/NODE.
+ * The last one is kept. */
+int dev_forget_node(const char *dir, const char *node, struct error *err);
 
 #endif

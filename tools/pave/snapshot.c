@@ -58,7 +58,7 @@ int snapshot_signers_complete(struct snapshot_signers *s, const struct cluster_r
 			      struct error *err)
 {
 	const char *root_path = s->root_path[0] != '\0' ? s->root_path : cluster->root;
-	char path[4300], key[4400] = DEMO_AUTHORITY;
+	char path[4300], key[4400] = "";
 	const char *keyid;
 	char *data;
 	size_t size;
@@ -87,6 +87,11 @@ int snapshot_signers_complete(struct snapshot_signers *s, const struct cluster_r
 		if (access(path, R_OK) == 0)
 			snprintf(key, sizeof key, "%.63s=%.4200s", keyid, path);
 	}
+	if (key[0] == '\0')
+		return error_set(err, -EACCES,
+				 "%s/authority has no key of the role authority that can be read: "
+				 "be its owner, or give --key KEYID=FILE",
+				 cluster->dir);
 	rc = snapshot_signers_add(s, key, err);
 	return rc == 0 ? 0 : error_wrap(err, "the development cluster's authority");
 }
