@@ -665,6 +665,12 @@ json around-down 'o["stopped"] == 2'
 expect 0 around-status pave dev status --dir "$dir" --json
 json around-status 'all(p["pid"] for p in o["processes"] if p["name"] in ("par-1", "mrs-1", "attach:v1")) and "attach:v1" in [p["name"] for p in o["processes"]]'
 
+# Nor is a copy of a directory the cluster that it was copied from.
+mkdir "$top/copy"
+cp -r "$dir/cluster.json" "$dir/run" "$top/copy"
+expect 0 copy-status pave dev status --dir "$top/copy" --json
+json copy-status 'all(p["pid"] is None for p in o["processes"])'
+
 # -- one that cannot start is told, and does not keep the others from it
 for n in par-1 mrs-1; do
 	pid=$(cut -d' ' -f1 "$dir/run/$n.pid")

@@ -61,6 +61,50 @@ static unsigned long long start_time(pid_t pid)
 	return state == 'Z' || state == 'X' ? 0 : ticks;
 }
 
+/* Its arguments, NUL-separated, with an empty one at the end; returns their size. */
+static size_t read_argv(pid_t pid, char *argv, size_t size)
+{
+	char path[64];
+	size_t n;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+	f = fopen(path, "r");
+	if (f == NULL)
+		return 0;
+	n = fread(argv, 1, size - 2, f);
+	fclose(f);
+	argv[n] = argv[n + 1] = '\0';
+	return n;
+}
+
+/* Whether path is dir or lies below it, and not in another cluster that lies below dir. */
+static bool lies_in(const char *path, const char *dir)
+{
+	const size_t dir_len = strlen(dir);
+	char inner[PATH_SIZE];
+
+	if (strncmp(path, dir, dir_len) != 0 || (path[dir_len] != '/' && path[dir_len] != '\0'))
+		return false;
+	for (const char *p = path + dir_len; p != NULL && *p == '/'; p = strchr(p + 1, '/')) {
+		if (p != path + dir_len &&
+		    snprintf(inner, sizeof inner, "%.*s/cluster.json", (int)(p - path), path) <
+			(int)sizeof inner &&
+		    access(inner, F_OK) == 0)
+			return false;
+	}
+	return true;
+}
+
+/* Whether an argument is a path of the cluster's. */
+static bool names_dir(const char *argv, size_t size, const char *dir)
+{
+	for (const char *a = argv; a < argv + size; a += strlen(a) + 1)
+		if (lies_in(a, dir))
+			return true;
+	return false;
+}
+
 static void pid_path(char *buf, const char *dir, const char *name)
 {
 	snprintf(buf, PATH_SIZE, "%s/run/%s.pid", dir, name);
@@ -68,7 +112,7 @@ static void pid_path(char *buf, const char *dir, const char *name)
 
 bool process_find(const char *dir, const char *name, pid_t *ret_pid)
 {
-	char path[PATH_SIZE];
+	char path[PATH_SIZE], argv[ARGV_SIZE];
 	unsigned long long ticks;
 	int pid;
 	FILE *f;
@@ -81,6 +125,8 @@ bool process_find(const char *dir, const char *name, pid_t *ret_pid)
 	there = fscanf(f, "%d %llu", &pid, &ticks) == 2 && pid > 1 && ticks != 0 &&
 		start_time(pid) == ticks;
 	fclose(f);
+	/* In a copy of the directory the file tells of the other's. */
+	there = there && names_dir(argv, read_argv(pid, argv, sizeof argv), dir);
 	if (there && ret_pid != NULL)
 		*ret_pid = pid;
 	return there;
@@ -332,23 +378,6 @@ int process_stop(const char *dir, const char *name, unsigned timeout_ms, bool *r
 
 /* -- those that others started ---------------------------------------------------------------- */
 
-/* Its arguments, NUL-separated, with an empty one at the end; returns their size. */
-static size_t read_argv(pid_t pid, char *argv, size_t size)
-{
-	char path[64];
-	size_t n;
-	FILE *f;
-
-	snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-	f = fopen(path, "r");
-	if (f == NULL)
-		return 0;
-	n = fread(argv, 1, size - 2, f);
-	fclose(f);
-	argv[n] = argv[n + 1] = '\0';
-	return n;
-}
-
 bool process_argument(const char *dir, const char *name, const char *option, char *buf, size_t size)
 {
 	char argv[ARGV_SIZE];
@@ -369,24 +398,6 @@ bool process_argument(const char *dir, const char *name, const char *option, cha
 	return false;
 }
 
-/* Whether path is dir or lies below it, and not in another cluster that lies below dir. */
-static bool lies_in(const char *path, const char *dir)
-{
-	const size_t dir_len = strlen(dir);
-	char inner[PATH_SIZE];
-
-	if (strncmp(path, dir, dir_len) != 0 || (path[dir_len] != '/' && path[dir_len] != '\0'))
-		return false;
-	for (const char *p = path + dir_len; p != NULL && *p == '/'; p = strchr(p + 1, '/')) {
-		if (p != path + dir_len &&
-		    snprintf(inner, sizeof inner, "%.*s/cluster.json", (int)(p - path), path) <
-			(int)sizeof inner &&
-		    access(inner, F_OK) == 0)
-			return false;
-	}
-	return true;
-}
-
 /* The arguments, if it is this program with a path below dir among them. */
 static bool belongs(pid_t pid, const char *dir, const char *program, char *argv, size_t size)
 {
@@ -395,10 +406,7 @@ static bool belongs(pid_t pid, const char *dir, const char *program, char *argv,
 
 	if (n == 0 || strcmp(base != NULL ? base + 1 : argv, program) != 0)
 		return false;
-	for (const char *a = argv; a < argv + n; a += strlen(a) + 1)
-		if (lies_in(a, dir))
-			return start_time(pid) != 0;
-	return false;
+	return names_dir(argv, n, dir) && start_time(pid) != 0;
 }
 
 int process_scan(const char *dir, const char *program,

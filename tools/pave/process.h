@@ -1,6 +1,7 @@
 /* Background processes of a development cluster: each has a name, a log D/log/NAME.log, and a file
  * D/run/NAME.pid with its pid and its start time, so that a pid that was used again is never taken
- * for it. They are in sessions of their own and outlive whoever started them. */
+ * for it; and it names D in its command line, so that one of another cluster isn't either. They are
+ * in sessions of their own and outlive whoever started them. */
 #ifndef PAVE_PROCESS_H
 #define PAVE_PROCESS_H
 
