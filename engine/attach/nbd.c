@@ -383,9 +383,11 @@ static void recv_done(struct reactor_io *io, int32_t result)
 	c->recv_busy = false;
 	if (result <= 0) {
 		/* The end of the stream between requests is how some clients say goodbye: what is
-		 * in flight is answered. */
-		if (result < 0 || c->rx_state == RX_PAYLOAD || in_bytes(c) > 0)
-			c->broken = true;
+		 * in flight is answered, as when it is we who end it. In the middle of one it is
+		 * not: nothing else would end what is being sent to who takes nothing. */
+		if (result < 0 ||
+		    (!c->server->stopping && (c->rx_state == RX_PAYLOAD || in_bytes(c) > 0)))
+			conn_fail(c, "the client is gone");
 		c->rx_state = RX_END;
 		conn_maybe_free(c);
 		return;

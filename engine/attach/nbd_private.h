@@ -164,7 +164,7 @@ void request_start(struct nbd_request *r);
 struct nbd_part *request_next_payload(struct nbd_request *r);
 uint8_t *part_payload(const struct nbd_part *p);
 void request_payload_done(struct nbd_part *p);
-/* The connection broke in the middle of a payload. */
+/* The connection ended in the middle of a payload: it broke, or the server stops. */
 void request_payload_lost(struct nbd_request *r, struct nbd_part *p);
 void request_fail(struct nbd_request *r, uint32_t error, const char *text);
 void request_finish_if_done(struct nbd_request *r);

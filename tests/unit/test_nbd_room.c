@@ -152,6 +152,51 @@ START_TEST(the_server_stops_though_somebody_waited_for_a_buffer)
 }
 END_TEST
 
+/* Neither does one that takes no answers and leaves in the middle of a request: it is cut off for
+ * that, as nothing else would end what is being sent to it. */
+START_TEST(who_leaves_in_the_middle_of_a_request_does_not_keep_the_server_from_stopping)
+{
+	uint8_t head[28];
+	int fd;
+
+	start();
+	fd = raw_transmission();
+	raw_request(fd, NBD_CMD_READ, 0, NBD_DATA_MAX); /* far more than the socket holds */
+	wait_for_begun(NBD_DATA_MAX / IO_SIZE_MAX);
+	put_request(head, NBD_CMD_WRITE, 0, 4096);
+	ck_assert_int_eq(send(fd, head, _i == 0 ? 28 : 10, MSG_NOSIGNAL), _i == 0 ? 28 : 10);
+	wait_until_received(fd);
+	ck_assert_int_eq(shutdown(fd, SHUT_WR), 0);
+	finish();
+	close(fd);
+}
+END_TEST
+
+/* Its requests before that one are answered, and that one is, with an error. */
+START_TEST(who_is_in_the_middle_of_a_request_when_the_server_stops_is_answered)
+{
+	uint8_t head[28], answer[16 + 4096];
+	int fd;
+
+	start();
+	fd = raw_transmission();
+	atomic_store(&t.volume->hold, true);
+	raw_request(fd, NBD_CMD_READ, 0, 4096);
+	wait_for_begun(1);
+	put_request(head, NBD_CMD_WRITE, 0, 4096);
+	ck_assert_int_eq(send(fd, head, sizeof head, MSG_NOSIGNAL), sizeof head);
+	wait_until_received(fd);
+	begin_stop();
+	must_recv(fd, answer, 16);
+	ck_assert_uint_eq(get_be32(answer + 4), NBD_ESHUTDOWN);
+	fake_volume_release(t.volume);
+	must_recv(fd, answer, sizeof answer);
+	ck_assert_uint_eq(get_be32(answer + 4), 0);
+	raw_must_end(fd);
+	finish_stopped();
+}
+END_TEST
+
 /* The answer of a read. */
 static void take_answer(int fd, uint32_t size)
 {
@@ -385,6 +430,9 @@ int main(void)
 	tcase_add_test(tc, requests_that_find_half_of_what_they_need_wait);
 	tcase_add_test(tc, who_waits_for_a_part_gets_one_when_the_last_answers_have_left);
 	tcase_add_test(tc, the_server_stops_though_somebody_waited_for_a_buffer);
+	tcase_add_loop_test(
+	    tc, who_leaves_in_the_middle_of_a_request_does_not_keep_the_server_from_stopping, 0, 2);
+	tcase_add_test(tc, who_is_in_the_middle_of_a_request_when_the_server_stops_is_answered);
 	tcase_add_test(tc, reads_that_straddle_two_buffers_do_not_keep_them_from_each_other);
 	tcase_add_test(tc, large_reads_do_not_keep_the_one_whose_turn_it_is_from_going_on);
 	tcase_add_test(tc, a_large_answer_that_is_not_taken_keeps_nobody_from_reading);
