@@ -436,7 +436,9 @@ static bool has_place(struct nbd_server *s)
 }
 
 /* They fail on a unix socket, where they aren't needed. A client whose machine dies says nothing of
- * it: without keep-alive it would have its place for ever. */
+ * it: without keep-alive it would have its place for ever. While answers are on the way to it the
+ * kernel asks nothing: it sends them again for a quarter of an hour, or, to a client that is there
+ * and does not take them, waits for ever, and others need the buffers in which they lie. */
 static void set_options(int fd)
 {
 	static const struct {
@@ -447,6 +449,7 @@ static void set_options(int fd)
 	    {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
 	    {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_PERIOD_S},
 	    {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
+	    {IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_CLIENT_MS},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++)

@@ -18,10 +18,11 @@
 #define DRAIN_NS	(5 * NS_PER_S)
 #define ACCEPT_RETRY_NS (100 * NS_PER_MS) /* after accept(2) failed for want of something */
 
-/* Over TCP: a client is gone that has not answered for so long. */
+/* Over TCP: a client is gone that has not answered for so long, or taken nothing of its answers. */
 #define KEEPALIVE_IDLE_S   10
 #define KEEPALIVE_PERIOD_S 5
 #define KEEPALIVE_PROBES   6
+#define DEAD_CLIENT_MS	   ((KEEPALIVE_IDLE_S + KEEPALIVE_PERIOD_S * KEEPALIVE_PROBES) * 1000)
 
 struct nbd_request;
 struct nbd_conn;

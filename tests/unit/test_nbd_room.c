@@ -1,6 +1,8 @@
 /* The NBD server and its bounds: buffers, parts, places. Who reaches one waits, and everybody goes
  * on when there is room again. */
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 
@@ -399,9 +401,9 @@ static int timer_of_connection(unsigned port)
 	return found;
 }
 
-START_TEST(who_is_silent_over_tcp_is_asked_whether_it_is_there)
+/* A server on TCP, and a client of it. Returns the server's port. */
+static unsigned start_tcp(struct nbd_handle *h)
 {
-	struct nbd_handle *h = nbd_create();
 	char port[8];
 	unsigned number;
 
@@ -410,9 +412,51 @@ START_TEST(who_is_silent_over_tcp_is_asked_whether_it_is_there)
 	ck_assert_int_eq(sscanf(nbd_uri(t.server), "nbd://127.0.0.1:%u/", &number), 1);
 	snprintf(port, sizeof port, "%u", number & 0xffff);
 	ck_assert_int_eq(nbd_connect_tcp(h, "127.0.0.1", port), 0);
+	return number;
+}
+
+START_TEST(who_is_silent_over_tcp_is_asked_whether_it_is_there)
+{
+	struct nbd_handle *h = nbd_create();
+	const unsigned number = start_tcp(h);
+
 	for (int i = 0; i < 1000 && timer_of_connection(number) != 2; i++)
 		usleep(1000);
 	ck_assert_int_eq(timer_of_connection(number), 2);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+/* The server's socket of the connection to this port of ours, or -1. */
+static int socket_of_connection(unsigned port)
+{
+	for (int fd = 0; fd < 256; fd++) {
+		struct sockaddr_in own = {0}, peer = {0};
+		socklen_t own_size = sizeof own, peer_size = sizeof peer;
+
+		if (getsockname(fd, (struct sockaddr *)&own, &own_size) == 0 &&
+		    getpeername(fd, (struct sockaddr *)&peer, &peer_size) == 0 &&
+		    own.sin_family == AF_INET && ntohs(own.sin_port) == port)
+			return fd;
+	}
+	return -1;
+}
+
+/* While there is something to send to it, nobody asks: it is then that the kernel would wait for a
+ * quarter of an hour, with the answers in buffers that others need. */
+START_TEST(who_takes_nothing_over_tcp_is_given_up)
+{
+	struct nbd_handle *h = nbd_create();
+	const unsigned number = start_tcp(h);
+	unsigned limit_ms = 0;
+	socklen_t size = sizeof limit_ms;
+	int fd = socket_of_connection(number);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, &size), 0);
+	ck_assert_uint_gt(limit_ms, 0);
+	ck_assert_uint_le(limit_ms, 60000);
 	nbd_close(h);
 	finish();
 }
@@ -441,6 +485,7 @@ int main(void)
 	tcase_add_test(tc, who_says_nothing_keeps_no_place);
 	tcase_add_test(tc, who_has_chosen_the_export_keeps_its_place);
 	tcase_add_test(tc, who_is_silent_over_tcp_is_asked_whether_it_is_there);
+	tcase_add_test(tc, who_takes_nothing_over_tcp_is_given_up);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
