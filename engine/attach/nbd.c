@@ -17,8 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -530,54 +528,16 @@ static void accept_again(struct reactor_timer *timer)
 
 /* -- the server ----------------------------------------------------------------------------- */
 
-/* Somebody answers: in use. Nobody: what a dead server left, and may be replaced. Anything else
- * that lies there is somebody's, and connecting to it is refused in the same way. */
-static int clear_stale_socket(const struct sockaddr_un *addr, struct error *err)
-{
-	struct stat status;
-	int rc, fd;
-
-	if (stat(addr->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
-		return error_set(err, -EADDRINUSE,
-				 "socket %s: something that is no socket lies there; give another "
-				 "path, or move it away",
-				 addr->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return error_set(err, -errno, "socket: %s", strerror(errno));
-	rc = connect(fd, (const struct sockaddr *)addr, sizeof *addr);
-	close(fd);
-	if (rc == 0)
-		return error_set(
-		    err, -EADDRINUSE,
-		    "socket %s: another server answers there; stop it, or give another path",
-		    addr->sun_path);
-	if (errno == ECONNREFUSED)
-		unlink(addr->sun_path);
-	return 0;
-}
-
 static int listen_unix(struct nbd_server *s, const char *path, struct error *err)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int rc;
 
 	if (path[0] == '\0')
 		return error_set(err, -EINVAL,
 				 "NBD address 'unix:': the path is missing; give unix:PATH");
-	if (strlen(path) >= sizeof addr.sun_path)
-		return error_set(
-		    err, -EINVAL,
-		    "socket path '%s': %zu bytes, %zu are possible; give a shorter path", path,
-		    strlen(path), sizeof addr.sun_path - 1);
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	rc = clear_stale_socket(&addr, err);
+	rc = unix_listen(path, 0, SOMAXCONN, &s->fd, err);
 	if (rc != 0)
 		return rc;
-	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0 || bind(s->fd, (const struct sockaddr *)&addr, sizeof addr) != 0 ||
-	    listen(s->fd, SOMAXCONN) != 0)
-		return error_set(err, -errno, "socket %s: %s", path, strerror(errno));
 	snprintf(s->unix_path, sizeof s->unix_path, "%s", path);
 	snprintf(s->uri, sizeof s->uri, "nbd+unix:///%s?socket=%s", s->export_name, path);
 	return 0;
@@ -613,10 +573,10 @@ static int listen_tcp(struct nbd_server *s, struct error *err)
 
 static void server_free(struct nbd_server *s)
 {
-	if (s->fd >= 0)
-		close(s->fd);
 	if (s->unix_path[0] != '\0')
-		unlink(s->unix_path);
+		unix_unlisten(s->fd, s->unix_path);
+	else if (s->fd >= 0)
+		close(s->fd);
 	free(s->parts);
 	free(s);
 }

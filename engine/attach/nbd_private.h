@@ -8,6 +8,7 @@
 
 #include "engine/attach/nbd.h"
 #include "engine/attach/nbd_proto.h"
+#include "engine/attach/unix_socket.h"
 #include "engine/reactor/io.h"
 
 #define IN_SIZE		(256u << 10)
@@ -117,7 +118,7 @@ struct nbd_server {
 	struct volume *volume; /* NULL: not served yet */
 	char export_name[NAME_SIZE_MAX];
 	char uri[512];
-	char unix_path[108];
+	char unix_path[UNIX_PATH_MAX];
 	int fd;
 	struct reactor_io accept_io;
 	struct reactor_timer accept_timer;

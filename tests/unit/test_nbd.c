@@ -1,6 +1,8 @@
 /* The NBD server over a volume in memory: libnbd as the honest client, raw sockets as the other
  * kind. */
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "tests/unit/nbd_world.h"
@@ -482,6 +484,60 @@ START_TEST(a_second_server_on_a_live_socket_is_refused)
 }
 END_TEST
 
+/* It has more clients than it has taken yet: one that asks whether it answers must not queue up. */
+START_TEST(a_server_that_is_behind_with_its_clients_is_there)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/tmp/test-nbd-busy-XXXXXX"};
+	const int busy = socket(AF_UNIX, SOCK_STREAM, 0);
+	struct nbd_config config = {.export_name = "vol"};
+	struct nbd_server *server = NULL;
+	char address[sizeof addr.sun_path + 8];
+	struct error err;
+	int clients[8], count = 0;
+
+	close(mkstemp(addr.sun_path));
+	unlink(addr.sun_path);
+	ck_assert_int_eq(bind(busy, (struct sockaddr *)&addr, sizeof addr), 0);
+	ck_assert_int_eq(listen(busy, 0), 0);
+	do
+		clients[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	while (connect(clients[count++], (struct sockaddr *)&addr, sizeof addr) == 0 && count < 8);
+	ck_assert_int_eq(errno, EAGAIN);
+	snprintf(address, sizeof address, "unix:%s", addr.sun_path);
+	config.address = address;
+	ck_assert_int_eq(nbd_listen(&config, &server, &err), -EADDRINUSE);
+	ck_assert_ptr_null(server);
+	ck_assert_int_eq(unlink(addr.sun_path), 0);
+	while (count > 0)
+		close(clients[--count]);
+	close(busy);
+}
+END_TEST
+
+/* In front of the C library's: whether the socket was alive when its name was removed. */
+static _Atomic int unlinked_alive;
+
+int unlink(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	snprintf(addr.sun_path, sizeof addr.sun_path, "%s", path);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0)
+		atomic_fetch_add(&unlinked_alive, 1);
+	close(fd);
+	return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+}
+
+/* Once nobody answers, another server may put its own socket there: that is not ours to remove. */
+START_TEST(the_name_goes_before_the_socket)
+{
+	start();
+	finish();
+	ck_assert_int_eq(atomic_load(&unlinked_alive), 1);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("nbd");
@@ -506,6 +562,8 @@ int main(void)
 	tcase_add_test(tc, it_stops_while_it_waits_for_descriptors);
 	tcase_add_test(tc, a_file_that_is_no_socket_is_left_alone);
 	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);
+	tcase_add_test(tc, a_server_that_is_behind_with_its_clients_is_there);
+	tcase_add_test(tc, the_name_goes_before_the_socket);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

@@ -1,0 +1,80 @@
+/* unix_socket: see unix_socket.h.
+ *
+ * Two servers that are given one path: the later one sees that the earlier one answers, and gives
+ * up. What must not happen is that one removes the name of the other's socket, which nobody would
+ * find then. So a name is removed only where connecting is refused for certain, and our own while
+ * we still listen: whoever comes after that finds no name, and makes its own. */
+#include "engine/attach/unix_socket.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+_Static_assert(sizeof(((struct sockaddr_un *)0)->sun_path) == UNIX_PATH_MAX, "unix(7) says so");
+
+/* Somebody answers: in use, also when so many wait there that connecting would have to. Nobody:
+ * what a dead server left, and may be replaced. Anything else that lies there is somebody's, and
+ * connecting to it is refused in the same way. */
+static int clear_stale(const struct sockaddr_un *addr, struct error *err)
+{
+	struct stat status;
+	int rc, fd;
+
+	if (stat(addr->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
+		return error_set(err, -EADDRINUSE,
+				 "socket %s: something that is no socket lies there; give another "
+				 "path, or move it away",
+				 addr->sun_path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return error_set(err, -errno, "socket: %s", strerror(errno));
+	rc = connect(fd, (const struct sockaddr *)addr, sizeof *addr) == 0 ? 0 : -errno;
+	close(fd);
+	if (rc == 0 || rc == -EAGAIN)
+		return error_set(
+		    err, -EADDRINUSE,
+		    "socket %s: another server answers there; stop it, or give another path",
+		    addr->sun_path);
+	if (rc == -ECONNREFUSED)
+		unlink(addr->sun_path);
+	return 0;
+}
+
+int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct error *err)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int rc, fd;
+
+	if (strlen(path) >= sizeof addr.sun_path)
+		return error_set(
+		    err, -EINVAL,
+		    "socket path '%s': %zu bytes, %zu are possible; give a shorter path", path,
+		    strlen(path), sizeof addr.sun_path - 1);
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	rc = clear_stale(&addr, err);
+	if (rc != 0)
+		return rc;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&addr, sizeof addr) != 0) {
+		rc = error_set(err, -errno, "socket %s: %s", path, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	if ((mode != 0 && chmod(path, mode) != 0) || listen(fd, backlog) != 0) {
+		rc = error_set(err, -errno, "socket %s: %s", path, strerror(errno));
+		unix_unlisten(fd, path);
+		return rc;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+void unix_unlisten(int fd, const char *path)
+{
+	unlink(path);
+	close(fd);
+}
