@@ -15,7 +15,8 @@
  * Failure modes: what RocksDB says is logged with its own words; to the caller it is -E_CORRUPT
  * where checksums failed and -EIO otherwise, for want of memory too. After a failed write RocksDB
  * refuses all others, so the queue behind it fails too, in order. A torn end of the log, as a crash
- * leaves it, is cut off at opening: it was never confirmed.
+ * leaves it, is cut off at opening: it was never confirmed. A log that is damaged before its end is
+ * -E_CORRUPT (wal.h).
  *
  * Memory: block cache (index and filter blocks included) and memtables get half of cache_bytes
  * each. */
@@ -33,6 +34,7 @@
 #include "engine/base/log.h"
 #include "engine/base/types.h"
 #include "engine/kv/batch.h"
+#include "engine/kv/wal.h"
 
 #define ROCKS_CACHE_DEFAULT   (64 * MIB)
 #define ROCKS_CACHE_MIN	      (8 * MIB)
@@ -421,7 +423,8 @@ static void set_options(struct rocks *rocks, size_t cache_bytes)
 	rocksdb_options_set_max_open_files(o, ROCKS_OPEN_FILES_MAX);
 	rocksdb_options_set_max_background_jobs(o, ROCKS_BACKGROUND_JOBS);
 	rocksdb_options_set_compression_per_level(o, compression, ARRAY_SIZE(compression));
-	/* What was confirmed is before whatever a crash has torn. */
+	/* What was confirmed is before whatever a crash has torn; what else may be wrong with a log
+	 * wal_check has seen. */
 	rocksdb_options_set_wal_recovery_mode(o, rocksdb_point_in_time_recovery);
 	rocksdb_options_set_info_log_level(o, ROCKS_LOG_LEVEL_WARN);
 	rocksdb_options_set_max_log_file_size(o, ROCKS_INFO_LOG_BYTES);
@@ -504,7 +507,9 @@ int kv_rocks_open(struct reactor *r, const char *path, const char *const *famili
 	if (cache_bytes == 0)
 		cache_bytes = ROCKS_CACHE_DEFAULT;
 	set_options(rocks, MAX(cache_bytes, ROCKS_CACHE_MIN));
-	rc = open_db(rocks, path, families, family_count, err);
+	rc = wal_check(path, err);
+	if (rc == 0)
+		rc = open_db(rocks, path, families, family_count, err);
 	if (rc != 0) {
 		destroy(rocks);
 		return rc;
