@@ -446,7 +446,7 @@ static int open_error(char *text, const char *path, struct error *err)
 
 	if (strncmp(text, "Corruption", 10) == 0)
 		code = -E_CORRUPT;
-	else if (strstr(text, "lock ") != NULL || strstr(text, "/LOCK") != NULL)
+	else if (strstr(text, "lock file") != NULL || strstr(text, "lock hold by") != NULL)
 		code = -E_IN_USE;
 	else if (strncmp(text, "Invalid argument", 16) == 0)
 		code = -EINVAL;

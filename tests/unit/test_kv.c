@@ -607,6 +607,12 @@ START_TEST(a_database_that_cannot_be_says_so)
 	ck_assert_ptr_nonnull(strstr(err.text, "/proc/no/such"));
 	kv_close(kv);
 	kv = NULL;
+	/* Not for want of anybody letting go of its lock. */
+	snprintf(path, sizeof path, "%s/LOCK", dir);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	ck_assert_int_eq(kv_rocks_open(reactor, dir, families, 3, 0, &other, &err), -EIO);
+	ck_assert_int_eq(rmdir(path), 0);
 	/* Written by a version that knows more families. */
 	ck_assert_int_eq(kv_rocks_open(reactor, dir, fewer, 1, 0, &other, &err), -EINVAL);
 	snprintf(path, sizeof path, "%s/CURRENT", dir);
