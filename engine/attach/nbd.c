@@ -548,7 +548,7 @@ static int listen_tcp(struct nbd_server *s, struct error *err)
 	const char *text = s->config.address;
 	struct address address;
 	char real[ADDR_SIZE_MAX];
-	int one = 1;
+	int rc;
 
 	if (address_parse(text, &address) != 0)
 		return error_set(
@@ -560,12 +560,10 @@ static int listen_tcp(struct nbd_server *s, struct error *err)
 				 "use 127.0.0.1, a unix socket, or --insecure",
 				 text);
 	s->fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0 || setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
-	    bind(s->fd, (struct sockaddr *)&address.storage, address.size) != 0 ||
-	    listen(s->fd, SOMAXCONN) != 0 ||
-	    getsockname(s->fd, (struct sockaddr *)&address.storage, &address.size) != 0)
-		return error_set(err, -errno, "NBD address %s: %s; give another port, or 0 for any",
-				 text, strerror(errno));
+	rc = s->fd < 0 ? -errno : address_listen(&address, s->fd, SOMAXCONN);
+	if (rc != 0)
+		return error_set(err, rc, "NBD address %s: %s; give another port, or 0 for any",
+				 text, strerror(-rc));
 	address_format(&address, real, sizeof real);
 	snprintf(s->uri, sizeof s->uri, "nbd://%s/%s", real, s->export_name);
 	return 0;
