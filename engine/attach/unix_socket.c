@@ -11,33 +11,52 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "engine/base/types.h"
+
+/* Each time a live server has a client that says nothing: not too often. */
+#define UNIX_RETRY_MS 200u
 
 _Static_assert(sizeof(((struct sockaddr_un *)0)->sun_path) == UNIX_PATH_MAX, "unix(7) says so");
 
-/* Somebody answers: in use, also when so many wait there that connecting would have to. Nobody:
- * what a dead server left, and may be replaced. Anything else that lies there is somebody's, and
- * connecting to it is refused in the same way. */
+/* 0: somebody answers, or so many wait for it that connecting would have to. */
+static int find_answer(const struct sockaddr_un *addr)
+{
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int rc = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (const struct sockaddr *)addr, sizeof *addr) != 0 && errno != EAGAIN)
+		rc = -errno;
+	close(fd);
+	return rc;
+}
+
+/* Somebody answers: in use. But a ring with an accept in it answers for a moment yet when its
+ * process was killed. Nobody: what a dead server left, and may be replaced. Anything else that lies
+ * there is somebody's, and connecting to it is refused in the same way. */
 static int clear_stale(const struct sockaddr_un *addr, struct error *err)
 {
+	const struct timespec pause = {.tv_nsec = (long)(UNIX_RETRY_MS * NS_PER_MS)};
 	struct stat status;
-	int rc, fd;
+	int rc;
 
 	if (stat(addr->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
 		return error_set(err, -EADDRINUSE,
 				 "socket %s: something that is no socket lies there; give another "
 				 "path, or move it away",
 				 addr->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return error_set(err, -errno, "socket: %s", strerror(errno));
-	rc = connect(fd, (const struct sockaddr *)addr, sizeof *addr) == 0 ? 0 : -errno;
-	close(fd);
-	if (rc == 0 || rc == -EAGAIN)
-		return error_set(
-		    err, -EADDRINUSE,
-		    "socket %s: another server answers there; stop it, or give another path",
-		    addr->sun_path);
+	for (uint32_t waited_ms = 0; (rc = find_answer(addr)) == 0; waited_ms += UNIX_RETRY_MS) {
+		if (waited_ms >= UNIX_LISTEN_WAIT_MS)
+			return error_set(err, -EADDRINUSE,
+					 "socket %s: another server answers there; stop it, or "
+					 "give another path",
+					 addr->sun_path);
+		nanosleep(&pause, NULL);
+	}
 	if (rc == -ECONNREFUSED)
 		unlink(addr->sun_path);
 	return 0;

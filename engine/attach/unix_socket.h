@@ -9,8 +9,10 @@
 #define UNIX_PATH_MAX 108u /* with the terminating NUL */
 
 /* Listens at path; its mode is set first unless mode is 0. A socket that nobody answers on is
- * replaced. -EADDRINUSE: somebody answers, or it is no socket; -EINVAL: the path is too long; or an
- * errno. The text names the path and the way out. Never waits. */
+ * replaced. -EADDRINUSE: somebody answers, also after UNIX_LISTEN_WAIT_MS, or it is no socket;
+ * -EINVAL: the path is too long; or an errno. The text names the path and the way out. Blocks for
+ * as long as that: for start-up. */
+#define UNIX_LISTEN_WAIT_MS 2000u
 int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct error *err);
 
 /* Ends it. No accept refers to fd. */

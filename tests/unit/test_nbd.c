@@ -1,8 +1,10 @@
 /* The NBD server over a volume in memory: libnbd as the honest client, raw sockets as the other
  * kind. */
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "tests/unit/nbd_world.h"
@@ -538,13 +540,64 @@ START_TEST(the_name_goes_before_the_socket)
 }
 END_TEST
 
-int main(void)
+/* The other process of the next test, with none of Check's assertions: it serves, and says so. Its
+ * memory is what the kernel needs time to let go of. */
+static int child_main(const char *address)
+{
+	const struct reactor_config rc = {.name = "child"};
+	struct nbd_config config = {.export_name = "vol", .address = address};
+	struct error err;
+
+	if (reactor_create(&rc, &config.reactor) != 0 || nbd_listen(&config, &t.server, &err) != 0)
+		return 1;
+	nbd_serve(t.server, fake_volume_create(config.reactor, VOLUME_SIZE));
+	if (reactor_memory(config.reactor, 64u << 20) == NULL || write(STDOUT_FILENO, "r", 1) != 1)
+		return 1;
+	return reactor_run(config.reactor);
+}
+
+/* Its ring answers after it is gone. */
+START_TEST(a_killed_server_is_replaced)
+{
+	char dir[] = "/tmp/test-nbd-killed-XXXXXX", address[64], ready;
+	const struct reactor_config rc = {.name = "nbd"};
+	struct nbd_config config = {.export_name = "vol", .address = address};
+	struct error err;
+	int fds[2];
+	pid_t child;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(address, sizeof address, "unix:%s/s", dir);
+	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+	child = fork();
+	if (child == 0) {
+		dup2(fds[1], STDOUT_FILENO);
+		execl("/proc/self/exe", "test_nbd", address, NULL);
+		_exit(1);
+	}
+	close(fds[1]);
+	ck_assert_int_eq(read(fds[0], &ready, 1), 1);
+	usleep(20000); /* so that it sleeps in its ring, most probably */
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	ck_assert_int_eq(reactor_create(&rc, &t.reactor), 0);
+	config.reactor = t.reactor;
+	ck_assert_msg(nbd_listen(&config, &t.server, &err) == 0, "%s", err.text);
+	close(fds[0]);
+	unlink(address + 5);
+	rmdir(dir);
+}
+END_TEST
+
+int main(int argc, char **argv)
 {
 	TCase *tc = tcase_create("nbd");
 	Suite *s = suite_create("nbd");
 	SRunner *sr = srunner_create(s);
 	int failed;
 
+	if (argc > 1)
+		return child_main(argv[1]);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, any_range_can_be_written_and_read);
 	tcase_add_test(tc, parts_of_one_block_from_many_clients_are_all_kept);
@@ -564,6 +617,7 @@ int main(void)
 	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);
 	tcase_add_test(tc, a_server_that_is_behind_with_its_clients_is_there);
 	tcase_add_test(tc, the_name_goes_before_the_socket);
+	tcase_add_loop_test(tc, a_killed_server_is_replaced, 0, 10);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
