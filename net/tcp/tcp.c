@@ -132,8 +132,8 @@ static int listen_error(int code, const char *text, struct error *err)
 	switch (-code) {
 	case EADDRINUSE:
 		return error_set(err, code,
-				 "cannot listen on %s: another process does; stop it, or give "
-				 "another port",
+				 "cannot listen on %s: it is in use by another process; stop that, "
+				 "or give another port",
 				 text);
 	case EINVAL:
 		return error_set(err, code,

@@ -312,6 +312,7 @@ START_TEST(test_listening_again)
 	ck_assert_int_eq(transport_listen(transport, address, accepted, &server, &l, &err),
 			 -EADDRINUSE);
 	ck_assert_ptr_nonnull(strstr(err.text, address));
+	ck_assert_ptr_nonnull(strstr(err.text, "in use")); /* `pave dev` then tries another */
 	transport_unlisten(listener);
 	one_turn();
 	one_turn();
