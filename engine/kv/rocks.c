@@ -14,9 +14,10 @@
  *
  * Failure modes: what RocksDB says is logged with its own words; to the caller it is -E_CORRUPT
  * where checksums failed and -EIO otherwise, for want of memory too. After a failed write RocksDB
- * refuses all others, so the queue behind it fails too, in order. A torn end of the log, as a crash
- * leaves it, is cut off at opening: it was never confirmed. A log that is damaged before its end is
- * -E_CORRUPT (wal.h).
+ * refuses all others, so the queue behind it fails too: for ever when its log could not be written,
+ * until there is room again, and some seconds, when a table could not. A torn end of the log, as a
+ * crash leaves it, is cut off at opening: it was never confirmed. A log that is damaged before its
+ * end is -E_CORRUPT (wal.h).
  *
  * Memory: block cache (index and filter blocks included) and memtables get half of cache_bytes
  * each. */
