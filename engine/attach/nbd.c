@@ -535,7 +535,7 @@ static int listen_unix(struct nbd_server *s, const char *path, struct error *err
 	if (path[0] == '\0')
 		return error_set(err, -EINVAL,
 				 "NBD address 'unix:': the path is missing; give unix:PATH");
-	rc = unix_listen(path, 0, SOMAXCONN, &s->fd, err);
+	rc = unix_listen(path, 0, SOMAXCONN, UNIX_LISTEN_WAIT_MS, &s->fd, err);
 	if (rc != 0)
 		return rc;
 	snprintf(s->unix_path, sizeof s->unix_path, "%s", path);

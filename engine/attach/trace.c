@@ -296,7 +296,8 @@ int trace_listen(struct reactor *r, const char *path, struct trace_server **ret,
 	s->io.done = step_done;
 	s->timer.fire = time_over;
 	s->stop_task.run = stop_task;
-	rc = unix_listen(path, 0600, TRACE_BACKLOG, &s->fd, err);
+	/* No volume waits for it. */
+	rc = unix_listen(path, 0600, TRACE_BACKLOG, 0, &s->fd, err);
 	if (rc != 0) {
 		free(s);
 		return rc;

@@ -38,7 +38,7 @@ static int find_answer(const struct sockaddr_un *addr)
 /* Somebody answers: in use. But a ring with an accept in it answers for a moment yet when its
  * process was killed. Nobody: what a dead server left, and may be replaced. Anything else that lies
  * there is somebody's, and connecting to it is refused in the same way. */
-static int clear_stale(const struct sockaddr_un *addr, struct error *err)
+static int clear_stale(const struct sockaddr_un *addr, uint32_t wait_ms, struct error *err)
 {
 	const struct timespec pause = {.tv_nsec = (long)(UNIX_RETRY_MS * NS_PER_MS)};
 	struct stat status;
@@ -50,7 +50,7 @@ static int clear_stale(const struct sockaddr_un *addr, struct error *err)
 				 "path, or move it away",
 				 addr->sun_path);
 	for (uint32_t waited_ms = 0; (rc = find_answer(addr)) == 0; waited_ms += UNIX_RETRY_MS) {
-		if (waited_ms >= UNIX_LISTEN_WAIT_MS)
+		if (waited_ms >= wait_ms)
 			return error_set(err, -EADDRINUSE,
 					 "socket %s: another server answers there; stop it, or "
 					 "give another path",
@@ -62,7 +62,8 @@ static int clear_stale(const struct sockaddr_un *addr, struct error *err)
 	return 0;
 }
 
-int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct error *err)
+int unix_listen(const char *path, mode_t mode, int backlog, uint32_t wait_ms, int *ret_fd,
+		struct error *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int rc, fd;
@@ -73,7 +74,7 @@ int unix_listen(const char *path, mode_t mode, int backlog, int *ret_fd, struct 
 		    "socket path '%s': %zu bytes, %zu are possible; give a shorter path", path,
 		    strlen(path), sizeof addr.sun_path - 1);
 	memcpy(addr.sun_path, path, strlen(path) + 1);
-	rc = clear_stale(&addr, err);
+	rc = clear_stale(&addr, wait_ms, err);
 	if (rc != 0)
 		return rc;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
