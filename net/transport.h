@@ -141,7 +141,8 @@ static inline int transport_connect(struct transport *t, const char *address,
 }
 
 /* accepted must set conn->handler and conn->arg before it returns. -EADDRINUSE, -EINVAL, -EACCES
- * (not a loopback address and not allowed). */
+ * (not a loopback address and not allowed). Blocks, for a moment, while an address is in use
+ * (net/tcp/address.h): for start-up. */
 static inline int transport_listen(struct transport *t, const char *address,
 				   void (*accepted)(struct transport_conn *conn, void *arg),
 				   void *arg, struct transport_listener **ret_listener,

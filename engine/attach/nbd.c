@@ -17,8 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -383,9 +381,11 @@ static void recv_done(struct reactor_io *io, int32_t result)
 	c->recv_busy = false;
 	if (result <= 0) {
 		/* The end of the stream between requests is how some clients say goodbye: what is
-		 * in flight is answered. */
-		if (result < 0 || c->rx_state == RX_PAYLOAD || in_bytes(c) > 0)
-			c->broken = true;
+		 * in flight is answered, as when it is we who end it. In the middle of one it is
+		 * not: nothing else would end what is being sent to who takes nothing. */
+		if (result < 0 ||
+		    (!c->server->stopping && (c->rx_state == RX_PAYLOAD || in_bytes(c) > 0)))
+			conn_fail(c, "the client is gone");
 		c->rx_state = RX_END;
 		conn_maybe_free(c);
 		return;
@@ -434,7 +434,10 @@ static bool has_place(struct nbd_server *s)
 }
 
 /* They fail on a unix socket, where they aren't needed. A client whose machine dies says nothing of
- * it: without keep-alive it would have its place for ever. */
+ * it: without keep-alive it would have its place for ever. While answers are on the way to it the
+ * kernel asks nothing: it sends them again for a quarter of an hour, or, to a client that is there
+ * and does not take them, waits for ever, and others need the buffers in which they lie. So there
+ * is one time for all of that, which takes the place of a number of questions (tcp(7)). */
 static void set_options(int fd)
 {
 	static const struct {
@@ -444,7 +447,7 @@ static void set_options(int fd)
 	    {SOL_SOCKET, SO_KEEPALIVE, 1},
 	    {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
 	    {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_PERIOD_S},
-	    {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
+	    {IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_CLIENT_MS},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
@@ -525,54 +528,16 @@ static void accept_again(struct reactor_timer *timer)
 
 /* -- the server ----------------------------------------------------------------------------- */
 
-/* Somebody answers: in use. Nobody: what a dead server left, and may be replaced. Anything else
- * that lies there is somebody's, and connecting to it is refused in the same way. */
-static int clear_stale_socket(const struct sockaddr_un *addr, struct error *err)
-{
-	struct stat status;
-	int rc, fd;
-
-	if (stat(addr->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
-		return error_set(err, -EADDRINUSE,
-				 "socket %s: something that is no socket lies there; give another "
-				 "path, or move it away",
-				 addr->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return error_set(err, -errno, "socket: %s", strerror(errno));
-	rc = connect(fd, (const struct sockaddr *)addr, sizeof *addr);
-	close(fd);
-	if (rc == 0)
-		return error_set(
-		    err, -EADDRINUSE,
-		    "socket %s: another server answers there; stop it, or give another path",
-		    addr->sun_path);
-	if (errno == ECONNREFUSED)
-		unlink(addr->sun_path);
-	return 0;
-}
-
 static int listen_unix(struct nbd_server *s, const char *path, struct error *err)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int rc;
 
 	if (path[0] == '\0')
 		return error_set(err, -EINVAL,
 				 "NBD address 'unix:': the path is missing; give unix:PATH");
-	if (strlen(path) >= sizeof addr.sun_path)
-		return error_set(
-		    err, -EINVAL,
-		    "socket path '%s': %zu bytes, %zu are possible; give a shorter path", path,
-		    strlen(path), sizeof addr.sun_path - 1);
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	rc = clear_stale_socket(&addr, err);
+	rc = unix_listen(path, 0, SOMAXCONN, UNIX_LISTEN_WAIT_MS, &s->fd, err);
 	if (rc != 0)
 		return rc;
-	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0 || bind(s->fd, (const struct sockaddr *)&addr, sizeof addr) != 0 ||
-	    listen(s->fd, SOMAXCONN) != 0)
-		return error_set(err, -errno, "socket %s: %s", path, strerror(errno));
 	snprintf(s->unix_path, sizeof s->unix_path, "%s", path);
 	snprintf(s->uri, sizeof s->uri, "nbd+unix:///%s?socket=%s", s->export_name, path);
 	return 0;
@@ -583,7 +548,7 @@ static int listen_tcp(struct nbd_server *s, struct error *err)
 	const char *text = s->config.address;
 	struct address address;
 	char real[ADDR_SIZE_MAX];
-	int one = 1;
+	int rc;
 
 	if (address_parse(text, &address) != 0)
 		return error_set(
@@ -595,12 +560,10 @@ static int listen_tcp(struct nbd_server *s, struct error *err)
 				 "use 127.0.0.1, a unix socket, or --insecure",
 				 text);
 	s->fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0 || setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
-	    bind(s->fd, (struct sockaddr *)&address.storage, address.size) != 0 ||
-	    listen(s->fd, SOMAXCONN) != 0 ||
-	    getsockname(s->fd, (struct sockaddr *)&address.storage, &address.size) != 0)
-		return error_set(err, -errno, "NBD address %s: %s; give another port, or 0 for any",
-				 text, strerror(errno));
+	rc = s->fd < 0 ? -errno : address_listen(&address, s->fd, SOMAXCONN);
+	if (rc != 0)
+		return error_set(err, rc, "NBD address %s: %s; give another port, or 0 for any",
+				 text, strerror(-rc));
 	address_format(&address, real, sizeof real);
 	snprintf(s->uri, sizeof s->uri, "nbd://%s/%s", real, s->export_name);
 	return 0;
@@ -608,10 +571,10 @@ static int listen_tcp(struct nbd_server *s, struct error *err)
 
 static void server_free(struct nbd_server *s)
 {
-	if (s->fd >= 0)
-		close(s->fd);
 	if (s->unix_path[0] != '\0')
-		unlink(s->unix_path);
+		unix_unlisten(s->fd, s->unix_path);
+	else if (s->fd >= 0)
+		close(s->fd);
 	free(s->parts);
 	free(s);
 }

@@ -8,6 +8,7 @@
 
 #include "engine/attach/nbd.h"
 #include "engine/attach/nbd_proto.h"
+#include "engine/attach/unix_socket.h"
 #include "engine/reactor/io.h"
 
 #define IN_SIZE		(256u << 10)
@@ -18,10 +19,12 @@
 #define DRAIN_NS	(5 * NS_PER_S)
 #define ACCEPT_RETRY_NS (100 * NS_PER_MS) /* after accept(2) failed for want of something */
 
-/* Over TCP: a client is gone that has not answered for so long. */
+/* Over TCP: a client is asked whether it is there after so much silence, and so often. It is gone
+ * when it has not answered, or not taken anything of its answers, for DEAD_CLIENT_MS: not sooner,
+ * for one that was only stopped sees errors then. */
 #define KEEPALIVE_IDLE_S   10
 #define KEEPALIVE_PERIOD_S 5
-#define KEEPALIVE_PROBES   6
+#define DEAD_CLIENT_MS	   120000
 
 struct nbd_request;
 struct nbd_conn;
@@ -116,7 +119,7 @@ struct nbd_server {
 	struct volume *volume; /* NULL: not served yet */
 	char export_name[NAME_SIZE_MAX];
 	char uri[512];
-	char unix_path[108];
+	char unix_path[UNIX_PATH_MAX];
 	int fd;
 	struct reactor_io accept_io;
 	struct reactor_timer accept_timer;
@@ -164,7 +167,7 @@ void request_start(struct nbd_request *r);
 struct nbd_part *request_next_payload(struct nbd_request *r);
 uint8_t *part_payload(const struct nbd_part *p);
 void request_payload_done(struct nbd_part *p);
-/* The connection broke in the middle of a payload. */
+/* The connection ended in the middle of a payload: it broke, or the server stops. */
 void request_payload_lost(struct nbd_request *r, struct nbd_part *p);
 void request_fail(struct nbd_request *r, uint32_t error, const char *text);
 void request_finish_if_done(struct nbd_request *r);

@@ -500,7 +500,10 @@ void request_payload_done(struct nbd_part *p)
 void request_payload_lost(struct nbd_request *r, struct nbd_part *p)
 {
 	r->complete = true;
-	request_fail(r, NBD_EIO, "the connection was lost");
+	if (r->conn->server->stopping)
+		request_fail(r, NBD_ESHUTDOWN, "the server stops");
+	else
+		request_fail(r, NBD_EIO, "the connection was lost");
 	if (p != NULL) {
 		part_put(p);
 		r->pending--;

@@ -1,11 +1,13 @@
 /* trace server: see trace.h.
  *
  *   ACCEPTING --client--> READING --line--> TRACING --time over--> SENDING --> ACCEPTING
+ *   ACCEPTING --no descriptor--> PAUSING --time over--> ACCEPTING
  *
- * One operation is in flight, and in READING and TRACING the timer; TRACING receives, which nothing
- * but the end of it completes: the client's, or our own when the time is over. Stopping cancels or
- * cuts short what is under way; the last completion frees. Failure: a client that says nothing, or
- * anything else, or goes away, is let go of: another may wait. */
+ * One operation is in flight, and in READING and TRACING the timer; in PAUSING the timer alone.
+ * TRACING receives, which nothing but the end of it completes: the client's, or our own when the
+ * time is over. Stopping cancels or cuts short what is under way; the last completion frees.
+ * Failure: a client that says nothing, or anything else, or goes away, is let go of: another may
+ * wait. Without descriptors it asks again now and then. */
 #include "engine/attach/trace.h"
 
 #include <errno.h>
@@ -14,25 +16,34 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "engine/attach/unix_socket.h"
 #include "engine/base/assert.h"
+#include "engine/base/log.h"
 #include "engine/reactor/io.h"
 #include "engine/volume/trace.h"
 
-#define LINE_SIZE   64u
-#define ANSWER_SIZE (64u << 10)
+#define LINE_SIZE	64u
+#define ANSWER_SIZE	(64u << 10)
+#define TRACE_BACKLOG	4
+#define ACCEPT_RETRY_MS 100u /* after accept(2) failed for want of something */
 
-enum trace_state { TRACE_IDLE, TRACE_ACCEPTING, TRACE_READING, TRACE_TRACING, TRACE_SENDING };
+enum trace_state {
+	TRACE_IDLE,
+	TRACE_ACCEPTING,
+	TRACE_PAUSING,
+	TRACE_READING,
+	TRACE_TRACING,
+	TRACE_SENDING,
+};
 
 struct trace_server {
 	struct reactor *reactor;
 	struct volume *volume;
 	enum trace_state state;
 	int fd, client;
-	char path[108];
+	char path[UNIX_PATH_MAX];
 	struct reactor_io io;
 	struct reactor_timer timer;
 	struct volume_trace trace;
@@ -163,11 +174,15 @@ static void receive(struct trace_server *s)
 			LINE_SIZE - s->line_size);
 }
 
-/* What is being received ends. */
+/* What is being received ends; what was put off begins. */
 static void time_over(struct reactor_timer *timer)
 {
 	struct trace_server *s = container_of(timer, struct trace_server, timer);
 
+	if (s->state == TRACE_PAUSING) {
+		accept_next(s);
+		return;
+	}
 	s->over = s->state == TRACE_TRACING;
 	shutdown(s->client, s->over ? SHUT_RD : SHUT_RDWR);
 }
@@ -175,6 +190,25 @@ static void time_over(struct reactor_timer *timer)
 static void arm(struct trace_server *s, uint64_t ms)
 {
 	reactor_timer_arm(s->reactor, &s->timer, reactor_now_ns(s->reactor) + ms * NS_PER_MS);
+}
+
+static void accepted(struct trace_server *s, int32_t result)
+{
+	if (result >= 0)
+		s->client = result;
+	if (s->stopping || result == -ECONNABORTED || result == -EINTR) {
+		accept_next(s);
+	} else if (result < 0) {
+		/* There are no descriptors left, say: at once it would be the same. */
+		log_warn("trace", "accept: %s; trying again", strerror(-result));
+		s->state = TRACE_PAUSING;
+		arm(s, ACCEPT_RETRY_MS);
+	} else {
+		s->line_size = 0;
+		s->state = TRACE_READING;
+		arm(s, TRACE_LINE_MS);
+		receive(s);
+	}
 }
 
 static void line_arrived(struct trace_server *s, int32_t result)
@@ -219,16 +253,7 @@ static void step_done(struct reactor_io *io, int32_t result)
 
 	switch (s->state) {
 	case TRACE_ACCEPTING:
-		if (result < 0 || s->stopping) {
-			s->client = result;
-			accept_next(s);
-			return;
-		}
-		s->client = result;
-		s->line_size = 0;
-		s->state = TRACE_READING;
-		arm(s, TRACE_LINE_MS);
-		receive(s);
+		accepted(s, result);
 		return;
 	case TRACE_READING:
 		line_arrived(s, s->stopping ? 0 : result);
@@ -240,6 +265,7 @@ static void step_done(struct reactor_io *io, int32_t result)
 		accept_next(s);
 		return;
 	case TRACE_IDLE:
+	case TRACE_PAUSING:
 		break;
 	}
 	INVARIANT(false);
@@ -253,36 +279,16 @@ static void stop_task(struct reactor_task *task)
 	void (*done)(void *arg) = s->stopped;
 	void *arg = s->stopped_arg;
 
-	close(s->fd);
-	unlink(s->path);
+	unix_unlisten(s->fd, s->path);
 	free(s);
 	done(arg);
 }
 
-/* True: somebody answers there. */
-static bool is_answered(const struct sockaddr_un *addr)
-{
-	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	const bool answered =
-	    fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof *addr) == 0;
-
-	if (fd >= 0)
-		close(fd);
-	return answered;
-}
-
 int trace_listen(struct reactor *r, const char *path, struct trace_server **ret, struct error *err)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct trace_server *s;
+	struct trace_server *s = calloc(1, sizeof *s);
+	int rc;
 
-	if (strlen(path) >= sizeof addr.sun_path)
-		return error_set(err, -ENAMETOOLONG, "socket %.120s: over %zu bytes", path,
-				 sizeof addr.sun_path - 1);
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	if (is_answered(&addr))
-		return error_set(err, -EADDRINUSE, "socket %s: somebody answers there", path);
-	s = calloc(1, sizeof *s);
 	if (s == NULL)
 		return error_set(err, -ENOMEM, "no memory");
 	s->reactor = r;
@@ -290,18 +296,13 @@ int trace_listen(struct reactor *r, const char *path, struct trace_server **ret,
 	s->io.done = step_done;
 	s->timer.fire = time_over;
 	s->stop_task.run = stop_task;
-	memcpy(s->path, addr.sun_path, sizeof s->path);
-	unlink(path);
-	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0 || bind(s->fd, (const struct sockaddr *)&addr, sizeof addr) != 0 ||
-	    chmod(path, 0600) != 0 || listen(s->fd, 4) != 0) {
-		const int rc = error_set(err, -errno, "socket %s: %s", path, strerror(errno));
-
-		if (s->fd >= 0)
-			close(s->fd);
+	/* No volume waits for it. */
+	rc = unix_listen(path, 0600, TRACE_BACKLOG, 0, &s->fd, err);
+	if (rc != 0) {
 		free(s);
 		return rc;
 	}
+	snprintf(s->path, sizeof s->path, "%s", path);
 	*ret = s;
 	return 0;
 }
@@ -321,6 +322,8 @@ void trace_stop(struct trace_server *s, void (*done)(void *arg), void *arg)
 	s->stopped_arg = arg;
 	if (s->state == TRACE_IDLE)
 		reactor_defer(s->reactor, &s->stop_task);
+	else if (s->state == TRACE_PAUSING)
+		accept_next(s);
 	else if (s->state == TRACE_ACCEPTING)
 		reactor_io_cancel(s->reactor, &s->io);
 	else if (s->state != TRACE_SENDING) /* what is known so far is told */

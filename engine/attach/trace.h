@@ -19,8 +19,8 @@
 
 struct trace_server;
 
-/* Listens. A socket that nobody answers on is replaced. -ENAMETOOLONG, -EADDRINUSE or an errno,
- * with the text. */
+/* Listens. A socket that nobody answers on is replaced. -EADDRINUSE (somebody does, or it is no
+ * socket), -EINVAL (the path is too long) or an errno, with the text. */
 int trace_listen(struct reactor *r, const char *path, struct trace_server **ret, struct error *err);
 
 /* The volume is lent until the server has stopped. Once. */

@@ -402,18 +402,36 @@ static int open_fd(const char *path, int *ret_fd, struct stat *ret_st, struct er
 
 static int lock_fd(const char *path, int fd, struct error *err)
 {
-	const struct timespec pause = {.tv_nsec = (long)(FILE_LOCK_RETRY_MS * NS_PER_MS)};
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
+	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		return 0;
+	if (errno != EAGAIN && errno != EACCES)
+		return error_set(err, -errno, "disk %s: it cannot be locked: %s", path,
+				 err_text(errno));
+	return error_set(err, -E_IN_USE, "disk %s: it is in use by another process", path);
+}
+
+/* Opens it for us alone. The kernel refuses the opening of a block device, and the lock of a file,
+ * for as long as it has not let go of what a killed process had in flight. */
+static int open_alone(const char *path, int *ret_fd, struct stat *ret_st, struct error *err)
+{
+	const struct timespec pause = {.tv_nsec = (long)(FILE_LOCK_RETRY_MS * NS_PER_MS)};
+
 	for (uint32_t waited_ms = 0;; waited_ms += FILE_LOCK_RETRY_MS) {
-		if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		int fd = -1;
+		int rc = open_fd(path, &fd, ret_st, err);
+
+		if (rc == 0)
+			rc = lock_fd(path, fd, err);
+		if (rc == 0) {
+			*ret_fd = fd;
 			return 0;
-		if (errno != EAGAIN && errno != EACCES)
-			return error_set(err, -errno, "disk %s: it cannot be locked: %s", path,
-					 err_text(errno));
-		if (waited_ms >= DISK_LOCK_WAIT_MS)
-			return error_set(err, -E_IN_USE, "disk %s: it is in use by another process",
-					 path);
+		}
+		if (fd >= 0)
+			close(fd);
+		if (rc != -E_IN_USE || waited_ms >= DISK_LOCK_WAIT_MS)
+			return rc;
 		nanosleep(&pause, NULL);
 	}
 }
@@ -465,12 +483,11 @@ int disk_file_open(struct reactor *r, const char *path, struct disk **ret_disk, 
 	int fd = -1;
 	int rc;
 
-	rc = open_fd(path, &fd, &st, err);
+	rc = open_alone(path, &fd, &st, err);
 	if (rc != 0)
 		return rc;
-	rc = lock_fd(path, fd, err);
 	/* Looked at again under the lock: before it, somebody may have been creating it. */
-	if (rc == 0 && fstat(fd, &st) < 0)
+	if (fstat(fd, &st) < 0)
 		rc = error_set(err, -errno, "disk %s: %s", path, err_text(errno));
 	if (rc == 0)
 		rc = find_size(path, fd, &st, &size, err);

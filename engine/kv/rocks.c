@@ -14,8 +14,10 @@
  *
  * Failure modes: what RocksDB says is logged with its own words; to the caller it is -E_CORRUPT
  * where checksums failed and -EIO otherwise, for want of memory too. After a failed write RocksDB
- * refuses all others, so the queue behind it fails too, in order. A torn end of the log, as a crash
- * leaves it, is cut off at opening: it was never confirmed.
+ * refuses all others, so the queue behind it fails too: for ever when its log could not be written,
+ * until there is room again, and some seconds, when a table could not. A torn end of the log, as a
+ * crash leaves it, is cut off at opening: it was never confirmed. A log that is damaged before its
+ * end is -E_CORRUPT (wal.h).
  *
  * Memory: block cache (index and filter blocks included) and memtables get half of cache_bytes
  * each. */
@@ -33,6 +35,7 @@
 #include "engine/base/log.h"
 #include "engine/base/types.h"
 #include "engine/kv/batch.h"
+#include "engine/kv/wal.h"
 
 #define ROCKS_CACHE_DEFAULT   (64 * MIB)
 #define ROCKS_CACHE_MIN	      (8 * MIB)
@@ -421,7 +424,8 @@ static void set_options(struct rocks *rocks, size_t cache_bytes)
 	rocksdb_options_set_max_open_files(o, ROCKS_OPEN_FILES_MAX);
 	rocksdb_options_set_max_background_jobs(o, ROCKS_BACKGROUND_JOBS);
 	rocksdb_options_set_compression_per_level(o, compression, ARRAY_SIZE(compression));
-	/* What was confirmed is before whatever a crash has torn. */
+	/* What was confirmed is before whatever a crash has torn; what else may be wrong with a log
+	 * wal_check has seen. */
 	rocksdb_options_set_wal_recovery_mode(o, rocksdb_point_in_time_recovery);
 	rocksdb_options_set_info_log_level(o, ROCKS_LOG_LEVEL_WARN);
 	rocksdb_options_set_max_log_file_size(o, ROCKS_INFO_LOG_BYTES);
@@ -443,7 +447,7 @@ static int open_error(char *text, const char *path, struct error *err)
 
 	if (strncmp(text, "Corruption", 10) == 0)
 		code = -E_CORRUPT;
-	else if (strstr(text, "lock ") != NULL || strstr(text, "/LOCK") != NULL)
+	else if (strstr(text, "lock file") != NULL || strstr(text, "lock hold by") != NULL)
 		code = -E_IN_USE;
 	else if (strncmp(text, "Invalid argument", 16) == 0)
 		code = -EINVAL;
@@ -504,7 +508,9 @@ int kv_rocks_open(struct reactor *r, const char *path, const char *const *famili
 	if (cache_bytes == 0)
 		cache_bytes = ROCKS_CACHE_DEFAULT;
 	set_options(rocks, MAX(cache_bytes, ROCKS_CACHE_MIN));
-	rc = open_db(rocks, path, families, family_count, err);
+	rc = wal_check(path, err);
+	if (rc == 0)
+		rc = open_db(rocks, path, families, family_count, err);
 	if (rc != 0) {
 		destroy(rocks);
 		return rc;

@@ -8,10 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/err.h"
 #include "engine/base/types.h"
+
+#define ADDRESS_RETRY_MS 10u
 
 static const struct sockaddr_in *as_v4(const struct address *a)
 {
@@ -148,6 +151,25 @@ int address_offer(const char *text, const char *transport, char *buf)
 			    offers ? "" : transport);
 
 	return size >= 0 && (unsigned)size < ADDR_SIZE_MAX ? 0 : -E_LIMIT;
+}
+
+int address_listen(struct address *address, int fd, int backlog)
+{
+	const struct timespec pause = {.tv_nsec = (long)(ADDRESS_RETRY_MS * NS_PER_MS)};
+	struct sockaddr *a = (struct sockaddr *)&address->storage;
+	const int one = 1;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0)
+		return -errno;
+	for (uint32_t waited_ms = 0; bind(fd, a, address->size) != 0;
+	     waited_ms += ADDRESS_RETRY_MS) {
+		if (errno != EADDRINUSE || waited_ms >= ADDRESS_LISTEN_WAIT_MS)
+			return -errno;
+		nanosleep(&pause, NULL);
+	}
+	if (listen(fd, backlog) != 0 || getsockname(fd, a, &address->size) != 0)
+		return -errno;
+	return 0;
 }
 
 unsigned address_port(const struct address *a)

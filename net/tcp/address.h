@@ -30,6 +30,12 @@ int address_parse_offered(const char *text, struct address *ret_address);
 bool address_offers(const char *text, const char *transport);
 int address_offer(const char *text, const char *transport, char *buf);
 
+/* Has fd, a stream socket, listen at *address, which is then the one with the true port. Blocks, up
+ * to ADDRESS_LISTEN_WAIT_MS, while the address is in use: where a killed process listened with its
+ * ring the kernel does for a moment yet. For start-up. 0 or a negative errno. */
+#define ADDRESS_LISTEN_WAIT_MS 2000u
+int address_listen(struct address *address, int fd, int backlog);
+
 unsigned address_port(const struct address *a);
 bool address_is_loopback(const struct address *a);
 bool address_equal(const struct address *a, const struct address *b);

@@ -113,18 +113,14 @@ static void accept_retry(struct reactor_timer *timer)
  */
 static int listen_socket(struct address *address)
 {
-	const int one = 1;
 	int fd, rc;
 
 	fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0)
 		return -errno;
 	conn_choose_congestion(fd, address); /* which those that are accepted inherit */
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
-	    bind(fd, (const struct sockaddr *)&address->storage, address->size) != 0 ||
-	    listen(fd, TCP_BACKLOG) != 0 ||
-	    getsockname(fd, (struct sockaddr *)&address->storage, &address->size) != 0) {
-		rc = -errno;
+	rc = address_listen(address, fd, TCP_BACKLOG);
+	if (rc != 0) {
 		close(fd);
 		return rc;
 	}
@@ -136,8 +132,8 @@ static int listen_error(int code, const char *text, struct error *err)
 	switch (-code) {
 	case EADDRINUSE:
 		return error_set(err, code,
-				 "cannot listen on %s: another process does; stop it, or give "
-				 "another port",
+				 "cannot listen on %s: it is in use by another process; stop that, "
+				 "or give another port",
 				 text);
 	case EINVAL:
 		return error_set(err, code,

@@ -89,17 +89,29 @@ static inline void start(void)
 	ck_assert_int_eq(pthread_create(&t.thread, NULL, reactor_main, NULL), 0);
 }
 
-/* Every test ends here: the server stops with all connections gone and every buffer given back. */
-static inline void finish(void)
+/* The server has been told to stop. It does with all connections gone and every buffer given back.
+ */
+static inline void finish_stopped(void)
 {
-	t.stop.run = stop;
-	reactor_post(t.reactor, &t.stop);
 	pthread_join(t.thread, NULL);
 	fake_volume_destroy(t.volume);
 	reactor_destroy(t.reactor);
 	ck_assert_int_eq(access(t.socket + 5, F_OK), -1);
 	rmdir(t.dir);
 	memset(&t, 0, sizeof t);
+}
+
+static inline void begin_stop(void)
+{
+	t.stop.run = stop;
+	reactor_post(t.reactor, &t.stop);
+}
+
+/* Every test ends here. */
+static inline void finish(void)
+{
+	begin_stop();
+	finish_stopped();
 }
 
 static inline struct nbd_handle *client(void)

@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +32,27 @@ static bool finished;
 static uint32_t dsync_writes, plain_writes, syncs;
 static uint32_t cut_to; /* bytes; 0: not at all */
 static bool break_next; /* the next operation gets a bad descriptor */
+
+/* In front of the C library's: so many times the disk is busy, as a block device is that another
+ * process has open. */
+static uint32_t busy_opens;
+
+int open(const char *name, int flags, ...)
+{
+	mode_t mode = 0;
+	va_list ap;
+
+	if (busy_opens > 0 && strcmp(name, path) == 0) {
+		busy_opens--;
+		errno = EBUSY;
+		return -1;
+	}
+	va_start(ap, flags);
+	if ((flags & O_CREAT) != 0)
+		mode = va_arg(ap, mode_t);
+	va_end(ap);
+	return (int)syscall(SYS_openat, AT_FDCWD, name, flags, mode);
+}
 
 static int seen_fd(int fd)
 {
@@ -294,6 +317,26 @@ START_TEST(a_disk_is_opened_once)
 	ck_assert_uint_eq(disk->size_bytes, DISK_SIZE);
 	ck_assert(disk->needs_priming);
 	ck_assert_str_eq(disk->name, path);
+}
+END_TEST
+
+/* Whoever was killed may have it for a moment yet. */
+START_TEST(a_block_device_that_is_busy_is_waited_for)
+{
+	struct error err = {0};
+
+	disk_close(disk);
+	disk = NULL;
+	busy_opens = 3;
+	ck_assert_msg(disk_file_open(reactor, path, &disk, &err) == 0, "%s", err.text);
+	ck_assert_uint_eq(busy_opens, 0);
+	disk_close(disk);
+	disk = NULL;
+	busy_opens = UINT32_MAX;
+	ck_assert_int_eq(disk_file_open(reactor, path, &disk, &err), -E_IN_USE);
+	ck_assert_ptr_nonnull(strstr(err.text, path));
+	ck_assert_uint_lt(busy_opens, UINT32_MAX - 3);
+	busy_opens = 0;
 }
 END_TEST
 
@@ -810,6 +853,7 @@ static void add_all(TCase *bare, TCase *tc, TCase *fault)
 	tcase_add_test(bare, opening_names_what_is_wrong);
 	tcase_add_test(bare, a_killed_process_lets_go);
 	tcase_add_test(tc, a_disk_is_opened_once);
+	tcase_add_test(tc, a_block_device_that_is_busy_is_waited_for);
 	tcase_add_test(tc, what_is_written_is_read_back);
 	tcase_add_test(tc, vectors_are_gathered_and_scattered);
 	tcase_add_test(tc, short_transfers_are_continued);

@@ -483,6 +483,107 @@ START_TEST(spoilt_data_is_never_returned)
 }
 END_TEST
 
+static void commit_value(uint32_t family, const char *key, const char *value)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+
+	put(b, family, key, value);
+	ck_assert_int_eq(commit(b), 0);
+}
+
+#define BIG_SIZE 100000u /* in four blocks of the log */
+
+static void commit_big(void)
+{
+	struct kv_batch *b = kv_batch_create(kv);
+	char *value = malloc(BIG_SIZE);
+
+	memset(value, 'b', BIG_SIZE);
+	memcpy(value, "begin", 5);
+	memcpy(value + BIG_SIZE / 2, "middle", 6);
+	memcpy(value + BIG_SIZE - 3, "end", 3);
+	kv_batch_put(kv, b, NODE, "big", 3, value, BIG_SIZE);
+	ck_assert_int_eq(commit(b), 0);
+	free(value);
+}
+
+/* What is spoilt in the only log: so many bytes, from so far behind where this text is found. */
+struct spoiling {
+	const char *text;
+	int delta, size;
+};
+static const struct spoiling *spoiling;
+
+static int spoil(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	char *bytes, *at;
+	int fd;
+
+	if (type != FTW_F || fnmatch("*.log", path + ftw->base, 0) != 0 || st->st_size == 0)
+		return 0;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	bytes = calloc(1, (size_t)st->st_size);
+	ck_assert_int_eq(pread(fd, bytes, (size_t)st->st_size, 0), st->st_size);
+	at = memmem(bytes, (size_t)st->st_size, spoiling->text, strlen(spoiling->text));
+	ck_assert_ptr_nonnull(at);
+	at += spoiling->delta;
+	memset(at, 0, (size_t)spoiling->size);
+	ck_assert_int_eq(pwrite(fd, at, (size_t)spoiling->size, at - bytes), spoiling->size);
+	free(bytes);
+	damaged++;
+	return close(fd);
+}
+
+static void spoil_log(const struct spoiling *what)
+{
+	kv_close(kv);
+	kv = NULL;
+	spoiling = what;
+	damaged = 0;
+	ck_assert_int_eq(nftw(dir, spoil, 8, FTW_PHYS), 0);
+	ck_assert_uint_eq(damaged, 1);
+}
+
+/* It was confirmed, and so was what comes after it: without them the database would be an older
+ * one, in which what a driver gave out once is free again. */
+static const struct spoiling confirmed_parts[] = {
+    {"first", 0, 1},   {"first", -24, 1}, /* its checksum */
+    {"first", -20, 2},			  /* its length */
+    {"begin", 0, 1},   {"middle", 0, 4096},
+    {"end", 0, 1},     {"begin", 0, 40000}, /* more than one block */
+};
+
+START_TEST(a_confirmed_batch_that_is_spoilt_is_not_cut_off)
+{
+	struct error err = {0};
+
+	commit_value(PAGES, "a", "first");
+	commit_big();
+	commit_value(PAGES, "a", "third");
+	spoil_log(&confirmed_parts[_i]);
+	ck_assert_int_eq(kv_rocks_open(reactor, dir, families, 3, 0, &kv, &err), -E_CORRUPT);
+	ck_assert_ptr_null(kv);
+	ck_assert_msg(strstr(err.text, dir) != NULL, "%s", err.text);
+}
+END_TEST
+
+/* Any of its pages may be what the power took away. */
+static const struct spoiling torn_parts[] = {
+    {"begin", -13, 1}, {"begin", 0, 4096}, {"middle", 0, 4096},
+    {"end", 0, 1},     {"end", -4096, 1},  {"begin", 0, 40000},
+};
+
+START_TEST(a_batch_that_lacks_any_of_its_pages_is_gone_altogether)
+{
+	commit_value(PAGES, "a", "first");
+	commit_big();
+	spoil_log(&torn_parts[_i]);
+	open_kv();
+	ck_assert_str_eq(get(PAGES, "a"), "first");
+	ck_assert_str_eq(scan(NODE, ""), "");
+}
+END_TEST
+
 START_TEST(a_database_is_opened_once)
 {
 	struct error err = {0};
@@ -506,6 +607,12 @@ START_TEST(a_database_that_cannot_be_says_so)
 	ck_assert_ptr_nonnull(strstr(err.text, "/proc/no/such"));
 	kv_close(kv);
 	kv = NULL;
+	/* Not for want of anybody letting go of its lock. */
+	snprintf(path, sizeof path, "%s/LOCK", dir);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	ck_assert_int_eq(kv_rocks_open(reactor, dir, families, 3, 0, &other, &err), -EIO);
+	ck_assert_int_eq(rmdir(path), 0);
 	/* Written by a version that knows more families. */
 	ck_assert_int_eq(kv_rocks_open(reactor, dir, fewer, 1, 0, &other, &err), -EINVAL);
 	snprintf(path, sizeof path, "%s/CURRENT", dir);
@@ -541,6 +648,10 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, a_commit_is_synced_before_it_is_done);
 	tcase_add_test(tc, a_torn_batch_is_gone_altogether);
 	tcase_add_test(tc, spoilt_data_is_never_returned);
+	tcase_add_loop_test(tc, a_confirmed_batch_that_is_spoilt_is_not_cut_off, 0,
+			    ARRAY_SIZE(confirmed_parts));
+	tcase_add_loop_test(tc, a_batch_that_lacks_any_of_its_pages_is_gone_altogether, 0,
+			    ARRAY_SIZE(torn_parts));
 	tcase_add_test(tc, a_database_is_opened_once);
 	tcase_add_test(tc, a_database_that_cannot_be_says_so);
 	suite_add_tcase(s, tc);

@@ -1,6 +1,10 @@
 /* The NBD server over a volume in memory: libnbd as the honest client, raw sockets as the other
  * kind. */
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "tests/unit/nbd_world.h"
@@ -482,13 +486,118 @@ START_TEST(a_second_server_on_a_live_socket_is_refused)
 }
 END_TEST
 
-int main(void)
+/* It has more clients than it has taken yet: one that asks whether it answers must not queue up. */
+START_TEST(a_server_that_is_behind_with_its_clients_is_there)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/tmp/test-nbd-busy-XXXXXX"};
+	const int busy = socket(AF_UNIX, SOCK_STREAM, 0);
+	struct nbd_config config = {.export_name = "vol"};
+	struct nbd_server *server = NULL;
+	char address[sizeof addr.sun_path + 8];
+	struct error err;
+	int clients[8], count = 0;
+
+	close(mkstemp(addr.sun_path));
+	unlink(addr.sun_path);
+	ck_assert_int_eq(bind(busy, (struct sockaddr *)&addr, sizeof addr), 0);
+	ck_assert_int_eq(listen(busy, 0), 0);
+	do
+		clients[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	while (connect(clients[count++], (struct sockaddr *)&addr, sizeof addr) == 0 && count < 8);
+	ck_assert_int_eq(errno, EAGAIN);
+	snprintf(address, sizeof address, "unix:%s", addr.sun_path);
+	config.address = address;
+	ck_assert_int_eq(nbd_listen(&config, &server, &err), -EADDRINUSE);
+	ck_assert_ptr_null(server);
+	ck_assert_int_eq(unlink(addr.sun_path), 0);
+	while (count > 0)
+		close(clients[--count]);
+	close(busy);
+}
+END_TEST
+
+/* In front of the C library's: whether the socket was alive when its name was removed. */
+static _Atomic int unlinked_alive;
+
+int unlink(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	snprintf(addr.sun_path, sizeof addr.sun_path, "%s", path);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0)
+		atomic_fetch_add(&unlinked_alive, 1);
+	close(fd);
+	return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+}
+
+/* Once nobody answers, another server may put its own socket there: that is not ours to remove. */
+START_TEST(the_name_goes_before_the_socket)
+{
+	start();
+	finish();
+	ck_assert_int_eq(atomic_load(&unlinked_alive), 1);
+}
+END_TEST
+
+/* The other process of the next test, with none of Check's assertions: it serves, and says so. Its
+ * memory is what the kernel needs time to let go of. */
+static int child_main(const char *address)
+{
+	const struct reactor_config rc = {.name = "child"};
+	struct nbd_config config = {.export_name = "vol", .address = address};
+	struct error err;
+
+	if (reactor_create(&rc, &config.reactor) != 0 || nbd_listen(&config, &t.server, &err) != 0)
+		return 1;
+	nbd_serve(t.server, fake_volume_create(config.reactor, VOLUME_SIZE));
+	if (reactor_memory(config.reactor, 64u << 20) == NULL || write(STDOUT_FILENO, "r", 1) != 1)
+		return 1;
+	return reactor_run(config.reactor);
+}
+
+/* Its ring answers after it is gone. */
+START_TEST(a_killed_server_is_replaced)
+{
+	char dir[] = "/tmp/test-nbd-killed-XXXXXX", address[64], ready;
+	const struct reactor_config rc = {.name = "nbd"};
+	struct nbd_config config = {.export_name = "vol", .address = address};
+	struct error err;
+	int fds[2];
+	pid_t child;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(address, sizeof address, "unix:%s/s", dir);
+	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+	child = fork();
+	if (child == 0) {
+		dup2(fds[1], STDOUT_FILENO);
+		execl("/proc/self/exe", "test_nbd", address, NULL);
+		_exit(1);
+	}
+	close(fds[1]);
+	ck_assert_int_eq(read(fds[0], &ready, 1), 1);
+	usleep(20000); /* so that it sleeps in its ring, most probably */
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	ck_assert_int_eq(reactor_create(&rc, &t.reactor), 0);
+	config.reactor = t.reactor;
+	ck_assert_msg(nbd_listen(&config, &t.server, &err) == 0, "%s", err.text);
+	close(fds[0]);
+	unlink(address + 5);
+	rmdir(dir);
+}
+END_TEST
+
+int main(int argc, char **argv)
 {
 	TCase *tc = tcase_create("nbd");
 	Suite *s = suite_create("nbd");
 	SRunner *sr = srunner_create(s);
 	int failed;
 
+	if (argc > 1)
+		return child_main(argv[1]);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, any_range_can_be_written_and_read);
 	tcase_add_test(tc, parts_of_one_block_from_many_clients_are_all_kept);
@@ -506,6 +615,9 @@ int main(void)
 	tcase_add_test(tc, it_stops_while_it_waits_for_descriptors);
 	tcase_add_test(tc, a_file_that_is_no_socket_is_left_alone);
 	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);
+	tcase_add_test(tc, a_server_that_is_behind_with_its_clients_is_there);
+	tcase_add_test(tc, the_name_goes_before_the_socket);
+	tcase_add_loop_test(tc, a_killed_server_is_replaced, 0, 10);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

@@ -1,6 +1,8 @@
 /* The NBD server and its bounds: buffers, parts, places. Who reaches one waits, and everybody goes
  * on when there is room again. */
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 
@@ -149,6 +151,51 @@ START_TEST(the_server_stops_though_somebody_waited_for_a_buffer)
 	finish();
 	for (int i = 0; i < 2; i++)
 		close(fd[i]);
+}
+END_TEST
+
+/* Neither does one that takes no answers and leaves in the middle of a request: it is cut off for
+ * that, as nothing else would end what is being sent to it. */
+START_TEST(who_leaves_in_the_middle_of_a_request_does_not_keep_the_server_from_stopping)
+{
+	uint8_t head[28];
+	int fd;
+
+	start();
+	fd = raw_transmission();
+	raw_request(fd, NBD_CMD_READ, 0, NBD_DATA_MAX); /* far more than the socket holds */
+	wait_for_begun(NBD_DATA_MAX / IO_SIZE_MAX);
+	put_request(head, NBD_CMD_WRITE, 0, 4096);
+	ck_assert_int_eq(send(fd, head, _i == 0 ? 28 : 10, MSG_NOSIGNAL), _i == 0 ? 28 : 10);
+	wait_until_received(fd);
+	ck_assert_int_eq(shutdown(fd, SHUT_WR), 0);
+	finish();
+	close(fd);
+}
+END_TEST
+
+/* Its requests before that one are answered, and that one is, with an error. */
+START_TEST(who_is_in_the_middle_of_a_request_when_the_server_stops_is_answered)
+{
+	uint8_t head[28], answer[16 + 4096];
+	int fd;
+
+	start();
+	fd = raw_transmission();
+	atomic_store(&t.volume->hold, true);
+	raw_request(fd, NBD_CMD_READ, 0, 4096);
+	wait_for_begun(1);
+	put_request(head, NBD_CMD_WRITE, 0, 4096);
+	ck_assert_int_eq(send(fd, head, sizeof head, MSG_NOSIGNAL), sizeof head);
+	wait_until_received(fd);
+	begin_stop();
+	must_recv(fd, answer, 16);
+	ck_assert_uint_eq(get_be32(answer + 4), NBD_ESHUTDOWN);
+	fake_volume_release(t.volume);
+	must_recv(fd, answer, sizeof answer);
+	ck_assert_uint_eq(get_be32(answer + 4), 0);
+	raw_must_end(fd);
+	finish_stopped();
 }
 END_TEST
 
@@ -354,9 +401,9 @@ static int timer_of_connection(unsigned port)
 	return found;
 }
 
-START_TEST(who_is_silent_over_tcp_is_asked_whether_it_is_there)
+/* A server on TCP, and a client of it. Returns the server's port. */
+static unsigned start_tcp(struct nbd_handle *h)
 {
-	struct nbd_handle *h = nbd_create();
 	char port[8];
 	unsigned number;
 
@@ -365,9 +412,51 @@ START_TEST(who_is_silent_over_tcp_is_asked_whether_it_is_there)
 	ck_assert_int_eq(sscanf(nbd_uri(t.server), "nbd://127.0.0.1:%u/", &number), 1);
 	snprintf(port, sizeof port, "%u", number & 0xffff);
 	ck_assert_int_eq(nbd_connect_tcp(h, "127.0.0.1", port), 0);
+	return number;
+}
+
+START_TEST(who_is_silent_over_tcp_is_asked_whether_it_is_there)
+{
+	struct nbd_handle *h = nbd_create();
+	const unsigned number = start_tcp(h);
+
 	for (int i = 0; i < 1000 && timer_of_connection(number) != 2; i++)
 		usleep(1000);
 	ck_assert_int_eq(timer_of_connection(number), 2);
+	nbd_close(h);
+	finish();
+}
+END_TEST
+
+/* The server's socket of the connection to this port of ours, or -1. */
+static int socket_of_connection(unsigned port)
+{
+	for (int fd = 0; fd < 256; fd++) {
+		struct sockaddr_in own = {0}, peer = {0};
+		socklen_t own_size = sizeof own, peer_size = sizeof peer;
+
+		if (getsockname(fd, (struct sockaddr *)&own, &own_size) == 0 &&
+		    getpeername(fd, (struct sockaddr *)&peer, &peer_size) == 0 &&
+		    own.sin_family == AF_INET && ntohs(own.sin_port) == port)
+			return fd;
+	}
+	return -1;
+}
+
+/* While there is something to send to it, nobody asks: it is then that the kernel would wait for a
+ * quarter of an hour, with the answers in buffers that others need. */
+START_TEST(who_takes_nothing_over_tcp_is_given_up)
+{
+	struct nbd_handle *h = nbd_create();
+	const unsigned number = start_tcp(h);
+	unsigned limit_ms = 0;
+	socklen_t size = sizeof limit_ms;
+	int fd = socket_of_connection(number);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, &size), 0);
+	ck_assert_uint_ge(limit_ms, 60000); /* it may only have been stopped */
+	ck_assert_uint_le(limit_ms, 300000);
 	nbd_close(h);
 	finish();
 }
@@ -385,6 +474,9 @@ int main(void)
 	tcase_add_test(tc, requests_that_find_half_of_what_they_need_wait);
 	tcase_add_test(tc, who_waits_for_a_part_gets_one_when_the_last_answers_have_left);
 	tcase_add_test(tc, the_server_stops_though_somebody_waited_for_a_buffer);
+	tcase_add_loop_test(
+	    tc, who_leaves_in_the_middle_of_a_request_does_not_keep_the_server_from_stopping, 0, 2);
+	tcase_add_test(tc, who_is_in_the_middle_of_a_request_when_the_server_stops_is_answered);
 	tcase_add_test(tc, reads_that_straddle_two_buffers_do_not_keep_them_from_each_other);
 	tcase_add_test(tc, large_reads_do_not_keep_the_one_whose_turn_it_is_from_going_on);
 	tcase_add_test(tc, a_large_answer_that_is_not_taken_keeps_nobody_from_reading);
@@ -393,6 +485,7 @@ int main(void)
 	tcase_add_test(tc, who_says_nothing_keeps_no_place);
 	tcase_add_test(tc, who_has_chosen_the_export_keeps_its_place);
 	tcase_add_test(tc, who_is_silent_over_tcp_is_asked_whether_it_is_there);
+	tcase_add_test(tc, who_takes_nothing_over_tcp_is_given_up);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

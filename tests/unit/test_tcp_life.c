@@ -2,11 +2,14 @@
  * in which a connection ends. */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/unit/tcp_world.h"
@@ -309,6 +312,7 @@ START_TEST(test_listening_again)
 	ck_assert_int_eq(transport_listen(transport, address, accepted, &server, &l, &err),
 			 -EADDRINUSE);
 	ck_assert_ptr_nonnull(strstr(err.text, address));
+	ck_assert_ptr_nonnull(strstr(err.text, "in use")); /* `pave dev` then tries another */
 	transport_unlisten(listener);
 	one_turn();
 	one_turn();
@@ -316,6 +320,60 @@ START_TEST(test_listening_again)
 			 0);
 	send_control(&client, 1, 10);
 	wait_count(&server.rx_count, 1);
+}
+END_TEST
+
+/* The other process of the next test, with none of Check's assertions: it listens, and says where.
+ * Its memory is what the kernel needs time to let go of. */
+static void child_accepted(struct transport_conn *conn, void *arg)
+{
+	(void)conn;
+	(void)arg;
+	_exit(1);
+}
+
+static int child_main(void)
+{
+	const struct reactor_config config = {.name = "child"};
+	struct error err;
+
+	if (reactor_create(&config, &reactor) != 0 ||
+	    transport_tcp_create(reactor, false, &transport) != 0 ||
+	    transport_listen(transport, "127.0.0.1:0", child_accepted, NULL, &listener, &err) != 0)
+		return 1;
+	if (reactor_memory(reactor, 64 * MIB) == NULL ||
+	    write(STDOUT_FILENO, listener->address, ADDR_SIZE_MAX) != ADDR_SIZE_MAX)
+		return 1;
+	return reactor_run(reactor);
+}
+
+/* Where a process was killed another one can listen at once: the kernel lets go of a ring, and of
+ * the listening socket that it works on, some time after the process is gone. */
+START_TEST(test_listening_after_a_kill)
+{
+	struct transport_listener *l = NULL;
+	char address[ADDR_SIZE_MAX];
+	struct error err;
+	int fds[2];
+	pid_t child;
+
+	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+	child = fork();
+	if (child == 0) { /* this process has threads: only a new image may start others */
+		dup2(fds[1], STDOUT_FILENO);
+		execl("/proc/self/exe", "test_tcp_life", "child", NULL);
+		_exit(1);
+	}
+	close(fds[1]);
+	ck_assert_int_eq(read(fds[0], address, sizeof(address)), sizeof(address));
+	usleep(20000); /* so that it sleeps in its ring, most probably */
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	ck_assert_msg(transport_listen(transport, address, accepted, &server, &l, &err) == 0, "%s",
+		      err.text);
+	transport_unlisten(l);
+	one_turn();
+	close(fds[0]);
 }
 END_TEST
 
@@ -373,15 +431,19 @@ static void add_setup(TCase *tc)
 	tcase_add_test(tc, test_bad_addresses);
 	tcase_add_test(tc, test_ipv6);
 	tcase_add_test(tc, test_listening_again);
+	tcase_add_loop_test(tc, test_listening_after_a_kill, 0, 10);
 	tcase_add_test(tc, test_out_of_descriptors);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	Suite *suite = suite_create("tcp_life");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
+	(void)argv;
+	if (argc > 1)
+		return child_main();
 	add_ends(add_case(suite, "ends"));
 	add_setup(add_case(suite, "setup"));
 	srunner_run_all(runner, CK_NORMAL);

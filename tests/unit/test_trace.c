@@ -7,11 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/attach/trace.h"
+#include "engine/base/types.h"
 #include "engine/volume/trace.h"
 
 struct volume {
@@ -168,6 +171,81 @@ START_TEST(who_is_being_traced_for_is_answered_at_the_end)
 }
 END_TEST
 
+static uint64_t cpu_ns_of_reactor(void)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	ck_assert_int_eq(pthread_getcpuclockid(t.thread, &clock), 0);
+	ck_assert_int_eq(clock_gettime(clock, &ts), 0);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/* It asks again now and then; all the time would take a core. */
+static void ask_without_descriptors(bool stop_meanwhile)
+{
+	struct rlimit before, one;
+	const int probe = dup(STDERR_FILENO);
+	uint64_t used;
+	int fd;
+
+	close(probe);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	one = before;
+	one.rlim_cur = (rlim_t)probe + 1; /* which the client gets */
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &one), 0);
+	fd = client("trace 1 4\n");
+	used = cpu_ns_of_reactor();
+	usleep(500000);
+	ck_assert_uint_lt(cpu_ns_of_reactor() - used, 100 * NS_PER_MS);
+	if (stop_meanwhile) {
+		close(fd);
+		return;
+	}
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	expect_end(fd, true);
+}
+
+START_TEST(without_descriptors_it_waits_for_some)
+{
+	ask_without_descriptors(false);
+}
+END_TEST
+
+START_TEST(it_stops_while_it_waits_for_descriptors)
+{
+	ask_without_descriptors(true);
+}
+END_TEST
+
+START_TEST(a_file_that_is_no_socket_is_left_alone)
+{
+	struct trace_server *server = NULL;
+	struct error err;
+	char path[] = "/tmp/test-trace-file-XXXXXX";
+	int fd = mkstemp(path);
+
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	ck_assert_int_eq(trace_listen(t.reactor, path, &server, &err), -EADDRINUSE);
+	ck_assert_ptr_nonnull(strstr(err.text, path));
+	ck_assert_ptr_null(server);
+	ck_assert_int_eq(unlink(path), 0);
+}
+END_TEST
+
+START_TEST(a_second_server_on_a_live_socket_is_refused)
+{
+	struct trace_server *second = NULL;
+	struct error err;
+
+	ck_assert_int_eq(trace_listen(t.reactor, t.path, &second, &err), -EADDRINUSE);
+	ck_assert_ptr_nonnull(strstr(err.text, t.path));
+	ck_assert_ptr_null(second);
+	expect_end(client("trace 1 4\n"), true);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("clients");
@@ -180,6 +258,10 @@ int main(void)
 	tcase_add_test(tc, who_asks_is_answered);
 	tcase_add_test(tc, who_says_nothing_keeps_no_place);
 	tcase_add_test(tc, who_goes_away_ends_its_trace);
+	tcase_add_test(tc, without_descriptors_it_waits_for_some);
+	tcase_add_test(tc, it_stops_while_it_waits_for_descriptors);
+	tcase_add_test(tc, a_file_that_is_no_socket_is_left_alone);
+	tcase_add_test(tc, a_second_server_on_a_live_socket_is_refused);
 	suite_add_tcase(s, tc);
 	tc = tcase_create("the end");
 	tcase_set_timeout(tc, 60);

@@ -491,8 +491,7 @@ int dev_start(const char *dir, const char *name, const char *program, char **arg
 		dev_choose_address(address);
 		argv[listen_at] = address;
 		rc = process_start(dir, name, program, argv, START_MS, ready, NULL, err);
-		if (rc != 0 && strstr(err->text, "EADDRINUSE") == NULL &&
-		    strstr(err->text, "in use") == NULL)
+		if (rc != 0 && strstr(err->text, "in use") == NULL)
 			break;
 		if (rc == 0) {
 			snprintf(address, ADDR_SIZE_MAX, "%.*s", (int)ADDR_SIZE_MAX - 1, ready);
