@@ -379,20 +379,25 @@ static struct pool_device *find_named(struct pool *pool, const char *name)
 	return NULL;
 }
 
-/* Whether what lies on d fits on the others that serve. */
+/* Whether what lies on d fits on the others that serve, beside what others that are being retired
+ * have yet to move there. */
 static int check_room(struct pool *pool, const struct pool_device *d, struct error *err)
 {
-	uint64_t room = 0, live;
+	uint64_t room = 0, waits = 0, live;
 	uint32_t others = 0;
 	struct store_stats s;
 
 	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
 		const struct pool_device *other = &pool->devices[i];
 
-		if (other == d || other->state != POOL_DEVICE_SERVING)
+		if (other == d || other->store == NULL)
 			continue;
 		store_get_stats(other->store, &s);
-		room += s.size_bytes - MIN(s.size_bytes, s.live_bytes);
+		if (other->state == POOL_DEVICE_RETIRING)
+			waits += s.live_bytes;
+		if (other->state != POOL_DEVICE_SERVING)
+			continue;
+		room += s.free_bytes;
 		others++;
 	}
 	if (others == 0)
@@ -402,14 +407,15 @@ static int check_room(struct pool *pool, const struct pool_device *d, struct err
 				 d->path);
 	store_get_stats(d->store, &s);
 	live = s.live_bytes;
-	if (live <= room)
+	if (live + waits <= room)
 		return 0;
 	return error_set(err, -ENOSPC,
-			 "device %s holds %llu MiB, the other devices of this node have %llu MiB "
-			 "free: %llu MiB are lacking; add a device first, or move volumes away",
+			 "device %s holds %llu MiB, others that are being retired %llu, and the "
+			 "devices of this node that stay have %llu MiB free: %llu MiB are lacking; "
+			 "add a device first, or move volumes away",
 			 d->path, (unsigned long long)(live >> 20),
-			 (unsigned long long)(room >> 20),
-			 (unsigned long long)((live - room + MIB - 1) >> 20));
+			 (unsigned long long)(waits >> 20), (unsigned long long)(room >> 20),
+			 (unsigned long long)((live + waits - room + MIB - 1) >> 20));
 }
 
 static int retire_check(struct pool *pool, struct pool_device *d, const char *name,

@@ -396,6 +396,16 @@ START_TEST(a_pool_is_closed_amid_a_change)
 }
 END_TEST
 
+static void fill_whole(struct rig *rig)
+{
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
+			for (block_no_t b = 0; b < RIG_BLOCKS; b += 256) {
+				rig_write(rig, STORE_DATA, volume, chunk, b, 256);
+				rig_drain_to(rig, 2);
+			}
+}
+
 START_TEST(what_does_not_fit_is_not_retired)
 {
 	char text[1000];
@@ -410,12 +420,7 @@ START_TEST(what_does_not_fit_is_not_retired)
 	rig_deinit(&rig);
 	/* Nearly full, both of them. */
 	start(&rig, 2, 5);
-	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
-		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
-			for (block_no_t b = 0; b < RIG_BLOCKS; b += 256) {
-				rig_write(&rig, STORE_DATA, volume, chunk, b, 256);
-				rig_drain_to(&rig, 2);
-			}
+	fill_whole(&rig);
 	for (chunk_no_t chunk = 10; chunk < 14; chunk++)
 		rig_discard_far(&rig, chunk, 0, 1);
 	ck_assert(rig_drain(&rig));
@@ -896,6 +901,27 @@ START_TEST(an_index_that_cannot_be_written_is_told)
 }
 END_TEST
 
+/* One of three devices is being emptied: what is on its way to the third counts there already. */
+START_TEST(two_are_not_retired_onto_one_that_is_too_small)
+{
+	char text[1000];
+	struct rig rig;
+
+	rig_devices = 3;
+	rig_init(&rig, 6, 20);
+	rig_must_open(&rig);
+	fill_whole(&rig);
+	ck_assert(rig_drain(&rig));
+	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
+	ck_assert_int_eq(retire(&rig, 1, text), -ENOSPC);
+	ck_assert_msg(strstr(text, "others that are being retired 4,") != NULL, "%s", text);
+	wait_gone(&rig);
+	ck_assert_int_eq(retire(&rig, 1, text), -ENOSPC);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("pool");
@@ -914,6 +940,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_retired_device_is_emptied, 0, 32);
 	tcase_add_loop_test(tc, a_pool_is_closed_amid_a_change, 0, 2);
 	tcase_add_test(tc, what_does_not_fit_is_not_retired);
+	tcase_add_test(tc, two_are_not_retired_onto_one_that_is_too_small);
 	tcase_add_test(tc, a_failed_device_does_not_stop_the_others);
 	tcase_add_loop_test(tc, a_damaged_device_does_not_stop_the_others, 0, 2);
 	tcase_add_test(tc, what_a_missing_device_holds_is_not_erased);
