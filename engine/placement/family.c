@@ -183,11 +183,22 @@ bool family_follows(struct reg *reg, struct reg_volume *s, chunk_no_t chunk,
 	return false;
 }
 
-bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t layer, int64_t now)
+/* w has on the node whatever v has there. */
+static bool covers(const struct reg_volume *w, const struct reg_volume *v, const struct reg_node *n)
+{
+	for (chunk_no_t c = 0; c < v->chunk_count; c++)
+		if (reg_holds(v, c, n) && !reg_holds(w, c, n))
+			return false;
+	return true;
+}
+
+bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t layer,
+		     const struct reg_node *n, int64_t now)
 {
 	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : first_other(v); w != NULL;
 	     w = next_other(v, w))
-		if (reg_attachment_end(reg, w, now) != 0 && family_stands_on(reg, w, layer))
+		if (reg_attachment_end(reg, w, now) != 0 && family_stands_on(reg, w, layer) &&
+		    covers(w, v, n))
 			return true;
 	return false;
 }

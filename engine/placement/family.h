@@ -28,8 +28,10 @@ const struct reg_volume *family_other_on(struct reg *reg, const struct reg_volum
 /* Another member that stands on a layer of v's; NULL: none. */
 const struct reg_volume *family_sharer(struct reg *reg, const struct reg_volume *v);
 
-/* Somebody has another member attached that stands on the layer. */
-bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t layer, int64_t now);
+/* Somebody has another member attached that stands on the layer, and that has on the node whatever
+ * v has there: its host reads that copy, and repairs it. */
+bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t layer,
+		     const struct reg_node *n, int64_t now);
 
 /* A member that still has something to let go of there: no target for the chunk. */
 bool family_drops(struct reg *reg, const struct reg_volume *v, chunk_no_t chunk,

@@ -541,13 +541,22 @@ static void find_damaged(const struct pd *pd, struct damaged *ret)
 			ret->nodes[ret->count++] = n;
 }
 
-/* One that says it of a layer of v; NULL: none. */
+static bool lies_on(const struct reg_volume *v, const struct reg_node *n)
+{
+	for (chunk_no_t c = 0; c < v->chunk_count; c++)
+		if (reg_holds(v, c, n))
+			return true;
+	return false;
+}
+
+/* One that says it of a layer of v, which lies there; NULL: none. */
 static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v,
 				     const struct damaged *d, volume_id_t *ret_layer)
 {
 	for (uint32_t k = 0; k < d->count; k++)
 		for (uint32_t i = 0; i < d->nodes[k]->damaged_count; i++)
-			if (family_stands_on(&pd->reg, v, d->nodes[k]->damaged[i])) {
+			if (family_stands_on(&pd->reg, v, d->nodes[k]->damaged[i]) &&
+			    lies_on(v, d->nodes[k])) {
 				*ret_layer = d->nodes[k]->damaged[i];
 				return d->nodes[k];
 			}
@@ -571,7 +580,7 @@ static void maintain_damaged(struct pd *pd, struct reg_volume *v, const struct d
 		return;
 	}
 	/* Who has another volume attached that stands on the layer sees to it. */
-	if (family_has_host(&pd->reg, v, layer, now))
+	if (family_has_host(&pd->reg, v, layer, n, now))
 		return;
 	if (now_ns >= v->repair_again_ns) {
 		v->repair_until_ns = now_ns + PD_REPAIR_S * NS_PER_S;

@@ -97,6 +97,13 @@ static void lease_answer(uint64_t token, int status, const char *text,
 		node_lease_answer(m->node.lease, token, status, text, message);
 }
 
+static uint32_t lease_damage(struct store_damage *ret_damage, uint32_t max, void *arg)
+{
+	const struct machine *m = arg;
+
+	return pool_damage(m->node.pool, ret_damage, max);
+}
+
 static void lease_maintain(const char *volume, void *arg)
 {
 	maintainer_begin(((struct machine *)arg)->maintainer, volume);
@@ -142,6 +149,7 @@ static int start_serving(struct machine *m, struct error *err)
 					  .shard_count = 1,
 					  .changed = lease_changed,
 					  .stats = lease_stats,
+					  .damage = lease_damage,
 					  .erase = lease_erase,
 					  .layers = lease_layers,
 					  .maintain = lease_maintain,
