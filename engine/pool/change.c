@@ -410,9 +410,9 @@ static int check_room(struct pool *pool, const struct pool_device *d, struct err
 	if (live + waits <= room)
 		return 0;
 	return error_set(err, -ENOSPC,
-			 "device %s holds %llu MiB, others that are being retired %llu, and the "
-			 "devices of this node that stay have %llu MiB free: %llu MiB are lacking; "
-			 "add a device first, or move volumes away",
+			 "device %s holds %llu MiB, others that are being retired %llu MiB, and "
+			 "the devices of this node that stay have %llu MiB free: %llu MiB are "
+			 "lacking; add a device first, or move volumes away",
 			 d->path, (unsigned long long)(live >> 20),
 			 (unsigned long long)(waits >> 20), (unsigned long long)(room >> 20),
 			 (unsigned long long)((live + waits - room + MIB - 1) >> 20));

@@ -914,7 +914,7 @@ START_TEST(two_are_not_retired_onto_one_that_is_too_small)
 	ck_assert(rig_drain(&rig));
 	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
 	ck_assert_int_eq(retire(&rig, 1, text), -ENOSPC);
-	ck_assert_msg(strstr(text, "others that are being retired 4,") != NULL, "%s", text);
+	ck_assert_msg(strstr(text, "others that are being retired 4 MiB,") != NULL, "%s", text);
 	wait_gone(&rig);
 	ck_assert_int_eq(retire(&rig, 1, text), -ENOSPC);
 	rig_verify(&rig);
