@@ -217,9 +217,6 @@ bool node_holds_any(const struct reg *reg, const struct reg_node *n);
 bool node_is_asking(const struct pd *pd, const struct reg_node *n);
 /* The node is gone for ever: nothing waits for it to erase anything, and no session is its own. */
 void node_forget_leftovers(struct pd *pd, struct reg_node *n);
-/* Whether nodes may be told to erase, or to change a layer: what memory says is durable, and this
- * driver leads for certain. Another may have had a copy come back since. */
-bool pd_may_erase(const struct pd *pd);
 /* Sends what is to be erased to the nodes that are there. */
 void node_erase_all(struct pd *pd);
 void node_erase_timer(struct reactor_timer *t);

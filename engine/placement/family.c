@@ -197,8 +197,8 @@ bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t la
 {
 	for (const struct reg_volume *w = is_alone(reg, v) ? NULL : first_other(v); w != NULL;
 	     w = next_other(v, w))
-		if (reg_attachment_end(reg, w, now) != 0 && family_stands_on(reg, w, layer) &&
-		    covers(w, v, n))
+		if (reg_attachment_end(reg, w, now) != 0 && !w->attachment.read_only &&
+		    family_stands_on(reg, w, layer) && covers(w, v, n))
 			return true;
 	return false;
 }

@@ -29,7 +29,7 @@ const struct reg_volume *family_other_on(struct reg *reg, const struct reg_volum
 const struct reg_volume *family_sharer(struct reg *reg, const struct reg_volume *v);
 
 /* Somebody has another member attached that stands on the layer, and that has on the node whatever
- * v has there: its host reads that copy, and repairs it. */
+ * v has there: its host is told of damage there, and repairs it. One who only reads is not. */
 bool family_has_host(struct reg *reg, const struct reg_volume *v, volume_id_t layer,
 		     const struct reg_node *n, int64_t now);
 

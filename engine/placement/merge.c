@@ -666,9 +666,9 @@ void merge_tick(struct pd *pd)
 		pass_begin(x);
 		return;
 	}
-	if (pd->reg.layers != NULL && pd_may_erase(pd))
+	if (pd->reg.layers != NULL && reg_may_erase(&pd->reg))
 		seal_some(pd);
-	if (x == NULL && pd->reg.layers != NULL && pd_may_erase(pd) &&
+	if (x == NULL && pd->reg.layers != NULL && reg_may_erase(&pd->reg) &&
 	    reactor_now_ns(pd->reactor) >= pd->merge_after_ns)
 		begin_first(pd);
 }

@@ -549,17 +549,19 @@ static bool lies_on(const struct reg_volume *v, const struct reg_node *n)
 	return false;
 }
 
-/* One that says it of a layer of v, which lies there; NULL: none. */
+/* One that says it of a layer of v, which lies there, and of which nobody who has another volume
+ * attached sees to it; NULL: none. */
 static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v,
-				     const struct damaged *d, volume_id_t *ret_layer)
+				     const struct damaged *d, int64_t now)
 {
 	for (uint32_t k = 0; k < d->count; k++)
-		for (uint32_t i = 0; i < d->nodes[k]->damaged_count; i++)
-			if (family_stands_on(&pd->reg, v, d->nodes[k]->damaged[i]) &&
-			    lies_on(v, d->nodes[k])) {
-				*ret_layer = d->nodes[k]->damaged[i];
-				return d->nodes[k];
-			}
+		for (uint32_t i = 0; i < d->nodes[k]->damaged_count; i++) {
+			struct reg_node *n = d->nodes[k];
+
+			if (family_stands_on(&pd->reg, v, n->damaged[i]) && lies_on(v, n) &&
+			    !family_has_host(&pd->reg, v, n->damaged[i], n, now))
+				return n;
+		}
 	return NULL;
 }
 
@@ -569,8 +571,7 @@ static void maintain_damaged(struct pd *pd, struct reg_volume *v, const struct d
 			     int64_t now)
 {
 	const uint64_t now_ns = reactor_now_ns(pd->reactor);
-	volume_id_t layer = 0;
-	struct reg_node *n = damaged_node(pd, v, d, &layer);
+	struct reg_node *n = damaged_node(pd, v, d, now);
 
 	/* A host that has it writes it again without being asked for. */
 	if (n == NULL ||
@@ -579,9 +580,6 @@ static void maintain_damaged(struct pd *pd, struct reg_volume *v, const struct d
 		v->repair_again_ns = 0;
 		return;
 	}
-	/* Who has another volume attached that stands on the layer sees to it. */
-	if (family_has_host(&pd->reg, v, layer, n, now))
-		return;
 	if (now_ns >= v->repair_again_ns) {
 		v->repair_until_ns = now_ns + PD_REPAIR_S * NS_PER_S;
 		v->repair_again_ns = now_ns + PD_REPAIR_AGAIN_S * NS_PER_S;

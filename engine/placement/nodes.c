@@ -405,7 +405,9 @@ static bool start_next(struct pd *pd, struct reg_node *n)
 void node_erase_all(struct pd *pd)
 {
 	const int64_t now = reg_now(&pd->reg, NULL);
-	bool again = !pd->stopping && pd_may_erase(pd);
+	/* Where another leads by now, a copy may have come back since. */
+	bool again =
+	    !pd->stopping && reg_may_erase(&pd->reg) && permits_leads(&pd->permits, NULL) == 0;
 
 	while (again) {
 		again = false;

@@ -284,11 +284,6 @@ static int check_leads(const struct pd_session *s, Pave__V1__Control__BodyCase b
 	return permits_leads(&s->pd->permits, err);
 }
 
-bool pd_may_erase(const struct pd *pd)
-{
-	return reg_may_erase(&pd->reg) && permits_leads(&pd->permits, NULL) == 0;
-}
-
 static void handle(struct rpc *rpc, const struct rpc_request *r, void *arg)
 {
 	struct pd_session *s = arg;

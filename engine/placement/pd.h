@@ -49,8 +49,8 @@ struct pd_driver { /* one of several */
 
 /* Of a driver that is one of several on a register: whoever holds this leads. */
 struct pd_shared {
-	/* Asked before each permit and lease is signed, and before a host or a node is answered:
-	 * false when another may lead already. */
+	/* Asked before each permit and lease is signed, before a host or a node is answered, and
+	 * before a node is told to erase or to merge: false when another may lead already. */
 	bool (*may_issue)(void *arg);
 	/* Fills list, for people; returns how many there are. */
 	size_t (*drivers)(struct pd_driver list[PD_DRIVERS_MAX], void *arg);

@@ -629,30 +629,9 @@ START_TEST(restart_goes_on)
 }
 END_TEST
 
-static bool leads;
-
-static bool may_issue(void *arg)
-{
-	(void)arg;
-	return leads;
-}
-
-static size_t two_drivers(struct pd_driver list[PD_DRIVERS_MAX], void *arg)
-{
-	(void)arg;
-	list[0] = (struct pd_driver){.name = "a", .address = "a:1", .leads = true};
-	list[1] = (struct pd_driver){.name = "b", .address = "b:1"};
-	return 2;
-}
-
-static const struct pd_shared shared = {.may_issue = may_issue, .drivers = two_drivers};
-
 static void become_one_of_several(void)
 {
-	leads = true;
-	rig->shared = &shared;
-	rig_pd_crash(rig, SIM_KILL);
-	rig_pd_start(rig);
+	rig_one_of_several(rig);
 	ck_assert_int_eq(peer_connect(admin, "admin", "test"), 0);
 }
 
@@ -670,14 +649,14 @@ START_TEST(whoever_may_not_lead_issues_nothing)
 	ck_assert_int_eq(peer_connect(nodes[0], "node", "n1"), 0);
 	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
 	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
-	leads = false;
+	rig->leads = false;
 	ck_assert_int_eq(ask_renew(h, 1, 1), -E_NOT_LEADER);
 	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), -E_NOT_LEADER);
 	ck_assert_int_eq(rig_revoke(rig, admin, "rbx", rig_wall(rig)), 0);
 	rig_run_ms(rig, 100);
 	ck_assert_uint_eq(h->permit_notices, 0);
 	ck_assert_int_eq(ask_attach(h2, "v", "h2", "lyo"), -E_NOT_LEADER);
-	leads = true;
+	rig->leads = true;
 	ck_assert_int_eq(ask_lease(nodes[0], "n1", "par", 1, 0), 0);
 	ck_assert_int_eq(ask_attach(h2, "v", "h2", "lyo"), 0);
 	get.body_case = PAVE__V1__CONTROL__BODY_STATUS_GET;
@@ -724,7 +703,7 @@ START_TEST(whoever_may_not_lead_says_nothing_from_memory)
 	rig_run_ms(rig, 2000);
 	ck_assert_uint_eq(nodes[0]->erases, 1);
 	ck_assert_int_eq(ask_attach(h, "v", "h1", "par"), 0);
-	leads = false;
+	rig->leads = false;
 	ck_assert_int_eq(ask_renew(h, 1, 2), -E_NOT_LEADER);
 	ck_assert_int_eq(ask_commit(h, 1, "n1", "n4"), -E_NOT_LEADER);
 	ck_assert_int_eq(ask_commit(h, 2, "n1", "n4"), -E_NOT_LEADER);
@@ -734,14 +713,14 @@ START_TEST(whoever_may_not_lead_says_nothing_from_memory)
 	rig_run_ms(rig, 5000);
 	ck_assert_uint_eq(nodes[2]->erases, 0);
 	/* It leads after all: everything goes on. */
-	leads = true;
+	rig->leads = true;
 	ck_assert_int_eq(ask_renew(h, 1, 1), 0);
 	ck_assert_int_eq(ask_commit(h, 1, "n1", "n4"), -ENOENT);
 	ck_assert_int_eq(ask_lease(nodes[2], "n3", rig_sites[2], 3, 0), 0);
 	rig_run_ms(rig, 2000);
 	ck_assert_uint_eq(nodes[2]->erases, 1);
 	/* What is only written down waits for that. */
-	leads = false;
+	rig->leads = false;
 	ck_assert_int_eq(ask_detach(h, 1, 1), 0);
 }
 END_TEST
@@ -758,12 +737,12 @@ START_TEST(whoever_may_not_lead_has_nothing_erased)
 		ck_assert_int_eq(peer_connect(nodes[i], "node", name), 0);
 		ck_assert_int_eq(ask_lease(nodes[i], name, rig_sites[i], (uint8_t)(i + 1), 0), 0);
 	}
-	leads = false;
+	rig->leads = false;
 	ck_assert_int_eq(ask_delete(admin, "w"), 0);
 	rig_run_ms(rig, 5000);
 	for (uint32_t i = 0; i < 3; i++)
 		ck_assert_uint_eq(nodes[i]->erases, 0);
-	leads = true;
+	rig->leads = true;
 	rig_run_ms(rig, 5000);
 	for (uint32_t i = 0; i < 3; i++)
 		ck_assert_uint_eq(nodes[i]->erases, 1);

@@ -53,7 +53,7 @@ int rig_pd_try(struct rig *r, struct error *err)
 
 	sim_process_start(r->pd_process);
 	r->transport = sim_transport_create(r->pd_process);
-	config.shared = r->shared;
+	config.shared = r->one_of_several ? &r->shared : NULL;
 	config.failed = register_failed;
 	config.arg = r;
 	config.reactor = sim_reactor(r->pd_process);
@@ -116,6 +116,27 @@ void rig_pd_start_with(struct rig *r, struct reg *reg)
 static void stopped(void *arg)
 {
 	*(bool *)arg = true;
+}
+
+static bool may_issue(void *arg)
+{
+	return ((const struct rig *)arg)->leads;
+}
+
+static size_t two_drivers(struct pd_driver list[PD_DRIVERS_MAX], void *arg)
+{
+	(void)arg;
+	list[0] = (struct pd_driver){.name = "a", .address = "a:1", .leads = true};
+	list[1] = (struct pd_driver){.name = "b", .address = "b:1"};
+	return 2;
+}
+
+void rig_one_of_several(struct rig *r)
+{
+	r->shared = (struct pd_shared){.may_issue = may_issue, .drivers = two_drivers, .arg = r};
+	r->one_of_several = r->leads = true;
+	rig_pd_crash(r, SIM_KILL);
+	rig_pd_start(r);
 }
 
 void rig_pd_end(struct rig *r)
@@ -412,6 +433,7 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 		break;
 	case PAVE__V1__CONTROL__BODY_MAINTAIN:
 		p->maintains++;
+		p->maintain_volumes |= 1ull << strtoul(q->message->maintain->volume + 1, NULL, 10);
 		break;
 	case PAVE__V1__CONTROL__BODY_ERASE:
 		on_erase(p, rpc, q);

@@ -50,7 +50,8 @@ struct peer {
 	uint64_t erased_layers; /* ever: a bit for each of the first 64 */
 	char erase_method[16];
 	uint32_t erases, maintains;
-	uint32_t runs[6]; /* what it says of the changes in layers; of two runs */
+	uint64_t maintain_volumes; /* of these: bit n is volume #n, up to 63 */
+	uint32_t runs[6];	   /* what it says of the changes in layers; of two runs */
 	size_t run_values;
 	bool runs_at_once;		/* in one answer, not two */
 	uint32_t merge_has, merge_done; /* chunks of the upper layer */
@@ -81,7 +82,8 @@ struct rig {
 	struct sim_kv *kv;
 	struct transport *transport;
 	struct trust *trust;
-	const struct pd_shared *shared; /* of the drivers that start from now on; NULL */
+	struct pd_shared shared; /* of the drivers that start from now on, if one_of_several */
+	bool one_of_several, leads;
 	struct pd *pd;
 	int failed; /* how often drivers said that the register cannot be written */
 	struct peer peers[PEERS_MAX];
@@ -105,6 +107,8 @@ void rig_pd_crash(struct rig *r, enum sim_crash how);
 void rig_pd_load(struct rig *r, struct reg *ret);
 /* What was saved in it is written down, and a driver started on that. Instead of reg_deinit. */
 void rig_pd_start_with(struct rig *r, struct reg *reg);
+/* It begins anew, as one of two drivers; it leads while rig->leads says so. */
+void rig_one_of_several(struct rig *r);
 /* The driver ends as one that leads no more; its process goes on. */
 void rig_pd_end(struct rig *r);
 void rig_run_ms(struct rig *r, uint64_t ms);

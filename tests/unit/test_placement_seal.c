@@ -227,6 +227,82 @@ START_TEST(no_last_word_for_what_no_map_names)
 }
 END_TEST
 
+/* A layer of v and its clone w is damaged on that node; five seconds pass. */
+static void damage(struct peer *n4, struct peer *on)
+{
+	for (uint32_t n = 0; n < 3; n++) {
+		nodes[n]->damaged = nodes[n] == on ? V : 0;
+		nodes[n]->maintains = 0;
+		nodes[n]->maintain_volumes = 0;
+	}
+	n4->damaged = n4 == on ? V : 0;
+	for (unsigned i = 0; i < 5; i++) {
+		ck_assert_int_eq(ask_lease(n4, "n4", "par", 4, 0), 0);
+		live(1);
+	}
+}
+
+/* On n4, which only the clone has, the volume's host sees to nothing: the clone is maintained. What
+ * both have is the host's, unless it only reads; and where the clone has nothing, nor is it. */
+START_TEST(damage_is_repaired_where_no_host_comes)
+{
+	uint64_t clone;
+	struct peer *n4;
+
+	(void)snapshot("s");
+	snapshot("t");
+	n4 = clone_elsewhere();
+	clone = 1ull << info("w")->id;
+	damage(n4, nodes[1]);
+	ck_assert_uint_eq(maintains() + n4->maintains, 0);
+	damage(n4, n4);
+	ck_assert_uint_ge(n4->maintains, 1);
+	ck_assert_uint_eq(maintains(), 0);
+	detach();
+	ck_assert_int_eq(ask_attach_read_only(host, "v"), 0);
+	damage(n4, nodes[0]);
+	ck_assert_uint_ne(nodes[0]->maintain_volumes, 0); /* the snapshots */
+	ck_assert_uint_eq(nodes[0]->maintain_volumes & clone, 0);
+	damage(n4, nodes[1]);
+	ck_assert_uint_ne(nodes[1]->maintain_volumes & clone, 0);
+}
+END_TEST
+
+/* Another may have made other layers of these since. */
+START_TEST(whoever_may_not_lead_merges_nothing)
+{
+	rig_one_of_several(rig);
+	come_back(admin, "admin", "test");
+	come_back(host, "host", "h1");
+	for (uint32_t n = 0; n < 3; n++)
+		come_back(nodes[n], "node", node_names[n]);
+	live(1);
+	(void)snapshot("s");
+	snapshot("t");
+	for (uint32_t n = 0; n < 3; n++)
+		nodes[n]->merge_hold = _i == 1;
+	if (_i == 0)
+		rig->leads = false;
+	ck_assert_int_eq(ask_delete(admin, "v@s"), 0);
+	if (_i == 1) { /* amid one */
+		for (unsigned i = 0; i < FOR_EVER_S && nodes[0]->merge_held == 0; i++)
+			live(1);
+		rig->leads = false;
+		for (uint32_t n = 0; n < 3; n++) {
+			nodes[n]->merge_hold = false;
+			if (nodes[n]->merge_held != 0)
+				peer_answer_merge(nodes[n]);
+			nodes[n]->merges = 0;
+		}
+	}
+	rig_run_ms(rig, 5000);
+	ck_assert_uint_eq(nodes[0]->merges + nodes[1]->merges + nodes[2]->merges, 0);
+	rig->leads = true;
+	live(FOR_EVER_S);
+	ck_assert_uint_ge(nodes[0]->merges, 1);
+}
+END_TEST
+
 START_TEST(a_merged_layer_is_erased_wherever_a_member_lies)
 {
 	const volume_id_t upper = snapshot("s");
@@ -597,6 +673,8 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, a_deletion_gives_its_space_back);
 	tcase_add_loop_test(tc, no_last_word_for_what_no_map_names, 0, 2);
+	tcase_add_test(tc, damage_is_repaired_where_no_host_comes);
+	tcase_add_loop_test(tc, whoever_may_not_lead_merges_nothing, 0, 2);
 	tcase_add_test(tc, a_merged_layer_is_erased_wherever_a_member_lies);
 	tcase_add_loop_test(tc, not_when_there_is_nothing_to_gain, 0, 2);
 	tcase_add_test(tc, not_while_somebody_else_needs_it);
