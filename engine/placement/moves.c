@@ -549,20 +549,24 @@ static bool lies_on(const struct reg_volume *v, const struct reg_node *n)
 	return false;
 }
 
-/* One that says it of a layer of v, which lies there, and of which nobody who has another volume
- * attached sees to it; NULL: none. */
+/* One that says it of a layer of v, which lies there; NULL: none. *ret_seen_to: on all such nodes
+ * who has another volume attached sees to it. */
 static struct reg_node *damaged_node(struct pd *pd, const struct reg_volume *v,
-				     const struct damaged *d, int64_t now)
+				     const struct damaged *d, int64_t now, bool *ret_seen_to)
 {
+	struct reg_node *found = NULL;
+
+	*ret_seen_to = true;
 	for (uint32_t k = 0; k < d->count; k++)
-		for (uint32_t i = 0; i < d->nodes[k]->damaged_count; i++) {
+		for (uint32_t i = 0; i < d->nodes[k]->damaged_count && *ret_seen_to; i++) {
 			struct reg_node *n = d->nodes[k];
 
-			if (family_stands_on(&pd->reg, v, n->damaged[i]) && lies_on(v, n) &&
-			    !family_has_host(&pd->reg, v, n->damaged[i], n, now))
-				return n;
+			if (!family_stands_on(&pd->reg, v, n->damaged[i]) || !lies_on(v, n))
+				continue;
+			*ret_seen_to = family_has_host(&pd->reg, v, n->damaged[i], n, now);
+			found = n;
 		}
-	return NULL;
+	return found;
 }
 
 /* Whoever attaches the volume is told by the nodes what to write again. What cannot be repaired
@@ -571,7 +575,8 @@ static void maintain_damaged(struct pd *pd, struct reg_volume *v, const struct d
 			     int64_t now)
 {
 	const uint64_t now_ns = reactor_now_ns(pd->reactor);
-	struct reg_node *n = damaged_node(pd, v, d, now);
+	bool seen_to;
+	struct reg_node *n = damaged_node(pd, v, d, now, &seen_to);
 
 	/* A host that has it writes it again without being asked for. */
 	if (n == NULL ||
@@ -580,6 +585,9 @@ static void maintain_damaged(struct pd *pd, struct reg_volume *v, const struct d
 		v->repair_again_ns = 0;
 		return;
 	}
+	/* How long it was tried for is not forgotten: two of a family would go on by turns. */
+	if (seen_to)
+		return;
 	if (now_ns >= v->repair_again_ns) {
 		v->repair_until_ns = now_ns + PD_REPAIR_S * NS_PER_S;
 		v->repair_again_ns = now_ns + PD_REPAIR_AGAIN_S * NS_PER_S;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/placement/driver.h"
 #include "engine/placement/layers.h"
 #include "tests/unit/test_placement_rig.h"
 
@@ -227,6 +228,14 @@ START_TEST(no_last_word_for_what_no_map_names)
 }
 END_TEST
 
+static void live_with(struct peer *n4, unsigned seconds)
+{
+	for (unsigned i = 0; i < seconds; i++) {
+		ck_assert_int_eq(ask_lease(n4, "n4", "par", 4, 0), 0);
+		live(1);
+	}
+}
+
 /* A layer of v and its clone w is damaged on that node; five seconds pass. */
 static void damage(struct peer *n4, struct peer *on)
 {
@@ -236,10 +245,7 @@ static void damage(struct peer *n4, struct peer *on)
 		nodes[n]->maintain_volumes = 0;
 	}
 	n4->damaged = n4 == on ? V : 0;
-	for (unsigned i = 0; i < 5; i++) {
-		ck_assert_int_eq(ask_lease(n4, "n4", "par", 4, 0), 0);
-		live(1);
-	}
+	live_with(n4, 5);
 }
 
 /* On n4, which only the clone has, the volume's host sees to nothing: the clone is maintained. What
@@ -265,6 +271,29 @@ START_TEST(damage_is_repaired_where_no_host_comes)
 	ck_assert_uint_eq(nodes[0]->maintain_volumes & clone, 0);
 	damage(n4, nodes[1]);
 	ck_assert_uint_ne(nodes[1]->maintain_volumes & clone, 0);
+}
+END_TEST
+
+/* Nobody could repair it in time: a host of another volume of the family, which comes and goes, is
+ * no reason to try for this one again. */
+START_TEST(damage_that_stays_is_not_tried_for_again)
+{
+	struct peer *n4;
+
+	(void)snapshot("s");
+	snapshot("t");
+	n4 = clone_elsewhere();
+	detach();
+	damage(n4, nodes[1]);
+	ck_assert_uint_ne(nodes[1]->maintain_volumes & 1u << V, 0);
+	live_with(n4, PD_REPAIR_S + 10);
+	damage(n4, nodes[1]);
+	ck_assert_uint_eq(nodes[1]->maintain_volumes, 0);
+	ck_assert_int_eq(ask_attach(host, "w", "h1", "par"), 0);
+	live_with(n4, 5);
+	peer_close(host);
+	live_with(n4, 30);
+	ck_assert_uint_eq(nodes[1]->maintain_volumes & 1u << V, 0);
 }
 END_TEST
 
@@ -674,6 +703,7 @@ int main(void)
 	tcase_add_test(tc, a_deletion_gives_its_space_back);
 	tcase_add_loop_test(tc, no_last_word_for_what_no_map_names, 0, 2);
 	tcase_add_test(tc, damage_is_repaired_where_no_host_comes);
+	tcase_add_test(tc, damage_that_stays_is_not_tried_for_again);
 	tcase_add_loop_test(tc, whoever_may_not_lead_merges_nothing, 0, 2);
 	tcase_add_test(tc, a_merged_layer_is_erased_wherever_a_member_lies);
 	tcase_add_loop_test(tc, not_when_there_is_nothing_to_gain, 0, 2);
