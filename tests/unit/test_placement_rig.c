@@ -414,6 +414,15 @@ static void on_erase(struct peer *p, struct rpc *rpc, const struct rpc_request *
 		answer_erase(p, q->request_id);
 }
 
+static void note_maintained(struct peer *p, const char *volume)
+{
+	const uint64_t number = strtoul(volume + 1, NULL, 10); /* of "#n" */
+
+	p->maintains++;
+	if (number < 64)
+		p->maintain_volumes |= UINT64_C(1) << number;
+}
+
 static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 {
 	struct peer *p = arg;
@@ -432,8 +441,7 @@ static void on_message(struct rpc *rpc, const struct rpc_request *q, void *arg)
 		p->detach_notices++;
 		break;
 	case PAVE__V1__CONTROL__BODY_MAINTAIN:
-		p->maintains++;
-		p->maintain_volumes |= 1ull << strtoul(q->message->maintain->volume + 1, NULL, 10);
+		note_maintained(p, q->message->maintain->volume);
 		break;
 	case PAVE__V1__CONTROL__BODY_ERASE:
 		on_erase(p, rpc, q);

@@ -65,18 +65,24 @@ static void libvirt_source(const char *uri, const char *volume, char *buf, size_
 		 host == NULL ? 0 : (int)(slash - colon - 1), host == NULL ? "" : colon + 1);
 }
 
+/* The command goes on, and whoever reads this waits for it. (Of a failure main() tells.) */
+static int said(int rc)
+{
+	fflush(stdout);
+	return rc;
+}
+
 static int say_prepared(const struct attach_options *o)
 {
 	if (cli.json) {
 		json_t *j = json_pack("{s:s, s:i, s:b, s:b}", "volume", o->volume, "pid",
 				      (int)child, "prepared", 1, "read_only", o->read_only);
 
-		return cmd_print_json(j);
+		return said(cmd_print_json(j));
 	}
 	printf("volume %s: prepared, pid %d; kill -USR1 %d takes it over\n", o->volume, (int)child,
 	       (int)child);
-	fflush(stdout);
-	return 0;
+	return said(0);
 }
 
 /* pause: for how many milliseconds at most nobody served it; NULL: it was not taken over. */
@@ -101,15 +107,14 @@ static int say_ready(const struct attach_options *o, const char *uri, const char
 
 		if (pause != NULL)
 			json_object_set_new(j, "pause_ms", json_real(strtod(pause, NULL)));
-		return cmd_print_json(j);
+		return said(cmd_print_json(j));
 	}
 	printf("volume %s: attached%s, pid %d\n", o->volume, o->read_only ? " read-only" : "",
 	       (int)child);
 	if (pause != NULL)
 		printf("  taken over, after a pause of %s ms at most\n", pause);
 	printf("  NBD      %s\n  qemu     %s\n  libvirt  %s\n", uri, qemu, libvirt);
-	fflush(stdout);
-	return 0;
+	return said(0);
 }
 
 /* -- the child ------------------------------------------------------------------------------- */

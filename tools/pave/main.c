@@ -257,7 +257,6 @@ int cmd_print_json(json_t *o)
 
 	json_decref(o);
 	putchar('\n');
-	fflush(stdout); /* the command may go on, and whoever reads it waits for this */
 	if (rc == 0 || ferror(stdout))
 		return 0; /* main() looks at stdout */
 	fprintf(stderr, "pave: no memory for the output\n");
