@@ -130,7 +130,7 @@ static vmask_t good_in(const struct volume *v, uint32_t sealed, chunk_no_t chunk
 		known += states[i] != VSEALED_UNKNOWN && states[i] != VSEALED_DOUBT;
 		if (states[i] == VSEALED_WHOLE)
 			whole |= vmask_bit(i);
-		else if (states[i] == VSEALED_EMPTY)
+		else if (states[i] == VSEALED_EMPTY || states[i] == VSEALED_WAS_EMPTY)
 			empty |= vmask_bit(i);
 	}
 	if (whole != 0)
@@ -173,12 +173,31 @@ static void learnt(struct volume *v, chunk_no_t chunk)
 		vchunk_kick(&v->chunks[chunk]);
 }
 
+/* A learner, of which nothing is known, or a member that must say again that it holds nothing. */
+static bool wants_look(const struct vchunk *c, const uint8_t *states, uint32_t slot)
+{
+	if (slot == c->learner)
+		return states[slot] == VSEALED_UNKNOWN;
+	return c->learner != VSLOT_NONE && states[slot] == VSEALED_WAS_EMPTY &&
+	       (c->members & vmask_bit(slot)) != 0 && vreplica_ready(c->slots[slot].replica);
+}
+
+static bool wants_looks(const struct vchunk *c, const uint8_t *states)
+{
+	for (uint32_t i = 0; i < c->volume->slot_count; i++)
+		if (wants_look(c, states, i))
+			return true;
+	return false;
+}
+
 static bool has_layer(const struct volume *v, uint32_t sealed, const struct vchunk *c,
 		      uint32_t slot)
 {
 	const uint8_t *states = states_of(v, sealed, c->no);
 	const vmask_t good = good_in(v, sealed, c->no);
 
+	if (wants_looks(c, states))
+		return false;
 	if (good == 0 || states[slot] == VSEALED_WHOLE)
 		return good != 0;
 	return states[slot] == VSEALED_EMPTY && states[__builtin_ctz(good)] != VSEALED_WHOLE;
@@ -196,8 +215,14 @@ void vlayers_slot_begins(struct vchunk *c, uint32_t slot)
 {
 	struct volume *v = c->volume;
 
-	for (uint32_t i = 0; i < v->sealed_count; i++)
-		states_of(v, i, c->no)[slot] = VSEALED_UNKNOWN;
+	for (uint32_t i = 0; i < v->sealed_count; i++) {
+		uint8_t *states = states_of(v, i, c->no);
+
+		for (uint32_t k = 0; k < v->slot_count; k++)
+			if (states[k] == VSEALED_EMPTY)
+				states[k] = VSEALED_WAS_EMPTY;
+		states[slot] = VSEALED_UNKNOWN;
+	}
 	learnt(v, c->no);
 }
 
@@ -338,7 +363,7 @@ static void looked(struct rpc_call *call, int status, const Pave__V1__Control *r
 		set_state(r, s != NULL && s->newest > 0 ? VSEALED_PART : VSEALED_EMPTY);
 }
 
-/* What a learner's node holds of the chunk was not in what it listed when it connected. */
+/* What the node holds of the chunk was not in what it listed when it connected, or not yet. */
 static void look(struct vrestore *x, struct vchunk *c, uint32_t slot, volume_id_t layer)
 {
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
@@ -486,6 +511,18 @@ void vlayers_repair(struct volume *v, struct vreplica *r, volume_id_t layer, chu
 	rpc_call_start(&r->rpc, &x->call, &message, VRESYNC_PULL_MS);
 }
 
+/* The slot is to be looked at, or restored. */
+static bool is_wanting(const struct volume *v, uint32_t sealed, struct vchunk *c, uint32_t slot)
+{
+	const uint8_t *states = states_of(v, sealed, c->no);
+
+	if (wants_look(c, states, slot))
+		return true;
+	return (vchunk_used(c) & ~good_in(v, sealed, c->no) & vmask_bit(slot)) != 0 &&
+	       states[slot] != VSEALED_DOUBT && states[slot] != VSEALED_UNKNOWN &&
+	       !has_layer(v, sealed, c, slot);
+}
+
 /* Has a slot of the chunk that can be reached restore the layer. False: there is none to restore.
  */
 static bool restore_chunk(struct volume *v, uint32_t sealed, chunk_no_t chunk)
@@ -493,23 +530,23 @@ static bool restore_chunk(struct volume *v, uint32_t sealed, chunk_no_t chunk)
 	struct vchunk *c = &v->chunks[chunk];
 	const uint8_t *states = states_of(v, sealed, chunk);
 	const vmask_t good = good_in(v, sealed, chunk);
-	const vmask_t sources = good & vchunk_ready_slots(c);
+	vmask_t sources;
 	bool found = false;
 
 	if (good == c->members && c->learner == VSLOT_NONE)
 		return false;
+	sources = wants_looks(c, states) ? 0 : good & vchunk_ready_slots(c);
 	for (uint32_t i = 0; i < v->slot_count; i++) {
 		struct vrestore *x = free_restore(v);
 
-		if ((vchunk_used(c) & ~good & vmask_bit(i)) == 0 || states[i] == VSEALED_DOUBT ||
-		    (states[i] == VSEALED_UNKNOWN && i != c->learner) || has_layer(v, sealed, c, i))
+		if (!is_wanting(v, sealed, c, i))
 			continue;
 		found = true;
 		if (x == NULL || !vreplica_ready(c->slots[i].replica) ||
 		    has_enough(v, c->slots[i].replica) ||
 		    is_restoring(v, v->sealed[sealed].id, chunk, i))
 			continue;
-		if (states[i] == VSEALED_UNKNOWN)
+		if (wants_look(c, states, i))
 			look(x, c, i, v->sealed[sealed].id);
 		else if (sources != 0)
 			restore(x, c, i, sources, sealed);

@@ -1,5 +1,5 @@
-/* Tests of engine/volume: layers that begin, are sealed and are retired, by permits that the rig's
- * driver does not give. */
+/* Tests of engine/volume: layers that begin, are sealed and are retired, as permits
+ * tell. */
 #include <check.h>
 #include <stdlib.h>
 
@@ -24,13 +24,10 @@ static void teardown(void)
 /* So many snapshots after the first layer; of all layers the upper ones, so many, are open. */
 static void take_layers(uint32_t snapshots, uint32_t open)
 {
-	struct permit *p = &host->volume->attach.permit;
-
-	rig->pd.silent = true;
-	for (uint32_t i = 0; i <= snapshots; i++)
-		p->layers[i] = (struct permit_layer){RIG_VOLUME + snapshots - i, i < open};
-	p->layer_count = snapshots + 1;
-	vlayers_permit(host->volume);
+	rig->pd.snapshots = snapshots;
+	rig->pd.open_layers = open;
+	rig_permit(rig, rig->pd.nodes);
+	rig_run_ms(rig, 10);
 }
 
 static uint32_t set_count(void)
@@ -105,6 +102,32 @@ START_TEST(a_read_outlives_two_layers)
 }
 END_TEST
 
+/* While a chunk's layer is empty everywhere, as far as the host was told, a merge gives its copies
+ * last words and blocks, and breaks off. Then the chunk moves: the learner gets them too, from
+ * whoever of those that are there has them. */
+START_TEST(a_learner_gets_what_a_merge_wrote)
+{
+	struct fake_node *learner = &rig->nodes[RIG_NODES];
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	take_layers(1, 2);
+	rig_run_ms(rig, 500);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	take_layers(1, 1);
+	rig_run_ms(rig, 100);
+	ck_assert_uint_eq(vmask_count(vlayers_good(&host->volume->chunks[1])), RIG_NODES);
+	for (uint32_t i = (uint32_t)_i; i < RIG_NODES; i++) {
+		rig->nodes[i].chunks[1].watermark = version_make(1, VERSION_SEQ_MAX);
+		fake_put(&rig->nodes[i], RIG_CHUNK_BLOCKS, version_make(1, 1), 7);
+	}
+	rig_move(rig, 1, 0, RIG_NODES);
+	rig_run_ms(rig, 2000);
+	ck_assert_uint_eq(rig->pd.commits, 1);
+	ck_assert_uint_eq(fake_stamp(learner, RIG_CHUNK_BLOCKS), 7);
+	ck_assert_uint_ne(vlayers_good(&host->volume->chunks[1]), 0);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("layers");
@@ -116,6 +139,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, a_last_word_that_is_lost, 0, 2);
 	tcase_add_test(tc, a_read_outlives_two_layers);
+	tcase_add_loop_test(tc, a_learner_gets_what_a_merge_wrote, 0, 2);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

@@ -300,6 +300,8 @@ static void answer_changes(struct fake_conn *c, uint64_t id, const Pave__V1__Cha
 
 static bool is_in_ranges(const Pave__V1__Pull *ask, block_no_t b)
 {
+	if (ask->exact)
+		return true;
 	for (size_t i = 0; i + 1 < ask->n_ranges; i += 2)
 		if (b >= ask->ranges[i] && b < ask->ranges[i] + ask->ranges[i + 1])
 			return true;

@@ -27,6 +27,7 @@ static Pave__V1__Signed *make_permit(struct fake_pd *pd, bool read_only)
 	const int64_t now = reactor_wall_ns(sim_reactor(pd->process));
 	Pave__V1__Permit permit = PAVE__V1__PERMIT__INIT;
 	Pave__V1__PermitNode nodes[RIG_ALL_NODES], *list[RIG_ALL_NODES];
+	Pave__V1__PermitLayer layers[RIG_LAYERS], *layer_list[RIG_LAYERS];
 	Pave__V1__Signed *ret = NULL;
 	uint8_t digest[32] = {1};
 	struct error err;
@@ -40,6 +41,13 @@ static Pave__V1__Signed *make_permit(struct fake_pd *pd, bool read_only)
 		nodes[i].site_version = 1;
 		list[permit.n_nodes++] = &nodes[i];
 	}
+	for (uint32_t i = 0; pd->open_layers > 0 && i <= pd->snapshots; i++) {
+		pave__v1__permit_layer__init(&layers[i]);
+		layers[i].layer = RIG_VOLUME + pd->snapshots - i;
+		layers[i].open = i < pd->open_layers;
+		layer_list[permit.n_layers++] = &layers[i];
+	}
+	permit.layers = layer_list;
 	permit.cluster = (ProtobufCBinaryData){16, rig->demo.cluster.bytes};
 	permit.volume = RIG_VOLUME;
 	permit.generation = pd->generation;

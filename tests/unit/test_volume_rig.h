@@ -13,6 +13,7 @@
 
 #define RIG_NODES	 3u /* of the map */
 #define RIG_ALL_NODES	 4u /* and one more, for what moves */
+#define RIG_LAYERS	 4u
 #define RIG_HOSTS	 2u
 #define RIG_CHUNKS	 2u
 #define RIG_CHUNK_SIZE	 (16u << 20)
@@ -118,6 +119,9 @@ struct fake_pd {
 	bool silent;	     /* renewals are not answered */
 	int refuse;	     /* renewals are refused with this */
 	uint32_t nodes;	     /* mask: which are in the permits */
+	/* So many were taken, and of all layers the upper ones, so many, are open; 0: no layer is
+	 * told of, there is the one that was. */
+	uint32_t snapshots, open_layers;
 	uint32_t min_acks;
 	uint32_t shards;  /* of each node: 1, or 2 */
 	uint32_t unknown; /* mask: nodes whose addresses are not told */
