@@ -21,7 +21,8 @@
  *
  * Failure modes: the kernel's errors become -ENOSPC, -ENODEV or -EIO; what was lost in that is
  * logged, at most once a second. A flush that fails covers nothing: the next one has to do it all.
- */
+ * What the kernel refuses for want of memory or room is asked again: a store writes no more after
+ * one write that has failed, and that is no fault of the device. */
 #include "engine/disk/disk.h"
 
 #include <errno.h>
@@ -48,8 +49,11 @@
 #include <linux/fs.h>
 #pragma pop_macro("BLOCK_SIZE")
 
-/* An interrupted or refused try is repeated so often before it counts as an error. */
+/* An interrupted or refused try is repeated so often before it counts as an error; a refused one
+ * after a millisecond, and then twice as many each time until it is the most: three seconds in all.
+ */
 #define FILE_TRIES_MAX	   32u
+#define FILE_PAUSE_MAX_MS  128u
 #define FILE_LOCK_RETRY_MS 20u
 
 enum file_step { STEP_NOTHING, STEP_TRANSFER, STEP_SYNC, STEP_DISCARD };
@@ -72,6 +76,7 @@ struct file_op {
 		struct reactor_io io;
 		struct reactor_task task;
 		struct reactor_work work;
+		struct reactor_timer timer; /* between two tries */
 	};
 	struct file_disk *file;
 	uint64_t done_bytes;
@@ -208,6 +213,7 @@ static void try_again(struct file_op *f)
 		start_sync(f);
 		break;
 	case STEP_DISCARD:
+		f->io.done = io_done;
 		reactor_io_fallocate(f->file->head.reactor, &f->io, f->file->fd,
 				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, op->offset,
 				     op->size);
@@ -215,6 +221,31 @@ static void try_again(struct file_op *f)
 	case STEP_NOTHING:
 		INVARIANT(false);
 	}
+}
+
+static void pause_over(struct reactor_timer *timer)
+{
+	try_again(container_of(timer, struct file_op, timer));
+}
+
+/* Whether the operation goes on. Not a flush without memory: the kernel tells once of what it could
+ * not write, and to the next one that all is well. (A durable write is written again itself.) */
+static bool is_tried_again(struct file_op *f, int32_t result)
+{
+	struct reactor *r = f->file->head.reactor;
+	const bool refused = result == -EAGAIN || (result == -ENOMEM && f->step != STEP_SYNC);
+	uint64_t pause_ms;
+
+	if ((result != -EINTR && !refused) || ++f->tries >= FILE_TRIES_MAX)
+		return false;
+	if (!refused) {
+		try_again(f);
+		return true;
+	}
+	pause_ms = MIN(1ull << (f->tries - 1), FILE_PAUSE_MAX_MS);
+	f->timer = (struct reactor_timer){.fire = pause_over};
+	reactor_timer_arm(r, &f->timer, reactor_now_ns(r) + pause_ms * NS_PER_MS);
+	return true;
 }
 
 static void discarded(struct file_op *f, int result)
@@ -234,10 +265,8 @@ static void io_done(struct reactor_io *io, int32_t result)
 {
 	struct file_op *f = container_of(io, struct file_op, io);
 
-	if ((result == -EINTR || result == -EAGAIN) && ++f->tries < FILE_TRIES_MAX) {
-		try_again(f);
+	if (is_tried_again(f, result))
 		return;
-	}
 	if (f->step == STEP_DISCARD) {
 		discarded(f, result);
 		return;
@@ -302,7 +331,6 @@ static void start_discard(struct file_op *f)
 		reactor_offload(file->head.reactor, &f->work);
 		return;
 	}
-	f->io.done = io_done;
 	try_again(f);
 }
 

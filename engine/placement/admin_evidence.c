@@ -74,9 +74,11 @@ Pave__V1__SiteInfo *admin_site_info(struct pd *pd, struct arena *a, const struct
 	m->version = site_version(s->doc);
 	m->not_before = site_not_before(s->doc);
 	m->not_after = site_not_after(s->doc);
-	m->revoked = vs->revocations != NULL && revocations_withdrawn(vs->revocations, s->name, now,
-								      &m->revoked_from, &reason);
-	m->reason = arena_text(a, m->revoked && reason != NULL ? reason : "");
+	/* One that takes effect later is told, too; until then the site is as good as others. */
+	if (vs->revocations != NULL &&
+	    revocations_withdrawn(vs->revocations, s->name, INT64_MAX, &m->revoked_from, &reason))
+		m->revoked = m->revoked_from <= now;
+	m->reason = arena_text(a, reason);
 	m->campus = arena_text(a, site_campus(s->doc));
 	m->territory = arena_text(a, site_territory(s->doc));
 	m->operator_name = arena_text(a, site_operator(s->doc));

@@ -311,6 +311,19 @@ static void fill_active(struct pd *pd, struct arena *a, Pave__V1__RebalanceStatu
 		}
 }
 
+/* That nothing is to do is known only by a plan of the facts as they are: the tick after a drain
+ * makes it. */
+static const char *state_name(struct pd *pd)
+{
+	const struct reg_planner *p = &pd->reg.planner;
+
+	if (p->paused)
+		return "paused";
+	if (p->started_at != 0)
+		return "running";
+	return moves_plan_is_due(pd) ? "planning" : "idle";
+}
+
 void admin_rebalance_status(struct pd_request *q, const Pave__V1__Control *m)
 {
 	struct pd *pd = q->pd;
@@ -320,7 +333,7 @@ void admin_rebalance_status(struct pd_request *q, const Pave__V1__Control *m)
 	struct arena a = {0};
 
 	(void)m;
-	r.state = arena_text(&a, p->paused ? "paused" : p->started_at != 0 ? "running" : "idle");
+	r.state = arena_text(&a, state_name(pd));
 	r.balancing = p->balancing;
 	r.rate = p->rate;
 	r.replace_after_s = p->replace_after_s;

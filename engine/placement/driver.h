@@ -264,6 +264,8 @@ void moves_planning_drop(struct pd *pd);
 void moves_plan_deinit(struct moves_plan *p);
 /* What was planned is void: nodes or volumes may be gone, or lie elsewhere. */
 void moves_replan(struct pd *pd);
+/* Whether the plan rests on other facts than there are now, and says nothing, or is being made. */
+bool moves_plan_is_due(struct pd *pd);
 void moves_timer(struct reactor_timer *t);
 /* For a host: the moves of the volume, all that are durable: of another one nobody would know after
  * a crash what it left on its target. */

@@ -685,6 +685,11 @@ static uint64_t fingerprint(struct pd *pd, int64_t now)
 	return h ^ HASH_CNT(hh_name, pd->reg.names);
 }
 
+bool moves_plan_is_due(struct pd *pd)
+{
+	return pd->planning || pd->planned_fingerprint != fingerprint(pd, reg_now(&pd->reg, NULL));
+}
+
 static uint32_t moves_under_way(const struct pd *pd)
 {
 	uint32_t n = 0;

@@ -630,6 +630,12 @@ done
 at_once 6 revoke-at-once pave site revoke mrs --effective-from 2100-01-01T00:00:00Z --reason "%"
 expect 0 not-disputed pave site list --json
 json not-disputed 'not any(f["rule"] == "certificate" for s in o["sites"] for p in s["policies"].values() for f in p["failed"])'
+# A withdrawal that takes effect later is told before it does.
+json not-disputed '[(s["revoked"], s["revoked_from"]) for s in o["sites"] if s["site"] == "mrs"] == [(False, "2100-01-01T00:00:00Z")]'
+expect 0 revoked-later-list pave site list
+says revoked-later-list out "from 2100-01-01T00:00:00Z"
+expect 0 revoked-later-show pave site show mrs
+says revoked-later-show out "revoked     from 2100-01-01T00:00:00Z on, not yet: "
 count=$((count + 1))
 [ "$(grep -o "snapshot version [0-9]*" "$top/at-once" | sort -u | wc -l)" = 6 ] || { bad=$((bad + 1)); echo "FAIL revoke-at-once: $(cat "$top/at-once")"; }
 # What one adds, another does not take out again.

@@ -33,6 +33,32 @@ static uint32_t dsync_writes, plain_writes, syncs;
 static uint32_t cut_to; /* bytes; 0: not at all */
 static bool break_next; /* the next operation gets a bad descriptor */
 
+/* The kernel refuses so many operations, with this, before it takes one. */
+static struct {
+	uint32_t left, refused;
+	int32_t with;
+	struct reactor_io *io;
+	struct reactor_task task;
+} refusal;
+
+static void refuse(struct reactor_task *task)
+{
+	(void)task;
+	refusal.io->done(refusal.io, refusal.with);
+}
+
+static bool is_refused(struct reactor *r, struct reactor_io *io)
+{
+	if (refusal.left == 0)
+		return false;
+	refusal.left--;
+	refusal.refused++;
+	refusal.io = io;
+	refusal.task.run = refuse;
+	reactor_defer(r, &refusal.task);
+	return true;
+}
+
 /* In front of the C library's: so many times the disk is busy, as a block device is that another
  * process has open. */
 static uint32_t busy_opens;
@@ -99,6 +125,8 @@ void __wrap_reactor_io_fdatasync(struct reactor *r, struct reactor_io *io, int f
 void __wrap_reactor_io_read(struct reactor *r, struct reactor_io *io, int fd, void *buf,
 			    uint32_t size, uint64_t offset)
 {
+	if (is_refused(r, io))
+		return;
 	__real_reactor_io_read(r, io, seen_fd(fd), buf, cut(size), offset);
 }
 
@@ -106,12 +134,16 @@ void __wrap_reactor_io_write(struct reactor *r, struct reactor_io *io, int fd, c
 			     uint32_t size, uint64_t offset, int rw_flags)
 {
 	count_write(rw_flags);
+	if (is_refused(r, io))
+		return;
 	__real_reactor_io_write(r, io, seen_fd(fd), buf, cut(size), offset, rw_flags);
 }
 
 void __wrap_reactor_io_readv(struct reactor *r, struct reactor_io *io, int fd,
 			     const struct iovec *iov, uint32_t iov_count, uint64_t offset)
 {
+	if (is_refused(r, io))
+		return;
 	if (cut_to > 0)
 		__real_reactor_io_read(r, io, seen_fd(fd), iov[0].iov_base,
 				       cut((uint32_t)iov[0].iov_len), offset);
@@ -124,6 +156,8 @@ void __wrap_reactor_io_writev(struct reactor *r, struct reactor_io *io, int fd,
 			      int rw_flags)
 {
 	count_write(rw_flags);
+	if (is_refused(r, io))
+		return;
 	/* Cut short in the second iovec: the continuation begins in the middle of one. */
 	if (cut_to > 0)
 		__real_reactor_io_writev(r, io, seen_fd(fd), iov, iov_count - 1, offset, rw_flags);
@@ -134,6 +168,8 @@ void __wrap_reactor_io_writev(struct reactor *r, struct reactor_io *io, int fd,
 void __wrap_reactor_io_fdatasync(struct reactor *r, struct reactor_io *io, int fd)
 {
 	syncs++;
+	if (is_refused(r, io))
+		return;
 	__real_reactor_io_fdatasync(r, io, seen_fd(fd));
 }
 
@@ -576,6 +612,56 @@ START_TEST(a_flush_covers_only_what_had_completed)
 }
 END_TEST
 
+static void refuse_next(uint32_t count, int with)
+{
+	refusal.left = count;
+	refusal.refused = 0;
+	refusal.with = with;
+}
+
+/* No memory for it, say: that passes, and a device that has failed is failed for good. */
+START_TEST(what_is_refused_for_the_moment_is_asked_again)
+{
+	static const int reasons[] = {-ENOMEM, -EAGAIN, -EINTR};
+	_Alignas(BLOCK_SIZE) static char out[2 * BLOCK_SIZE], in[2 * BLOCK_SIZE];
+
+	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++) {
+		fill(out, sizeof out);
+		memset(in, 0, sizeof in);
+		refuse_next(5, reasons[i]);
+		ck_assert_int_eq(run(DISK_WRITE, 8, out, 2, i % 2 == 0), 0);
+		ck_assert_uint_eq(refusal.refused, 5);
+		refuse_next(5, reasons[i]);
+		ck_assert_int_eq(run(DISK_READ, 8, in, 2, false), 0);
+		ck_assert_uint_eq(refusal.refused, 5);
+		ck_assert_mem_eq(in, out, sizeof in);
+	}
+}
+END_TEST
+
+START_TEST(what_is_refused_for_good_has_failed)
+{
+	_Alignas(BLOCK_SIZE) static char block[BLOCK_SIZE];
+
+	refuse_next(UINT32_MAX, -ENOMEM);
+	ck_assert_int_eq(run(DISK_WRITE, 0, block, 1, false), -EIO);
+	refuse_next(0, 0);
+	ck_assert_int_eq(run(DISK_WRITE, 0, block, 1, false), 0);
+}
+END_TEST
+
+/* The kernel tells once of what it could not write: the second answer would be a good one. */
+START_TEST(a_flush_that_got_no_memory_has_failed)
+{
+	_Alignas(BLOCK_SIZE) static char block[BLOCK_SIZE];
+
+	ck_assert_int_eq(run(DISK_WRITE, 0, block, 1, false), 0);
+	refuse_next(1, -ENOMEM);
+	ck_assert_int_eq(run(DISK_FLUSH, 0, NULL, 0, false), -EIO);
+	ck_assert_int_eq(run(DISK_FLUSH, 0, NULL, 0, false), 0);
+}
+END_TEST
+
 START_TEST(a_failed_flush_covers_nothing)
 {
 	char *a = reactor_memory(reactor, 64 * KIB);
@@ -862,6 +948,9 @@ static void add_all(TCase *bare, TCase *tc, TCase *fault)
 	tcase_add_test(tc, durable_covers_what_came_before);
 	tcase_add_test(tc, a_flush_covers_only_what_had_completed);
 	tcase_add_test(tc, a_failed_flush_covers_nothing);
+	tcase_add_test(tc, what_is_refused_for_the_moment_is_asked_again);
+	tcase_add_test(tc, what_is_refused_for_good_has_failed);
+	tcase_add_test(tc, a_flush_that_got_no_memory_has_failed);
 	tcase_add_test(tc, discarded_space_is_given_back);
 	tcase_add_loop_test_raise_signal(tc, mistakes_of_the_caller_are_caught, SIGABRT, 0, 4);
 }

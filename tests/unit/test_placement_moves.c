@@ -241,6 +241,18 @@ START_TEST(drain_moves_every_chunk)
 }
 END_TEST
 
+/* Whoever drains a node and asks at once must not hear that nothing is to do. */
+START_TEST(what_is_not_planned_yet_is_told)
+{
+	run_s(5);
+	ck_assert_str_eq(ask_status()->state, "idle");
+	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_str_eq(ask_status()->state, "planning");
+	run_s(2);
+	ck_assert_str_eq(ask_status()->state, "running");
+}
+END_TEST
+
 START_TEST(old_copies_wait_for_the_host)
 {
 	const uint32_t moving[] = {0};
@@ -941,6 +953,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, busy_nodes_get_no_new_volumes);
 	tcase_add_test(tc, drain_moves_every_chunk);
+	tcase_add_test(tc, what_is_not_planned_yet_is_told);
 	tcase_add_test(tc, old_copies_wait_for_the_host);
 	tcase_add_test(tc, a_copy_is_erased_as_the_policy_says);
 	tcase_add_test(tc, old_copies_of_a_dead_host_wait_for_its_permit);

@@ -24,6 +24,8 @@
 #include "tools/common/daemon.h"
 #include "tools/common/transports.h"
 
+#define TRACE_AGAIN_MS 1000u /* while another attachment has the socket */
+
 enum phase { OPENING, SERVING, DRAINING, CLOSING };
 
 struct attach {
@@ -41,6 +43,8 @@ struct attach {
 	struct volume *volume;
 	struct nbd_server *server;
 	struct trace_server *trace; /* NULL: there is no socket for it */
+	bool trace_is_taken;	    /* by another attachment, which may end */
+	struct reactor_timer trace_timer;
 	struct volume_open_op open;
 };
 
@@ -108,6 +112,7 @@ static void detach(struct attach *a, int exit_code)
 	 */
 	a->exit_code = exit_code;
 	a->phase = DRAINING;
+	reactor_timer_cancel(a->reactor, &a->trace_timer);
 	if (a->server != NULL)
 		nbd_stop(a->server, drained, a);
 	else
@@ -168,6 +173,39 @@ static void ready(const struct attach *a)
 	daemon_ready(text);
 }
 
+/* A volume without it is as good. */
+static void open_trace(struct attach *a)
+{
+	const bool again = a->trace_is_taken;
+	char path[4200];
+	struct error err;
+
+	snprintf(path, sizeof path, "%.4000s/trace.sock", a->dir);
+	a->trace_is_taken = trace_listen(a->reactor, path, &a->trace, &err) == -EADDRINUSE;
+	if (a->trace == NULL && !again)
+		log_warn("attach", "`pave trace` will not work: %s", err.text);
+	else if (a->trace != NULL && again)
+		log_info("attach", "`pave trace` works from now on");
+}
+
+/* The attachment that this one took over from may have the same directory, and with that the
+ * socket, until it has ended; one that hangs does that long after it has lost the volume. */
+static void serve_trace(struct attach *a)
+{
+	if (a->trace_is_taken)
+		open_trace(a);
+	if (a->trace != NULL)
+		trace_serve(a->trace, a->volume);
+	else if (a->trace_is_taken)
+		reactor_timer_arm(a->reactor, &a->trace_timer,
+				  reactor_now_ns(a->reactor) + TRACE_AGAIN_MS * NS_PER_MS);
+}
+
+static void trace_again(struct reactor_timer *timer)
+{
+	serve_trace(container_of(timer, struct attach, trace_timer));
+}
+
 static void opened(struct volume_open_op *op, int status, struct volume *v, const struct error *err)
 {
 	struct attach *a = container_of(op, struct attach, open);
@@ -189,8 +227,7 @@ static void opened(struct volume_open_op *op, int status, struct volume *v, cons
 		return;
 	}
 	nbd_serve(a->server, v);
-	if (a->trace != NULL)
-		trace_serve(a->trace, v);
+	serve_trace(a);
 	log_info("attach", "volume %s: %llu bytes%s at %s", a->volume_name,
 		 (unsigned long long)volume_size(v), volume_read_only(v) ? ", read-only," : "",
 		 nbd_uri(a->server));
@@ -303,17 +340,6 @@ static void die_with_parent(void)
 		raise(SIGTERM);
 }
 
-/* A volume without it is as good. */
-static void open_trace(struct attach *a)
-{
-	char path[4200];
-	struct error err;
-
-	snprintf(path, sizeof path, "%.4000s/trace.sock", a->dir);
-	if (trace_listen(a->reactor, path, &a->trace, &err) != 0)
-		log_warn("attach", "`pave trace` will not work: %s", err.text);
-}
-
 static int run(struct attach *a, struct error *err)
 {
 	const struct reactor_config config = {.name = "attach"};
@@ -347,6 +373,7 @@ static int run(struct attach *a, struct error *err)
 		rc = nbd_listen(&nbd, &a->server, err);
 	if (rc != 0)
 		return rc;
+	a->trace_timer.fire = trace_again;
 	if (!a->maintain)
 		open_trace(a);
 	a->open = (struct volume_open_op){

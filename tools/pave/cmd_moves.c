@@ -416,7 +416,8 @@ static void print_status(const Pave__V1__RebalanceStatusReply *r)
 	struct table t;
 	char text[40];
 
-	printf("%s%s; rate: %s%s; a node that is away is replaced after %u s\n", r->state,
+	printf("%s%s%s; rate: %s%s; a node that is away is replaced after %u s\n", r->state,
+	       strcmp(r->state, "planning") == 0 ? ", what has to move is not known yet" : "",
 	       r->balancing ? ", levelling" : "",
 	       r->rate > 0 ? view_size_text(r->rate, text, sizeof text) : RATE_NONE,
 	       r->rate > 0 ? "/s" : "", r->replace_after_s);

@@ -185,9 +185,10 @@ static void print_site(const Pave__V1__SiteInfo *s)
 	printf("operator    %s\n", s->operator_name);
 	printf("valid       %s to %s\n", view_time_text(s->not_before, a, sizeof a),
 	       view_time_text(s->not_after, b, sizeof b));
-	if (s->revoked)
-		printf("revoked     from %s%s%s\n", view_time_text(s->revoked_from, a, sizeof a),
-		       s->reason[0] != '\0' ? ": " : "", s->reason);
+	if (s->revoked || s->revoked_from != 0)
+		printf("revoked     from %s%s%s%s\n", view_time_text(s->revoked_from, a, sizeof a),
+		       s->revoked ? "" : " on, not yet", s->reason[0] != '\0' ? ": " : "",
+		       s->reason);
 	for (size_t i = 0; i < s->n_verdicts; i++) {
 		const Pave__V1__SiteVerdict *v = s->verdicts[i]->verdict;
 

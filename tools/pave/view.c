@@ -314,7 +314,11 @@ void view_sites(Pave__V1__SiteInfo *const *list, size_t count)
 		table_add(&t, "%s", s->territory);
 		table_add(&t, "%s", s->operator_name);
 		table_add(&t, "%s", view_time_text(s->not_after, buf, sizeof buf));
-		table_add(&t, "%s", s->revoked ? "yes" : "no");
+		/* The site is as good as any until then, but not for long. */
+		if (!s->revoked && s->revoked_from != 0)
+			table_add(&t, "from %s", view_time_text(s->revoked_from, buf, sizeof buf));
+		else
+			table_add(&t, "%s", s->revoked ? "yes" : "no");
 		table_add(&t, "%s", policies[0] != '\0' ? policies : "none");
 	}
 	table_print(&t);
