@@ -36,6 +36,25 @@ START_TEST(percentiles_are_within_their_bound)
 }
 END_TEST
 
+START_TEST(what_waits_for_hours_is_not_told_shorter)
+{
+	/* An open loop that asks for twice what is done waits for half as long as it lasts. */
+	static const uint64_t seconds[] = {30, 60, 3600, 43200};
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(seconds); i++) {
+		struct histogram h = {0};
+		const double want = (double)(seconds[i] * NS_PER_S);
+		double got;
+
+		for (uint32_t k = 0; k < 99; k++)
+			histogram_add(&h, seconds[i] * NS_PER_S);
+		histogram_add(&h, 2 * seconds[i] * NS_PER_S);
+		got = (double)histogram_percentile(&h, 50);
+		ck_assert_msg(got >= want && got <= want * 1.016, "%g, not %g", got, want);
+	}
+}
+END_TEST
+
 START_TEST(zipf_is_zipf)
 {
 	const double exponents[] = {0.8, 1.0, 1.2};
@@ -605,6 +624,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 100);
 	tcase_add_test(tc, percentiles_are_within_their_bound);
+	tcase_add_test(tc, what_waits_for_hours_is_not_told_shorter);
 	tcase_add_test(tc, zipf_is_zipf);
 	tcase_add_test(tc, patterns_do_what_they_say);
 	tcase_add_test(tc, what_is_not_understood_is_refused);
