@@ -69,7 +69,7 @@ static void count_missed(struct job *j)
 	const double end = (double)j->load->c.duration_ns;
 
 	if (j->spec.rate > 0 && j->due_ns < end)
-		j->result.missed = (uint64_t)((end - j->due_ns) * j->spec.rate / 1e9);
+		j->result.missed = (uint64_t)ceil((end - j->due_ns) * j->spec.rate / 1e9);
 }
 
 static void maybe_over(struct job *j)
@@ -220,7 +220,9 @@ static void go_open(struct job *j)
 		j->due_ns += gap_ns(j);
 	}
 	if (!l->stopping && j->idle != NULL)
-		reactor_timer_arm(l->c.reactor, &j->due, l->begun_ns + (uint64_t)j->due_ns + 1);
+		reactor_timer_arm(l->c.reactor, &j->due,
+				  l->begun_ns +
+				      MIN((uint64_t)MIN(j->due_ns, 1e18) + 1, l->c.duration_ns));
 }
 
 static void go_closed(struct job *j)

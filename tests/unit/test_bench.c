@@ -600,6 +600,24 @@ START_TEST(an_error_ends_the_load)
 }
 END_TEST
 
+START_TEST(a_slow_open_loop_ends_in_time)
+{
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
+	struct fake f;
+	struct load *l;
+
+	/* The first is due after five seconds, and the load ends after one. */
+	fake_init(&f);
+	l = run(&f, "rw=randwrite,rate=0.2,arrivals=even", NS_PER_S, false, stamps);
+	ck_assert_uint_ge(load_total(l)->elapsed_ns, NS_PER_S);
+	ck_assert_uint_le(load_total(l)->elapsed_ns, NS_PER_S + NS_PER_MS);
+	ck_assert_uint_eq(load_total(l)->operations + load_total(l)->missed, 0);
+	load_destroy(l);
+	stamps_destroy(stamps);
+	fake_deinit(&f);
+}
+END_TEST
+
 START_TEST(loads_that_cannot_run_are_refused)
 {
 	struct job_spec job = {.name = "j", .depth = 64};
@@ -637,6 +655,7 @@ int main(void)
 	tcase_add_test(tc, each_thread_is_charged_with_what_it_used);
 	tcase_add_test(tc, a_lost_write_is_found);
 	tcase_add_test(tc, an_error_ends_the_load);
+	tcase_add_test(tc, a_slow_open_loop_ends_in_time);
 	tcase_add_test(tc, loads_that_cannot_run_are_refused);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
