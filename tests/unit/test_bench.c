@@ -600,6 +600,20 @@ START_TEST(an_error_ends_the_load)
 }
 END_TEST
 
+START_TEST(a_place_is_found_however_few_are_wanted)
+{
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
+	struct fake f;
+
+	/* Nearly all draws are of the same block, and 31 of 32 must go elsewhere. */
+	fake_init(&f);
+	load_destroy(run(&f, "rw=randwrite,depth=32,zipf=10", NS_PER_S / 100, false, stamps));
+	ck_assert_uint_gt(f.submitted, 3000);
+	stamps_destroy(stamps);
+	fake_deinit(&f);
+}
+END_TEST
+
 START_TEST(a_slow_open_loop_ends_in_time)
 {
 	struct stamps *stamps = stamps_create(DISK_SIZE, true);
@@ -630,6 +644,40 @@ START_TEST(loads_that_cannot_run_are_refused)
 	ck_assert_int_ne(load_check(&job, 1, DISK_SIZE, 63, &err), 0);
 	job.pattern.range = 4 * 64 * BLOCK_SIZE - BLOCK_SIZE;
 	ck_assert_int_ne(load_check(&job, 1, DISK_SIZE, 1024, &err), 0);
+	job.pattern.start = DISK_SIZE;
+	job.pattern.range = 0;
+	ck_assert_int_ne(load_check(&job, 1, DISK_SIZE, 1024, &err), 0);
+	/* Its end is beyond all numbers. */
+	job.pattern.start = UINT64_MAX - BLOCK_SIZE + 1;
+	job.pattern.range = 4 * 64 * BLOCK_SIZE;
+	ck_assert_int_ne(load_check(&job, 1, DISK_SIZE, 1024, &err), 0);
+}
+END_TEST
+
+START_TEST(jobs_leave_room_for_one_another)
+{
+	struct job_spec jobs[8];
+	struct error err;
+
+	/* One has four times the room that it needs; eight at one place have half of it. */
+	for (uint32_t i = 0; i < 8; i++) {
+		jobs[i] = (struct job_spec){.name = "j", .depth = 64};
+		jobs[i].pattern =
+		    (struct pattern_spec){.size_count = 1, .sizes = {{BLOCK_SIZE, 1}}};
+		jobs[i].pattern.range = 4 * 64 * BLOCK_SIZE;
+	}
+	ck_assert_int_eq(load_check(jobs, 1, 8 * DISK_SIZE, 1024, &err), 0);
+	ck_assert_int_ne(load_check(jobs, 8, 8 * DISK_SIZE, 1024, &err), 0);
+	ck_assert_ptr_nonnull(strstr(err.text, "job j"));
+	for (uint32_t i = 0; i < 8; i++)
+		jobs[i].pattern.start = i * jobs[i].pattern.range;
+	ck_assert_int_eq(load_check(jobs, 8, 8 * DISK_SIZE, 1024, &err), 0);
+	/* Small ones keep a large one from each place that they are in. */
+	jobs[1].pattern.start = 0;
+	jobs[1].pattern.range = DISK_SIZE;
+	jobs[1].pattern.sizes[0].bytes = DISK_SIZE / 4;
+	jobs[1].depth = 1;
+	ck_assert_int_ne(load_check(jobs, 2, 8 * DISK_SIZE, 1024, &err), 0);
 }
 END_TEST
 
@@ -655,8 +703,10 @@ int main(void)
 	tcase_add_test(tc, each_thread_is_charged_with_what_it_used);
 	tcase_add_test(tc, a_lost_write_is_found);
 	tcase_add_test(tc, an_error_ends_the_load);
+	tcase_add_test(tc, a_place_is_found_however_few_are_wanted);
 	tcase_add_test(tc, a_slow_open_loop_ends_in_time);
 	tcase_add_test(tc, loads_that_cannot_run_are_refused);
+	tcase_add_test(tc, jobs_leave_room_for_one_another);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
