@@ -458,13 +458,17 @@ static int run(struct bench *b, struct error *err)
 static int print_result(struct bench *b)
 {
 	struct report r = {.options = &b->o, .runs = b->runs, .run_count = b->run_count};
-	double done[RAMP_STEPS_MAX];
+	double done[RAMP_STEPS_MAX], due[RAMP_STEPS_MAX];
 	json_t *j;
 	int rc = 0;
 
-	for (uint32_t i = 0; i < b->run_count && i < RAMP_STEPS_MAX; i++)
-		done[i] = (double)b->runs[i].total.operations / b->runs[i].seconds;
-	r.knee = ramp_knee(&b->o.ramp, b->run_count, done);
+	for (uint32_t i = 0; i < b->run_count && i < RAMP_STEPS_MAX; i++) {
+		const struct load_result *t = &b->runs[i].total;
+
+		done[i] = (double)t->operations / b->runs[i].seconds;
+		due[i] = (double)(t->operations + t->missed) / b->o.seconds;
+	}
+	r.knee = ramp_knee(&b->o.ramp, b->run_count, done, due);
 	if (isatty(STDERR_FILENO))
 		fputs("\r\033[K", stderr);
 	j = report_json(&r);

@@ -42,7 +42,7 @@ int ramp_parse(const char *text, struct ramp *ret, struct error *err)
 	return 0;
 }
 
-uint32_t ramp_knee(const struct ramp *r, uint32_t count, const double *done)
+uint32_t ramp_knee(const struct ramp *r, uint32_t count, const double *done, const double *due)
 {
 	uint32_t knee = count;
 	double best = 0;
@@ -54,7 +54,7 @@ uint32_t ramp_knee(const struct ramp *r, uint32_t count, const double *done)
 			return i;
 		if (r->kind != RAMP_RATE)
 			continue;
-		if (done[i] < r->steps[i] * RAMP_RATE_SHARE)
+		if (done[i] < due[i] * RAMP_RATE_SHARE)
 			break;
 		knee = i;
 	}

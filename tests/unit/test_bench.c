@@ -156,16 +156,21 @@ START_TEST(the_knee_is_where_it_bends)
 {
 	const double depth_done[] = {1000, 1900, 3500, 4900, 5000, 5050};
 	const double rate_done[] = {999, 1990, 3950, 7000, 7100};
+	const double rate_due[] = {1000, 2000, 4000, 8000, 16000};
+	const double chance_done[] = {880, 1901, 4100, 7100},
+		     chance_due[] = {884, 1910, 4105, 8000};
 	struct ramp r;
 	struct error err;
 
 	ck_assert_int_eq(ramp_parse("depth=1..32", &r, &err), 0);
 	ck_assert_uint_eq(r.count, 6);
-	ck_assert_uint_eq(ramp_knee(&r, 6, depth_done), 3);
+	ck_assert_uint_eq(ramp_knee(&r, 6, depth_done, NULL), 3);
 	ck_assert_int_eq(ramp_parse("rate=1000..16000:5", &r, &err), 0);
 	ck_assert_double_eq(r.steps[1], 2000);
-	ck_assert_uint_eq(ramp_knee(&r, 5, rate_done), 2);
-	ck_assert_uint_eq(ramp_knee(&r, 0, rate_done), 0);
+	ck_assert_uint_eq(ramp_knee(&r, 5, rate_done, rate_due), 2);
+	ck_assert_uint_eq(ramp_knee(&r, 0, rate_done, rate_due), 0);
+	/* Where chance had less fall due, no less was carried. */
+	ck_assert_uint_eq(ramp_knee(&r, 4, chance_done, chance_due), 2);
 }
 END_TEST
 
