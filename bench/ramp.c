@@ -38,6 +38,9 @@ int ramp_parse(const char *text, struct ramp *ret, struct error *err)
 	ratio = r.kind == RAMP_DEPTH ? 2 : pow((double)to / from, 1.0 / (count - 1));
 	for (double at = from; at <= to * 1.0001 && r.count < RAMP_STEPS_MAX; at *= ratio)
 		r.steps[r.count++] = floor(at + 0.5);
+	/* Between the last doubling and the end there is one step more. */
+	if (r.kind == RAMP_DEPTH && r.steps[r.count - 1] < to && r.count < RAMP_STEPS_MAX)
+		r.steps[r.count++] = to;
 	*ret = r;
 	return 0;
 }

@@ -23,7 +23,7 @@ struct ramp {
 	double steps[RAMP_STEPS_MAX]; /* depths, or operations a second */
 };
 
-/* "depth=1..256" (doubling), "rate=5000..80000" or "rate=5000..80000:9" (that
+/* "depth=1..256" (doubling, the end included), "rate=5000..80000" or "rate=5000..80000:9" (that
  * many, the ratio of neighbours the same; 8 by default). -EINVAL with its text. */
 int ramp_parse(const char *text, struct ramp *ret, struct error *err);
 

@@ -171,6 +171,10 @@ START_TEST(the_knee_is_where_it_bends)
 	ck_assert_uint_eq(ramp_knee(&r, 0, rate_done, rate_due), 0);
 	/* Where chance had less fall due, no less was carried. */
 	ck_assert_uint_eq(ramp_knee(&r, 4, chance_done, chance_due), 2);
+	/* The end that was asked for is measured. */
+	ck_assert_int_eq(ramp_parse("depth=3..10", &r, &err), 0);
+	ck_assert_uint_eq(r.count, 3);
+	ck_assert_double_eq(r.steps[2], 10);
 }
 END_TEST
 
