@@ -41,6 +41,7 @@ def loads_are_verified():
                        "--job", "name=r,rw=randrw,zipf=1.1,rate=500,depth=16,start=128MiB")
         names = [p["name"] for p in result["processes"]]
         expect("both jobs ran", all(j["operations"] > 0 for j in result["jobs"]))
+        expect("what they do not have in common is not told of both", all(result[k] is None for k in ("rw", "bs", "depth")))
         expect("reads and writes are counted apart", result["reads"]["operations"] and result["writes"]["operations"])
         expect(f"the nodes' CPU time is counted: {names}", names.count("pave-node") == 3 and "pave-bench" in names)
         expect("plots are there", all((Path(plots) / n).stat().st_size > 1000 for n in ("latency.svg", "throughput.svg")))
@@ -61,6 +62,11 @@ def loads_are_verified():
         expect("pave-attach is counted", any(p["name"] == "pave-attach" for p in result["processes"]))
         result = bench(cluster, "--nbd", uri, "--seconds", "1", "--ramp", "depth=1..4", "--svg", plots)
         expect("three steps and a knee", [s["step"] for s in result["steps"]] == [1, 2, 4] and result["knee"] in (1, 2, 4))
+        told = [s["jobs"][0]["depth"] for s in result["steps"]]
+        expect(f"each says its own depth, and there is none of all: {told}, {result['depth']}", told == [1, 2, 4] and result["depth"] is None)
+        rates = bench(cluster, "--nbd", uri, "--seconds", "1", "--ramp", "rate=100..400:3")
+        told = [(s["jobs"][0]["rate"], s["jobs"][0]["arrivals"]) for s in rates["steps"]]
+        expect(f"each says its own rate: {told}", told == [(100, "poisson"), (200, "poisson"), (400, "poisson")])
         sweep = (Path(plots) / "sweep.svg").read_text()
         expect("the sweep has its knee", f"the knee is at depth {result['knee']:,.0f}" in sweep)
 
