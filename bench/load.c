@@ -124,12 +124,13 @@ static void count(struct job *j, const struct slot *s, uint64_t now)
 
 static void check_read(struct job *j, const struct target_op *op)
 {
-	uint64_t first = 0;
-	const uint64_t bad = stamps_check(j->load->stamps, op->offset, op->size, op->data, &first);
+	const struct stamps_checked c =
+	    stamps_check(j->load->stamps, op->offset, op->size, op->data);
 
-	if (bad > 0 && j->result.mismatches == 0)
-		j->result.first_bad_offset = first;
-	j->result.mismatches += bad;
+	if (c.bad > 0 && j->result.mismatches == 0)
+		j->result.first_bad_offset = c.first_bad;
+	j->result.verified += c.checked;
+	j->result.mismatches += c.bad;
 }
 
 static void op_done(struct target_op *op, int status)
@@ -417,6 +418,7 @@ static void add_result(struct load_result *t, const struct load_result *r)
 	t->operations += r->operations;
 	t->bytes += r->bytes;
 	t->errors += r->errors;
+	t->verified += r->verified;
 	t->mismatches += r->mismatches;
 	t->missed += r->missed;
 	t->reads += r->reads;

@@ -41,7 +41,8 @@ struct load_config {
 };
 
 struct load_result {
-	uint64_t operations, bytes, errors, mismatches, missed;
+	uint64_t operations, bytes, errors, missed;
+	uint64_t verified, mismatches; /* blocks that were read and checked; of these, wrong */
 	uint64_t reads, writes;
 	uint64_t elapsed_ns;
 	int first_error;

@@ -38,7 +38,8 @@ static const char usage[] =
     "  --seconds N       length of a run (default 10)\n"
     "  --seed N          of places and arrivals (default 42)\n"
     "  --fill            write the range once before\n"
-    "  --verify          check every read, and read the range back afterwards\n"
+    "  --verify          compare every byte that is read of what this run wrote, and read the\n"
+    "                    range back afterwards\n"
     "What comes out\n"
     "  --count TEXT      also measure processes whose command line contains TEXT (repeatable)\n"
     "  --calls           also count system calls (root, by perf's tracepoint)\n"
@@ -304,6 +305,18 @@ static int check_ramp(const struct options *o)
 	return 0;
 }
 
+static int check_jobs(const struct options *o)
+{
+	bool writes = o->fill;
+
+	for (uint32_t i = 0; i < o->job_count; i++)
+		writes = writes || o->jobs[i].pattern.read_percent < 100;
+	if (o->verify && !writes)
+		return wrong("--verify", "nothing is written that could be compared: --fill, or a "
+					 "load that writes");
+	return 0;
+}
+
 int options_parse(struct options *o, int argc, char **argv)
 {
 	struct job_spec plain = {.name = "all", .depth = 32};
@@ -334,7 +347,7 @@ int options_parse(struct options *o, int argc, char **argv)
 		return wrong(argv[optind], "not understood");
 	if (o->job_count == 0)
 		o->jobs[o->job_count++] = plain;
-	return check_ramp(o) != 0 ? 2 : check_target(o);
+	return check_ramp(o) != 0 || check_jobs(o) != 0 ? 2 : check_target(o);
 }
 
 void options_complete(struct options *o, uint64_t target_size)

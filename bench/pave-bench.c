@@ -46,7 +46,7 @@ struct bench {
 	struct run_wire wire_before;
 	struct calls calls;
 	struct reactor_timer progress;
-	uint64_t last_operations;
+	uint64_t last_operations, verified_blocks;
 	struct volume_open_op open;
 };
 
@@ -229,6 +229,7 @@ static void load_done(void *arg)
 	}
 	reactor_timer_cancel(b->reactor, &b->progress);
 	failed = load_failed(b, load_total(b->load));
+	b->verified_blocks += load_total(b->load)->verified;
 	load_destroy(b->load);
 	b->load = NULL;
 	if (failed)
@@ -457,7 +458,10 @@ static int run(struct bench *b, struct error *err)
 
 static int print_result(struct bench *b)
 {
-	struct report r = {.options = &b->o, .runs = b->runs, .run_count = b->run_count};
+	struct report r = {.options = &b->o,
+			   .runs = b->runs,
+			   .run_count = b->run_count,
+			   .verified_blocks = b->verified_blocks};
 	double done[RAMP_STEPS_MAX], due[RAMP_STEPS_MAX];
 	json_t *j;
 	int rc = 0;

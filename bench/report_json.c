@@ -280,6 +280,9 @@ json_t *report_json(const struct report *r)
 	json_object_set_new(o, "over", json_string(opt->nbd != NULL ? "nbd" : "client"));
 	add_pattern(o, opt);
 	json_object_set_new(o, "verified", json_boolean(opt->verify));
+	if (opt->verify)
+		json_object_set_new(o, "verified_blocks",
+				    json_integer((json_int_t)r->verified_blocks));
 	if (opt->ramp.kind != RAMP_NONE) {
 		json_t *steps = json_array();
 

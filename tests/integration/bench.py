@@ -46,6 +46,10 @@ def loads_are_verified():
         expect(f"the nodes' CPU time is counted: {names}", names.count("pave-node") == 3 and "pave-bench" in names)
         expect("plots are there", all((Path(plots) / n).stat().st_size > 1000 for n in ("latency.svg", "throughput.svg")))
 
+        expect(f"all blocks are verified, and some while it ran: {result['verified_blocks']}", result["verified_blocks"] > 65536)
+        done = run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--rw", "randread", "--verify", "--seconds", "1", *OVER, check=False)
+        expect(f"to verify what nobody wrote is refused: {done}", done.returncode == 2 and "--fill" in done.stderr)
+
         result = bench(cluster, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace")
         expect(f"the trace tells of both: {result['trace']}", all(result["trace"][k]["told"] > 0 for k in ("reads", "writes")))
         expect(f"the slowest are explained: {result['slowest']}", any("us" in s["where"] for s in result["slowest"]))

@@ -574,6 +574,7 @@ START_TEST(a_lost_write_is_found)
 	l = run(&f, "rw=read,bs=64KiB,depth=4", 0, true, stamps);
 	ck_assert_uint_eq(load_total(l)->mismatches, 0);
 	ck_assert_uint_eq(load_total(l)->operations, DISK_SIZE / 65536);
+	ck_assert_uint_eq(load_total(l)->verified, DISK_SIZE / BLOCK_SIZE);
 	load_destroy(l);
 
 	f.loses_a_write = true;
@@ -585,6 +586,20 @@ START_TEST(a_lost_write_is_found)
 	f.disk[4096 + 1024]++; /* a torn block: only its second quarter is wrong */
 	l = run(&f, "rw=read,bs=64KiB,depth=4", 0, true, stamps);
 	ck_assert_uint_eq(load_total(l)->mismatches, 2);
+	load_destroy(l);
+
+	/* And of each other block one byte, wherever it is. */
+	for (uint32_t i = 2; i < DISK_SIZE / BLOCK_SIZE; i++)
+		f.disk[i * BLOCK_SIZE + i * 3 % BLOCK_SIZE] ^= 1;
+	l = run(&f, "rw=read,bs=64KiB,depth=4", 0, true, stamps);
+	ck_assert_uint_ge(load_total(l)->mismatches, DISK_SIZE / BLOCK_SIZE - 1);
+	load_destroy(l);
+	stamps_destroy(stamps);
+
+	/* What was not written by this run is not known, and not said to be verified. */
+	stamps = stamps_create(DISK_SIZE, true);
+	l = run(&f, "rw=read,bs=64KiB,depth=4", 0, true, stamps);
+	ck_assert_uint_eq(load_total(l)->verified, 0);
 	load_destroy(l);
 	stamps_destroy(stamps);
 	fake_deinit(&f);
