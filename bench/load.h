@@ -25,8 +25,9 @@ struct job_spec {
 	char name[32];
 	struct pattern_spec pattern;
 	uint32_t depth;
-	double rate; /* operations a second; 0: closed loop */
-	bool even;   /* open loop: evenly spaced; else as Poisson has them */
+	bool depth_given; /* by the user */
+	double rate;	  /* operations a second; 0: closed loop */
+	bool even;	  /* open loop: evenly spaced; else as Poisson has them */
 };
 
 struct load_config {

@@ -101,8 +101,10 @@ static int set_key(struct job_spec *j, const char *key, const char *value, struc
 		return pattern_parse_rw(value, &j->pattern, err);
 	if (strcmp(key, "bs") == 0)
 		return pattern_parse_sizes(value, &j->pattern, err);
-	if (strcmp(key, "depth") == 0)
+	if (strcmp(key, "depth") == 0) {
+		j->depth_given = true;
 		return whole(value, 1, LOAD_DEPTH_MAX, &j->depth, err);
+	}
 	if (strcmp(key, "rate") == 0)
 		return number(value, 0, 1e8, false, &j->rate, err);
 	if (strcmp(key, "zipf") == 0)
@@ -158,6 +160,7 @@ static int add_job(struct options *o, const struct job_spec *plain, const char *
 	*j = *plain;
 	snprintf(j->name, sizeof j->name, "job%u", o->job_count + 1);
 	o->job_count++;
+	o->after_jobs = NULL;
 	return job_parse(text, j, err);
 }
 
@@ -224,6 +227,7 @@ static int option(struct options *o, struct job_spec *plain, int c, const char *
 	case 'l':
 		return daemon_log_level("pave-bench", arg);
 	case 'p':
+		o->after_jobs = name;
 		return set_key(plain, name, arg, err);
 	default:
 		return flag(o, c);
@@ -300,6 +304,10 @@ static int check_ramp(const struct options *o)
 		return 0;
 	if (o->job_count > 1)
 		return wrong("--ramp", "goes with one job");
+	if (o->jobs[0].rate > 0)
+		return wrong("--ramp", "says the rate, or has none: without --rate");
+	if (o->ramp.kind == RAMP_DEPTH && o->jobs[0].depth_given)
+		return wrong("--ramp", "says the depth: without --depth");
 	if (o->ramp.kind == RAMP_DEPTH && o->ramp.steps[o->ramp.count - 1] > LOAD_DEPTH_MAX)
 		return wrong("--ramp", "a depth is over 1024");
 	return 0;
@@ -309,8 +317,15 @@ static int check_jobs(const struct options *o)
 {
 	bool writes = o->fill;
 
-	for (uint32_t i = 0; i < o->job_count; i++)
-		writes = writes || o->jobs[i].pattern.read_percent < 100;
+	for (uint32_t i = 0; i < o->job_count; i++) {
+		const struct job_spec *j = &o->jobs[i];
+
+		writes = writes || j->pattern.read_percent < 100;
+		if (j->pattern.zipf > 0 && !j->pattern.random)
+			return wrong("--zipf", "a sequential load has no popular places");
+		if (j->even && j->rate == 0 && o->ramp.kind != RAMP_RATE)
+			return wrong("--arrivals", "of an open loop: with --rate");
+	}
 	if (o->verify && !writes)
 		return wrong("--verify", "nothing is written that could be compared: --fill, or a "
 					 "load that writes");
@@ -345,6 +360,10 @@ int options_parse(struct options *o, int argc, char **argv)
 	}
 	if (optind != argc)
 		return wrong(argv[optind], "not understood");
+	if (o->job_count > 0 && o->after_jobs != NULL)
+		return wrong(o->after_jobs,
+			     "comes after the last --job, which takes what is before "
+			     "it");
 	if (o->job_count == 0)
 		o->jobs[o->job_count++] = plain;
 	return check_ramp(o) != 0 || check_jobs(o) != 0 ? 2 : check_target(o);

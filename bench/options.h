@@ -13,6 +13,7 @@ struct options {
 	const char *volume, *nbd, *site, *svg;
 	struct job_spec jobs[LOAD_JOBS_MAX]; /* --job, or the one that the plain options say */
 	uint32_t job_count;
+	const char *after_jobs; /* a plain option that no --job comes after */
 	struct ramp ramp;
 	const char
 	    *count[USAGE_TEXTS_MAX]; /* whose processes are measured, by their command line */

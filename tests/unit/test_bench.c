@@ -1,6 +1,7 @@
 /* Unit tests of pave-bench: that its pure parts say the truth, and that its load does: on a target
  * whose latency and lies are known, on the simulated reactor. */
 #include <check.h>
+#include <getopt.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -149,6 +150,56 @@ START_TEST(what_is_not_understood_is_refused)
 	ck_assert_int_eq(job_parse("rw=randread,bs=4KiB:1/8KiB:2,depth=9,rate=100", &job, &err), 0);
 	ck_assert_uint_eq(job.depth, 9);
 	ck_assert_uint_eq(job.pattern.size_count, 2);
+}
+END_TEST
+
+static int parse(const char *line, struct options *ret)
+{
+	static char buf[512];
+	char *argv[24] = {"pave-bench"}, *save = NULL;
+	int argc = 1;
+
+	snprintf(buf, sizeof buf, "--nbd nbd://127.0.0.1/v %s", line);
+	for (char *a = strtok_r(buf, " ", &save); a != NULL; a = strtok_r(NULL, " ", &save))
+		argv[argc++] = a;
+	*ret = (struct options){0};
+	optind = 0;
+	return options_parse(ret, argc, argv);
+}
+
+START_TEST(what_would_be_ignored_is_refused)
+{
+	static const char *const refused[] = {
+	    "--job rw=read --depth 64", /* it is before no job */
+	    "--depth 8 --job rw=read --bs 64KiB",
+	    "--rw write --zipf 1.1",
+	    "--zipf 1.1 --job rw=read,depth=4",
+	    "--arrivals even",
+	    "--job rate=5 --job arrivals=even,depth=1",
+	    "--rate 77 --ramp rate=100..200:2",
+	    "--rate 500 --ramp depth=1..4",
+	    "--ramp depth=1..4 --depth 7",
+	    "--ramp depth=1..4 --job depth=7",
+	    "--rw randread --verify",
+	};
+	static const char *const taken[] = {
+	    "--depth 8 --job rw=read --job rw=write",
+	    "--depth 8 --job rw=read --seconds 3 --json",
+	    "--zipf 1.1 --rw randrw",
+	    "--rate 5 --arrivals even",
+	    "--ramp rate=100..200:2 --arrivals even --depth 100",
+	    "--ramp depth=1..4 --rw read",
+	    "--rw randread --verify --fill",
+	};
+	struct options o;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(refused); i++)
+		ck_assert_msg(parse(refused[i], &o) == 2, "%s", refused[i]);
+	for (uint32_t i = 0; i < ARRAY_SIZE(taken); i++)
+		ck_assert_msg(parse(taken[i], &o) == 0, "%s", taken[i]);
+	ck_assert_int_eq(parse("--depth 8 --job rw=read --depth 9 --job rw=write", &o), 0);
+	ck_assert_uint_eq(o.jobs[0].depth, 8);
+	ck_assert_uint_eq(o.jobs[1].depth, 9);
 }
 END_TEST
 
@@ -718,6 +769,7 @@ int main(void)
 	tcase_add_test(tc, zipf_is_zipf);
 	tcase_add_test(tc, patterns_do_what_they_say);
 	tcase_add_test(tc, what_is_not_understood_is_refused);
+	tcase_add_test(tc, what_would_be_ignored_is_refused);
 	tcase_add_test(tc, the_knee_is_where_it_bends);
 	tcase_add_test(tc, a_long_timeline_keeps_every_operation);
 	tcase_add_test(tc, a_closed_loop_is_as_fast_as_its_target);
