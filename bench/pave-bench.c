@@ -154,6 +154,7 @@ static void measure_before(struct bench *b, struct run *run)
 	reactor_get_stats(b->reactor, &b->reactor_before);
 	b->target.ops->counts(&b->target, &b->counts_before);
 	read_wire(b, &b->wire_before);
+	usage_begin(&run->before);
 }
 
 static void measure_after(struct bench *b, struct run *run)

@@ -313,6 +313,65 @@ START_TEST(each_thread_is_charged_with_what_it_used)
 }
 END_TEST
 
+static void *nap(void *arg)
+{
+	const struct timespec t = {.tv_nsec = 10000};
+
+	(void)arg;
+	for (uint32_t i = 0; i < 20 * NAP_COUNT; i++)
+		nanosleep(&t, NULL);
+	pthread_barrier_wait(&done_with_work);
+	pthread_barrier_wait(&been_looked_at);
+	return NULL;
+}
+
+START_TEST(a_thread_that_ends_takes_nothing_from_the_others)
+{
+	const struct timespec t = {.tv_nsec = 10000};
+	static struct usage before, after;
+	pthread_t thread;
+
+	pthread_barrier_init(&done_with_work, NULL, 2);
+	pthread_barrier_init(&been_looked_at, NULL, 2);
+	ck_assert_int_eq(pthread_create(&thread, NULL, nap, NULL), 0);
+	pthread_barrier_wait(&done_with_work);
+	usage_read(NULL, 0, &before);
+	pthread_barrier_wait(&been_looked_at);
+	pthread_join(thread, NULL);
+	for (uint32_t i = 0; i < NAP_COUNT; i++)
+		nanosleep(&t, NULL);
+	usage_read(NULL, 0, &after);
+	ck_assert_uint_ge(usage_diff(&before, &after, 0).switches, NAP_COUNT);
+}
+END_TEST
+
+static uint64_t process_cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+START_TEST(to_look_is_not_charged_to_the_load)
+{
+	static const char *const texts[] = {"no process is named so"};
+	static struct usage before, after;
+	uint64_t begun_us, looked_us;
+
+	for (uint32_t i = 0; i < 3; i++) {
+		begun_us = process_cpu_us();
+		usage_read(texts, 1, &before);
+		looked_us = process_cpu_us() - begun_us;
+		usage_begin(&before);
+		usage_read(texts, 1, &after);
+		if (usage_diff(&before, &after, 0).cpu_us < looked_us / 4)
+			return;
+	}
+	ck_abort_msg("%d of %d us", (int)usage_diff(&before, &after, 0).cpu_us, (int)looked_us);
+}
+END_TEST
+
 /* -- the load, on a target that is known ---------------------------------------------------------
  */
 
@@ -777,6 +836,8 @@ int main(void)
 	tcase_add_test(tc, slow_operations_have_their_causes);
 	tcase_add_test(tc, a_trace_explains_the_same_operation);
 	tcase_add_test(tc, each_thread_is_charged_with_what_it_used);
+	tcase_add_test(tc, a_thread_that_ends_takes_nothing_from_the_others);
+	tcase_add_test(tc, to_look_is_not_charged_to_the_load);
 	tcase_add_test(tc, a_lost_write_is_found);
 	tcase_add_test(tc, an_error_ends_the_load);
 	tcase_add_test(tc, a_place_is_found_however_few_are_wanted);
