@@ -155,6 +155,8 @@ static void measure_before(struct bench *b, struct run *run)
 	b->target.ops->counts(&b->target, &b->counts_before);
 	read_wire(b, &b->wire_before);
 	usage_begin(&run->before);
+	if (run->calls_counted)
+		calls_start(&b->calls);
 }
 
 static void measure_after(struct bench *b, struct run *run)
@@ -162,13 +164,15 @@ static void measure_after(struct bench *b, struct run *run)
 	struct reactor_stats reactor;
 	struct target_counts c;
 
+	if (run->calls_counted)
+		calls_stop(&b->calls);
+	usage_read(b->o.count, b->o.count_count, &run->after);
 	if (run->traced)
 		volume_trace_stop(b->target.volume);
 	reactor_get_stats(b->reactor, &reactor);
 	b->target.ops->counts(&b->target, &c);
 	measure_wire(b, &run->wire);
 	hold(b);
-	usage_read(b->o.count, b->o.count_count, &run->after);
 	if (run->calls_counted) {
 		calls_read(&b->calls, &run->after);
 		calls_close(&b->calls);

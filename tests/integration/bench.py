@@ -203,6 +203,33 @@ def any_server_can_be_loaded():
             server.wait(60)
 
 
+def nothing_counts_but_the_load():
+    with Cluster("--device-size", "1GiB") as cluster:
+        cluster.pave("volume", "create", "v", "--size", "256MiB", "--chunk-size", "64MiB")
+        burner = subprocess.Popen([sys.executable, "-c", "while True: pass", "burns beside"])
+        held = subprocess.Popen([BENCH, "--cluster", cluster.dir, "--volume", "v", "--rate", "20", "--seconds", "1", "--hold", "--json", "--count",
+                                 "burns beside", *OVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        burnt = []
+        for seconds in (1, 4):
+            expect("it is held", "held" in held.stderr.readline())
+            if burnt:
+                burnt.append(cpu_seconds(burner.pid))
+            time.sleep(seconds)
+            burnt = burnt or [cpu_seconds(burner.pid)]
+            held.stdin.write("\n")
+            held.stdin.flush()
+        result = json.loads(held.communicate(timeout=60 * SCALE)[0])
+        burner.kill()
+        burner.wait()
+        used = next(p["cpu_us_per_op"] for p in result["processes"] if "python" in p["name"]) * result["operations"] / 1e6
+        expect(f"what is used while it is held is not the load's: {used} s, {burnt}", used < burnt[1] - burnt[0] + 0.1)
+        if CALLS_CAN_BE_COUNTED:
+            result = bench(cluster, "--volume", "v", "--rate", "20", "--seconds", "1", "--calls")
+            host = next(p for p in result["processes"] if p["name"] == "pave-bench")
+            expect(f"the bench's own reading of /proc is not the load's: {host}, {result['host_enter_calls_per_op']}",
+                   host["calls_per_op"] <= 1.5 * result["host_enter_calls_per_op"] + 2)
+
+
 def slow_operations_are_traced():
     with Cluster("--device-size", "1GiB") as cluster:
         cluster.pave("volume", "create", "v", "--size", "256MiB", "--chunk-size", "64MiB")
@@ -274,5 +301,5 @@ def a_peer_that_fails_is_told_and_ends_nothing():
         expect("who failed is told, and where", "| nbdkit | - | failed in round 1, read32" in text)
 
 
-main([loads_are_verified, what_it_cost_is_told, progress_is_shown, any_server_can_be_loaded, slow_operations_are_traced,
+main([loads_are_verified, what_it_cost_is_told, progress_is_shown, any_server_can_be_loaded, nothing_counts_but_the_load, slow_operations_are_traced,
       what_cannot_be_is_refused, systems_are_compared, a_peer_that_fails_is_told_and_ends_nothing])
