@@ -41,7 +41,8 @@ static const char usage[] =
     "  --verify          compare every byte that is read of what this run wrote, and read the\n"
     "                    range back afterwards\n"
     "What comes out\n"
-    "  --count TEXT      also measure processes whose command line contains TEXT (repeatable)\n"
+    "  --count TEXT      also measure processes whose command line contains TEXT (repeatable);\n"
+    "                    those of the cluster are anyway, over NBD where --cluster says which\n"
     "  --calls           also count system calls (root, by perf's tracepoint)\n"
     "  --trace           where the time of the slowest operations went; costs a little of it\n"
     "  --json            the result as JSON on stdout\n"
@@ -279,22 +280,25 @@ static int check_target(struct options *o)
 	const char *cluster = getenv("PAVE_CLUSTER");
 	struct error err;
 
+	if (o->cluster.pd[0] == '\0' && cluster != NULL && cluster[0] != '\0' &&
+	    cluster_resolve(cluster, &o->cluster, &err) != 0)
+		return wrong("PAVE_CLUSTER", err.text);
 	if (o->nbd != NULL) {
 		if (o->volume != NULL)
 			return wrong("", "--volume and --nbd: one of the two");
 		if (o->trace)
 			return wrong("--trace", "over NBD: `pave trace` asks the attachment");
-	} else if (o->cluster.pd[0] == '\0' && cluster != NULL && cluster[0] != '\0' &&
-		   cluster_resolve(cluster, &o->cluster, &err) != 0) {
-		return wrong("PAVE_CLUSTER", err.text);
 	} else if (o->cluster.pd[0] == '\0' || o->volume == NULL) {
 		return wrong("", "--cluster and --volume are needed, or --nbd");
 	} else if (o->cluster.dir[0] == '\0') {
 		return wrong(o->cluster.pd, "the directory of a cluster is needed here, with its "
 					    "trust root: --cluster DIR, or --nbd URI");
 	}
-	if (o->cluster.dir[0] != '\0')
-		o->count[o->count_count++] = o->cluster.dir;
+	if (o->cluster.dir[0] != '\0') {
+		/* With what ends the name: a directory beside it may begin so. */
+		snprintf(o->cluster_files, sizeof o->cluster_files, "%.4096s/", o->cluster.dir);
+		o->count[o->count_count++] = o->cluster_files;
+	}
 	return 0;
 }
 

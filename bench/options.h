@@ -18,6 +18,7 @@ struct options {
 	const char
 	    *count[USAGE_TEXTS_MAX]; /* whose processes are measured, by their command line */
 	uint32_t count_count;
+	char cluster_files[4200]; /* what the command lines of the cluster's processes contain */
 	unsigned seconds, seed;
 	struct transports_options transport;
 	bool fill, verify, hold, json, insecure, calls, trace;

@@ -61,6 +61,18 @@ def loads_are_verified():
             expect(f"a result that cannot be written is no success: {done}", done.returncode == 1 and "cannot be written" in done.stderr)
 
         uri = cluster.attach("v")
+        # As README has it: the cluster is in the environment. One beside it whose name only begins so is none of it.
+        beside = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{cluster.dir}-beside/x"])
+        done = subprocess.run([BENCH, "--nbd", uri, "--seconds", "1", "--json", *OVER], capture_output=True, text=True, timeout=60 * SCALE, check=True,
+                              env={**os.environ, "PAVE_CLUSTER": str(cluster.dir)})
+        names = [p["name"] for p in json.loads(done.stdout)["processes"]]
+        expect(f"the cluster's processes are counted over NBD: {names}", names.count("pave-node") == 3 and "pave-attach" in names)
+        load = subprocess.Popen([sys.executable, "-c", "while True: pass", f"{cluster.dir}-beside/x"])
+        names = [p["name"] for p in bench(cluster, "--nbd", uri, "--seconds", "1")["processes"]]
+        for process in (beside, load):
+            process.kill()
+            process.wait()
+        expect(f"and no others: {names}", not any("python" in n for n in names))
         result = bench(cluster, "--nbd", uri, "--rw", "randrw", "--fill", "--verify", "--seconds", "1")
         expect("NBD was loaded", result["over"] == "nbd" and result["operations"] > 0 and result["verified"])
         expect("pave-attach is counted", any(p["name"] == "pave-attach" for p in result["processes"]))
