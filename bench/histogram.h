@@ -1,5 +1,6 @@
 /* Latency histogram with bounded relative error: 64 linear steps in each power of two (1.6 %), 1 ns
- * to 39 hours, fixed size, no allocation. Written by hand because Debian 12 has no HdrHistogram for C.
+ * to 39 hours, fixed size, no allocation. Written by hand because Debian 12 has no HdrHistogram for
+ * C.
  */
 #ifndef BENCH_HISTOGRAM_H
 #define BENCH_HISTOGRAM_H

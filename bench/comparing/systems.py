@@ -167,9 +167,9 @@ class Pave(System):
         return self.run(work, seconds)
 
     def run(self, work, seconds):
-        kernel = machine.kernel_threads_seconds()
+        kernel = machine.kernel_threads()
         result = self.bench(*self.options(work, seconds), timeout=seconds + 100)
-        kernel = max(machine.kernel_threads_seconds() - kernel, 0)
+        kernel = machine.kernel_threads_seconds_since(kernel)
         return {**simplify(result), "kernel_cpu_us": kernel * 1e6 / result["operations"]}
 
     def stop(self):
