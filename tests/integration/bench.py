@@ -288,6 +288,16 @@ def systems_are_compared():
         expect(f"each is measured once a round: {seen}", seen == want)
         text = Path(folder, "RESULTS.md").read_text()
         expect("the report has the targets", "limit3-dsync" in text and "not measured" in text)
+        # What was measured can be written again without saying how it was; other settings are no continuation of it.
+        Path(folder, "RESULTS.md").write_text("lost")
+        run(BENCH, "compare", "--report-only", "--raw", f"{folder}/raw.json", "--report", folder)
+        expect("the same report", Path(folder, "RESULTS.md").read_text() == text)
+        done = run(BENCH, "compare", "--report-only", "--raw", f"{folder}/none.json", "--report", folder, check=False)
+        expect(f"nothing is no report: {done}", done.returncode == 1 and "none.json" in done.stderr and "Traceback" not in done.stderr and
+               Path(folder, "RESULTS.md").read_text() == text)
+        for other in ("--sustained", "--device-size", "--seconds"):
+            done = run(BENCH, "compare", *options, other, "1024" if other == "--device-size" else "2", "--resume", check=False)
+            expect(f"{other} of another measurement is told: {done}", done.returncode == 1 and f"with other settings ({other[2:]}" in done.stderr)
 
 
 def a_peer_that_fails_is_told_and_ends_nothing():
