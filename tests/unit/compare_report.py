@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The report of pave-bench compare, from measurements that are made up here: verdicts are right, what was not measured is
 said to be so, plots are XML with all their parts."""
+import importlib.machinery
+import importlib.util
 import json
 import shutil
 import sys
@@ -8,7 +10,8 @@ import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
 from comparing import machine, report, targets  # noqa: E402
 from comparing.systems import WORKS  # noqa: E402
 
@@ -64,7 +67,24 @@ def kernel_threads_are_told_apart():
         machine.PROC = Path("/proc")
 
 
+def a_quick_one_overwrites_nothing():
+    """Whether all works is not to be taken for what was measured."""
+    loader = importlib.machinery.SourceFileLoader("compare", str(BENCH / "compare"))
+    compare = importlib.util.module_from_spec(importlib.util.spec_from_loader("compare", loader))
+    loader.exec_module(compare)
+
+    def arguments(*args):
+        sys.argv = ["compare", *args]
+        return compare.arguments()
+
+    long, quick, told = arguments(), arguments("--quick"), arguments("--quick", "--report", "there", "--raw", "raw")
+    check("the long one's report is in the bench folder", long.report == BENCH)
+    check(f"a quick one's is not: {quick.report}, {quick.raw}", quick.report != BENCH and quick.raw != long.raw)
+    check("but where it was asked for", (told.report, told.raw) == (Path("there"), Path("raw")))
+
+
 def main():
+    a_quick_one_overwrites_nothing()
     kernel_threads_are_told_apart()
     raw = made_up()
     rows = {(r.title, r.want.split(",")[0]): r for r in targets.table(raw)}
