@@ -70,7 +70,8 @@ static void finished(struct reactor_task *task)
 
 static void count_missed(struct job *j)
 {
-	const double end = (double)j->load->c.duration_ns;
+	/* Of a load that was told to end sooner, what would have been due later is not missed. */
+	const double end = (double)MIN(j->load->c.duration_ns, j->result.elapsed_ns);
 
 	if (j->spec.rate > 0 && j->due_ns < end)
 		j->result.missed = (uint64_t)ceil((end - j->due_ns) * j->spec.rate / 1e9);

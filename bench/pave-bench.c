@@ -30,6 +30,7 @@ struct bench {
 	struct options o;
 	enum phase phase;
 	int exit_code;
+	bool interrupted; /* by a signal, and what was measured is told */
 	const char *name; /* of what is loaded, for people */
 	struct reactor *reactor;
 	struct transports transports;
@@ -46,6 +47,7 @@ struct bench {
 	struct run_wire wire_before;
 	struct calls calls;
 	struct reactor_timer progress;
+	bool signalled; /* once */
 	uint64_t last_operations, verified_blocks;
 	struct volume_open_op open;
 };
@@ -227,18 +229,23 @@ static void load_done(void *arg)
 	bool failed;
 
 	if (b->phase == RUNNING) {
-		struct run *run = &b->runs[b->run_count++];
+		struct run *run = &b->runs[b->run_count];
 
 		measure_after(b, run);
 		keep_results(b, run);
+		/* Of a ramp only whole steps are told. */
+		if (!b->interrupted || b->o.ramp.kind == RAMP_NONE)
+			b->run_count++;
 	}
 	reactor_timer_cancel(b->reactor, &b->progress);
 	failed = load_failed(b, load_total(b->load));
 	b->verified_blocks += load_total(b->load)->verified;
 	load_destroy(b->load);
 	b->load = NULL;
-	if (failed)
+	if (failed) {
+		b->interrupted = false;
 		return;
+	}
 	if (b->exit_code != 0)
 		finish(b, b->exit_code); /* told to end */
 	else
@@ -393,10 +400,19 @@ static void on_ended(int why, void *arg)
 static void on_signal(int signal_number, void *arg)
 {
 	struct bench *b = arg;
+	const bool again = b->signalled;
+	const bool result =
+	    b->run_count > 0 || (b->phase == RUNNING && b->o.ramp.kind == RAMP_NONE);
 
-	if (b->exit_code == 0)
-		fprintf(stderr, "%spave-bench: %s: it ends before its time, without a result\n",
-			isatty(STDERR_FILENO) ? "\r\033[K" : "", strsignal(signal_number));
+	b->signalled = true;
+	if (b->exit_code == 0 || again)
+		fprintf(stderr, "%spave-bench: %s: it ends %s%s\n",
+			isatty(STDERR_FILENO) ? "\r\033[K" : "", strsignal(signal_number),
+			again ? "at once" : "before its time",
+			again || !result ? ", without a result" : "");
+	if (again) /* operations that never end are not waited for any longer */
+		_exit(1);
+	b->interrupted = b->exit_code == 0 && result;
 	b->exit_code = 1;
 	if (b->load != NULL)
 		load_stop(b->load);
@@ -442,17 +458,20 @@ static int run(struct bench *b, struct error *err)
 	const struct reactor_config config = {.name = "bench"};
 	int rc = reactor_create(&config, &b->reactor);
 
+	/* This one blocks: until it is open a signal ends the process, as it does by itself. */
+	if (rc == 0 && b->o.nbd != NULL) {
+		rc = target_nbd_open(&b->target, b->reactor, b->o.nbd, b->o.insecure, err);
+		if (rc != 0)
+			return rc;
+	}
 	if (rc == 0)
 		rc = reactor_on_terminate(b->reactor, on_signal, b);
 	if (rc != 0)
 		return error_set(err, rc, "start: %s", err_text(rc));
-	if (b->o.nbd == NULL) {
+	if (b->o.nbd != NULL)
+		target_open(b);
+	else
 		rc = open_volume(b, err);
-	} else {
-		rc = target_nbd_open(&b->target, b->reactor, b->o.nbd, b->o.insecure, err);
-		if (rc == 0)
-			target_open(b);
-	}
 	if (rc != 0)
 		return rc;
 	rc = reactor_run(b->reactor);
@@ -466,6 +485,7 @@ static int print_result(struct bench *b)
 	struct report r = {.options = &b->o,
 			   .runs = b->runs,
 			   .run_count = b->run_count,
+			   .interrupted = b->interrupted,
 			   .verified_blocks = b->verified_blocks};
 	double done[RAMP_STEPS_MAX], due[RAMP_STEPS_MAX];
 	json_t *j;
@@ -477,7 +497,7 @@ static int print_result(struct bench *b)
 		done[i] = (double)t->operations / b->runs[i].seconds;
 		due[i] = (double)(t->operations + t->missed) / b->o.seconds;
 	}
-	r.knee = ramp_knee(&b->o.ramp, b->run_count, done, due);
+	r.knee = b->interrupted ? r.run_count : ramp_knee(&b->o.ramp, b->run_count, done, due);
 	if (isatty(STDERR_FILENO))
 		fputs("\r\033[K", stderr);
 	j = report_json(&r);
@@ -529,6 +549,8 @@ int main(int argc, char **argv)
 	}
 	if (b.exit_code == 0)
 		b.exit_code = print_result(&b);
+	else if (b.interrupted)
+		print_result(&b);
 	stamps_destroy(b.stamps);
 	return b.exit_code;
 }

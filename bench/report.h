@@ -34,6 +34,7 @@ struct run {
 
 struct report {
 	const struct options *options;
+	bool interrupted; /* by a signal: what is told is what was measured until then */
 	const struct run *runs;
 	uint32_t run_count;
 	uint32_t knee;		  /* place among runs; run_count: none */

@@ -279,7 +279,8 @@ json_t *report_json(const struct report *r)
 	json_object_set_new(o, "target", json_string(opt->nbd != NULL ? opt->nbd : opt->volume));
 	json_object_set_new(o, "over", json_string(opt->nbd != NULL ? "nbd" : "client"));
 	add_pattern(o, opt);
-	json_object_set_new(o, "verified", json_boolean(opt->verify));
+	json_object_set_new(o, "interrupted", json_boolean(r->interrupted));
+	json_object_set_new(o, "verified", json_boolean(opt->verify && !r->interrupted));
 	if (opt->verify)
 		json_object_set_new(o, "verified_blocks",
 				    json_integer((json_int_t)r->verified_blocks));

@@ -247,12 +247,14 @@ static void print_ramp(const struct report *r)
 		       us(histogram_percentile(&all, 99)), us(histogram_percentile(&all, 99.9)),
 		       per_op(run, (double)cpu_of(run)), i == r->knee ? "  <- the knee" : "");
 	}
-	if (r->knee == r->run_count)
+	if (r->knee == r->run_count && !r->interrupted)
 		printf("no knee: already the first rate was not carried\n");
 }
 
 void report_text(const struct report *r)
 {
+	if (r->interrupted)
+		printf("ended before its time; until then:\n");
 	if (r->options->ramp.kind != RAMP_NONE)
 		print_ramp(r);
 	else

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -171,7 +172,7 @@ def progress_is_shown():
             done = run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--seconds", "1", *options, *OVER, check=False)
             expect(f"a range beyond the volume is refused: {options}: {done.returncode} {done.stderr}",
                    done.returncode == 2 and "the volume at 134217728" in done.stderr)
-        # Whoever ends it is told that there is no result, and the volume is let go.
+        # Whoever ends it is told, with what was measured until then, and the volume is let go.
         state = lambda: cluster.pave("volume", "show", "v", parse=True)["state"]  # noqa: E731
         ours, theirs = pty.openpty()
         load = cluster.start(BENCH, "--cluster", cluster.dir, "--volume", "v", "--seconds", "600", *OVER, stdout=subprocess.PIPE,
@@ -182,20 +183,20 @@ def progress_is_shown():
         wait_for("a line of progress while it runs", more, 60)
         load.send_signal(signal.SIGINT)
         out = load.communicate(timeout=60 * SCALE)[0]
-        wait_for(f"an end before its time being told: {shown}", lambda: more() and b"without a result" in shown, 10)
+        wait_for(f"an end before its time being told: {shown}", lambda: more() and b"it ends before its time" in shown, 10)
         os.close(ours)
-        expect(f"it fails, and says nothing else: {load.returncode} {out}", load.returncode == 1 and out == "")
+        expect(f"it fails, and says what it has: {load.returncode} {out}", load.returncode == 1 and out.startswith("ended before its time"))
         expect("and the volume is detached", state() == "detached")
 
 
 def any_server_can_be_loaded():
     with tempfile.TemporaryDirectory() as folder:
-        socket = Path(folder, "sock")
-        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", socket, "memory", "64M"])
+        path = Path(folder, "sock")
+        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", path, "memory", "64M"])
         try:
-            wait_for("nbdkit's socket", socket.exists)
-            load = ["--nbd", f"nbd+unix:///?socket={socket}", "--rw", "randrw", "--fill", "--verify", "--seconds", "1", "--json",
-                    "--count", str(socket)]
+            wait_for("nbdkit's socket", path.exists)
+            load = ["--nbd", f"nbd+unix:///?socket={path}", "--rw", "randrw", "--fill", "--verify", "--seconds", "1", "--json",
+                    "--count", str(path)]
             result = json.loads(run(BENCH, *load).stdout)
             expect("it was loaded and verified", result["operations"] > 0 and result["verified"])
             expect("what it used is counted", any(p["name"] == "nbdkit" and p["cpu_us_per_op"] > 0 for p in result["processes"]))
@@ -203,16 +204,69 @@ def any_server_can_be_loaded():
             server.terminate()
             server.wait(60)
         # One that forgets what was written.
-        socket.unlink(missing_ok=True)
-        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", socket, "null", "64M"])
+        path.unlink(missing_ok=True)
+        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", path, "null", "64M"])
         try:
-            wait_for("nbdkit's socket", socket.exists)
+            wait_for("nbdkit's socket", path.exists)
             done = run(BENCH, *load, check=False)
             expect(f"what is not what was written is found: exit {done.returncode}: {done.stderr}",
                    done.returncode == 1 and "blocks are not what was written" in done.stderr)
         finally:
             server.terminate()
             server.wait(60)
+
+
+def it_can_be_ended():
+    """Whatever the server does: by a signal while it greets, by a second one while operations are under way; and what was measured is told."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sock")
+        silent = socket.socket(socket.AF_UNIX)
+        silent.bind(str(path))
+        silent.listen()
+        load = subprocess.Popen([BENCH, "--nbd", f"nbd+unix:///?socket={path}"], stderr=subprocess.PIPE, text=True)
+        time.sleep(1)
+        load.terminate()
+        expect("a signal ends the wait for a greeting", ended(load, 5) not in (None, 0))
+        silent.close()
+        path.unlink()
+        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", path, "memory", "64M"])
+        try:
+            wait_for("nbdkit's socket", path.exists)
+            load = subprocess.Popen([BENCH, "--nbd", f"nbd+unix:///?socket={path}", "--seconds", "600", "--json"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(2)
+            load.send_signal(signal.SIGINT)
+            out, err = load.communicate(timeout=20 * SCALE)
+            result = json.loads(out)
+            expect(f"what was measured is told: {load.returncode} {err}", load.returncode == 1 and "before its time" in err and
+                   result["interrupted"] is True and result["operations"] > 0 and 0.5 < result["seconds"] < 30)
+            load = subprocess.Popen([BENCH, "--nbd", f"nbd+unix:///?socket={path}", "--seconds", "1", "--ramp", "depth=1..1024"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(2.7)
+            load.send_signal(signal.SIGINT)
+            out, err = load.communicate(timeout=20 * SCALE)
+            expect(f"so are the steps of a ramp: {out}", load.returncode == 1 and re.search(r"^ +1 +\d+", out, re.MULTILINE) and "the knee" not in out)
+            load = subprocess.Popen([BENCH, "--nbd", f"nbd+unix:///?socket={path}", "--seconds", "600"], stderr=subprocess.PIPE, text=True)
+            time.sleep(1)
+            server.send_signal(signal.SIGSTOP)
+            for _ in range(2):
+                time.sleep(0.5)
+                load.send_signal(signal.SIGINT)
+            code = ended(load, 5)
+            expect(f"a second signal ends it: {code}", code == 1)
+        finally:
+            server.send_signal(signal.SIGCONT)
+            server.terminate()
+            server.wait(60)
+
+
+def ended(process, seconds):
+    try:
+        return process.wait(seconds * SCALE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
 
 
 def nothing_counts_but_the_load():
@@ -323,5 +377,5 @@ def a_peer_that_fails_is_told_and_ends_nothing():
         expect("who failed is told, and where", "| nbdkit | - | failed in round 1, read32" in text)
 
 
-main([loads_are_verified, what_it_cost_is_told, progress_is_shown, any_server_can_be_loaded, nothing_counts_but_the_load, slow_operations_are_traced,
+main([loads_are_verified, what_it_cost_is_told, progress_is_shown, any_server_can_be_loaded, it_can_be_ended, nothing_counts_but_the_load, slow_operations_are_traced,
       what_cannot_be_is_refused, systems_are_compared, a_peer_that_fails_is_told_and_ends_nothing])
