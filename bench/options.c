@@ -65,8 +65,8 @@ static int number(const char *text, double min, double max, bool whole, double *
 
 	if (end == text || *end != '\0' || !(n >= min && n <= max) ||
 	    (whole && n != (double)(uint64_t)n))
-		return error_set(err, -EINVAL, "'%s': a number from %g to %g is needed", text, min,
-				 max);
+		return error_set(err, -EINVAL, "'%s': a %snumber from %g to %g is needed", text,
+				 whole ? "whole " : "", min, max);
 	*ret = n;
 	return 0;
 }

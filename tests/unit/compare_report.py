@@ -5,6 +5,7 @@ import importlib.machinery
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
@@ -12,7 +13,7 @@ from pathlib import Path
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
-from comparing import machine, report, targets  # noqa: E402
+from comparing import machine, report, svg, targets  # noqa: E402
 from comparing.systems import WORKS  # noqa: E402
 
 RATES = {"limit3-dsync": 10000, "limit3": 30000, "limit1": 60000, "pave": 20000, "pave-nbd": 15000, "qemu-nbd": 20000}
@@ -83,7 +84,19 @@ def a_quick_one_overwrites_nothing():
     check("but where it was asked for", (told.report, told.raw) == (Path("there"), Path("raw")))
 
 
+def what_cannot_be_plotted_is_told():
+    """A load of which nothing ended has plots without lines; what is no result is named."""
+    check("no curve is a plot without one", "polyline" not in svg.latency_curve("none", {}))
+    with tempfile.TemporaryDirectory() as folder:
+        for text in ("[]", "{}", '{"steps": []}', "no JSON"):
+            Path(folder, "x.json").write_text(text)
+            done = subprocess.run([BENCH / "plot.py", f"{folder}/x.json", folder], capture_output=True, text=True, check=False)
+            check(f"{text} is no result: {done}", done.returncode == 1 and "Traceback" not in done.stderr and
+                  f"{folder}/x.json: no result of pave-bench --json" in done.stderr)
+
+
 def main():
+    what_cannot_be_plotted_is_told()
     a_quick_one_overwrites_nothing()
     kernel_threads_are_told_apart()
     raw = made_up()
