@@ -385,6 +385,7 @@ struct fake {
 	struct sim_process *process;
 	uint8_t *disk;
 	uint64_t stall_from_ns, stall_to_ns;
+	uint64_t second_stall_ns; /* of half a second; 0: none */
 	uint64_t permit_ns; /* a permit is renewed then, a resync begins at resync_ns; 0: not */
 	uint64_t resync_ns;
 	bool loses_a_write; /* once */
@@ -448,6 +449,9 @@ static void fake_submit(struct target *t, struct target_op *op)
 
 	if (at >= f->stall_from_ns && at < f->stall_to_ns)
 		at = f->stall_to_ns;
+	if (f->second_stall_ns > 0 && at >= f->second_stall_ns &&
+	    at < f->second_stall_ns + NS_PER_S / 2)
+		at = f->second_stall_ns + NS_PER_S / 2;
 	*a = (struct fake_answer){f, op};
 	f->submitted++;
 	sim_schedule(f->world, f->process, at - now, answer, a);
@@ -648,6 +652,34 @@ START_TEST(slow_operations_have_their_causes)
 }
 END_TEST
 
+START_TEST(one_bad_moment_does_not_hide_the_others)
+{
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
+	const struct slowest *s;
+	uint32_t first = 0, second = 0;
+	struct fake f;
+	struct load *l;
+
+	/* All of them are slow at once, first for a second and then for a half. */
+	fake_init(&f);
+	f.stall_from_ns = 1 * NS_PER_S;
+	f.stall_to_ns = 2 * NS_PER_S;
+	f.second_stall_ns = 3 * NS_PER_S;
+	l = run(&f, "rw=randwrite,depth=128", 4 * NS_PER_S, false, stamps);
+	s = load_slowest(l);
+	ck_assert_uint_eq(s->count, SLOWEST_MAX);
+	for (uint32_t i = 0; i < s->count; i++) {
+		first += s->ops[i].latency_ns >= NS_PER_S * 9 / 10;
+		second += s->ops[i].latency_ns / (NS_PER_MS * 100) == 5;
+	}
+	ck_assert_uint_gt(first, 0);
+	ck_assert_uint_gt(second, 0);
+	load_destroy(l);
+	stamps_destroy(stamps);
+	fake_deinit(&f);
+}
+END_TEST
+
 START_TEST(a_trace_explains_the_same_operation)
 {
 	static struct slowest s = {.begun_ns = NS_PER_S, .count = 3};
@@ -834,6 +866,7 @@ int main(void)
 	tcase_add_test(tc, a_closed_loop_is_as_fast_as_its_target);
 	tcase_add_test(tc, an_open_loop_omits_nothing);
 	tcase_add_test(tc, slow_operations_have_their_causes);
+	tcase_add_test(tc, one_bad_moment_does_not_hide_the_others);
 	tcase_add_test(tc, a_trace_explains_the_same_operation);
 	tcase_add_test(tc, each_thread_is_charged_with_what_it_used);
 	tcase_add_test(tc, a_thread_that_ends_takes_nothing_from_the_others);
