@@ -207,6 +207,16 @@ static json_t *wire_json(const struct run *run)
 			 (json_int_t)c->registrations);
 }
 
+static void add_counts(json_t *o, const struct target_counts *c)
+{
+	json_object_set_new(o, "permits_renewed", json_integer((json_int_t)c->permits));
+	json_object_set_new(o, "read_retries", json_integer((json_int_t)c->read_retries));
+	json_object_set_new(o, "reconciled_blocks", json_integer((json_int_t)c->reconciled_blocks));
+	json_object_set_new(o, "resyncs", json_integer((json_int_t)c->resyncs));
+	json_object_set_new(o, "repairs", json_integer((json_int_t)c->repairs));
+	json_object_set_new(o, "freezes", json_integer((json_int_t)c->freezes));
+}
+
 static json_t *run_json(const struct report *r, const struct run *run)
 {
 	const struct options *opt = r->options;
@@ -224,8 +234,7 @@ static json_t *run_json(const struct report *r, const struct run *run)
 	    o, "machine_cpu_us_per_op",
 	    number(per_op(run, run->after.machine_busy_us - run->before.machine_busy_us)));
 	json_object_set_new(o, "host_enter_calls_per_op", number(per_op(run, run->enter_calls)));
-	json_object_set_new(o, "permits_renewed", json_integer((json_int_t)run->counts.permits));
-	json_object_set_new(o, "read_retries", json_integer((json_int_t)run->counts.read_retries));
+	add_counts(o, &run->counts);
 	json_object_set_new(o, "wire", wire_json(run));
 	json_object_set_new(o, "processes", processes);
 	for (uint32_t i = 0; i < opt->job_count; i++) {

@@ -188,6 +188,16 @@ static void print_verified(const struct report *r)
 		printf(", %" PRIu64 " blocks verified", r->verified_blocks);
 }
 
+/* What a run on a healthy volume has none of: then its figures are not only of the load. */
+static void print_counts(const struct target_counts *c)
+{
+	if (c->resyncs + c->repairs + c->freezes + c->reconciled_blocks == 0)
+		return;
+	printf("  meanwhile: %" PRIu64 " resyncs, %" PRIu64 " repairs, %" PRIu64
+	       " times writes were held, %" PRIu64 " blocks reconciled\n",
+	       c->resyncs, c->repairs, c->freezes, c->reconciled_blocks);
+}
+
 static void print_run(const struct report *r, const struct run *run)
 {
 	const struct options *o = r->options;
@@ -209,6 +219,7 @@ static void print_run(const struct report *r, const struct run *run)
 	}
 	print_usage(run);
 	print_wire(run);
+	print_counts(&run->counts);
 	if (run->traced)
 		print_trace(&run->trace);
 	print_slowest(&run->slowest);

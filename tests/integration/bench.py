@@ -94,6 +94,8 @@ def what_it_cost_is_told():
         calls = ["--calls"] if CALLS_CAN_BE_COUNTED else []
         result = bench(cluster, "--volume", "v", "--rw", "randrw", "--seconds", str(4 * SCALE), *calls)
         expect(f"permits of 3 s are renewed in 4: {result['permits_renewed']}", result["permits_renewed"] >= 2)
+        counts = [result.get(k) for k in ("read_retries", "reconciled_blocks", "resyncs", "repairs", "freezes")]
+        expect(f"what may have made it slow is counted: {counts}", all(isinstance(n, int) for n in counts))
         expect("the host's calls of the ring are counted", result["host_enter_calls_per_op"] > 0)
         names = ("pave-bench", "pave-node", "pave-node", "pave-node", "pave-pd")
         processes = [p for p in result["processes"] if p["name"] in names]
