@@ -385,7 +385,7 @@ struct fake {
 	struct sim_process *process;
 	uint8_t *disk;
 	uint64_t stall_from_ns, stall_to_ns;
-	uint64_t second_stall_ns; /* of half a second; 0: none */
+	uint64_t second_stall_ns; /* of 50 ms; 0: none */
 	uint64_t permit_ns; /* a permit is renewed then, a resync begins at resync_ns; 0: not */
 	uint64_t resync_ns;
 	bool loses_a_write; /* once */
@@ -450,8 +450,8 @@ static void fake_submit(struct target *t, struct target_op *op)
 	if (at >= f->stall_from_ns && at < f->stall_to_ns)
 		at = f->stall_to_ns;
 	if (f->second_stall_ns > 0 && at >= f->second_stall_ns &&
-	    at < f->second_stall_ns + NS_PER_S / 2)
-		at = f->second_stall_ns + NS_PER_S / 2;
+	    at < f->second_stall_ns + 50 * NS_PER_MS)
+		at = f->second_stall_ns + 50 * NS_PER_MS;
 	*a = (struct fake_answer){f, op};
 	f->submitted++;
 	sim_schedule(f->world, f->process, at - now, answer, a);
@@ -660,17 +660,17 @@ START_TEST(one_bad_moment_does_not_hide_the_others)
 	struct fake f;
 	struct load *l;
 
-	/* All of them are slow at once, first for a second and then for a half. */
+	/* All of them are slow at once, first for 100 ms and then for 50. */
 	fake_init(&f);
-	f.stall_from_ns = 1 * NS_PER_S;
-	f.stall_to_ns = 2 * NS_PER_S;
-	f.second_stall_ns = 3 * NS_PER_S;
-	l = run(&f, "rw=randwrite,depth=128", 4 * NS_PER_S, false, stamps);
+	f.stall_from_ns = 20 * NS_PER_MS;
+	f.stall_to_ns = 120 * NS_PER_MS;
+	f.second_stall_ns = 140 * NS_PER_MS;
+	l = run(&f, "rw=randwrite,depth=128", NS_PER_S / 5, false, stamps);
 	s = load_slowest(l);
 	ck_assert_uint_eq(s->count, SLOWEST_MAX);
 	for (uint32_t i = 0; i < s->count; i++) {
-		first += s->ops[i].latency_ns >= NS_PER_S * 9 / 10;
-		second += s->ops[i].latency_ns / (NS_PER_MS * 100) == 5;
+		first += s->ops[i].latency_ns >= 90 * NS_PER_MS;
+		second += s->ops[i].latency_ns / (NS_PER_MS * 10) == 5;
 	}
 	ck_assert_uint_gt(first, 0);
 	ck_assert_uint_gt(second, 0);
