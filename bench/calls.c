@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/perf_event.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,6 +34,7 @@ int calls_open(struct calls *c, const struct usage *u)
 	    .type = PERF_TYPE_TRACEPOINT,
 	    .size = sizeof attr,
 	    .inherit = 1,
+	    .disabled = 1,
 	};
 	unsigned long long id;
 	int rc = tracepoint(&id);
@@ -59,6 +61,18 @@ int calls_open(struct calls *c, const struct usage *u)
 		}
 	}
 	return 0;
+}
+
+void calls_start(const struct calls *c)
+{
+	for (unsigned k = 0; k < c->count; k++)
+		ioctl(c->counters[k].fd, PERF_EVENT_IOC_ENABLE, 0);
+}
+
+void calls_stop(const struct calls *c)
+{
+	for (unsigned k = 0; k < c->count; k++)
+		ioctl(c->counters[k].fd, PERF_EVENT_IOC_DISABLE, 0);
 }
 
 void calls_read(const struct calls *c, struct usage *u)

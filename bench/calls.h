@@ -18,10 +18,14 @@ struct calls {
 	} counters[CALLS_COUNTERS_MAX];
 };
 
-/* Begins for every thread of u. 0, or a negative errno: nothing is counted. */
+/* For every thread of u, and those that it starts. 0, or a negative errno: nothing is counted. */
 int calls_open(struct calls *c, const struct usage *u);
 
-/* Sets calls of each process of u to what was counted since. */
+/* Counts between the two. */
+void calls_start(const struct calls *c);
+void calls_stop(const struct calls *c);
+
+/* Sets calls of each process of u to what was counted. */
 void calls_read(const struct calls *c, struct usage *u);
 void calls_close(struct calls *c);
 

@@ -25,8 +25,9 @@ struct job_spec {
 	char name[32];
 	struct pattern_spec pattern;
 	uint32_t depth;
-	double rate; /* operations a second; 0: closed loop */
-	bool even;   /* open loop: evenly spaced; else as Poisson has them */
+	bool depth_given; /* by the user */
+	double rate;	  /* operations a second; 0: closed loop */
+	bool even;	  /* open loop: evenly spaced; else as Poisson has them */
 };
 
 struct load_config {
@@ -41,7 +42,8 @@ struct load_config {
 };
 
 struct load_result {
-	uint64_t operations, bytes, errors, mismatches, missed;
+	uint64_t operations, bytes, errors, missed;
+	uint64_t verified, mismatches; /* blocks that were read and checked; of these, wrong */
 	uint64_t reads, writes;
 	uint64_t elapsed_ns;
 	int first_error;

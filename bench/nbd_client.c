@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -22,6 +23,8 @@
 #include "engine/base/err.h"
 #include "engine/base/types.h"
 #include "net/tcp/address.h"
+
+#define GREETING_SECONDS_MAX 10 /* for an answer while the connection is negotiated */
 
 struct nbd_client {
 	struct reactor *reactor;
@@ -131,7 +134,7 @@ static int read_all(int fd, void *buf, size_t size)
 		if (n == 0)
 			return -E_DISCONNECTED;
 		if (n < 0 && errno != EINTR)
-			return -errno;
+			return errno == EAGAIN ? -ETIMEDOUT : -errno;
 		have += n > 0 ? (size_t)n : 0;
 	}
 	return 0;
@@ -147,6 +150,14 @@ static int write_all(int fd, const void *buf, size_t size)
 		sent += n > 0 ? (size_t)n : 0;
 	}
 	return 0;
+}
+
+/* 0: for ever. */
+static void set_patience(int fd, time_t seconds)
+{
+	const struct timeval t = {.tv_sec = seconds};
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
 }
 
 static int greet(int fd, const char *name, size_t name_size)
@@ -385,20 +396,26 @@ int nbd_client_open(struct reactor *r, const char *uri, bool insecure, struct nb
 	c->reactor = r;
 	c->rx = reactor_memory(r, NBD_CLIENT_RX_SIZE);
 	rc = c->rx == NULL ? -ENOMEM : dial(uri, insecure, &name, &name_size, &c->fd);
-	if (rc == 0)
+	if (rc == 0) {
+		set_patience(c->fd, GREETING_SECONDS_MAX);
 		rc = greet(c->fd, name, name_size);
+	}
 	if (rc == 0)
 		rc = take_export(c->fd, &c->size, &flags);
+	if (rc == 0)
+		set_patience(c->fd, 0);
 	if (rc == 0 && (flags & NBD_EXPORT_READ_ONLY) != 0)
 		rc = -EROFS;
 	if (rc != 0) {
 		if (c->fd >= 0)
 			close(c->fd);
 		free(c);
-		return error_set(err, rc == -ECONNREFUSED || rc == -ENOENT ? -E_UNREACHABLE : rc,
-				 "%.512s: %s; as nbd+unix:///NAME?socket=PATH or "
-				 "nbd://HOST:PORT/NAME, on the loopback unless --insecure",
-				 uri, err_text(rc));
+		return error_set(
+		    err,
+		    rc == -ECONNREFUSED || rc == -ENOENT || rc == -ETIMEDOUT ? -E_UNREACHABLE : rc,
+		    "%.512s: %s; as nbd+unix:///NAME?socket=PATH or "
+		    "nbd://HOST:PORT/NAME, on the loopback unless --insecure",
+		    uri, err_text(rc));
 	}
 	for (uint32_t i = 0; i < NBD_CLIENT_DEPTH_MAX; i++)
 		c->free_places[i] = NBD_CLIENT_DEPTH_MAX - 1 - i;

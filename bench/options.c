@@ -38,9 +38,11 @@ static const char usage[] =
     "  --seconds N       length of a run (default 10)\n"
     "  --seed N          of places and arrivals (default 42)\n"
     "  --fill            write the range once before\n"
-    "  --verify          check every read, and read the range back afterwards\n"
+    "  --verify          compare every byte that is read of what this run wrote, and read the\n"
+    "                    range back afterwards\n"
     "What comes out\n"
-    "  --count TEXT      also measure processes whose command line contains TEXT (repeatable)\n"
+    "  --count TEXT      also measure processes whose command line contains TEXT (repeatable);\n"
+    "                    those of the cluster are anyway, over NBD where --cluster says which\n"
     "  --calls           also count system calls (root, by perf's tracepoint)\n"
     "  --trace           where the time of the slowest operations went; costs a little of it\n"
     "  --json            the result as JSON on stdout\n"
@@ -63,8 +65,8 @@ static int number(const char *text, double min, double max, bool whole, double *
 
 	if (end == text || *end != '\0' || !(n >= min && n <= max) ||
 	    (whole && n != (double)(uint64_t)n))
-		return error_set(err, -EINVAL, "'%s': a number from %g to %g is needed", text, min,
-				 max);
+		return error_set(err, -EINVAL, "'%s': a %snumber from %g to %g is needed", text,
+				 whole ? "whole " : "", min, max);
 	*ret = n;
 	return 0;
 }
@@ -100,8 +102,10 @@ static int set_key(struct job_spec *j, const char *key, const char *value, struc
 		return pattern_parse_rw(value, &j->pattern, err);
 	if (strcmp(key, "bs") == 0)
 		return pattern_parse_sizes(value, &j->pattern, err);
-	if (strcmp(key, "depth") == 0)
+	if (strcmp(key, "depth") == 0) {
+		j->depth_given = true;
 		return whole(value, 1, LOAD_DEPTH_MAX, &j->depth, err);
+	}
 	if (strcmp(key, "rate") == 0)
 		return number(value, 0, 1e8, false, &j->rate, err);
 	if (strcmp(key, "zipf") == 0)
@@ -157,6 +161,7 @@ static int add_job(struct options *o, const struct job_spec *plain, const char *
 	*j = *plain;
 	snprintf(j->name, sizeof j->name, "job%u", o->job_count + 1);
 	o->job_count++;
+	o->after_jobs = NULL;
 	return job_parse(text, j, err);
 }
 
@@ -223,6 +228,7 @@ static int option(struct options *o, struct job_spec *plain, int c, const char *
 	case 'l':
 		return daemon_log_level("pave-bench", arg);
 	case 'p':
+		o->after_jobs = name;
 		return set_key(plain, name, arg, err);
 	default:
 		return flag(o, c);
@@ -274,22 +280,25 @@ static int check_target(struct options *o)
 	const char *cluster = getenv("PAVE_CLUSTER");
 	struct error err;
 
+	if (o->cluster.pd[0] == '\0' && cluster != NULL && cluster[0] != '\0' &&
+	    cluster_resolve(cluster, &o->cluster, &err) != 0)
+		return wrong("PAVE_CLUSTER", err.text);
 	if (o->nbd != NULL) {
 		if (o->volume != NULL)
 			return wrong("", "--volume and --nbd: one of the two");
 		if (o->trace)
 			return wrong("--trace", "over NBD: `pave trace` asks the attachment");
-	} else if (o->cluster.pd[0] == '\0' && cluster != NULL && cluster[0] != '\0' &&
-		   cluster_resolve(cluster, &o->cluster, &err) != 0) {
-		return wrong("PAVE_CLUSTER", err.text);
 	} else if (o->cluster.pd[0] == '\0' || o->volume == NULL) {
 		return wrong("", "--cluster and --volume are needed, or --nbd");
 	} else if (o->cluster.dir[0] == '\0') {
 		return wrong(o->cluster.pd, "the directory of a cluster is needed here, with its "
 					    "trust root: --cluster DIR, or --nbd URI");
 	}
-	if (o->cluster.dir[0] != '\0')
-		o->count[o->count_count++] = o->cluster.dir;
+	if (o->cluster.dir[0] != '\0') {
+		/* With what ends the name: a directory beside it may begin so. */
+		snprintf(o->cluster_files, sizeof o->cluster_files, "%.4096s/", o->cluster.dir);
+		o->count[o->count_count++] = o->cluster_files;
+	}
 	return 0;
 }
 
@@ -299,8 +308,31 @@ static int check_ramp(const struct options *o)
 		return 0;
 	if (o->job_count > 1)
 		return wrong("--ramp", "goes with one job");
+	if (o->jobs[0].rate > 0)
+		return wrong("--ramp", "says the rate, or has none: without --rate");
+	if (o->ramp.kind == RAMP_DEPTH && o->jobs[0].depth_given)
+		return wrong("--ramp", "says the depth: without --depth");
 	if (o->ramp.kind == RAMP_DEPTH && o->ramp.steps[o->ramp.count - 1] > LOAD_DEPTH_MAX)
 		return wrong("--ramp", "a depth is over 1024");
+	return 0;
+}
+
+static int check_jobs(const struct options *o)
+{
+	bool writes = o->fill;
+
+	for (uint32_t i = 0; i < o->job_count; i++) {
+		const struct job_spec *j = &o->jobs[i];
+
+		writes = writes || j->pattern.read_percent < 100;
+		if (j->pattern.zipf > 0 && !j->pattern.random)
+			return wrong("--zipf", "a sequential load has no popular places");
+		if (j->even && j->rate == 0 && o->ramp.kind != RAMP_RATE)
+			return wrong("--arrivals", "of an open loop: with --rate");
+	}
+	if (o->verify && !writes)
+		return wrong("--verify", "nothing is written that could be compared: --fill, or a "
+					 "load that writes");
 	return 0;
 }
 
@@ -332,9 +364,13 @@ int options_parse(struct options *o, int argc, char **argv)
 	}
 	if (optind != argc)
 		return wrong(argv[optind], "not understood");
+	if (o->job_count > 0 && o->after_jobs != NULL)
+		return wrong(o->after_jobs,
+			     "comes after the last --job, which takes what is before "
+			     "it");
 	if (o->job_count == 0)
 		o->jobs[o->job_count++] = plain;
-	return check_ramp(o) != 0 ? 2 : check_target(o);
+	return check_ramp(o) != 0 || check_jobs(o) != 0 ? 2 : check_target(o);
 }
 
 void options_complete(struct options *o, uint64_t target_size)

@@ -13,10 +13,12 @@ struct options {
 	const char *volume, *nbd, *site, *svg;
 	struct job_spec jobs[LOAD_JOBS_MAX]; /* --job, or the one that the plain options say */
 	uint32_t job_count;
+	const char *after_jobs; /* a plain option that no --job comes after */
 	struct ramp ramp;
 	const char
 	    *count[USAGE_TEXTS_MAX]; /* whose processes are measured, by their command line */
 	uint32_t count_count;
+	char cluster_files[4200]; /* what the command lines of the cluster's processes contain */
 	unsigned seconds, seed;
 	struct transports_options transport;
 	bool fill, verify, hold, json, insecure, calls, trace;

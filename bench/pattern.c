@@ -237,6 +237,13 @@ struct pattern_op pattern_next(struct pattern *p)
 	return op;
 }
 
+void pattern_beside(const struct pattern *p, struct pattern_op *op)
+{
+	op->offset += op->size;
+	if (op->offset + op->size > p->spec.start + p->spec.range)
+		op->offset = p->spec.start;
+}
+
 void pattern_again(struct pattern *p, struct pattern_op *op)
 {
 	for (uint32_t i = 0; i < p->spec.size_count; i++)

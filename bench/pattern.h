@@ -61,6 +61,9 @@ struct pattern_op pattern_next(struct pattern *p);
 /* Another place for the same operation, for a caller that may not use the one it got. */
 void pattern_again(struct pattern *p, struct pattern_op *op);
 
+/* The place after it, around at the end of the range: all are met before one comes again. */
+void pattern_beside(const struct pattern *p, struct pattern_op *op);
+
 uint64_t pattern_random(struct pattern *p);
 double pattern_uniform(struct pattern *p); /* in (0, 1] */
 

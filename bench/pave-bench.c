@@ -30,6 +30,7 @@ struct bench {
 	struct options o;
 	enum phase phase;
 	int exit_code;
+	bool interrupted; /* by a signal, and what was measured is told */
 	const char *name; /* of what is loaded, for people */
 	struct reactor *reactor;
 	struct transports transports;
@@ -46,7 +47,8 @@ struct bench {
 	struct run_wire wire_before;
 	struct calls calls;
 	struct reactor_timer progress;
-	uint64_t last_operations;
+	bool signalled; /* once */
+	uint64_t last_operations, verified_blocks;
 	struct volume_open_op open;
 };
 
@@ -154,6 +156,9 @@ static void measure_before(struct bench *b, struct run *run)
 	reactor_get_stats(b->reactor, &b->reactor_before);
 	b->target.ops->counts(&b->target, &b->counts_before);
 	read_wire(b, &b->wire_before);
+	usage_begin(&run->before);
+	if (run->calls_counted)
+		calls_start(&b->calls);
 }
 
 static void measure_after(struct bench *b, struct run *run)
@@ -161,13 +166,15 @@ static void measure_after(struct bench *b, struct run *run)
 	struct reactor_stats reactor;
 	struct target_counts c;
 
+	if (run->calls_counted)
+		calls_stop(&b->calls);
+	usage_read(b->o.count, b->o.count_count, &run->after);
 	if (run->traced)
 		volume_trace_stop(b->target.volume);
 	reactor_get_stats(b->reactor, &reactor);
 	b->target.ops->counts(&b->target, &c);
 	measure_wire(b, &run->wire);
 	hold(b);
-	usage_read(b->o.count, b->o.count_count, &run->after);
 	if (run->calls_counted) {
 		calls_read(&b->calls, &run->after);
 		calls_close(&b->calls);
@@ -222,17 +229,23 @@ static void load_done(void *arg)
 	bool failed;
 
 	if (b->phase == RUNNING) {
-		struct run *run = &b->runs[b->run_count++];
+		struct run *run = &b->runs[b->run_count];
 
 		measure_after(b, run);
 		keep_results(b, run);
+		/* Of a ramp only whole steps are told. */
+		if (!b->interrupted || b->o.ramp.kind == RAMP_NONE)
+			b->run_count++;
 	}
 	reactor_timer_cancel(b->reactor, &b->progress);
 	failed = load_failed(b, load_total(b->load));
+	b->verified_blocks += load_total(b->load)->verified;
 	load_destroy(b->load);
 	b->load = NULL;
-	if (failed)
+	if (failed) {
+		b->interrupted = false;
 		return;
+	}
 	if (b->exit_code != 0)
 		finish(b, b->exit_code); /* told to end */
 	else
@@ -387,10 +400,19 @@ static void on_ended(int why, void *arg)
 static void on_signal(int signal_number, void *arg)
 {
 	struct bench *b = arg;
+	const bool again = b->signalled;
+	const bool result =
+	    b->run_count > 0 || (b->phase == RUNNING && b->o.ramp.kind == RAMP_NONE);
 
-	if (b->exit_code == 0)
-		fprintf(stderr, "%spave-bench: %s: it ends before its time, without a result\n",
-			isatty(STDERR_FILENO) ? "\r\033[K" : "", strsignal(signal_number));
+	b->signalled = true;
+	if (b->exit_code == 0 || again)
+		fprintf(stderr, "%spave-bench: %s: it ends %s%s\n",
+			isatty(STDERR_FILENO) ? "\r\033[K" : "", strsignal(signal_number),
+			again ? "at once" : "before its time",
+			again || !result ? ", without a result" : "");
+	if (again) /* operations that never end are not waited for any longer */
+		_exit(1);
+	b->interrupted = b->exit_code == 0 && result;
 	b->exit_code = 1;
 	if (b->load != NULL)
 		load_stop(b->load);
@@ -436,17 +458,20 @@ static int run(struct bench *b, struct error *err)
 	const struct reactor_config config = {.name = "bench"};
 	int rc = reactor_create(&config, &b->reactor);
 
+	/* This one blocks: until it is open a signal ends the process, as it does by itself. */
+	if (rc == 0 && b->o.nbd != NULL) {
+		rc = target_nbd_open(&b->target, b->reactor, b->o.nbd, b->o.insecure, err);
+		if (rc != 0)
+			return rc;
+	}
 	if (rc == 0)
 		rc = reactor_on_terminate(b->reactor, on_signal, b);
 	if (rc != 0)
 		return error_set(err, rc, "start: %s", err_text(rc));
-	if (b->o.nbd == NULL) {
+	if (b->o.nbd != NULL)
+		target_open(b);
+	else
 		rc = open_volume(b, err);
-	} else {
-		rc = target_nbd_open(&b->target, b->reactor, b->o.nbd, b->o.insecure, err);
-		if (rc == 0)
-			target_open(b);
-	}
 	if (rc != 0)
 		return rc;
 	rc = reactor_run(b->reactor);
@@ -457,14 +482,22 @@ static int run(struct bench *b, struct error *err)
 
 static int print_result(struct bench *b)
 {
-	struct report r = {.options = &b->o, .runs = b->runs, .run_count = b->run_count};
-	double done[RAMP_STEPS_MAX];
+	struct report r = {.options = &b->o,
+			   .runs = b->runs,
+			   .run_count = b->run_count,
+			   .interrupted = b->interrupted,
+			   .verified_blocks = b->verified_blocks};
+	double done[RAMP_STEPS_MAX], due[RAMP_STEPS_MAX];
 	json_t *j;
 	int rc = 0;
 
-	for (uint32_t i = 0; i < b->run_count && i < RAMP_STEPS_MAX; i++)
-		done[i] = (double)b->runs[i].total.operations / b->runs[i].seconds;
-	r.knee = ramp_knee(&b->o.ramp, b->run_count, done);
+	for (uint32_t i = 0; i < b->run_count && i < RAMP_STEPS_MAX; i++) {
+		const struct load_result *t = &b->runs[i].total;
+
+		done[i] = (double)t->operations / b->runs[i].seconds;
+		due[i] = (double)(t->operations + t->missed) / b->o.seconds;
+	}
+	r.knee = b->interrupted ? r.run_count : ramp_knee(&b->o.ramp, b->run_count, done, due);
 	if (isatty(STDERR_FILENO))
 		fputs("\r\033[K", stderr);
 	j = report_json(&r);
@@ -516,6 +549,8 @@ int main(int argc, char **argv)
 	}
 	if (b.exit_code == 0)
 		b.exit_code = print_result(&b);
+	else if (b.interrupted)
+		print_result(&b);
 	stamps_destroy(b.stamps);
 	return b.exit_code;
 }

@@ -26,9 +26,14 @@ def main():
         print(__doc__, file=sys.stderr if len(sys.argv) != 2 else sys.stdout)
         return 0 if len(sys.argv) == 2 else 2
     text = sys.stdin.read() if sys.argv[1] == "-" else Path(sys.argv[1]).read_text()
-    result, out = json.loads(text), Path(sys.argv[2])
+    out = Path(sys.argv[2])
+    try:
+        result = json.loads(text)
+        what = describe(result)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        print(f"plot.py: {sys.argv[1]}: no result of pave-bench --json", file=sys.stderr)
+        return 1
     out.mkdir(parents=True, exist_ok=True)
-    what = describe(result)
     if "ramp" in result:
         knee = f"; the knee is at {result['ramp']} {result['knee']:,.0f}" if result["knee"] is not None else ""
         (out / "sweep.svg").write_text(svg.sweep("Latency over throughput", result["steps"], result["ramp"], what + knee))

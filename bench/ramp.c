@@ -38,11 +38,14 @@ int ramp_parse(const char *text, struct ramp *ret, struct error *err)
 	ratio = r.kind == RAMP_DEPTH ? 2 : pow((double)to / from, 1.0 / (count - 1));
 	for (double at = from; at <= to * 1.0001 && r.count < RAMP_STEPS_MAX; at *= ratio)
 		r.steps[r.count++] = floor(at + 0.5);
+	/* Between the last doubling and the end there is one step more. */
+	if (r.kind == RAMP_DEPTH && r.steps[r.count - 1] < to && r.count < RAMP_STEPS_MAX)
+		r.steps[r.count++] = to;
 	*ret = r;
 	return 0;
 }
 
-uint32_t ramp_knee(const struct ramp *r, uint32_t count, const double *done)
+uint32_t ramp_knee(const struct ramp *r, uint32_t count, const double *done, const double *due)
 {
 	uint32_t knee = count;
 	double best = 0;
@@ -54,7 +57,7 @@ uint32_t ramp_knee(const struct ramp *r, uint32_t count, const double *done)
 			return i;
 		if (r->kind != RAMP_RATE)
 			continue;
-		if (done[i] < r->steps[i] * RAMP_RATE_SHARE)
+		if (done[i] < due[i] * RAMP_RATE_SHARE)
 			break;
 		knee = i;
 	}

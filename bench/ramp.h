@@ -2,8 +2,9 @@
  * knee is. Pure.
  *
  * The knee of a ramp of depths: the smallest depth that reaches RAMP_DEPTH_SHARE of the best
- * throughput. Of rates: the highest rate that was carried: at least RAMP_RATE_SHARE of it was done
- * in time, and so at every rate before it. */
+ * throughput. Of rates: the highest rate that was carried: of what was due at least RAMP_RATE_SHARE
+ * was done in time, and so at every rate before it. What Poisson has fall due in a short step is
+ * not the rate that was asked for: of 100 a second for one second, by chance, 90 or 110. */
 #ifndef BENCH_RAMP_H
 #define BENCH_RAMP_H
 
@@ -22,11 +23,12 @@ struct ramp {
 	double steps[RAMP_STEPS_MAX]; /* depths, or operations a second */
 };
 
-/* "depth=1..256" (doubling), "rate=5000..80000" or "rate=5000..80000:9" (that many, the ratio of
- * neighbours the same; 8 by default). -EINVAL with its text. */
+/* "depth=1..256" (doubling, the end included), "rate=5000..80000" or "rate=5000..80000:9" (that
+ * many, the ratio of neighbours the same; 8 by default). -EINVAL with its text. */
 int ramp_parse(const char *text, struct ramp *ret, struct error *err);
 
-/* The knee's place among the first count steps, whose throughput was done[i]; count: none. */
-uint32_t ramp_knee(const struct ramp *r, uint32_t count, const double *done);
+/* The knee's place among the first count steps, in which done[i] of due[i] a second were done (due:
+ * for rates); count: none. */
+uint32_t ramp_knee(const struct ramp *r, uint32_t count, const double *done, const double *due);
 
 #endif

@@ -34,9 +34,11 @@ struct run {
 
 struct report {
 	const struct options *options;
+	bool interrupted; /* by a signal: what is told is what was measured until then */
 	const struct run *runs;
 	uint32_t run_count;
-	uint32_t knee; /* place among runs; run_count: none */
+	uint32_t knee;		  /* place among runs; run_count: none */
+	uint64_t verified_blocks; /* that were read and compared, during the runs and after them */
 };
 
 void report_text(const struct report *r);

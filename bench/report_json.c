@@ -207,6 +207,16 @@ static json_t *wire_json(const struct run *run)
 			 (json_int_t)c->registrations);
 }
 
+static void add_counts(json_t *o, const struct target_counts *c)
+{
+	json_object_set_new(o, "permits_renewed", json_integer((json_int_t)c->permits));
+	json_object_set_new(o, "read_retries", json_integer((json_int_t)c->read_retries));
+	json_object_set_new(o, "reconciled_blocks", json_integer((json_int_t)c->reconciled_blocks));
+	json_object_set_new(o, "resyncs", json_integer((json_int_t)c->resyncs));
+	json_object_set_new(o, "repairs", json_integer((json_int_t)c->repairs));
+	json_object_set_new(o, "freezes", json_integer((json_int_t)c->freezes));
+}
+
 static json_t *run_json(const struct report *r, const struct run *run)
 {
 	const struct options *opt = r->options;
@@ -224,14 +234,19 @@ static json_t *run_json(const struct report *r, const struct run *run)
 	    o, "machine_cpu_us_per_op",
 	    number(per_op(run, run->after.machine_busy_us - run->before.machine_busy_us)));
 	json_object_set_new(o, "host_enter_calls_per_op", number(per_op(run, run->enter_calls)));
-	json_object_set_new(o, "permits_renewed", json_integer((json_int_t)run->counts.permits));
-	json_object_set_new(o, "read_retries", json_integer((json_int_t)run->counts.read_retries));
+	add_counts(o, &run->counts);
 	json_object_set_new(o, "wire", wire_json(run));
 	json_object_set_new(o, "processes", processes);
-	for (uint32_t i = 0; i < opt->job_count; i++)
-		json_array_append_new(jobs, job_json(&opt->jobs[i],
-						     run->jobs != NULL ? &run->jobs[i] : NULL,
-						     run->seconds));
+	for (uint32_t i = 0; i < opt->job_count; i++) {
+		struct job_spec j = opt->jobs[i];
+
+		if (opt->ramp.kind == RAMP_DEPTH)
+			j.depth = (uint32_t)run->step;
+		else if (opt->ramp.kind == RAMP_RATE)
+			j.rate = run->step;
+		json_array_append_new(
+		    jobs, job_json(&j, run->jobs != NULL ? &run->jobs[i] : NULL, run->seconds));
+	}
 	json_object_set_new(o, "jobs", jobs);
 	json_object_set_new(o, "timeline", timeline_json(&run->timeline));
 	json_object_set_new(o, "slowest", slowest_json(&run->slowest));
@@ -250,18 +265,34 @@ static const char *rw_name(const struct pattern_spec *p)
 	return names[p->random][p->read_percent == 0 ? 0 : p->read_percent == 100 ? 2 : 1];
 }
 
+/* What all jobs, sizes and steps have in common; null where there is more than one. */
+static void add_pattern(json_t *o, const struct options *opt)
+{
+	const struct job_spec *j = &opt->jobs[0];
+	const bool one = opt->job_count == 1;
+
+	json_object_set_new(o, "rw", one ? json_string(rw_name(&j->pattern)) : json_null());
+	json_object_set_new(o, "bs",
+			    one && j->pattern.size_count == 1
+				? json_integer(j->pattern.sizes[0].bytes)
+				: json_null());
+	json_object_set_new(
+	    o, "depth", one && opt->ramp.kind != RAMP_DEPTH ? json_integer(j->depth) : json_null());
+}
+
 json_t *report_json(const struct report *r)
 {
 	const struct options *opt = r->options;
-	const struct job_spec *j = &opt->jobs[0];
 	json_t *o = r->run_count == 1 ? run_json(r, &r->runs[0]) : json_object();
 
 	json_object_set_new(o, "target", json_string(opt->nbd != NULL ? opt->nbd : opt->volume));
 	json_object_set_new(o, "over", json_string(opt->nbd != NULL ? "nbd" : "client"));
-	json_object_set_new(o, "rw", json_string(rw_name(&j->pattern)));
-	json_object_set_new(o, "bs", json_integer(j->pattern.sizes[0].bytes));
-	json_object_set_new(o, "depth", json_integer(j->depth));
-	json_object_set_new(o, "verified", json_boolean(opt->verify));
+	add_pattern(o, opt);
+	json_object_set_new(o, "interrupted", json_boolean(r->interrupted));
+	json_object_set_new(o, "verified", json_boolean(opt->verify && !r->interrupted));
+	if (opt->verify)
+		json_object_set_new(o, "verified_blocks",
+				    json_integer((json_int_t)r->verified_blocks));
 	if (opt->ramp.kind != RAMP_NONE) {
 		json_t *steps = json_array();
 

@@ -182,6 +182,22 @@ static void print_wire(const struct run *run)
 		       per_op(run, (double)c->copied_bytes), per_op(run, (double)c->registrations));
 }
 
+static void print_verified(const struct report *r)
+{
+	if (r->options->verify)
+		printf(", %" PRIu64 " blocks verified", r->verified_blocks);
+}
+
+/* What a run on a healthy volume has none of: then its figures are not only of the load. */
+static void print_counts(const struct target_counts *c)
+{
+	if (c->resyncs + c->repairs + c->freezes + c->reconciled_blocks == 0)
+		return;
+	printf("  meanwhile: %" PRIu64 " resyncs, %" PRIu64 " repairs, %" PRIu64
+	       " times writes were held, %" PRIu64 " blocks reconciled\n",
+	       c->resyncs, c->repairs, c->freezes, c->reconciled_blocks);
+}
+
 static void print_run(const struct report *r, const struct run *run)
 {
 	const struct options *o = r->options;
@@ -189,18 +205,21 @@ static void print_run(const struct report *r, const struct run *run)
 	for (uint32_t i = 0; i < o->job_count; i++) {
 		print_job(&o->jobs[i]);
 		if (o->job_count == 1) {
-			printf(", %.1f s%s", run->seconds, o->verify ? ", all data verified" : "");
+			printf(", %.1f s", run->seconds);
+			print_verified(r);
 			print_rates(&run->total, run->seconds);
 		} else {
 			print_rates(&run->jobs[i], run->seconds);
 		}
 	}
 	if (o->job_count > 1) {
-		printf("together, %.1f s%s", run->seconds, o->verify ? ", all data verified" : "");
+		printf("together, %.1f s", run->seconds);
+		print_verified(r);
 		print_rates(&run->total, run->seconds);
 	}
 	print_usage(run);
 	print_wire(run);
+	print_counts(&run->counts);
 	if (run->traced)
 		print_trace(&run->trace);
 	print_slowest(&run->slowest);
@@ -223,9 +242,10 @@ static void print_ramp(const struct report *r)
 	job.depth = rate ? job.depth : 0;
 	job.rate = 0;
 	print_job(&job);
-	printf("; %u s each\n%10s %10s %10s %10s %10s %10s %10s %9s\n", r->options->seconds,
-	       rate ? "rate" : "depth", "done/s", "MiB/s", "mean us", "p50 us", "p99 us",
-	       "p99.9 us", "CPU us/op");
+	printf("; %u s each", r->options->seconds);
+	print_verified(r);
+	printf("\n%10s %10s %10s %10s %10s %10s %10s %9s\n", rate ? "rate" : "depth", "done/s",
+	       "MiB/s", "mean us", "p50 us", "p99 us", "p99.9 us", "CPU us/op");
 	for (uint32_t i = 0; i < r->run_count; i++) {
 		const struct run *run = &r->runs[i];
 		struct histogram all;
@@ -238,12 +258,14 @@ static void print_ramp(const struct report *r)
 		       us(histogram_percentile(&all, 99)), us(histogram_percentile(&all, 99.9)),
 		       per_op(run, (double)cpu_of(run)), i == r->knee ? "  <- the knee" : "");
 	}
-	if (r->knee == r->run_count)
+	if (r->knee == r->run_count && !r->interrupted)
 		printf("no knee: already the first rate was not carried\n");
 }
 
 void report_text(const struct report *r)
 {
+	if (r->interrupted)
+		printf("ended before its time; until then:\n");
 	if (r->options->ramp.kind != RAMP_NONE)
 		print_ramp(r);
 	else

@@ -74,11 +74,34 @@ static void find_fastest(struct slowest *s)
 			s->fastest = i;
 }
 
+/* The fastest of those that ended at the same moment, when these are enough; or NULL. */
+static struct slow_op *find_same(struct slowest *s, uint64_t at_ns)
+{
+	struct slow_op *fastest = NULL;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->count; i++) {
+		struct slow_op *o = &s->ops[i];
+
+		if (o->at_ns + NS_PER_MS <= at_ns || at_ns + NS_PER_MS <= o->at_ns)
+			continue;
+		n++;
+		if (fastest == NULL || o->latency_ns < fastest->latency_ns)
+			fastest = o;
+	}
+	return n < SLOWEST_SAME_MAX ? NULL : fastest;
+}
+
 void slowest_add(struct slowest *s, const struct slow_op *op)
 {
+	struct slow_op *same = find_same(s, op->at_ns);
 	struct slow_op *place;
 
-	if (s->count < SLOWEST_MAX)
+	if (same != NULL && op->latency_ns <= same->latency_ns)
+		return;
+	if (same != NULL)
+		place = same;
+	else if (s->count < SLOWEST_MAX)
 		place = &s->ops[s->count++];
 	else if (op->latency_ns > s->ops[s->fastest].latency_ns)
 		place = &s->ops[s->fastest];

@@ -11,6 +11,7 @@
 #include "engine/volume/trace.h"
 
 #define SLOWEST_MAX	 32u
+#define SLOWEST_SAME_MAX 4u   /* of one millisecond: all that is under way is slow at once then */
 #define SLOWEST_EVENTS	 256u /* the latest */
 #define SLOWEST_TICK_NS	 (10 * NS_PER_MS)
 #define SLOWEST_STALL_NS (3 * NS_PER_MS)

@@ -11,10 +11,20 @@ struct stamps {
 			     and changed for each operation */
 };
 
-/* Four times in a block, so that a torn one shows. */
+/* Four times in a block, so that a torn one shows. Where blocks are checked, what is between them
+ * depends on block and write too, so that each byte is. */
 struct stamp {
 	uint64_t offset, number, mix;
 };
+
+#define WORDS	      (BLOCK_SIZE / sizeof(uint64_t))
+#define STAMP_WORDS   (sizeof(struct stamp) / sizeof(uint64_t))
+#define QUARTER_WORDS (WORDS / 4)
+
+static uint64_t word_between(const struct stamp *s, uint32_t i)
+{
+	return s->mix + i * 0xbf58476d1ce4e5b9ull;
+}
 
 static struct stamp stamp_of(uint64_t offset, uint64_t number)
 {
@@ -66,6 +76,16 @@ void stamps_release(struct stamps *s, uint64_t offset, uint32_t size)
 		s->busy[b / 64] &= ~(1ull << b % 64);
 }
 
+static void fill_between(uint8_t *block, const struct stamp *stamp)
+{
+	for (uint32_t i = 0; i < WORDS; i++) {
+		const uint64_t word = word_between(stamp, i);
+
+		if (i % QUARTER_WORDS >= STAMP_WORDS)
+			memcpy(block + i * sizeof word, &word, sizeof word);
+	}
+}
+
 void stamps_write(struct stamps *s, uint64_t offset, uint32_t size, uint8_t *data)
 {
 	const uint64_t number = s->next++;
@@ -75,8 +95,10 @@ void stamps_write(struct stamps *s, uint64_t offset, uint32_t size, uint8_t *dat
 
 		for (uint32_t i = 0; i < BLOCK_SIZE; i += BLOCK_SIZE / 4)
 			memcpy(data + at + i, &stamp, sizeof stamp);
-		if (s->number != NULL)
-			s->number[(offset + at) / BLOCK_SIZE] = number;
+		if (s->number == NULL)
+			continue;
+		fill_between(data + at, &stamp);
+		s->number[(offset + at) / BLOCK_SIZE] = number;
 	}
 }
 
@@ -87,21 +109,31 @@ static bool block_is(const uint8_t *block, uint64_t offset, uint64_t number)
 	for (uint32_t i = 0; i < BLOCK_SIZE; i += BLOCK_SIZE / 4)
 		if (memcmp(block + i, &want, sizeof want) != 0)
 			return false;
+	for (uint32_t i = 0; i < WORDS; i++) {
+		const uint64_t word = word_between(&want, i);
+
+		if (i % QUARTER_WORDS >= STAMP_WORDS &&
+		    memcmp(block + i * sizeof word, &word, sizeof word) != 0)
+			return false;
+	}
 	return true;
 }
 
-uint64_t stamps_check(const struct stamps *s, uint64_t offset, uint32_t size, const uint8_t *data,
-		      uint64_t *ret_first)
+struct stamps_checked stamps_check(const struct stamps *s, uint64_t offset, uint32_t size,
+				   const uint8_t *data)
 {
-	uint64_t bad = 0;
+	struct stamps_checked c = {0};
 
 	for (uint32_t at = 0; s->number != NULL && at < size; at += BLOCK_SIZE) {
 		const uint64_t number = s->number[(offset + at) / BLOCK_SIZE];
 
-		if (number == 0 || block_is(data + at, offset + at, number))
+		if (number == 0)
 			continue;
-		if (bad++ == 0)
-			*ret_first = offset + at;
+		c.checked++;
+		if (block_is(data + at, offset + at, number))
+			continue;
+		if (c.bad++ == 0)
+			c.first_bad = offset + at;
 	}
-	return bad;
+	return c;
 }

@@ -23,9 +23,14 @@ void stamps_release(struct stamps *s, uint64_t offset, uint32_t size);
 /* Fills data with the next write's stamps, and remembers them. The range is busy. */
 void stamps_write(struct stamps *s, uint64_t offset, uint32_t size, uint8_t *data);
 
-/* How many blocks of data are not what was written; the first of them. What this run has not
- * written is not known, and passes. */
-uint64_t stamps_check(const struct stamps *s, uint64_t offset, uint32_t size, const uint8_t *data,
-		      uint64_t *ret_first);
+struct stamps_checked {
+	uint64_t checked; /* blocks of which it is known what they should hold */
+	uint64_t bad,
+	    first_bad; /* of these, not that; the byte at which the first of them begins */
+};
+
+/* What this run has not written is not known: it is not checked. */
+struct stamps_checked stamps_check(const struct stamps *s, uint64_t offset, uint32_t size,
+				   const uint8_t *data);
 
 #endif

@@ -158,6 +158,16 @@ void usage_read(const char *const *texts, uint32_t text_count, struct usage *ret
 	closedir(d);
 }
 
+void usage_begin(struct usage *u)
+{
+	const uint32_t count = u->count;
+
+	u->count = 0; /* this one is the first */
+	add(u, getpid());
+	u->count = count;
+	u->machine_busy_us = machine_busy_us();
+}
+
 /* Threads that ended meanwhile take their time with them. */
 static uint64_t less(uint64_t after, uint64_t before)
 {
@@ -186,8 +196,12 @@ struct process_usage usage_diff(const struct usage *before, const struct usage *
 		if (b->pid != d.pid)
 			continue;
 		d.cpu_us = less(d.cpu_us, b->cpu_us);
-		d.switches = less(d.switches, b->switches);
 		diff_threads(&d, b);
+		/* Not of the sums: what a thread that has ended once did would be taken from what
+		 * the others did since. */
+		d.switches = 0;
+		for (uint32_t t = 0; t < d.thread_count; t++)
+			d.switches += d.threads[t].switches;
 	}
 	return d;
 }

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+PROC = Path("/proc")
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -85,16 +86,21 @@ def cpu_seconds(pids):
     return total / TICK
 
 
-def kernel_threads_seconds():
-    """Workers, the journal, soft interrupts: of those that live now."""
-    total = 0
-    for entry in Path("/proc").iterdir():
+def kernel_threads():
+    """Workers, the journal, soft interrupts: {pid: ns} of those that live now."""
+    found = {}
+    for entry in PROC.iterdir():
         try:
             if entry.name.isdigit() and (entry / "comm").read_text().startswith(("kworker", "jbd2", "ksoftirqd")):
-                total += int((entry / "schedstat").read_text().split()[0])
+                found[int(entry.name)] = int((entry / "schedstat").read_text().split()[0])
         except OSError:
             pass
-    return total / 1e9
+    return found
+
+
+def kernel_threads_seconds_since(before):
+    """One by one: a worker that has ended since would take all that it ever used from what the others did."""
+    return sum(max(ns - before.get(pid, 0), 0) for pid, ns in kernel_threads().items()) / 1e9
 
 
 def machine_busy_seconds():
@@ -149,11 +155,11 @@ class Fio:
         if self.start_cost is None:
             self.start_cost = run_measured(self.command(work, size_option, "--number_ios=1"), 60, cwd=self.cwd,
                                            env=self.env)[1]
-        before, kernel, machine = cpu_seconds(servers), kernel_threads_seconds(), machine_busy_seconds()
+        before, kernel, machine = cpu_seconds(servers), kernel_threads(), machine_busy_seconds()
         text, cpu = run_measured(self.command(work, size_option, "--time_based", f"--runtime={seconds}"), seconds + 60,
                                  cwd=self.cwd, env=self.env)
         cpu = max(cpu - self.start_cost, 0) + cpu_seconds(servers) - before
-        kernel, machine = max(kernel_threads_seconds() - kernel, 0), machine_busy_seconds() - machine
+        kernel, machine = kernel_threads_seconds_since(kernel), machine_busy_seconds() - machine
         jobs = json.loads(text[text.index("{"):])["jobs"]  # an engine may say something before
         sides = [j["read" if "read" in work.rw else "write"] for j in jobs]
         operations = sum(s["total_ios"] for s in sides) / per

@@ -51,7 +51,7 @@ class Axis:
     def __init__(self, values, title, log=False, zero=True, ticks=None, label=number, room=1.06):
         values = [v for v in values if not log or v > 0]
         self.title, self.log, self.label = title, log, label
-        self.low, self.high = min(values, default=0), max(values, default=1)
+        self.low, self.high = min(values, default=1 if log else 0), max(values, default=1)
         if log:
             self.low, self.high = 10 ** math.floor(math.log10(self.low)), 10 ** math.ceil(math.log10(self.high))
             self.ticks = [10 ** i for i in range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)]

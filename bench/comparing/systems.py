@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +137,8 @@ class Pave(System):
                               capture_output=True, text=True, timeout=timeout, check=False)
         if done.returncode != 0:
             raise Failure(f"pave-bench {' '.join(map(str, args))}: exit {done.returncode}: {done.stderr.strip()[-500:]}")
+        if done.stderr.strip():  # as of a copy that was left behind, and took no part
+            print(f"pave-bench {' '.join(map(str, args))}: {done.stderr.strip()[-500:]}", file=sys.stderr, flush=True)
         return json.loads(done.stdout)
 
     def start(self):
@@ -167,9 +170,9 @@ class Pave(System):
         return self.run(work, seconds)
 
     def run(self, work, seconds):
-        kernel = machine.kernel_threads_seconds()
+        kernel = machine.kernel_threads()
         result = self.bench(*self.options(work, seconds), timeout=seconds + 100)
-        kernel = max(machine.kernel_threads_seconds() - kernel, 0)
+        kernel = machine.kernel_threads_seconds_since(kernel)
         return {**simplify(result), "kernel_cpu_us": kernel * 1e6 / result["operations"]}
 
     def stop(self):

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,9 +42,14 @@ def loads_are_verified():
                        "--job", "name=r,rw=randrw,zipf=1.1,rate=500,depth=16,start=128MiB")
         names = [p["name"] for p in result["processes"]]
         expect("both jobs ran", all(j["operations"] > 0 for j in result["jobs"]))
+        expect("what they do not have in common is not told of both", all(result[k] is None for k in ("rw", "bs", "depth")))
         expect("reads and writes are counted apart", result["reads"]["operations"] and result["writes"]["operations"])
         expect(f"the nodes' CPU time is counted: {names}", names.count("pave-node") == 3 and "pave-bench" in names)
         expect("plots are there", all((Path(plots) / n).stat().st_size > 1000 for n in ("latency.svg", "throughput.svg")))
+
+        expect(f"all blocks are verified, and some while it ran: {result['verified_blocks']}", result["verified_blocks"] > 65536)
+        done = run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--rw", "randread", "--verify", "--seconds", "1", *OVER, check=False)
+        expect(f"to verify what nobody wrote is refused: {done}", done.returncode == 2 and "--fill" in done.stderr)
 
         result = bench(cluster, "--volume", "v", "--rw", "randrw", "--seconds", "1", "--trace")
         expect(f"the trace tells of both: {result['trace']}", all(result["trace"][k]["told"] > 0 for k in ("reads", "writes")))
@@ -56,11 +62,28 @@ def loads_are_verified():
             expect(f"a result that cannot be written is no success: {done}", done.returncode == 1 and "cannot be written" in done.stderr)
 
         uri = cluster.attach("v")
+        # As README has it: the cluster is in the environment. One beside it whose name only begins so is none of it.
+        beside = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{cluster.dir}-beside/x"])
+        done = subprocess.run([BENCH, "--nbd", uri, "--seconds", "1", "--json", *OVER], capture_output=True, text=True, timeout=60 * SCALE, check=True,
+                              env={**os.environ, "PAVE_CLUSTER": str(cluster.dir)})
+        names = [p["name"] for p in json.loads(done.stdout)["processes"]]
+        expect(f"the cluster's processes are counted over NBD: {names}", names.count("pave-node") == 3 and "pave-attach" in names)
+        load = subprocess.Popen([sys.executable, "-c", "while True: pass", f"{cluster.dir}-beside/x"])
+        names = [p["name"] for p in bench(cluster, "--nbd", uri, "--seconds", "1")["processes"]]
+        for process in (beside, load):
+            process.kill()
+            process.wait()
+        expect(f"and no others: {names}", not any("python" in n for n in names))
         result = bench(cluster, "--nbd", uri, "--rw", "randrw", "--fill", "--verify", "--seconds", "1")
         expect("NBD was loaded", result["over"] == "nbd" and result["operations"] > 0 and result["verified"])
         expect("pave-attach is counted", any(p["name"] == "pave-attach" for p in result["processes"]))
         result = bench(cluster, "--nbd", uri, "--seconds", "1", "--ramp", "depth=1..4", "--svg", plots)
         expect("three steps and a knee", [s["step"] for s in result["steps"]] == [1, 2, 4] and result["knee"] in (1, 2, 4))
+        told = [s["jobs"][0]["depth"] for s in result["steps"]]
+        expect(f"each says its own depth, and there is none of all: {told}, {result['depth']}", told == [1, 2, 4] and result["depth"] is None)
+        rates = bench(cluster, "--nbd", uri, "--seconds", "1", "--ramp", "rate=100..400:3")
+        told = [(s["jobs"][0]["rate"], s["jobs"][0]["arrivals"]) for s in rates["steps"]]
+        expect(f"each says its own rate: {told}", told == [(100, "poisson"), (200, "poisson"), (400, "poisson")])
         sweep = (Path(plots) / "sweep.svg").read_text()
         expect("the sweep has its knee", f"the knee is at depth {result['knee']:,.0f}" in sweep)
 
@@ -71,6 +94,8 @@ def what_it_cost_is_told():
         calls = ["--calls"] if CALLS_CAN_BE_COUNTED else []
         result = bench(cluster, "--volume", "v", "--rw", "randrw", "--seconds", str(4 * SCALE), *calls)
         expect(f"permits of 3 s are renewed in 4: {result['permits_renewed']}", result["permits_renewed"] >= 2)
+        counts = [result.get(k) for k in ("read_retries", "reconciled_blocks", "resyncs", "repairs", "freezes")]
+        expect(f"what may have made it slow is counted: {counts}", all(isinstance(n, int) for n in counts))
         expect("the host's calls of the ring are counted", result["host_enter_calls_per_op"] > 0)
         names = ("pave-bench", "pave-node", "pave-node", "pave-node", "pave-pd")
         processes = [p for p in result["processes"] if p["name"] in names]
@@ -149,7 +174,7 @@ def progress_is_shown():
             done = run(BENCH, "--cluster", cluster.dir, "--volume", "v", "--seconds", "1", *options, *OVER, check=False)
             expect(f"a range beyond the volume is refused: {options}: {done.returncode} {done.stderr}",
                    done.returncode == 2 and "the volume at 134217728" in done.stderr)
-        # Whoever ends it is told that there is no result, and the volume is let go.
+        # Whoever ends it is told, with what was measured until then, and the volume is let go.
         state = lambda: cluster.pave("volume", "show", "v", parse=True)["state"]  # noqa: E731
         ours, theirs = pty.openpty()
         load = cluster.start(BENCH, "--cluster", cluster.dir, "--volume", "v", "--seconds", "600", *OVER, stdout=subprocess.PIPE,
@@ -160,20 +185,20 @@ def progress_is_shown():
         wait_for("a line of progress while it runs", more, 60)
         load.send_signal(signal.SIGINT)
         out = load.communicate(timeout=60 * SCALE)[0]
-        wait_for(f"an end before its time being told: {shown}", lambda: more() and b"without a result" in shown, 10)
+        wait_for(f"an end before its time being told: {shown}", lambda: more() and b"it ends before its time" in shown, 10)
         os.close(ours)
-        expect(f"it fails, and says nothing else: {load.returncode} {out}", load.returncode == 1 and out == "")
+        expect(f"it fails, and says what it has: {load.returncode} {out}", load.returncode == 1 and out.startswith("ended before its time"))
         expect("and the volume is detached", state() == "detached")
 
 
 def any_server_can_be_loaded():
     with tempfile.TemporaryDirectory() as folder:
-        socket = Path(folder, "sock")
-        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", socket, "memory", "64M"])
+        path = Path(folder, "sock")
+        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", path, "memory", "64M"])
         try:
-            wait_for("nbdkit's socket", socket.exists)
-            load = ["--nbd", f"nbd+unix:///?socket={socket}", "--rw", "randrw", "--fill", "--verify", "--seconds", "1", "--json",
-                    "--count", str(socket)]
+            wait_for("nbdkit's socket", path.exists)
+            load = ["--nbd", f"nbd+unix:///?socket={path}", "--rw", "randrw", "--fill", "--verify", "--seconds", "1", "--json",
+                    "--count", str(path)]
             result = json.loads(run(BENCH, *load).stdout)
             expect("it was loaded and verified", result["operations"] > 0 and result["verified"])
             expect("what it used is counted", any(p["name"] == "nbdkit" and p["cpu_us_per_op"] > 0 for p in result["processes"]))
@@ -181,16 +206,96 @@ def any_server_can_be_loaded():
             server.terminate()
             server.wait(60)
         # One that forgets what was written.
-        socket.unlink(missing_ok=True)
-        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", socket, "null", "64M"])
+        path.unlink(missing_ok=True)
+        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", path, "null", "64M"])
         try:
-            wait_for("nbdkit's socket", socket.exists)
+            wait_for("nbdkit's socket", path.exists)
             done = run(BENCH, *load, check=False)
             expect(f"what is not what was written is found: exit {done.returncode}: {done.stderr}",
                    done.returncode == 1 and "blocks are not what was written" in done.stderr)
         finally:
             server.terminate()
             server.wait(60)
+
+
+def it_can_be_ended():
+    """Whatever the server does: by a signal while it greets, by a second one while operations are under way; and what was measured is told."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sock")
+        silent = socket.socket(socket.AF_UNIX)
+        silent.bind(str(path))
+        silent.listen()
+        load = subprocess.Popen([BENCH, "--nbd", f"nbd+unix:///?socket={path}"], stderr=subprocess.PIPE, text=True)
+        time.sleep(1)
+        load.terminate()
+        expect("a signal ends the wait for a greeting", ended(load, 5) not in (None, 0))
+        silent.close()
+        path.unlink()
+        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", path, "memory", "64M"])
+        try:
+            wait_for("nbdkit's socket", path.exists)
+            load = subprocess.Popen([BENCH, "--nbd", f"nbd+unix:///?socket={path}", "--seconds", "600", "--json"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(2)
+            load.send_signal(signal.SIGINT)
+            out, err = load.communicate(timeout=20 * SCALE)
+            result = json.loads(out)
+            expect(f"what was measured is told: {load.returncode} {err}", load.returncode == 1 and "before its time" in err and
+                   result["interrupted"] is True and result["operations"] > 0 and 0.5 < result["seconds"] < 30)
+            load = subprocess.Popen([BENCH, "--nbd", f"nbd+unix:///?socket={path}", "--seconds", "1", "--ramp", "depth=1..1024"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(2.7)
+            load.send_signal(signal.SIGINT)
+            out, err = load.communicate(timeout=20 * SCALE)
+            expect(f"so are the steps of a ramp: {out}", load.returncode == 1 and re.search(r"^ +1 +\d+", out, re.MULTILINE) and "the knee" not in out)
+            load = subprocess.Popen([BENCH, "--nbd", f"nbd+unix:///?socket={path}", "--seconds", "600"], stderr=subprocess.PIPE, text=True)
+            time.sleep(1)
+            server.send_signal(signal.SIGSTOP)
+            for _ in range(2):
+                time.sleep(0.5)
+                load.send_signal(signal.SIGINT)
+            code = ended(load, 5)
+            expect(f"a second signal ends it: {code}", code == 1)
+        finally:
+            server.send_signal(signal.SIGCONT)
+            server.terminate()
+            server.wait(60)
+
+
+def ended(process, seconds):
+    try:
+        return process.wait(seconds * SCALE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
+
+
+def nothing_counts_but_the_load():
+    with Cluster("--device-size", "1GiB") as cluster:
+        cluster.pave("volume", "create", "v", "--size", "256MiB", "--chunk-size", "64MiB")
+        burner = subprocess.Popen([sys.executable, "-c", "while True: pass", "burns beside"])
+        held = subprocess.Popen([BENCH, "--cluster", cluster.dir, "--volume", "v", "--rate", "20", "--seconds", "1", "--hold", "--json", "--count",
+                                 "burns beside", *OVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        burnt = []
+        for seconds in (1, 4):
+            expect("it is held", "held" in held.stderr.readline())
+            if burnt:
+                burnt.append(cpu_seconds(burner.pid))
+            time.sleep(seconds)
+            burnt = burnt or [cpu_seconds(burner.pid)]
+            held.stdin.write("\n")
+            held.stdin.flush()
+        result = json.loads(held.communicate(timeout=60 * SCALE)[0])
+        burner.kill()
+        burner.wait()
+        used = next(p["cpu_us_per_op"] for p in result["processes"] if "python" in p["name"]) * result["operations"] / 1e6
+        expect(f"what is used while it is held is not the load's: {used} s, {burnt}", used < burnt[1] - burnt[0] + 0.1)
+        if CALLS_CAN_BE_COUNTED:
+            result = bench(cluster, "--volume", "v", "--rate", "20", "--seconds", "1", "--calls")
+            host = next(p for p in result["processes"] if p["name"] == "pave-bench")
+            expect(f"the bench's own reading of /proc is not the load's: {host}, {result['host_enter_calls_per_op']}",
+                   host["calls_per_op"] <= 1.5 * result["host_enter_calls_per_op"] + 2)
 
 
 def slow_operations_are_traced():
@@ -239,6 +344,16 @@ def systems_are_compared():
         expect(f"each is measured once a round: {seen}", seen == want)
         text = Path(folder, "RESULTS.md").read_text()
         expect("the report has the targets", "limit3-dsync" in text and "not measured" in text)
+        # What was measured can be written again without saying how it was; other settings are no continuation of it.
+        Path(folder, "RESULTS.md").write_text("lost")
+        run(BENCH, "compare", "--report-only", "--raw", f"{folder}/raw.json", "--report", folder)
+        expect("the same report", Path(folder, "RESULTS.md").read_text() == text)
+        done = run(BENCH, "compare", "--report-only", "--raw", f"{folder}/none.json", "--report", folder, check=False)
+        expect(f"nothing is no report: {done}", done.returncode == 1 and "none.json" in done.stderr and "Traceback" not in done.stderr and
+               Path(folder, "RESULTS.md").read_text() == text)
+        for other in ("--sustained", "--device-size", "--seconds"):
+            done = run(BENCH, "compare", *options, other, "1024" if other == "--device-size" else "2", "--resume", check=False)
+            expect(f"{other} of another measurement is told: {done}", done.returncode == 1 and f"with other settings ({other[2:]}" in done.stderr)
 
 
 def a_peer_that_fails_is_told_and_ends_nothing():
@@ -264,5 +379,5 @@ def a_peer_that_fails_is_told_and_ends_nothing():
         expect("who failed is told, and where", "| nbdkit | - | failed in round 1, read32" in text)
 
 
-main([loads_are_verified, what_it_cost_is_told, progress_is_shown, any_server_can_be_loaded, slow_operations_are_traced,
+main([loads_are_verified, what_it_cost_is_told, progress_is_shown, any_server_can_be_loaded, it_can_be_ended, nothing_counts_but_the_load, slow_operations_are_traced,
       what_cannot_be_is_refused, systems_are_compared, a_peer_that_fails_is_told_and_ends_nothing])

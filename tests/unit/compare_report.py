@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 """The report of pave-bench compare, from measurements that are made up here: verdicts are right, what was not measured is
 said to be so, plots are XML with all their parts."""
+import importlib.machinery
+import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-from comparing import report, targets  # noqa: E402
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+from comparing import machine, report, svg, targets  # noqa: E402
 from comparing.systems import WORKS  # noqa: E402
 
 RATES = {"limit3-dsync": 10000, "limit3": 30000, "limit1": 60000, "pave": 20000, "pave-nbd": 15000, "qemu-nbd": 20000}
@@ -40,7 +45,60 @@ def check(what, condition):
         sys.exit(1)
 
 
+def kernel_threads_are_told_apart():
+    """A worker that ends takes nothing from what the others used."""
+    with tempfile.TemporaryDirectory() as folder:
+        machine.PROC = Path(folder)
+
+        def thread(pid, name, seconds):
+            Path(folder, str(pid)).mkdir(exist_ok=True)
+            Path(folder, str(pid), "comm").write_text(f"{name}\n")
+            Path(folder, str(pid), "schedstat").write_text(f"{seconds * 10**9:.0f} 0 0\n")
+
+        thread(7, "kworker/0:1", 50)
+        thread(8, "jbd2/vda1-8", 1)
+        thread(20, "pave-node", 9)
+        before = machine.kernel_threads()
+        shutil.rmtree(Path(folder, "7"))
+        thread(8, "jbd2/vda1-8", 3)
+        thread(9, "kworker/1:2", 0.5)
+        thread(20, "pave-node", 12)
+        used = machine.kernel_threads_seconds_since(before)
+        check(f"2 s and 0.5 s of kernel threads: {used}", abs(used - 2.5) < 1e-6)
+        machine.PROC = Path("/proc")
+
+
+def a_quick_one_overwrites_nothing():
+    """Whether all works is not to be taken for what was measured."""
+    loader = importlib.machinery.SourceFileLoader("compare", str(BENCH / "compare"))
+    compare = importlib.util.module_from_spec(importlib.util.spec_from_loader("compare", loader))
+    loader.exec_module(compare)
+
+    def arguments(*args):
+        sys.argv = ["compare", *args]
+        return compare.arguments()
+
+    long, quick, told = arguments(), arguments("--quick"), arguments("--quick", "--report", "there", "--raw", "raw")
+    check("the long one's report is in the bench folder", long.report == BENCH)
+    check(f"a quick one's is not: {quick.report}, {quick.raw}", quick.report != BENCH and quick.raw != long.raw)
+    check("but where it was asked for", (told.report, told.raw) == (Path("there"), Path("raw")))
+
+
+def what_cannot_be_plotted_is_told():
+    """A load of which nothing ended has plots without lines; what is no result is named."""
+    check("no curve is a plot without one", "polyline" not in svg.latency_curve("none", {}))
+    with tempfile.TemporaryDirectory() as folder:
+        for text in ("[]", "{}", '{"steps": []}', "no JSON"):
+            Path(folder, "x.json").write_text(text)
+            done = subprocess.run([BENCH / "plot.py", f"{folder}/x.json", folder], capture_output=True, text=True, check=False)
+            check(f"{text} is no result: {done}", done.returncode == 1 and "Traceback" not in done.stderr and
+                  f"{folder}/x.json: no result of pave-bench --json" in done.stderr)
+
+
 def main():
+    what_cannot_be_plotted_is_told()
+    a_quick_one_overwrites_nothing()
+    kernel_threads_are_told_apart()
     raw = made_up()
     rows = {(r.title, r.want.split(",")[0]): r for r in targets.table(raw)}
     row = next(r for r in rows.values() if "limit3-dsync" in r.want and "depth 32" in r.title)

@@ -1,6 +1,7 @@
 /* Unit tests of pave-bench: that its pure parts say the truth, and that its load does: on a target
  * whose latency and lies are known, on the simulated reactor. */
 #include <check.h>
+#include <getopt.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -33,6 +34,25 @@ START_TEST(percentiles_are_within_their_bound)
 	ck_assert_uint_lt(histogram_percentile(&h, 99.9), 99990000 + 1000000);
 	ck_assert_uint_eq(histogram_percentile(&h, 100), 100000000);
 	ck_assert_double_eq_tol(histogram_mean(&h), 50000500, 1);
+}
+END_TEST
+
+START_TEST(what_waits_for_hours_is_not_told_shorter)
+{
+	/* An open loop that asks for twice what is done waits for half as long as it lasts. */
+	static const uint64_t seconds[] = {30, 60, 3600, 43200};
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(seconds); i++) {
+		struct histogram h = {0};
+		const double want = (double)(seconds[i] * NS_PER_S);
+		double got;
+
+		for (uint32_t k = 0; k < 99; k++)
+			histogram_add(&h, seconds[i] * NS_PER_S);
+		histogram_add(&h, 2 * seconds[i] * NS_PER_S);
+		got = (double)histogram_percentile(&h, 50);
+		ck_assert_msg(got >= want && got <= want * 1.016, "%g, not %g", got, want);
+	}
 }
 END_TEST
 
@@ -133,20 +153,79 @@ START_TEST(what_is_not_understood_is_refused)
 }
 END_TEST
 
+static int parse(const char *line, struct options *ret)
+{
+	static char buf[512];
+	char *argv[24] = {"pave-bench"}, *save = NULL;
+	int argc = 1;
+
+	snprintf(buf, sizeof buf, "--nbd nbd://127.0.0.1/v %s", line);
+	for (char *a = strtok_r(buf, " ", &save); a != NULL; a = strtok_r(NULL, " ", &save))
+		argv[argc++] = a;
+	*ret = (struct options){0};
+	optind = 0;
+	return options_parse(ret, argc, argv);
+}
+
+START_TEST(what_would_be_ignored_is_refused)
+{
+	static const char *const refused[] = {
+	    "--job rw=read --depth 64", /* it is before no job */
+	    "--depth 8 --job rw=read --bs 64KiB",
+	    "--rw write --zipf 1.1",
+	    "--zipf 1.1 --job rw=read,depth=4",
+	    "--arrivals even",
+	    "--job rate=5 --job arrivals=even,depth=1",
+	    "--rate 77 --ramp rate=100..200:2",
+	    "--rate 500 --ramp depth=1..4",
+	    "--ramp depth=1..4 --depth 7",
+	    "--ramp depth=1..4 --job depth=7",
+	    "--rw randread --verify",
+	};
+	static const char *const taken[] = {
+	    "--depth 8 --job rw=read --job rw=write",
+	    "--depth 8 --job rw=read --seconds 3 --json",
+	    "--zipf 1.1 --rw randrw",
+	    "--rate 5 --arrivals even",
+	    "--ramp rate=100..200:2 --arrivals even --depth 100",
+	    "--ramp depth=1..4 --rw read",
+	    "--rw randread --verify --fill",
+	};
+	struct options o;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(refused); i++)
+		ck_assert_msg(parse(refused[i], &o) == 2, "%s", refused[i]);
+	for (uint32_t i = 0; i < ARRAY_SIZE(taken); i++)
+		ck_assert_msg(parse(taken[i], &o) == 0, "%s", taken[i]);
+	ck_assert_int_eq(parse("--depth 8 --job rw=read --depth 9 --job rw=write", &o), 0);
+	ck_assert_uint_eq(o.jobs[0].depth, 8);
+	ck_assert_uint_eq(o.jobs[1].depth, 9);
+}
+END_TEST
+
 START_TEST(the_knee_is_where_it_bends)
 {
 	const double depth_done[] = {1000, 1900, 3500, 4900, 5000, 5050};
 	const double rate_done[] = {999, 1990, 3950, 7000, 7100};
+	const double rate_due[] = {1000, 2000, 4000, 8000, 16000};
+	const double chance_done[] = {880, 1901, 4100, 7100},
+		     chance_due[] = {884, 1910, 4105, 8000};
 	struct ramp r;
 	struct error err;
 
 	ck_assert_int_eq(ramp_parse("depth=1..32", &r, &err), 0);
 	ck_assert_uint_eq(r.count, 6);
-	ck_assert_uint_eq(ramp_knee(&r, 6, depth_done), 3);
+	ck_assert_uint_eq(ramp_knee(&r, 6, depth_done, NULL), 3);
 	ck_assert_int_eq(ramp_parse("rate=1000..16000:5", &r, &err), 0);
 	ck_assert_double_eq(r.steps[1], 2000);
-	ck_assert_uint_eq(ramp_knee(&r, 5, rate_done), 2);
-	ck_assert_uint_eq(ramp_knee(&r, 0, rate_done), 0);
+	ck_assert_uint_eq(ramp_knee(&r, 5, rate_done, rate_due), 2);
+	ck_assert_uint_eq(ramp_knee(&r, 0, rate_done, rate_due), 0);
+	/* Where chance had less fall due, no less was carried. */
+	ck_assert_uint_eq(ramp_knee(&r, 4, chance_done, chance_due), 2);
+	/* The end that was asked for is measured. */
+	ck_assert_int_eq(ramp_parse("depth=3..10", &r, &err), 0);
+	ck_assert_uint_eq(r.count, 3);
+	ck_assert_double_eq(r.steps[2], 10);
 }
 END_TEST
 
@@ -234,6 +313,65 @@ START_TEST(each_thread_is_charged_with_what_it_used)
 }
 END_TEST
 
+static void *nap(void *arg)
+{
+	const struct timespec t = {.tv_nsec = 10000};
+
+	(void)arg;
+	for (uint32_t i = 0; i < 20 * NAP_COUNT; i++)
+		nanosleep(&t, NULL);
+	pthread_barrier_wait(&done_with_work);
+	pthread_barrier_wait(&been_looked_at);
+	return NULL;
+}
+
+START_TEST(a_thread_that_ends_takes_nothing_from_the_others)
+{
+	const struct timespec t = {.tv_nsec = 10000};
+	static struct usage before, after;
+	pthread_t thread;
+
+	pthread_barrier_init(&done_with_work, NULL, 2);
+	pthread_barrier_init(&been_looked_at, NULL, 2);
+	ck_assert_int_eq(pthread_create(&thread, NULL, nap, NULL), 0);
+	pthread_barrier_wait(&done_with_work);
+	usage_read(NULL, 0, &before);
+	pthread_barrier_wait(&been_looked_at);
+	pthread_join(thread, NULL);
+	for (uint32_t i = 0; i < NAP_COUNT; i++)
+		nanosleep(&t, NULL);
+	usage_read(NULL, 0, &after);
+	ck_assert_uint_ge(usage_diff(&before, &after, 0).switches, NAP_COUNT);
+}
+END_TEST
+
+static uint64_t process_cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+START_TEST(to_look_is_not_charged_to_the_load)
+{
+	static const char *const texts[] = {"no process is named so"};
+	static struct usage before, after;
+	uint64_t begun_us, looked_us;
+
+	for (uint32_t i = 0; i < 3; i++) {
+		begun_us = process_cpu_us();
+		usage_read(texts, 1, &before);
+		looked_us = process_cpu_us() - begun_us;
+		usage_begin(&before);
+		usage_read(texts, 1, &after);
+		if (usage_diff(&before, &after, 0).cpu_us < looked_us / 4)
+			return;
+	}
+	ck_abort_msg("%d of %d us", (int)usage_diff(&before, &after, 0).cpu_us, (int)looked_us);
+}
+END_TEST
+
 /* -- the load, on a target that is known ---------------------------------------------------------
  */
 
@@ -247,6 +385,7 @@ struct fake {
 	struct sim_process *process;
 	uint8_t *disk;
 	uint64_t stall_from_ns, stall_to_ns;
+	uint64_t second_stall_ns; /* of 50 ms; 0: none */
 	uint64_t permit_ns; /* a permit is renewed then, a resync begins at resync_ns; 0: not */
 	uint64_t resync_ns;
 	bool loses_a_write; /* once */
@@ -310,6 +449,9 @@ static void fake_submit(struct target *t, struct target_op *op)
 
 	if (at >= f->stall_from_ns && at < f->stall_to_ns)
 		at = f->stall_to_ns;
+	if (f->second_stall_ns > 0 && at >= f->second_stall_ns &&
+	    at < f->second_stall_ns + 50 * NS_PER_MS)
+		at = f->second_stall_ns + 50 * NS_PER_MS;
 	*a = (struct fake_answer){f, op};
 	f->submitted++;
 	sim_schedule(f->world, f->process, at - now, answer, a);
@@ -510,6 +652,34 @@ START_TEST(slow_operations_have_their_causes)
 }
 END_TEST
 
+START_TEST(one_bad_moment_does_not_hide_the_others)
+{
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
+	const struct slowest *s;
+	uint32_t first = 0, second = 0;
+	struct fake f;
+	struct load *l;
+
+	/* All of them are slow at once, first for 100 ms and then for 50. */
+	fake_init(&f);
+	f.stall_from_ns = 20 * NS_PER_MS;
+	f.stall_to_ns = 120 * NS_PER_MS;
+	f.second_stall_ns = 140 * NS_PER_MS;
+	l = run(&f, "rw=randwrite,depth=128", NS_PER_S / 5, false, stamps);
+	s = load_slowest(l);
+	ck_assert_uint_eq(s->count, SLOWEST_MAX);
+	for (uint32_t i = 0; i < s->count; i++) {
+		first += s->ops[i].latency_ns >= 90 * NS_PER_MS;
+		second += s->ops[i].latency_ns / (NS_PER_MS * 10) == 5;
+	}
+	ck_assert_uint_gt(first, 0);
+	ck_assert_uint_gt(second, 0);
+	load_destroy(l);
+	stamps_destroy(stamps);
+	fake_deinit(&f);
+}
+END_TEST
+
 START_TEST(a_trace_explains_the_same_operation)
 {
 	static struct slowest s = {.begun_ns = NS_PER_S, .count = 3};
@@ -546,6 +716,7 @@ START_TEST(a_lost_write_is_found)
 	l = run(&f, "rw=read,bs=64KiB,depth=4", 0, true, stamps);
 	ck_assert_uint_eq(load_total(l)->mismatches, 0);
 	ck_assert_uint_eq(load_total(l)->operations, DISK_SIZE / 65536);
+	ck_assert_uint_eq(load_total(l)->verified, DISK_SIZE / BLOCK_SIZE);
 	load_destroy(l);
 
 	f.loses_a_write = true;
@@ -557,6 +728,20 @@ START_TEST(a_lost_write_is_found)
 	f.disk[4096 + 1024]++; /* a torn block: only its second quarter is wrong */
 	l = run(&f, "rw=read,bs=64KiB,depth=4", 0, true, stamps);
 	ck_assert_uint_eq(load_total(l)->mismatches, 2);
+	load_destroy(l);
+
+	/* And of each other block one byte, wherever it is. */
+	for (uint32_t i = 2; i < DISK_SIZE / BLOCK_SIZE; i++)
+		f.disk[i * BLOCK_SIZE + i * 3 % BLOCK_SIZE] ^= 1;
+	l = run(&f, "rw=read,bs=64KiB,depth=4", 0, true, stamps);
+	ck_assert_uint_ge(load_total(l)->mismatches, DISK_SIZE / BLOCK_SIZE - 1);
+	load_destroy(l);
+	stamps_destroy(stamps);
+
+	/* What was not written by this run is not known, and not said to be verified. */
+	stamps = stamps_create(DISK_SIZE, true);
+	l = run(&f, "rw=read,bs=64KiB,depth=4", 0, true, stamps);
+	ck_assert_uint_eq(load_total(l)->verified, 0);
 	load_destroy(l);
 	stamps_destroy(stamps);
 	fake_deinit(&f);
@@ -581,6 +766,38 @@ START_TEST(an_error_ends_the_load)
 }
 END_TEST
 
+START_TEST(a_place_is_found_however_few_are_wanted)
+{
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
+	struct fake f;
+
+	/* Nearly all draws are of the same block, and 31 of 32 must go elsewhere. */
+	fake_init(&f);
+	load_destroy(run(&f, "rw=randwrite,depth=32,zipf=10", NS_PER_S / 100, false, stamps));
+	ck_assert_uint_gt(f.submitted, 3000);
+	stamps_destroy(stamps);
+	fake_deinit(&f);
+}
+END_TEST
+
+START_TEST(a_slow_open_loop_ends_in_time)
+{
+	struct stamps *stamps = stamps_create(DISK_SIZE, true);
+	struct fake f;
+	struct load *l;
+
+	/* The first is due after five seconds, and the load ends after one. */
+	fake_init(&f);
+	l = run(&f, "rw=randwrite,rate=0.2,arrivals=even", NS_PER_S, false, stamps);
+	ck_assert_uint_ge(load_total(l)->elapsed_ns, NS_PER_S);
+	ck_assert_uint_le(load_total(l)->elapsed_ns, NS_PER_S + NS_PER_MS);
+	ck_assert_uint_eq(load_total(l)->operations + load_total(l)->missed, 0);
+	load_destroy(l);
+	stamps_destroy(stamps);
+	fake_deinit(&f);
+}
+END_TEST
+
 START_TEST(loads_that_cannot_run_are_refused)
 {
 	struct job_spec job = {.name = "j", .depth = 64};
@@ -593,6 +810,40 @@ START_TEST(loads_that_cannot_run_are_refused)
 	ck_assert_int_ne(load_check(&job, 1, DISK_SIZE, 63, &err), 0);
 	job.pattern.range = 4 * 64 * BLOCK_SIZE - BLOCK_SIZE;
 	ck_assert_int_ne(load_check(&job, 1, DISK_SIZE, 1024, &err), 0);
+	job.pattern.start = DISK_SIZE;
+	job.pattern.range = 0;
+	ck_assert_int_ne(load_check(&job, 1, DISK_SIZE, 1024, &err), 0);
+	/* Its end is beyond all numbers. */
+	job.pattern.start = UINT64_MAX - BLOCK_SIZE + 1;
+	job.pattern.range = 4 * 64 * BLOCK_SIZE;
+	ck_assert_int_ne(load_check(&job, 1, DISK_SIZE, 1024, &err), 0);
+}
+END_TEST
+
+START_TEST(jobs_leave_room_for_one_another)
+{
+	struct job_spec jobs[8];
+	struct error err;
+
+	/* One has four times the room that it needs; eight at one place have half of it. */
+	for (uint32_t i = 0; i < 8; i++) {
+		jobs[i] = (struct job_spec){.name = "j", .depth = 64};
+		jobs[i].pattern =
+		    (struct pattern_spec){.size_count = 1, .sizes = {{BLOCK_SIZE, 1}}};
+		jobs[i].pattern.range = 4 * 64 * BLOCK_SIZE;
+	}
+	ck_assert_int_eq(load_check(jobs, 1, 8 * DISK_SIZE, 1024, &err), 0);
+	ck_assert_int_ne(load_check(jobs, 8, 8 * DISK_SIZE, 1024, &err), 0);
+	ck_assert_ptr_nonnull(strstr(err.text, "job j"));
+	for (uint32_t i = 0; i < 8; i++)
+		jobs[i].pattern.start = i * jobs[i].pattern.range;
+	ck_assert_int_eq(load_check(jobs, 8, 8 * DISK_SIZE, 1024, &err), 0);
+	/* Small ones keep a large one from each place that they are in. */
+	jobs[1].pattern.start = 0;
+	jobs[1].pattern.range = DISK_SIZE;
+	jobs[1].pattern.sizes[0].bytes = DISK_SIZE / 4;
+	jobs[1].depth = 1;
+	ck_assert_int_ne(load_check(jobs, 2, 8 * DISK_SIZE, 1024, &err), 0);
 }
 END_TEST
 
@@ -605,19 +856,27 @@ int main(void)
 
 	tcase_set_timeout(tc, 100);
 	tcase_add_test(tc, percentiles_are_within_their_bound);
+	tcase_add_test(tc, what_waits_for_hours_is_not_told_shorter);
 	tcase_add_test(tc, zipf_is_zipf);
 	tcase_add_test(tc, patterns_do_what_they_say);
 	tcase_add_test(tc, what_is_not_understood_is_refused);
+	tcase_add_test(tc, what_would_be_ignored_is_refused);
 	tcase_add_test(tc, the_knee_is_where_it_bends);
 	tcase_add_test(tc, a_long_timeline_keeps_every_operation);
 	tcase_add_test(tc, a_closed_loop_is_as_fast_as_its_target);
 	tcase_add_test(tc, an_open_loop_omits_nothing);
 	tcase_add_test(tc, slow_operations_have_their_causes);
+	tcase_add_test(tc, one_bad_moment_does_not_hide_the_others);
 	tcase_add_test(tc, a_trace_explains_the_same_operation);
 	tcase_add_test(tc, each_thread_is_charged_with_what_it_used);
+	tcase_add_test(tc, a_thread_that_ends_takes_nothing_from_the_others);
+	tcase_add_test(tc, to_look_is_not_charged_to_the_load);
 	tcase_add_test(tc, a_lost_write_is_found);
 	tcase_add_test(tc, an_error_ends_the_load);
+	tcase_add_test(tc, a_place_is_found_however_few_are_wanted);
+	tcase_add_test(tc, a_slow_open_loop_ends_in_time);
 	tcase_add_test(tc, loads_that_cannot_run_are_refused);
+	tcase_add_test(tc, jobs_leave_room_for_one_another);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
