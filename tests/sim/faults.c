@@ -8,7 +8,9 @@
  * number alone: one that is left out (minimise.h) changes nothing in the plan of the others. */
 #include "tests/sim/faults.h"
 
+#include "tests/sim/bays.h"
 #include "tests/sim/fault.h"
+#include "tests/sim/faults_disks.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/pds.h"
 #include "tests/sim/stranger.h"
@@ -187,19 +189,6 @@ static void step_clock(struct cluster *c)
 	step_clock_of(c, any_machine(c));
 }
 
-static void end_slowness(struct ending *e)
-{
-	sim_disk_set_slowness(e->a->disk, 1);
-}
-
-static void slow_disk(struct cluster *c)
-{
-	struct machine *m = fault_node(c);
-
-	sim_disk_set_slowness(m->disk, fault_range(c, 5, 400));
-	fault_end_later(c, m, NULL, 0, CUT_MAX_NS, end_slowness);
-}
-
 static void end_withdrawal(struct ending *e)
 {
 	/* The administrator is busy, or has no session: again, later. */
@@ -364,19 +353,22 @@ static void strand(struct cluster *c)
 static void rot(struct cluster *c)
 {
 	struct machine *m = c->nodes[c->rot_node];
-	uint64_t blocks = CLUSTER_DEVICE_SIZE / BLOCK_SIZE;
+	const uint32_t count = bays_count(m->bays);
+	const uint32_t bay = count > 1 ? (uint32_t)fault_below(c, count) : 0;
+	struct sim_disk *disk = bays_disk(m->bays, bay);
+	uint64_t blocks = bays_size(m->bays, bay) / BLOCK_SIZE;
 
 	for (unsigned tries = 0; tries < 500; tries++) {
 		uint64_t offset = fault_below(c, blocks) * BLOCK_SIZE;
 		uint64_t at = offset + fault_range(c, 16, BLOCK_SIZE - 1);
 		uint8_t stamp[16], byte;
 
-		sim_disk_peek(m->disk, offset, stamp, sizeof(stamp));
+		sim_disk_peek(disk, offset, stamp, sizeof(stamp));
 		if (!oracle_is_stamped(stamp))
 			continue;
-		sim_disk_peek(m->disk, at, &byte, 1);
+		sim_disk_peek(disk, at, &byte, 1);
 		byte ^= (uint8_t)(1u << fault_below(c, 8));
-		sim_disk_poke(m->disk, at, &byte, 1);
+		sim_disk_poke(disk, at, &byte, 1);
 		sim_trace(c->world, m->process, "bit rot at %lu", at);
 		c->stats.rot++;
 		return;
@@ -675,7 +667,7 @@ static const struct kind kinds[] = {
     {"isolation", isolate_one, 8},
     {"disconnection", disconnect_two, 12},
     {"clock step", step_clock, 5},
-    {"slow disk", slow_disk, 5},
+    {"slow disk", faults_slow_disk, 5},
     {"withdrawal", withdraw_one, 6},
     {"bit rot", rot, 8},
     {"partition", partition, 6},
@@ -784,6 +776,7 @@ void faults_begin(struct cluster *c)
 		sim_schedule(c->world, NULL, fault_below(c, CERTIFY_GAP_NS), next_certificate, c);
 	if (c->world->seed % 11 == 1 || c->world->seed % 11 == 8)
 		sim_schedule(c->world, NULL, fault_below(c, FULL_GAP_NS), next_stranger, c);
+	faults_disks_begin(c);
 }
 
 /* For good: the other one has to do. */
@@ -811,8 +804,6 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 
 		sim_process_on_io(m->process, 1, SIM_IO_NORMAL);
 		m->process->wall_offset_ns = 0;
-		if (m->disk != NULL)
-			sim_disk_set_slowness(m->disk, 1);
 		if (m->stranger != NULL)
 			stranger_leave(m->stranger);
 		sim_process_resume(m->process); /* if it is paused */
@@ -823,6 +814,7 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 	/* The operator restarts nodes whose disks have failed. */
 	for (uint32_t i = 0; i < c->node_count && c->stats.io_errors > 0; i++)
 		sim_process_crash(c->nodes[i]->process, SIM_KILL);
+	faults_disks_end(c);
 	if (lost_node < c->node_count) {
 		sim_trace(c->world, c->nodes[lost_node]->process, "lost for ever");
 		c->nodes[lost_node]->dead_for_ever = true;

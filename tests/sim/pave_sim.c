@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "engine/placement/driver.h"
+#include "tests/sim/bays.h"
 #include "tests/sim/converge.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/guest.h"
@@ -192,6 +193,23 @@ static void settle_layers(struct cluster *c)
 			     c->layers);
 }
 
+static char unsettled[200];
+
+static bool devices_are_settled(struct cluster *c)
+{
+	for (uint32_t n = 0; n < c->node_count; n++)
+		if (!bays_are_settled(c->nodes[n]->bays, unsettled, sizeof(unsettled)))
+			return false;
+	return true;
+}
+
+/* What devices that are being retired hold goes to others, and they leave. */
+static void settle_devices(struct cluster *c)
+{
+	if (!cluster_run(c, SETTLE_NS, devices_are_settled) && !c->failed)
+		cluster_fail(c, "%llu s after the faults: %s", SETTLE_NS / NS_PER_S, unsettled);
+}
+
 /* The next one that is wanted is asked for. */
 static bool certificates_last(struct cluster *c)
 {
@@ -244,6 +262,8 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		settle_moves(c);
 	if (!c->failed && c->shot_count > 0 && lost >= c->node_count)
 		settle_layers(c);
+	if (!c->failed && bays_are_many(c->world->seed))
+		settle_devices(c);
 	if (!c->failed)
 		converge_check(c, SETTLE_NS);
 	if (!c->failed)
@@ -265,7 +285,8 @@ static void print_stats(const struct cluster *c)
 	       "%lu maintenances; %lu records in the ledger, %lu of them receipts; %u snapshots "
 	       "(%lu attaches, %lu "
 	       "blocks); %lu strangers, disks full %lu times; %lu certificates; %lu starts of a "
-	       "driver\n",
+	       "driver; %lu devices added, %lu retired, %lu away for a while, %lu blocks moved "
+	       "between them\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.migrations,
 	       c->stats.ops, c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked,
@@ -274,7 +295,9 @@ static void print_stats(const struct cluster *c)
 	       c->stats.clock_steps, c->stats.revocations, c->stats.contests, c->stats.rot,
 	       c->stats.moves, c->moves_done, c->stats.maintained, c->stats.records,
 	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks,
-	       c->stats.strangers, c->stats.full, c->stats.certificates, c->stats.elections);
+	       c->stats.strangers, c->stats.full, c->stats.certificates, c->stats.elections,
+	       c->stats.devices_added, c->stats.devices_retired, c->stats.devices_away,
+	       c->stats.device_blocks);
 }
 
 /* How many faults the seed had, for the parent. */

@@ -1,0 +1,114 @@
+/* faults_disks: see faults_disks.h. Devices that come and go draw from a stream of their own, and
+ * come in a share of the seeds, so that the others, and those of tests/sim/regressions, run as they
+ * did without it.
+ */
+#include "tests/sim/faults_disks.h"
+
+#include "tests/sim/bays.h"
+#include "tests/sim/fault.h"
+
+#define SLOW_MAX_NS	(15 * NS_PER_S)
+#define DEVICES_GAP_NS	(5 * NS_PER_S)
+#define DEVICE_CRASH_NS (2 * NS_PER_S)
+#define DEVICE_AWAY_NS	(20 * NS_PER_S)
+#define DEVICE_IO_AHEAD 300u
+#define LOOK_GAP_NS	(200 * NS_PER_MS)
+
+/* -- slow disks ------------------------------------------------------------------------------ */
+
+static void end_slowness(struct ending *e)
+{
+	bays_set_slowness(e->a->bays, 1);
+}
+
+void faults_slow_disk(struct cluster *c)
+{
+	struct machine *m = fault_node(c);
+
+	bays_set_slowness(m->bays, fault_range(c, 5, 400));
+	fault_end_later(c, m, NULL, 0, SLOW_MAX_NS, end_slowness);
+}
+
+/* -- devices that come and go ---------------------------------------------------------------- */
+
+static void device_back(struct ending *e)
+{
+	struct cluster *c = e->cluster;
+
+	if (c->faults_over || !bays_give_back(e->a->bays))
+		return;
+	sim_process_crash(e->a->process, SIM_KILL);
+}
+
+/* Its cable is pulled: the node goes on without it from its next start on, until it is back. */
+static void take_device_away(struct cluster *c, struct machine *m)
+{
+	if (!bays_take_away(m->bays, fault_below(c, UINT32_MAX)))
+		return;
+	sim_process_crash(m->process, fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+	fault_end_later(c, m, NULL, 0, DEVICE_AWAY_NS, device_back);
+}
+
+/* In the midst of what has just begun, or a little later. */
+static void crash_around(struct cluster *c, struct machine *m)
+{
+	if (fault_chance(c, 1, 2))
+		return;
+	if (fault_chance(c, 1, 2)) {
+		c->stats.kills++;
+		fault_end_later(c, m, NULL, 0, DEVICE_CRASH_NS, fault_kill);
+		return;
+	}
+	c->stats.io_crashes++;
+	sim_process_on_io(m->process, 1 + fault_below(c, DEVICE_IO_AHEAD),
+			  fault_chance(c, 1, 2) ? SIM_IO_KILL : SIM_IO_POWER_LOSS);
+}
+
+static void next_device(void *arg)
+{
+	struct cluster *c = arg;
+	struct machine *m;
+	uint64_t what, draw;
+
+	if (c->faults_over)
+		return;
+	c->fault_stream = c->world->seed * 0xb5026f5aa96619e9ull + c->stats.device_faults++;
+	m = fault_node(c);
+	what = fault_below(c, 10);
+	draw = fault_below(c, UINT32_MAX);
+	if (what == 0)
+		take_device_away(c, m);
+	else if (what < 5 ? bays_add(m->bays, draw) : bays_retire(m->bays, draw))
+		crash_around(c, m);
+	sim_schedule(c->world, NULL, fault_below(c, DEVICES_GAP_NS), next_device, c);
+}
+
+static void look(void *arg)
+{
+	struct cluster *c = arg;
+
+	for (uint32_t n = 0; n < c->node_count; n++)
+		bays_look(c->nodes[n]->bays);
+	sim_schedule(c->world, NULL, LOOK_GAP_NS, look, c);
+}
+
+/* -- begin and end --------------------------------------------------------------------------- */
+
+void faults_disks_begin(struct cluster *c)
+{
+	if (bays_are_many(c->world->seed)) {
+		sim_schedule(c->world, NULL, NS_PER_S, next_device, c);
+		sim_schedule(c->world, NULL, LOOK_GAP_NS, look, c);
+	}
+}
+
+void faults_disks_end(struct cluster *c)
+{
+	for (uint32_t n = 0; n < c->node_count; n++) {
+		struct machine *m = c->nodes[n];
+
+		bays_set_slowness(m->bays, 1);
+		if (bays_give_back(m->bays))
+			sim_process_crash(m->process, SIM_KILL);
+	}
+}

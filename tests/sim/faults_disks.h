@@ -1,0 +1,16 @@
+/* The faults of disks that only some seeds have: devices that are added, retired, and away for a
+ * while (bays.h). */
+#ifndef SIM_FAULTS_DISKS_H
+#define SIM_FAULTS_DISKS_H
+
+#include "tests/sim/cluster.h"
+
+/* The ones of this seed. */
+void faults_disks_begin(struct cluster *c);
+/* Disks are as fast as ever, and all that were away are back. */
+void faults_disks_end(struct cluster *c);
+
+/* Of any node, for a while; every seed may have it. */
+void faults_slow_disk(struct cluster *c);
+
+#endif
