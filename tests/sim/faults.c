@@ -768,7 +768,7 @@ void faults_begin(struct cluster *c)
 	/* With three nodes nothing can move. */
 	if (c->node_count > 3)
 		sim_schedule(c->world, NULL, fault_below(c, MOVES_GAP_NS), next_moves, c);
-	if (c->node_count <= 3 || fault_chance(c, 2, 3))
+	if (c->node_count <= 3 || fault_chance(c, 2, 3) || faults_slow_settling(c->world->seed))
 		sim_schedule(c->world, NULL, fault_below(c, SHOTS_GAP_NS), next_shot, c);
 	if (c->world->seed % 4 == 3)
 		sim_schedule(c->world, NULL, fault_below(c, MIGRATIONS_GAP_NS), next_migration, c);

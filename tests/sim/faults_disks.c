@@ -1,24 +1,30 @@
-/* faults_disks: see faults_disks.h. Devices that come and go draw from a stream of their own, and
- * come in a share of the seeds, so that the others, and those of tests/sim/regressions, run as they
- * did without it.
+/* faults_disks: see faults_disks.h. Each kind draws from a stream of its own, and comes in a share
+ * of the seeds, so that the others, and those of tests/sim/regressions, run as they did without it.
  */
 #include "tests/sim/faults_disks.h"
 
+#include "engine/placement/driver.h"
+#include "engine/placement/layers.h"
 #include "tests/sim/bays.h"
 #include "tests/sim/fault.h"
+#include "tests/sim/pds.h"
 
-#define SLOW_MAX_NS	(15 * NS_PER_S)
-#define DEVICES_GAP_NS	(5 * NS_PER_S)
-#define DEVICE_CRASH_NS (2 * NS_PER_S)
-#define DEVICE_AWAY_NS	(20 * NS_PER_S)
-#define DEVICE_IO_AHEAD 300u
-#define LOOK_GAP_NS	(200 * NS_PER_MS)
+#define SLOW_MAX_NS	 (15 * NS_PER_S)
+#define DEVICES_GAP_NS	 (5 * NS_PER_S)
+#define DEVICE_CRASH_NS	 (2 * NS_PER_S)
+#define DEVICE_AWAY_NS	 (20 * NS_PER_S)
+#define DEVICE_IO_AHEAD	 300u
+#define LOOK_GAP_NS	 (200 * NS_PER_MS)
+#define SETTLING_GAP_NS	 (400 * NS_PER_MS)
+#define SETTLING_SLOW_NS (6 * NS_PER_S)
+#define WORK_MAX_NS	 (200 * NS_PER_MS)
 
 /* -- slow disks ------------------------------------------------------------------------------ */
 
 static void end_slowness(struct ending *e)
 {
 	bays_set_slowness(e->a->bays, 1);
+	e->a->process->work_ns = 0;
 }
 
 void faults_slow_disk(struct cluster *c)
@@ -27,6 +33,72 @@ void faults_slow_disk(struct cluster *c)
 
 	bays_set_slowness(m->bays, fault_range(c, 5, 400));
 	fault_end_later(c, m, NULL, 0, SLOW_MAX_NS, end_slowness);
+}
+
+bool faults_slow_settling(uint64_t seed)
+{
+	/* None of tests/sim/regressions, when this came. */
+	const uint64_t x = seed % 17;
+
+	return x == 5 || x == 11 || x == 14;
+}
+
+static bool has_child(const struct pd *pd, const struct reg_layer *parent)
+{
+	for (const struct reg_layer *l = pd->reg.layers; l != NULL; l = l->hh.next)
+		if (l->parent == parent->id)
+			return true;
+	return false;
+}
+
+/* A layer is being settled or merged, or a copy or what a deleted volume left is being erased, as
+ * far as the driver that leads knows. */
+static bool layers_settle(const struct cluster *c)
+{
+	const struct pd *pd = pds_leading(c);
+
+	for (const struct reg_layer *l = pd != NULL ? pd->reg.layers : NULL; l != NULL;
+	     l = l->hh.next)
+		if (l->merging != 0 || (!l->sealed && has_child(pd, l)))
+			return true;
+	for (const struct reg_volume *v = pd != NULL ? pd->reg.volumes : NULL; v != NULL;
+	     v = v->hh.next)
+		if (v->deleted && v->erase_count > 0)
+			return true;
+	return false;
+}
+
+static void slow_one(struct cluster *c, struct machine *m)
+{
+	const uint64_t factor = fault_range(c, 5, 400);
+
+	bays_set_slowness(m->bays, factor);
+	/* The index lies on a disk too. */
+	if (fault_chance(c, 1, 2))
+		m->process->work_ns = fault_range(c, NS_PER_MS, WORK_MAX_NS);
+	sim_trace(c->world, m->process, "layers settle: its disks are %lu times as slow", factor);
+	fault_end_later(c, m, NULL, 0, SETTLING_SLOW_NS, end_slowness);
+}
+
+/* One, two, or all of them. */
+static void next_settling(void *arg)
+{
+	struct cluster *c = arg;
+
+	if (c->faults_over)
+		return;
+	c->fault_stream = c->world->seed * 0x8cb92ba72f3d8dd7ull + c->stats.settlings;
+	if (layers_settle(c)) {
+		c->stats.settlings++;
+		if (fault_chance(c, 1, 4)) {
+			const uint64_t count = fault_range(c, 1, c->node_count);
+
+			c->stats.slow_settlings++;
+			for (uint64_t i = 0; i < count; i++)
+				slow_one(c, fault_node(c));
+		}
+	}
+	sim_schedule(c->world, NULL, SETTLING_GAP_NS, next_settling, c);
 }
 
 /* -- devices that come and go ---------------------------------------------------------------- */
@@ -100,6 +172,8 @@ void faults_disks_begin(struct cluster *c)
 		sim_schedule(c->world, NULL, NS_PER_S, next_device, c);
 		sim_schedule(c->world, NULL, LOOK_GAP_NS, look, c);
 	}
+	if (faults_slow_settling(c->world->seed))
+		sim_schedule(c->world, NULL, SETTLING_GAP_NS, next_settling, c);
 }
 
 void faults_disks_end(struct cluster *c)
@@ -108,6 +182,7 @@ void faults_disks_end(struct cluster *c)
 		struct machine *m = c->nodes[n];
 
 		bays_set_slowness(m->bays, 1);
+		m->process->work_ns = 0;
 		if (bays_give_back(m->bays))
 			sim_process_crash(m->process, SIM_KILL);
 	}

@@ -1,9 +1,12 @@
 /* The faults of disks that only some seeds have: devices that are added, retired, and away for a
- * while (bays.h). */
+ * while (bays.h); and slow disks while layers settle, merge and are erased. */
 #ifndef SIM_FAULTS_DISKS_H
 #define SIM_FAULTS_DISKS_H
 
 #include "tests/sim/cluster.h"
+
+/* Whether this seed's disks are slow, more than others, while layers settle. */
+bool faults_slow_settling(uint64_t seed);
 
 /* The ones of this seed. */
 void faults_disks_begin(struct cluster *c);

@@ -286,7 +286,7 @@ static void print_stats(const struct cluster *c)
 	       "(%lu attaches, %lu "
 	       "blocks); %lu strangers, disks full %lu times; %lu certificates; %lu starts of a "
 	       "driver; %lu devices added, %lu retired, %lu away for a while, %lu blocks moved "
-	       "between them\n",
+	       "between them; disks slow %lu times while layers settled\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.migrations,
 	       c->stats.ops, c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked,
@@ -297,7 +297,7 @@ static void print_stats(const struct cluster *c)
 	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks,
 	       c->stats.strangers, c->stats.full, c->stats.certificates, c->stats.elections,
 	       c->stats.devices_added, c->stats.devices_retired, c->stats.devices_away,
-	       c->stats.device_blocks);
+	       c->stats.device_blocks, c->stats.slow_settlings);
 }
 
 /* How many faults the seed had, for the parent. */
