@@ -26,6 +26,7 @@ struct bays {
 	uint32_t count, named;
 	struct bay bays[BAYS_MAX];
 	struct bay *away; /* or NULL */
+	bool lost;	  /* for ever */
 	uint64_t move_bytes_per_s;
 	struct pool_add_op add;
 	struct pool_retire_op retire;
@@ -217,6 +218,8 @@ bool bays_are_settled(const struct bays *b, char *why, size_t why_size)
 			room += infos[i].free_bytes;
 			continue;
 		}
+		if (b->lost && strcmp(infos[i].path, b->away->path) == 0)
+			continue;
 		waits += infos[i].live_bytes;
 		snprintf(why, why_size, "%s's device %s is %s, with %lu chunks (%lu stuck)",
 			 m->process->name, infos[i].path, pool_state_name(infos[i].state),
@@ -319,15 +322,25 @@ bool bays_take_away(struct bays *b, uint64_t draw)
 		return false;
 	sim_trace(b->node->cluster->world, b->node->process, "device %s is away", bay->path);
 	b->away = bay;
-	b->node->cluster->stats.devices_away++;
 	return true;
 }
 
 bool bays_give_back(struct bays *b)
 {
-	if (b->away == NULL)
+	if (b->away == NULL || b->lost)
 		return false;
 	sim_trace(b->node->cluster->world, b->node->process, "device %s is back", b->away->path);
 	b->away = NULL;
 	return true;
+}
+
+bool bays_lose(struct bays *b, uint64_t draw)
+{
+	b->lost = bays_take_away(b, draw);
+	return b->lost;
+}
+
+bool bays_have_lost(const struct bays *b)
+{
+	return b->lost;
 }

@@ -8,7 +8,7 @@
  *
  *   SPARE --bays_add--> in the pool --bays_retire--> retiring --emptied, wiped--> SPARE
  *                          ^ \--bays_take_away, at a crash--> AWAY
- *                           \--bays_give_back, at the next--/
+ *                           \--bays_give_back, at the next--/     (bays_lose: for ever)
  *
  * The disks, and who is away, outlive the process. */
 #ifndef SIM_BAYS_H
@@ -45,6 +45,9 @@ bool bays_retire(struct bays *b, uint64_t draw);
 /* From the node's next start on: the caller crashes it. */
 bool bays_take_away(struct bays *b, uint64_t draw);
 bool bays_give_back(struct bays *b);
+/* As bays_take_away, for ever. */
+bool bays_lose(struct bays *b, uint64_t draw);
+bool bays_have_lost(const struct bays *b);
 
 /* Counts what has moved and left since it was last looked; now and then. */
 void bays_look(struct bays *b);

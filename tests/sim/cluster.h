@@ -163,8 +163,8 @@ struct cluster {
 		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
 		    shot_attaches, maintained, migrations, fenced, ops, op_errors, records,
 		    receipts, strangers, full, certificates, elections, device_faults,
-		    devices_added, devices_retired, devices_away, device_blocks, settlings,
-		    slow_settlings;
+		    devices_added, devices_retired, devices_away, devices_lost, device_blocks,
+		    settlings, slow_settlings;
 	} stats;
 };
 

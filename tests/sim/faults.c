@@ -815,7 +815,7 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 	for (uint32_t i = 0; i < c->node_count && c->stats.io_errors > 0; i++)
 		sim_process_crash(c->nodes[i]->process, SIM_KILL);
 	faults_disks_end(c);
-	if (lost_node < c->node_count) {
+	if (lost_node < c->node_count && !faults_disks_lose(c, c->nodes[lost_node])) {
 		sim_trace(c->world, c->nodes[lost_node]->process, "lost for ever");
 		c->nodes[lost_node]->dead_for_ever = true;
 		sim_process_crash(c->nodes[lost_node]->process, SIM_POWER_LOSS);

@@ -117,6 +117,7 @@ static void take_device_away(struct cluster *c, struct machine *m)
 {
 	if (!bays_take_away(m->bays, fault_below(c, UINT32_MAX)))
 		return;
+	c->stats.devices_away++;
 	sim_process_crash(m->process, fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 	fault_end_later(c, m, NULL, 0, DEVICE_AWAY_NS, device_back);
 }
@@ -186,4 +187,17 @@ void faults_disks_end(struct cluster *c)
 		if (bays_give_back(m->bays))
 			sim_process_crash(m->process, SIM_KILL);
 	}
+}
+
+bool faults_disks_lose(struct cluster *c, struct machine *m)
+{
+	if (!bays_are_many(c->world->seed))
+		return false;
+	c->fault_stream = c->world->seed * 0x94d049bb133111ebull;
+	if (fault_chance(c, 1, 4) || !bays_lose(m->bays, fault_below(c, UINT32_MAX)))
+		return false;
+	c->stats.devices_lost++;
+	sim_trace(c->world, m->process, "and lost for ever");
+	sim_process_crash(m->process, SIM_POWER_LOSS);
+	return true;
 }

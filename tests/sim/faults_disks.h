@@ -12,6 +12,8 @@ bool faults_slow_settling(uint64_t seed);
 void faults_disks_begin(struct cluster *c);
 /* Disks are as fast as ever, and all that were away are back. */
 void faults_disks_end(struct cluster *c);
+/* After that: one device of the node is lost for ever, where this seed wants that. Else false. */
+bool faults_disks_lose(struct cluster *c, struct machine *m);
 
 /* Of any node, for a while; every seed may have it. */
 void faults_slow_disk(struct cluster *c);

@@ -285,7 +285,8 @@ static void print_stats(const struct cluster *c)
 	       "%lu maintenances; %lu records in the ledger, %lu of them receipts; %u snapshots "
 	       "(%lu attaches, %lu "
 	       "blocks); %lu strangers, disks full %lu times; %lu certificates; %lu starts of a "
-	       "driver; %lu devices added, %lu retired, %lu away for a while, %lu blocks moved "
+	       "driver; %lu devices added, %lu retired, %lu away for a while, %lu lost, %lu blocks "
+	       "moved "
 	       "between them; disks slow %lu times while layers settled\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.migrations,
@@ -297,7 +298,7 @@ static void print_stats(const struct cluster *c)
 	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks,
 	       c->stats.strangers, c->stats.full, c->stats.certificates, c->stats.elections,
 	       c->stats.devices_added, c->stats.devices_retired, c->stats.devices_away,
-	       c->stats.device_blocks, c->stats.slow_settlings);
+	       c->stats.devices_lost, c->stats.device_blocks, c->stats.slow_settlings);
 }
 
 /* How many faults the seed had, for the parent. */
