@@ -199,7 +199,8 @@ void bays_look(struct bays *b)
 	}
 }
 
-/* What is being emptied must become empty, unless what stays has no room for it. */
+/* What is being emptied must become empty, unless what stays has no room for it. While a device is
+ * lost, a chunk that was on the way to it or from it stays where it is (mover.c, may_move). */
 bool bays_are_settled(const struct bays *b, char *why, size_t why_size)
 {
 	struct pool_device_info infos[POOL_DEVICES_MAX];
@@ -207,7 +208,7 @@ bool bays_are_settled(const struct bays *b, char *why, size_t why_size)
 	uint64_t room = 0, waits = 0;
 	uint32_t count;
 
-	if (b->count == 1 || m->dead_for_ever)
+	if (b->count == 1 || m->dead_for_ever || b->lost)
 		return true;
 	snprintf(why, why_size, "%s does not serve", m->process->name);
 	if (m->node.pool == NULL)
@@ -218,8 +219,6 @@ bool bays_are_settled(const struct bays *b, char *why, size_t why_size)
 			room += infos[i].free_bytes;
 			continue;
 		}
-		if (b->lost && strcmp(infos[i].path, b->away->path) == 0)
-			continue;
 		waits += infos[i].live_bytes;
 		snprintf(why, why_size, "%s's device %s is %s, with %lu chunks (%lu stuck)",
 			 m->process->name, infos[i].path, pool_state_name(infos[i].state),
