@@ -146,7 +146,16 @@ static bool nothing_moves(struct cluster *c)
 	return false;
 }
 
-/* The volume is attached: what moves must get to its end, or be given up. */
+static bool device_is_lost(const struct cluster *c)
+{
+	for (uint32_t n = 0; n < c->node_count; n++)
+		if (bays_have_lost(c->nodes[n]->bays))
+			return true;
+	return false;
+}
+
+/* The volume is attached: what moves must get to its end, or be given up. (Nobody gives up a move
+ * to a node that cannot tell whether it has a copy already, on a device that is lost.) */
 static void settle_moves(struct cluster *c)
 {
 	c->moves_active = -1;
@@ -258,7 +267,7 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		read_back(c);
 	if (!c->failed)
 		read_shots(c);
-	if (!c->failed)
+	if (!c->failed && !device_is_lost(c))
 		settle_moves(c);
 	if (!c->failed && c->shot_count > 0 && lost >= c->node_count)
 		settle_layers(c);
