@@ -17,7 +17,7 @@ struct bay {
 	struct sim_disk *disk;
 	uint64_t size_bytes;
 	const char *path;
-	bool retiring; /* when it was last looked */
+	bool serving, retiring; /* when it was last looked */
 	uint64_t moved_bytes;
 };
 
@@ -116,6 +116,7 @@ void bays_boot(struct bays *b, struct pool_open_op *op)
 
 void bays_node_crashed(struct bays *b)
 {
+	bays_look(b);
 	for (uint32_t i = 0; i < b->count; i++)
 		b->bays[i].moved_bytes = 0;
 }
@@ -194,6 +195,7 @@ void bays_look(struct bays *b)
 		else
 			c->stats.device_blocks += (d->moved_bytes - bay->moved_bytes) / BLOCK_SIZE;
 		bay->moved_bytes = d != NULL ? d->moved_bytes : 0;
+		bay->serving = d != NULL && d->state == POOL_DEVICE_SERVING;
 		bay->retiring = d != NULL && (d->state == POOL_DEVICE_RETIRING ||
 					      (bay->retiring && d->state != POOL_DEVICE_SERVING));
 	}
@@ -335,8 +337,20 @@ bool bays_give_back(struct bays *b)
 
 bool bays_lose(struct bays *b, uint64_t draw)
 {
-	b->lost = bays_take_away(b, draw);
-	return b->lost;
+	struct bay *found[BAYS_MAX];
+	uint32_t count = 0;
+
+	bays_look(b);
+	for (uint32_t i = 0; i < b->count; i++)
+		if (b->bays[i].serving)
+			found[count++] = &b->bays[i];
+	if (count < 2)
+		return false;
+	b->away = found[draw % count];
+	b->lost = true;
+	sim_trace(b->node->cluster->world, b->node->process, "device %s is lost for ever",
+		  b->away->path);
+	return true;
 }
 
 bool bays_have_lost(const struct bays *b)

@@ -45,7 +45,7 @@ bool bays_retire(struct bays *b, uint64_t draw);
 /* From the node's next start on: the caller crashes it. */
 bool bays_take_away(struct bays *b, uint64_t draw);
 bool bays_give_back(struct bays *b);
-/* As bays_take_away, for ever. */
+/* One is away for ever, from the node's next start on, be it down now. */
 bool bays_lose(struct bays *b, uint64_t draw);
 bool bays_have_lost(const struct bays *b);
 

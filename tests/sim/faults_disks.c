@@ -199,7 +199,6 @@ bool faults_disks_lose(struct cluster *c, struct machine *m)
 	if (fault_chance(c, 1, 4) || !bays_lose(m->bays, fault_below(c, UINT32_MAX)))
 		return false;
 	c->stats.devices_lost++;
-	sim_trace(c->world, m->process, "and lost for ever");
 	sim_process_crash(m->process, SIM_POWER_LOSS);
 	return true;
 }
