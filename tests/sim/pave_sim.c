@@ -40,7 +40,7 @@
 struct options {
 	uint64_t seed, seeds, from, jobs;
 	double minutes;
-	bool one, trace, faults, verbose, mutants, silent, minimise;
+	bool one, trace, faults, verbose, mutants, silent, minimise, lose_devices;
 	bool left_out[FAULTS_MAX]; /* faults, by number */
 	enum mutant mutant;
 };
@@ -55,6 +55,7 @@ static const char usage[] =
     "  --jobs J      so many at once (default 1)\n"
     "  --minutes M   virtual time with faults (default 1)\n"
     "  --no-faults   nothing goes wrong\n"
+    "  --lose-devices  at the end a device is lost rather than its node, in seeds that have many\n"
     "  --minimise    of a seed that fails: leaves out as many faults as it can\n"
     "  --only LIST   of all faults only these, by number: as --minimise printed it\n"
     "  --trace       the whole timeline goes to stderr\n"
@@ -250,6 +251,7 @@ static void run_cluster(struct cluster *c, const struct options *o)
 	uint32_t lost = CLUSTER_NODES;
 
 	c->faults_left_out = o->left_out;
+	c->lose_devices = o->lose_devices;
 	if (o->faults)
 		faults_begin(c);
 	cluster_run(c, (uint64_t)(o->minutes * 60.0 * (double)NS_PER_S), NULL);
@@ -520,13 +522,21 @@ static bool parse_only(struct options *o, const char *text)
 }
 
 static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
-    {"from", required_argument, NULL, 'f'},    {"jobs", required_argument, NULL, 'j'},
-    {"minutes", required_argument, NULL, 'm'}, {"no-faults", no_argument, NULL, 'F'},
-    {"trace", no_argument, NULL, 't'},	       {"verbose", no_argument, NULL, 'v'},
-    {"mutant", required_argument, NULL, 'M'},  {"mutants", no_argument, NULL, 'A'},
-    {"minimise", no_argument, NULL, 'i'},      {"only", required_argument, NULL, 'o'},
-    {"help", no_argument, NULL, 'h'},	       {0},
+    {"seed", required_argument, NULL, 's'},
+    {"seeds", required_argument, NULL, 'n'},
+    {"from", required_argument, NULL, 'f'},
+    {"jobs", required_argument, NULL, 'j'},
+    {"minutes", required_argument, NULL, 'm'},
+    {"no-faults", no_argument, NULL, 'F'},
+    {"lose-devices", no_argument, NULL, 'L'},
+    {"trace", no_argument, NULL, 't'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"mutant", required_argument, NULL, 'M'},
+    {"mutants", no_argument, NULL, 'A'},
+    {"minimise", no_argument, NULL, 'i'},
+    {"only", required_argument, NULL, 'o'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
 };
 
 static int parse(struct options *o, int argc, char **argv)
@@ -553,6 +563,9 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'F':
 			o->faults = false;
+			break;
+		case 'L':
+			o->lose_devices = true;
 			break;
 		case 't':
 			o->trace = true;
