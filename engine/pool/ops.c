@@ -137,12 +137,15 @@ static int compare_volumes(const void *a, const void *b)
 	return (*va > *vb) - (*va < *vb);
 }
 
+/* Only volumes have fences: of a layer that is none nobody keeps whether it was ever here. */
 int pool_absent(const struct pool *pool, volume_id_t volume)
 {
-	if (pool->doubt_count == 0 || bsearch(&volume, pool->doubts, pool->doubt_count,
-					      sizeof volume, compare_volumes) == NULL)
+	if (pool->doubt_count == 0)
 		return 0;
-	return -E_DEVICE;
+	if (pool_generation(pool, volume) == 0 || bsearch(&volume, pool->doubts, pool->doubt_count,
+							  sizeof volume, compare_volumes) != NULL)
+		return -E_DEVICE;
+	return 0;
 }
 
 /* The route for a change of a chunk, made if it has none. NULL: *ret_status says why not. */
@@ -533,22 +536,13 @@ bool ops_erasing(const struct pool *pool, volume_id_t volume, chunk_no_t chunk)
 	return false;
 }
 
-/* Whether an absent device may hold anything of the volume that is to be erased. Only volumes have
- * fences: of a layer that is none nobody keeps whether it was ever here. */
-static int any_absent(const struct pool *pool, volume_id_t volume)
-{
-	if (pool->doubt_count > 0 && pool_generation(pool, volume) == 0)
-		return -E_DEVICE;
-	return pool_absent(pool, volume);
-}
-
 /* An absent device may hold something of it: that is not erased. */
 static int erase_absent(struct pool *pool, const struct store_erase_op *op)
 {
 	const struct route *r;
 
 	if (op->chunk == UINT32_MAX)
-		return any_absent(pool, op->volume);
+		return pool_absent(pool, op->volume);
 	r = routes_find(&pool->routes, op->volume, op->chunk);
 	if (r == NULL)
 		return pool_absent(pool, op->volume);
@@ -628,7 +622,7 @@ void pool_wipe(struct pool *pool, struct store_wipe_op *op)
 	if (fan == NULL)
 		return;
 	for (uint32_t i = 0; i < op->key_count && fan->status == 0; i++)
-		fan->status = any_absent(pool, op->keys[i].volume);
+		fan->status = pool_absent(pool, op->keys[i].volume);
 	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
 		if (pool->devices[i].store == NULL)
 			continue;

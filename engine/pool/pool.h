@@ -15,8 +15,8 @@
  *
  * A device that FAILED or is MISSING does not stop the others: what lies on it is answered with
  * -E_DEVICE, so that hosts drop this replica of those chunks and no other. While one is MISSING
- * that holds for every chunk that is found nowhere, of every volume that was ever opened here: it
- * may have been on that device.
+ * that holds for every chunk that is found nowhere, of every volume that was ever opened here, and
+ * of whatever else has no fence (a layer): it may have been on that device.
  *
  * Errors beside those of store.h:
  *   -E_DEVICE  the device that holds the chunk, or may hold it, has failed or is missing

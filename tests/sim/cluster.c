@@ -10,6 +10,7 @@
 
 #include "engine/base/assert.h"
 #include "tests/sim/admin.h"
+#include "tests/sim/bays.h"
 #include "tests/sim/checks.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/maintainer.h"
@@ -198,6 +199,7 @@ static void pool_opened(struct pool_open_op *op, int status, struct pool *pool,
 		err = &start_err;
 	}
 	if (status == 0) {
+		bays_check_opened(m->bays);
 		stranger_node_serves(m->stranger);
 		return;
 	}
@@ -233,8 +235,7 @@ static void boot_node(struct machine *m)
 				 .scrub_period_s = 120,
 				 .segment_bytes = CLUSTER_SEGMENT_SIZE};
 	fill_store_identity(m, &op->config.identity);
-	op->disks[0] = (struct pool_disk){.disk = sim_disk_open(m->disk), .path = "disk"};
-	op->disk_count = 1;
+	bays_boot(m->bays, op);
 	pool_open(op);
 }
 
@@ -242,6 +243,7 @@ static void node_crashed(struct machine *m)
 {
 	maintainer_crashed(m->maintainer);
 	stranger_node_crashed(m->stranger);
+	bays_node_crashed(m->bays);
 	if (m->node.lease != NULL)
 		node_lease_abandon(m->node.lease);
 	if (m->node.shard != NULL)
@@ -356,7 +358,7 @@ static void add_node(struct cluster *c, uint32_t i, uint32_t number)
 
 	snprintf(name, sizeof(name), "%s1", site_names[number]);
 	m = add_machine(c, i, MACHINE_NODE, name, site_names[number]);
-	m->disk = sim_disk_create(m->process, "disk", CLUSTER_DEVICE_SIZE, volatile_cache);
+	m->bays = bays_create(m, volatile_cache);
 	m->kv = sim_kv_create(m->process, "kv", STORE_KV_FAMILIES);
 	if (demo_identity(&c->demo, m->site, name, SIM_EPOCH_NS - 86400 * (int64_t)NS_PER_S,
 			  SIM_EPOCH_NS + 86400 * 365 * (int64_t)NS_PER_S, &m->proof, &err) != 0)
@@ -493,6 +495,7 @@ void cluster_destroy(struct cluster *c)
 		identity_deinit(&c->machines[i].proof);
 		maintainer_destroy(c->machines[i].maintainer);
 		stranger_destroy(c->machines[i].stranger);
+		bays_destroy(c->machines[i].bays);
 		if (c->machines[i].kind == MACHINE_HOST)
 			guest_destroy(c->machines[i].guest);
 	}

@@ -18,7 +18,6 @@
 #include "engine/placement/pd.h"
 #include "engine/volume/volume.h"
 #include "net/rpc/rpc.h"
-#include "tests/sim/disk.h"
 #include "tests/sim/etcd.h"
 #include "tests/sim/kv.h"
 #include "tests/sim/net.h"
@@ -38,6 +37,7 @@
 
 enum machine_kind { MACHINE_PD, MACHINE_NODE, MACHINE_HOST, MACHINE_ADMIN };
 
+struct bays;
 struct cluster;
 struct guest;
 struct maintainer;
@@ -48,8 +48,8 @@ struct machine {
 	struct cluster *cluster;
 	enum machine_kind kind;
 	struct sim_process *process;
-	const char *site; /* nodes and hosts */
-	struct sim_disk *disk;
+	const char *site;  /* nodes and hosts */
+	struct bays *bays; /* nodes: their disks */
 	struct sim_kv *kv;
 	struct trust *trust;
 	struct identity proof;	       /* nodes: who they are */
@@ -147,6 +147,7 @@ struct cluster {
 	uint32_t rot_node;
 	uint32_t permit_lifetime_ms;
 	bool faults_over;
+	bool lose_devices;     /* at the end, rather than their nodes */
 	struct shot *deleting; /* its deletion is in doubt; or NULL */
 	uint32_t layers;       /* that the volume stands on, when it was last asked */
 	int64_t snapshot_life_ns;
@@ -162,7 +163,9 @@ struct cluster {
 		uint64_t kills, power_losses, pauses, cuts, disconnects, revocations, clock_steps,
 		    io_crashes, io_errors, slow_links, rot, contests, strands, moves, attaches,
 		    shot_attaches, maintained, migrations, fenced, ops, op_errors, records,
-		    receipts, strangers, full, certificates, elections;
+		    receipts, strangers, full, certificates, elections, device_faults,
+		    devices_added, devices_retired, devices_away, devices_lost, device_blocks,
+		    settlings, slow_settlings;
 	} stats;
 };
 

@@ -2,7 +2,8 @@
  *
  * The stores are read by their own code, 256 blocks at a time, one node after the other. A block
  * that does not check (bit rot that no scrub has found yet), a node that is down, and content that
- * differs are all the same here: not yet; it begins again after a while.
+ * differs are all the same here: not yet; it begins again after a while. What lay on a device that
+ * is lost for ever is as good as on a node that is.
  *
  * Of a sealed layer it is compared what is seen from it: where it has no version of a block, that
  * is what lies below. Two attachments may have settled it, the second without a copy that has the
@@ -19,6 +20,7 @@
 #include "engine/placement/driver.h"
 #include "engine/placement/layers.h"
 #include "engine/volume/core.h"
+#include "tests/sim/bays.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/pds.h"
 
@@ -175,14 +177,18 @@ static bool range_is_same(struct cluster *c, uint32_t layer, uint64_t at, struct
 	struct machine *nodes[REPLICAS_MAX];
 	const struct volume *v = attached_volume(c);
 	const uint32_t count = v != NULL ? copies_of(c, v, at, nodes) : 0;
-	uint32_t is[IO_BLOCKS_MAX];
+	uint32_t is[IO_BLOCKS_MAX], seen = 0;
 
 	snprintf(why, why_size, "the volume is not attached");
 	for (uint32_t n = 0; n < count; n++) {
 		snprintf(why, why_size, "%s cannot read block %lu", nodes[n]->process->name, at);
-		if (!see_range(c, nodes[n], layer, at, l))
+		l->status = 0;
+		if (!see_range(c, nodes[n], layer, at, l)) {
+			if (l->status == -E_DEVICE && bays_have_lost(nodes[n]->bays))
+				continue;
 			return false;
-		if (n == 0)
+		}
+		if (seen++ == 0)
 			memcpy(is, l->seen, sizeof(is));
 		for (uint32_t i = 0; i < IO_BLOCKS_MAX; i++) {
 			if (is[i] == l->seen[i])
@@ -192,7 +198,7 @@ static bool range_is_same(struct cluster *c, uint32_t layer, uint64_t at, struct
 			return false;
 		}
 	}
-	return count > 0;
+	return seen > 0;
 }
 
 static bool all_are_same(struct cluster *c, struct look *l, char *why, size_t why_size)

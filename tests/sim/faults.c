@@ -8,9 +8,9 @@
  * number alone: one that is left out (minimise.h) changes nothing in the plan of the others. */
 #include "tests/sim/faults.h"
 
-#include <stdlib.h>
-
-#include "engine/base/assert.h"
+#include "tests/sim/bays.h"
+#include "tests/sim/fault.h"
+#include "tests/sim/faults_disks.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/pds.h"
 #include "tests/sim/stranger.h"
@@ -48,82 +48,12 @@
 #define SNAPSHOT_SHORT_NS (25 * (int64_t)NS_PER_S)
 #define SNAPSHOT_RENEW_NS (6 * NS_PER_S)
 
-/* One that goes on: what it takes to end it. */
-struct ending {
-	struct cluster *cluster;
-	uint64_t stream;
-	struct machine *a, *b;
-	uint32_t site;
-	void (*end)(struct ending *e);
-};
-
 static bool over(struct cluster *c);
-
-/* splitmix64 */
-static uint64_t next_random(uint64_t *stream)
-{
-	uint64_t z = (*stream += 0x9e3779b97f4a7c15ull);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-	return z ^ (z >> 31);
-}
-
-static uint64_t below(struct cluster *c, uint64_t n)
-{
-	return next_random(&c->fault_stream) % n;
-}
-
-static uint64_t range(struct cluster *c, uint64_t from, uint64_t to)
-{
-	return from + below(c, to - from + 1);
-}
-
-static bool chance(struct cluster *c, uint64_t numerator, uint64_t denominator)
-{
-	return below(c, denominator) < numerator;
-}
-
-static void run_ending(void *arg)
-{
-	struct ending *e = arg;
-
-	e->cluster->fault_stream = e->stream;
-	e->end(e);
-	free(e);
-}
-
-static struct ending *ending_create(struct cluster *c, struct machine *a, struct machine *b,
-				    uint32_t site, void (*end)(struct ending *e))
-{
-	struct ending *e = calloc(1, sizeof(*e));
-
-	INVARIANT(e != NULL);
-	*e = (struct ending){.cluster = c,
-			     .stream = next_random(&c->fault_stream),
-			     .a = a,
-			     .b = b,
-			     .site = site,
-			     .end = end};
-	return e;
-}
-
-static void end_later(struct cluster *c, struct machine *a, struct machine *b, uint32_t site,
-		      uint64_t max_ns, void (*end)(struct ending *e))
-{
-	sim_schedule(c->world, NULL, below(c, max_ns), run_ending,
-		     ending_create(c, a, b, site, end));
-}
 
 /* Not the administrator. */
 static struct machine *any_machine(struct cluster *c)
 {
-	return &c->machines[below(c, c->machine_count - 1)];
-}
-
-static struct machine *any_node(struct cluster *c)
-{
-	return c->nodes[below(c, c->node_count)];
+	return &c->machines[fault_below(c, c->machine_count - 1)];
 }
 
 /* -- the faults ------------------------------------------------------------------------------ */
@@ -165,13 +95,13 @@ static void power_loss_of_nodes(struct cluster *c)
 /* At one of its next I/Os. */
 static void crash_at_io(struct cluster *c)
 {
-	struct machine *m = chance(c, 1, 6) ? pds_leader(c) : any_node(c);
+	struct machine *m = fault_chance(c, 1, 6) ? pds_leader(c) : fault_node(c);
 
 	if (!m->process->alive)
 		return;
 	c->stats.io_crashes++;
-	sim_process_on_io(m->process, 1 + below(c, IO_AHEAD_MAX),
-			  chance(c, 1, 2) ? SIM_IO_KILL : SIM_IO_POWER_LOSS);
+	sim_process_on_io(m->process, 1 + fault_below(c, IO_AHEAD_MAX),
+			  fault_chance(c, 1, 2) ? SIM_IO_KILL : SIM_IO_POWER_LOSS);
 }
 
 static void end_pause(struct ending *e)
@@ -183,7 +113,7 @@ static void pause_it(struct cluster *c, struct machine *m)
 {
 	c->stats.pauses++;
 	sim_process_pause(m->process);
-	end_later(c, m, NULL, 0, PAUSE_MAX_NS, end_pause);
+	fault_end_later(c, m, NULL, 0, PAUSE_MAX_NS, end_pause);
 }
 
 static void pause_one(struct cluster *c)
@@ -204,7 +134,7 @@ static void cut_one_way(struct cluster *c)
 		return;
 	c->stats.cuts++;
 	sim_net_cut(a->process, b->process, true);
-	end_later(c, a, b, 0, CUT_MAX_NS, end_cut);
+	fault_end_later(c, a, b, 0, CUT_MAX_NS, end_cut);
 }
 
 static void end_isolation(struct ending *e)
@@ -219,9 +149,9 @@ static void isolate(struct cluster *c, struct machine *m)
 	c->stats.cuts++;
 	sim_net_isolate(m->process, true);
 	/* The register lies elsewhere, or beside it. */
-	if (m->kind == MACHINE_PD && c->etcd != NULL && chance(c, 1, 2))
+	if (m->kind == MACHINE_PD && c->etcd != NULL && fault_chance(c, 1, 2))
 		sim_etcd_cut(c->etcd, m->process, ALL_OF_ETCD);
-	end_later(c, m, NULL, 0, CUT_MAX_NS, end_isolation);
+	fault_end_later(c, m, NULL, 0, CUT_MAX_NS, end_isolation);
 }
 
 static void isolate_one(struct cluster *c)
@@ -240,17 +170,18 @@ static void disconnect_two(struct cluster *c)
 
 static void end_clock(struct ending *e)
 {
-	e->a->process->wall_offset_ns = (int64_t)below(e->cluster, 2 * CLOCK_OK_NS) - CLOCK_OK_NS;
+	e->a->process->wall_offset_ns =
+	    (int64_t)fault_below(e->cluster, 2 * CLOCK_OK_NS) - CLOCK_OK_NS;
 }
 
 static void step_clock_of(struct cluster *c, struct machine *m)
 {
-	int64_t by = (int64_t)below(c, 2 * CLOCK_MAX_NS) - CLOCK_MAX_NS;
+	int64_t by = (int64_t)fault_below(c, 2 * CLOCK_MAX_NS) - CLOCK_MAX_NS;
 
 	c->stats.clock_steps++;
 	sim_trace(c->world, m->process, "wall clock steps to %ld ms", by / (int64_t)NS_PER_MS);
 	m->process->wall_offset_ns = by;
-	end_later(c, m, NULL, 0, CUT_MAX_NS, end_clock);
+	fault_end_later(c, m, NULL, 0, CUT_MAX_NS, end_clock);
 }
 
 static void step_clock(struct cluster *c)
@@ -258,41 +189,21 @@ static void step_clock(struct cluster *c)
 	step_clock_of(c, any_machine(c));
 }
 
-static void end_slowness(struct ending *e)
-{
-	sim_disk_set_slowness(e->a->disk, 1);
-}
-
-static void slow_disk(struct cluster *c)
-{
-	struct machine *m = any_node(c);
-
-	sim_disk_set_slowness(m->disk, range(c, 5, 400));
-	end_later(c, m, NULL, 0, CUT_MAX_NS, end_slowness);
-}
-
 static void end_withdrawal(struct ending *e)
 {
 	/* The administrator is busy, or has no session: again, later. */
 	if (!over(e->cluster) && !cluster_withdraw(e->cluster, e->site, false))
-		end_later(e->cluster, NULL, NULL, e->site, NS_PER_S, end_withdrawal);
+		fault_end_later(e->cluster, NULL, NULL, e->site, NS_PER_S, end_withdrawal);
 }
 
 static void withdraw_one(struct cluster *c)
 {
-	uint32_t site = (uint32_t)below(c, c->node_count);
+	uint32_t site = (uint32_t)fault_below(c, c->node_count);
 
 	if (!cluster_withdraw(c, site, true))
 		return;
 	c->stats.revocations++;
-	end_later(c, NULL, NULL, site, WITHDRAW_MAX_NS, end_withdrawal);
-}
-
-static void kill_it(struct ending *e)
-{
-	if (!over(e->cluster))
-		sim_process_crash(e->a->process,
-				  chance(e->cluster, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+	fault_end_later(c, NULL, NULL, site, WITHDRAW_MAX_NS, end_withdrawal);
 }
 
 static struct machine *attached_host(struct cluster *c)
@@ -307,7 +218,7 @@ static struct machine *attached_host(struct cluster *c)
 static void cut_for(struct cluster *c, struct machine *from, struct machine *to, uint64_t max_ns)
 {
 	sim_net_cut(from->process, to->process, true);
-	end_later(c, from, to, 0, max_ns, end_cut);
+	fault_end_later(c, from, to, 0, max_ns, end_cut);
 }
 
 /* Now the old host hears the nodes again; the two that the new host has opened have just restarted,
@@ -331,23 +242,23 @@ static void break_silence(struct ending *e)
 /* The old host hears nothing for a moment, in which the new one opens the volume on two nodes. */
 static void contest_in_silence(struct cluster *c, struct machine *old, struct machine *new)
 {
-	uint32_t deaf = (uint32_t)below(c, c->node_count);
+	uint32_t deaf = (uint32_t)fault_below(c, c->node_count);
 
 	for (uint32_t n = 0; n < c->node_count; n++) {
 		sim_net_cut(c->nodes[n]->process, old->process, true);
 		sim_net_cut(old->process, c->nodes[n]->process, true);
 	}
 	sim_net_cut(new->process, c->nodes[deaf]->process, true);
-	sim_schedule(c->world, NULL, range(c, SILENCE_MIN_NS, SILENCE_MAX_NS), run_ending,
-		     ending_create(c, old, new, deaf, break_silence));
+	sim_schedule(c->world, NULL, fault_range(c, SILENCE_MIN_NS, SILENCE_MAX_NS),
+		     fault_run_ending, fault_ending(c, old, new, deaf, break_silence));
 }
 
 /* A node doesn't hear the new host; others may restart. */
 static void contest_with_deaf_node(struct cluster *c, struct machine *new)
 {
-	cut_for(c, new, any_node(c), CONTEST_MAX_NS);
-	if (chance(c, 1, 2))
-		end_later(c, any_node(c), NULL, 0, CONTEST_MAX_NS, kill_it);
+	cut_for(c, new, fault_node(c), CONTEST_MAX_NS);
+	if (fault_chance(c, 1, 2))
+		fault_end_later(c, fault_node(c), NULL, 0, CONTEST_MAX_NS, fault_kill);
 }
 
 /* The other host attaches while the driver cannot tell the one that has the volume. */
@@ -362,7 +273,7 @@ static void contest(struct cluster *c)
 	sim_trace(c->world, NULL, "contest: %s against %s", new->process->name, old->process->name);
 	for (uint32_t p = 0; p < c->pd_count; p++)
 		cut_for(c, c->pds[p], old, CUT_MAX_NS);
-	if (chance(c, 1, 2))
+	if (fault_chance(c, 1, 2))
 		contest_in_silence(c, old, new);
 	else
 		contest_with_deaf_node(c, new);
@@ -384,14 +295,14 @@ static void strand_return(struct ending *e)
 	if (over(c))
 		return;
 	sim_net_isolate(e->a->process, false);
-	if (chance(c, 1, 3)) {
+	if (fault_chance(c, 1, 3)) {
 		c->favour = FAVOUR_NONE;
 		return;
 	}
 	sim_trace(c->world, NULL, "strand: %s is back, %s away", e->a->process->name,
 		  e->b->process->name);
 	sim_net_isolate(e->b->process, true);
-	end_later(c, e->b, NULL, 0, STRAND_AWAY_NS, end_strand);
+	fault_end_later(c, e->b, NULL, 0, STRAND_AWAY_NS, end_strand);
 	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
 		sim_process_crash(c->hosts[h]->process, SIM_KILL);
 }
@@ -406,7 +317,7 @@ static void strand_crash(struct ending *e)
 		return;
 	c->favour = FAVOUR_READS;
 	do
-		other = any_node(c);
+		other = fault_node(c);
 	while (other == e->a);
 	sim_net_isolate(e->a->process, true);
 	/* Without power: what was held back never gets there. */
@@ -416,45 +327,48 @@ static void strand_crash(struct ending *e)
 		for (uint32_t n = 0; n < c->node_count; n++)
 			if (c->nodes[n] != e->a)
 				sim_net_cut(c->hosts[h]->process, c->nodes[n]->process, false);
-	sim_schedule(c->world, NULL, STRAND_AWAY_NS + below(c, STRAND_AWAY_NS), run_ending,
-		     ending_create(c, e->a, other, 0, strand_return));
+	sim_schedule(c->world, NULL, STRAND_AWAY_NS + fault_below(c, STRAND_AWAY_NS),
+		     fault_run_ending, fault_ending(c, e->a, other, 0, strand_return));
 }
 
 /* Act 1: for a moment the writes of the host get to one node only. */
 static void strand(struct cluster *c)
 {
-	struct machine *host = attached_host(c), *node = any_node(c);
+	struct machine *host = attached_host(c), *node = fault_node(c);
 
 	if (host == NULL || c->favour != FAVOUR_NONE)
 		return;
 	c->stats.strands++;
 	c->favour = FAVOUR_WRITES;
-	c->favoured_chunk = (uint32_t)below(c, CLUSTER_VOLUME_SIZE / CLUSTER_CHUNK_SIZE);
+	c->favoured_chunk = (uint32_t)fault_below(c, CLUSTER_VOLUME_SIZE / CLUSTER_CHUNK_SIZE);
 	sim_trace(c->world, NULL, "strand: what %s writes gets to %s only", host->process->name,
 		  node->process->name);
 	for (uint32_t n = 0; n < c->node_count; n++)
 		if (c->nodes[n] != node)
 			sim_net_cut(host->process, c->nodes[n]->process, true);
-	end_later(c, node, NULL, 0, STRAND_MAX_NS, strand_crash);
+	fault_end_later(c, node, NULL, 0, STRAND_MAX_NS, strand_crash);
 }
 
 /* Bit rot in a block of data, always of the same node: two copies of everything stay good. */
 static void rot(struct cluster *c)
 {
 	struct machine *m = c->nodes[c->rot_node];
-	uint64_t blocks = CLUSTER_DEVICE_SIZE / BLOCK_SIZE;
+	const uint32_t count = bays_count(m->bays);
+	const uint32_t bay = count > 1 ? (uint32_t)fault_below(c, count) : 0;
+	struct sim_disk *disk = bays_disk(m->bays, bay);
+	uint64_t blocks = bays_size(m->bays, bay) / BLOCK_SIZE;
 
 	for (unsigned tries = 0; tries < 500; tries++) {
-		uint64_t offset = below(c, blocks) * BLOCK_SIZE;
-		uint64_t at = offset + range(c, 16, BLOCK_SIZE - 1);
+		uint64_t offset = fault_below(c, blocks) * BLOCK_SIZE;
+		uint64_t at = offset + fault_range(c, 16, BLOCK_SIZE - 1);
 		uint8_t stamp[16], byte;
 
-		sim_disk_peek(m->disk, offset, stamp, sizeof(stamp));
+		sim_disk_peek(disk, offset, stamp, sizeof(stamp));
 		if (!oracle_is_stamped(stamp))
 			continue;
-		sim_disk_peek(m->disk, at, &byte, 1);
-		byte ^= (uint8_t)(1u << below(c, 8));
-		sim_disk_poke(m->disk, at, &byte, 1);
+		sim_disk_peek(disk, at, &byte, 1);
+		byte ^= (uint8_t)(1u << fault_below(c, 8));
+		sim_disk_poke(disk, at, &byte, 1);
 		sim_trace(c->world, m->process, "bit rot at %lu", at);
 		c->stats.rot++;
 		return;
@@ -468,7 +382,7 @@ static void next_snapshot(void *arg)
 
 	if (c->faults_over)
 		return;
-	if (!chance(c, 1, 8))
+	if (!fault_chance(c, 1, 8))
 		cluster_renew_snapshot(c);
 	sim_schedule(c->world, NULL, SNAPSHOT_RENEW_NS, next_snapshot, c);
 }
@@ -487,29 +401,29 @@ static void next_certificate(void *arg)
 	if (c->faults_over)
 		return;
 	c->fault_stream = c->world->seed * 0xaef17502108ef2d9ull + c->stats.certificates++;
-	cluster_certify(c, (uint32_t)below(c, c->node_count),
-			(int64_t)range(c, CERTIFIED_MIN_NS, CERTIFIED_MAX_NS));
-	sim_schedule(c->world, NULL, below(c, CERTIFY_GAP_NS), next_certificate, c);
+	cluster_certify(c, (uint32_t)fault_below(c, c->node_count),
+			(int64_t)fault_range(c, CERTIFIED_MIN_NS, CERTIFIED_MAX_NS));
+	sim_schedule(c->world, NULL, fault_below(c, CERTIFY_GAP_NS), next_certificate, c);
 }
 
 static void drain_back(struct ending *e)
 {
 	/* The administrator is busy, or has no session: again, later. */
 	if (!over(e->cluster) && !cluster_rebalance(e->cluster, e->a->process->name, true))
-		end_later(e->cluster, e->a, NULL, 0, NS_PER_S, drain_back);
+		fault_end_later(e->cluster, e->a, NULL, 0, NS_PER_S, drain_back);
 }
 
 /* A node is drained, for a while or for long; or levelling is asked for. */
 static void move_some(struct cluster *c)
 {
-	struct machine *m = any_node(c);
+	struct machine *m = fault_node(c);
 
 	c->stats.moves++;
-	if (chance(c, 1, 4)) {
-		cluster_rebalance(c, NULL, chance(c, 1, 4));
+	if (fault_chance(c, 1, 4)) {
+		cluster_rebalance(c, NULL, fault_chance(c, 1, 4));
 	} else if (cluster_rebalance(c, m->process->name, false)) {
 		sim_trace(c->world, NULL, "%s is drained", m->process->name);
-		end_later(c, m, NULL, 0, DRAIN_MAX_NS, drain_back);
+		fault_end_later(c, m, NULL, 0, DRAIN_MAX_NS, drain_back);
 	}
 }
 
@@ -521,7 +435,7 @@ static void next_moves(void *arg)
 		return;
 	c->fault_stream = c->world->seed * 0xd1342543de82ef95ull + c->stats.moves;
 	move_some(c);
-	sim_schedule(c->world, NULL, below(c, MOVES_GAP_NS), next_moves, c);
+	sim_schedule(c->world, NULL, fault_below(c, MOVES_GAP_NS), next_moves, c);
 }
 
 /* -- more faults of the network and the disk ------------------------------------------------- */
@@ -547,12 +461,12 @@ static void end_partition(struct ending *e)
 /* The machines fall into two groups, which do not hear each other. */
 static void partition(struct cluster *c)
 {
-	uint32_t mask = (uint32_t)range(c, 1, (1u << (c->machine_count - 1)) - 2);
+	uint32_t mask = (uint32_t)fault_range(c, 1, (1u << (c->machine_count - 1)) - 2);
 
 	c->stats.cuts++;
 	sim_trace(c->world, NULL, "partition: %x against the rest", mask);
 	cut_between(c, mask, true);
-	end_later(c, NULL, NULL, mask, CUT_MAX_NS, end_partition);
+	fault_end_later(c, NULL, NULL, mask, CUT_MAX_NS, end_partition);
 }
 
 /* One machine and the driver, in one direction or both, for longer than a permit lives. */
@@ -564,9 +478,9 @@ static void cut_from_driver(struct cluster *c)
 		return;
 	c->stats.cuts++;
 	for (uint32_t p = 0; p < c->pd_count; p++) {
-		if (chance(c, 2, 3))
+		if (fault_chance(c, 2, 3))
 			cut_for(c, c->pds[p], m, CUT_LONG_NS);
-		if (chance(c, 2, 3))
+		if (fault_chance(c, 2, 3))
 			cut_for(c, m, c->pds[p], CUT_LONG_NS);
 	}
 }
@@ -579,7 +493,7 @@ static void end_slow_link(struct ending *e)
 static void slow_link(struct cluster *c, struct machine *a, struct machine *b, uint64_t ns)
 {
 	sim_net_set_delay(a->process, b->process, ns / 8, ns);
-	end_later(c, a, b, 0, CUT_MAX_NS, end_slow_link);
+	fault_end_later(c, a, b, 0, CUT_MAX_NS, end_slow_link);
 }
 
 /* Its messages, or those to it, or both, take long, and overtake each other on different
@@ -587,8 +501,8 @@ static void slow_link(struct cluster *c, struct machine *a, struct machine *b, u
 static void slow_machine(struct cluster *c)
 {
 	struct machine *m = any_machine(c);
-	uint64_t ns = range(c, LINK_MAX_NS, LINK_SLOW_NS);
-	uint64_t ways = range(c, 1, 3);
+	uint64_t ns = fault_range(c, LINK_MAX_NS, LINK_SLOW_NS);
+	uint64_t ways = fault_range(c, 1, 3);
 
 	c->stats.slow_links++;
 	sim_trace(c->world, m->process, "messages take up to %llu ms", ns / NS_PER_MS);
@@ -605,19 +519,20 @@ static void slow_machine(struct cluster *c)
 /* A disk, or the index, refuses one of its next I/Os; the operator restarts the node later. */
 static void fail_io(struct cluster *c)
 {
-	struct machine *m = any_node(c);
+	struct machine *m = fault_node(c);
 
 	if (!m->process->alive)
 		return;
 	c->stats.io_errors++;
-	sim_process_on_io(m->process, 1 + below(c, IO_AHEAD_MAX), SIM_IO_FAIL);
-	end_later(c, m, NULL, 0, CUT_MAX_NS, kill_it);
+	sim_process_on_io(m->process, 1 + fault_below(c, IO_AHEAD_MAX), SIM_IO_FAIL);
+	fault_end_later(c, m, NULL, 0, CUT_MAX_NS, fault_kill);
 }
 
 static void kill_driver(struct cluster *c)
 {
 	c->stats.kills++;
-	sim_process_crash(pds_leader(c)->process, chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+	sim_process_crash(pds_leader(c)->process,
+			  fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
 static void kill_host(struct cluster *c)
@@ -627,7 +542,7 @@ static void kill_host(struct cluster *c)
 	if (m == NULL)
 		return;
 	c->stats.kills++;
-	sim_process_crash(m->process, chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+	sim_process_crash(m->process, fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
 static void next_shot(void *arg)
@@ -636,11 +551,11 @@ static void next_shot(void *arg)
 
 	if (c->faults_over)
 		return;
-	if (c->shot_count < 2 || chance(c, 1, 2))
+	if (c->shot_count < 2 || fault_chance(c, 1, 2))
 		cluster_take_shot(c);
 	else
 		cluster_delete_shot(c);
-	sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
+	sim_schedule(c->world, NULL, fault_below(c, SHOTS_GAP_NS), next_shot, c);
 }
 
 /* The other host prepares to take the volume over, and does so a little later. */
@@ -655,7 +570,7 @@ static void next_migration(void *arg)
 	if (old != NULL && guest_migrate(new->guest))
 		sim_trace(c->world, NULL, "migration: from %s to %s", old->process->name,
 			  new->process->name);
-	sim_schedule(c->world, NULL, below(c, MIGRATIONS_GAP_NS), next_migration, c);
+	sim_schedule(c->world, NULL, fault_below(c, MIGRATIONS_GAP_NS), next_migration, c);
 }
 
 static void end_stranger(struct ending *e)
@@ -672,11 +587,11 @@ static void next_stranger(void *arg)
 	if (c->faults_over)
 		return;
 	c->fault_stream = c->world->seed * 0xda942042e4dd58b5ull + c->stats.strangers++;
-	m = any_node(c);
+	m = fault_node(c);
 	sim_trace(c->world, m->process, "a stranger fills the disk");
 	stranger_come(m->stranger);
-	end_later(c, m, NULL, 0, FULL_MAX_NS, end_stranger);
-	sim_schedule(c->world, NULL, below(c, FULL_GAP_NS), next_stranger, c);
+	fault_end_later(c, m, NULL, 0, FULL_MAX_NS, end_stranger);
+	sim_schedule(c->world, NULL, fault_below(c, FULL_GAP_NS), next_stranger, c);
 }
 
 /* -- two drivers and their register, in the seeds that have them ------------------------------ */
@@ -689,12 +604,14 @@ static void end_register_cut(struct ending *e)
 /* Of one driver, mostly the one that leads; from some servers, or all. */
 static void cut_from_register(struct cluster *c)
 {
-	struct machine *m = chance(c, 2, 3) ? pds_leader(c) : c->pds[below(c, c->pd_count)];
+	struct machine *m =
+	    fault_chance(c, 2, 3) ? pds_leader(c) : c->pds[fault_below(c, c->pd_count)];
 
 	c->stats.cuts++;
 	sim_etcd_cut(c->etcd, m->process,
-		     chance(c, 2, 3) ? ALL_OF_ETCD : (uint32_t)range(c, 1, ALL_OF_ETCD));
-	end_later(c, m, NULL, 0, REGISTER_CUT_NS, end_register_cut);
+		     fault_chance(c, 2, 3) ? ALL_OF_ETCD
+					   : (uint32_t)fault_range(c, 1, ALL_OF_ETCD));
+	fault_end_later(c, m, NULL, 0, REGISTER_CUT_NS, end_register_cut);
 }
 
 static void end_halt(struct ending *e)
@@ -706,7 +623,7 @@ static void halt_register(struct cluster *c)
 {
 	c->stats.cuts++;
 	sim_etcd_halt(c->etcd, true);
-	end_later(c, NULL, NULL, 0, REGISTER_HALT_NS, end_halt);
+	fault_end_later(c, NULL, NULL, 0, REGISTER_HALT_NS, end_halt);
 }
 
 static void pause_leader(struct cluster *c)
@@ -750,7 +667,7 @@ static const struct kind kinds[] = {
     {"isolation", isolate_one, 8},
     {"disconnection", disconnect_two, 12},
     {"clock step", step_clock, 5},
-    {"slow disk", slow_disk, 5},
+    {"slow disk", faults_slow_disk, 5},
     {"withdrawal", withdraw_one, 6},
     {"bit rot", rot, 8},
     {"partition", partition, 6},
@@ -796,7 +713,7 @@ static size_t choose_kind(struct cluster *c)
 		sum += used(c, i);
 	if (sum == 0)
 		return ARRAY_SIZE(kinds);
-	x = below(c, sum);
+	x = fault_below(c, sum);
 	for (i = 0; x >= used(c, i); i++)
 		x -= used(c, i);
 	return i;
@@ -826,10 +743,10 @@ static void next_fault(void *arg)
 		return;
 	c->fault_count++;
 	c->fault_stream = c->world->seed * 0x2545f4914f6cdd1dull + number;
-	next_random(&c->fault_stream);
+	fault_random(&c->fault_stream);
 	begin_one(c, number);
 	c->fault_stream = c->world->seed * 0x9e6c63d0876a9a47ull + number;
-	sim_schedule(c->world, NULL, below(c, c->fault_gap_ns), next_fault, c);
+	sim_schedule(c->world, NULL, fault_below(c, c->fault_gap_ns), next_fault, c);
 }
 
 void faults_begin(struct cluster *c)
@@ -837,28 +754,29 @@ void faults_begin(struct cluster *c)
 	/* A third of the seeds has everything, a third a random half, a third the scripts and
 	 * little else. */
 	c->fault_stream = ~c->world->seed;
-	c->fault_kinds = next_random(&c->fault_stream);
+	c->fault_kinds = fault_random(&c->fault_stream);
 	if (c->world->seed % 3 == 0)
 		c->fault_kinds = UINT64_MAX;
 	else if (c->world->seed % 3 == 1)
-		c->fault_kinds = (c->fault_kinds & next_random(&c->fault_stream)) | SCRIPTS;
-	c->rot_node = (uint32_t)below(c, c->node_count);
-	c->fault_gap_ns = range(c, GAP_MIN_NS, GAP_MAX_NS);
-	c->world->check_mid_turns = chance(c, 1, 2);
-	sim_schedule(c->world, NULL, below(c, GAP_MAX_NS), next_fault, c);
-	if (chance(c, 1, 4))
+		c->fault_kinds = (c->fault_kinds & fault_random(&c->fault_stream)) | SCRIPTS;
+	c->rot_node = (uint32_t)fault_below(c, c->node_count);
+	c->fault_gap_ns = fault_range(c, GAP_MIN_NS, GAP_MAX_NS);
+	c->world->check_mid_turns = fault_chance(c, 1, 2);
+	sim_schedule(c->world, NULL, fault_below(c, GAP_MAX_NS), next_fault, c);
+	if (fault_chance(c, 1, 4))
 		begin_short_snapshots(c);
 	/* With three nodes nothing can move. */
 	if (c->node_count > 3)
-		sim_schedule(c->world, NULL, below(c, MOVES_GAP_NS), next_moves, c);
-	if (c->node_count <= 3 || chance(c, 2, 3))
-		sim_schedule(c->world, NULL, below(c, SHOTS_GAP_NS), next_shot, c);
+		sim_schedule(c->world, NULL, fault_below(c, MOVES_GAP_NS), next_moves, c);
+	if (c->node_count <= 3 || fault_chance(c, 2, 3) || faults_slow_settling(c->world->seed))
+		sim_schedule(c->world, NULL, fault_below(c, SHOTS_GAP_NS), next_shot, c);
 	if (c->world->seed % 4 == 3)
-		sim_schedule(c->world, NULL, below(c, MIGRATIONS_GAP_NS), next_migration, c);
+		sim_schedule(c->world, NULL, fault_below(c, MIGRATIONS_GAP_NS), next_migration, c);
 	if (c->world->seed % 11 == 0 || c->world->seed % 11 == 3)
-		sim_schedule(c->world, NULL, below(c, CERTIFY_GAP_NS), next_certificate, c);
+		sim_schedule(c->world, NULL, fault_below(c, CERTIFY_GAP_NS), next_certificate, c);
 	if (c->world->seed % 11 == 1 || c->world->seed % 11 == 8)
-		sim_schedule(c->world, NULL, below(c, FULL_GAP_NS), next_stranger, c);
+		sim_schedule(c->world, NULL, fault_below(c, FULL_GAP_NS), next_stranger, c);
+	faults_disks_begin(c);
 }
 
 /* For good: the other one has to do. */
@@ -886,8 +804,6 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 
 		sim_process_on_io(m->process, 1, SIM_IO_NORMAL);
 		m->process->wall_offset_ns = 0;
-		if (m->disk != NULL)
-			sim_disk_set_slowness(m->disk, 1);
 		if (m->stranger != NULL)
 			stranger_leave(m->stranger);
 		sim_process_resume(m->process); /* if it is paused */
@@ -898,7 +814,8 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 	/* The operator restarts nodes whose disks have failed. */
 	for (uint32_t i = 0; i < c->node_count && c->stats.io_errors > 0; i++)
 		sim_process_crash(c->nodes[i]->process, SIM_KILL);
-	if (lost_node < c->node_count) {
+	faults_disks_end(c);
+	if (lost_node < c->node_count && !faults_disks_lose(c, c->nodes[lost_node])) {
 		sim_trace(c->world, c->nodes[lost_node]->process, "lost for ever");
 		c->nodes[lost_node]->dead_for_ever = true;
 		sim_process_crash(c->nodes[lost_node]->process, SIM_POWER_LOSS);

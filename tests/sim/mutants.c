@@ -59,6 +59,9 @@ static const char *const names[MUTANTS] = {
     [MUTANT_FULL_ANSWERED] = "full-answered",
     [MUTANT_ISSUES_ALWAYS] = "issues-always",
     [MUTANT_LEASE_SHORT] = "lease-short",
+    [MUTANT_MOVE_STALE] = "move-stale",
+    [MUTANT_MOVE_UNRECORDED] = "move-unrecorded",
+    [MUTANT_ABSENT_DENIED] = "absent-denied",
     [MUTANT_DEPOSED_WRITES] = "deposed-writes",
 };
 

@@ -39,10 +39,13 @@ enum mutant {
 	MUTANT_SHARED_ERASED,	   /* what a member gives up is erased with what others share */
 	MUTANT_HEDGE_STALE,	   /* the second leg of a read asks a replica that lacks a write */
 	MUTANT_CERTIFICATE_OUTLIVED, /* a site's certificate ends an hour later for everybody */
-	MUTANT_FULL_ANSWERED,  /* a node answers what its store refuses for want of space as done */
-	MUTANT_ISSUES_ALWAYS,  /* a driver issues permits though another may lead */
-	MUTANT_LEASE_SHORT,    /* the leader's key goes before its holder thinks so */
-	MUTANT_DEPOSED_WRITES, /* the register takes the writes of a driver that leads no more */
+	MUTANT_FULL_ANSWERED, /* a node answers what its store refuses for want of space as done */
+	MUTANT_ISSUES_ALWAYS, /* a driver issues permits though another may lead */
+	MUTANT_LEASE_SHORT,   /* the leader's key goes before its holder thinks so */
+	MUTANT_MOVE_STALE,    /* what is written while a chunk moves is not copied again */
+	MUTANT_MOVE_UNRECORDED, /* no record says which copy of a chunk that moves counts */
+	MUTANT_ABSENT_DENIED,	/* what may be on a device that is away is said not to be there */
+	MUTANT_DEPOSED_WRITES,	/* the register takes the writes of a driver that leads no more */
 	MUTANTS
 };
 

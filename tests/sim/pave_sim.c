@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "engine/placement/driver.h"
+#include "tests/sim/bays.h"
 #include "tests/sim/converge.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/guest.h"
@@ -39,7 +40,7 @@
 struct options {
 	uint64_t seed, seeds, from, jobs;
 	double minutes;
-	bool one, trace, faults, verbose, mutants, silent, minimise;
+	bool one, trace, faults, verbose, mutants, silent, minimise, lose_devices;
 	bool left_out[FAULTS_MAX]; /* faults, by number */
 	enum mutant mutant;
 };
@@ -54,6 +55,7 @@ static const char usage[] =
     "  --jobs J      so many at once (default 1)\n"
     "  --minutes M   virtual time with faults (default 1)\n"
     "  --no-faults   nothing goes wrong\n"
+    "  --lose-devices  at the end a device is lost rather than its node, in seeds that have many\n"
     "  --minimise    of a seed that fails: leaves out as many faults as it can\n"
     "  --only LIST   of all faults only these, by number: as --minimise printed it\n"
     "  --trace       the whole timeline goes to stderr\n"
@@ -145,7 +147,16 @@ static bool nothing_moves(struct cluster *c)
 	return false;
 }
 
-/* The volume is attached: what moves must get to its end, or be given up. */
+static bool device_is_lost(const struct cluster *c)
+{
+	for (uint32_t n = 0; n < c->node_count; n++)
+		if (bays_have_lost(c->nodes[n]->bays))
+			return true;
+	return false;
+}
+
+/* The volume is attached: what moves must get to its end, or be given up. (Nobody gives up a move
+ * to a node that cannot tell whether it has a copy already, on a device that is lost.) */
 static void settle_moves(struct cluster *c)
 {
 	c->moves_active = -1;
@@ -192,6 +203,23 @@ static void settle_layers(struct cluster *c)
 			     c->layers);
 }
 
+static char unsettled[200];
+
+static bool devices_are_settled(struct cluster *c)
+{
+	for (uint32_t n = 0; n < c->node_count; n++)
+		if (!bays_are_settled(c->nodes[n]->bays, unsettled, sizeof(unsettled)))
+			return false;
+	return true;
+}
+
+/* What devices that are being retired hold goes to others, and they leave. */
+static void settle_devices(struct cluster *c)
+{
+	if (!cluster_run(c, SETTLE_NS, devices_are_settled) && !c->failed)
+		cluster_fail(c, "%llu s after the faults: %s", SETTLE_NS / NS_PER_S, unsettled);
+}
+
 /* The next one that is wanted is asked for. */
 static bool certificates_last(struct cluster *c)
 {
@@ -223,6 +251,7 @@ static void run_cluster(struct cluster *c, const struct options *o)
 	uint32_t lost = CLUSTER_NODES;
 
 	c->faults_left_out = o->left_out;
+	c->lose_devices = o->lose_devices;
 	if (o->faults)
 		faults_begin(c);
 	cluster_run(c, (uint64_t)(o->minutes * 60.0 * (double)NS_PER_S), NULL);
@@ -240,10 +269,12 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		read_back(c);
 	if (!c->failed)
 		read_shots(c);
-	if (!c->failed)
+	if (!c->failed && !device_is_lost(c))
 		settle_moves(c);
 	if (!c->failed && c->shot_count > 0 && lost >= c->node_count)
 		settle_layers(c);
+	if (!c->failed && bays_are_many(c->world->seed))
+		settle_devices(c);
 	if (!c->failed)
 		converge_check(c, SETTLE_NS);
 	if (!c->failed)
@@ -265,7 +296,9 @@ static void print_stats(const struct cluster *c)
 	       "%lu maintenances; %lu records in the ledger, %lu of them receipts; %u snapshots "
 	       "(%lu attaches, %lu "
 	       "blocks); %lu strangers, disks full %lu times; %lu certificates; %lu starts of a "
-	       "driver\n",
+	       "driver; %lu devices added, %lu retired, %lu away for a while, %lu lost, %lu blocks "
+	       "moved "
+	       "between them; disks slow %lu times while layers settled\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.migrations,
 	       c->stats.ops, c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked,
@@ -274,7 +307,9 @@ static void print_stats(const struct cluster *c)
 	       c->stats.clock_steps, c->stats.revocations, c->stats.contests, c->stats.rot,
 	       c->stats.moves, c->moves_done, c->stats.maintained, c->stats.records,
 	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks,
-	       c->stats.strangers, c->stats.full, c->stats.certificates, c->stats.elections);
+	       c->stats.strangers, c->stats.full, c->stats.certificates, c->stats.elections,
+	       c->stats.devices_added, c->stats.devices_retired, c->stats.devices_away,
+	       c->stats.devices_lost, c->stats.device_blocks, c->stats.slow_settlings);
 }
 
 /* How many faults the seed had, for the parent. */
@@ -487,13 +522,21 @@ static bool parse_only(struct options *o, const char *text)
 }
 
 static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
-    {"from", required_argument, NULL, 'f'},    {"jobs", required_argument, NULL, 'j'},
-    {"minutes", required_argument, NULL, 'm'}, {"no-faults", no_argument, NULL, 'F'},
-    {"trace", no_argument, NULL, 't'},	       {"verbose", no_argument, NULL, 'v'},
-    {"mutant", required_argument, NULL, 'M'},  {"mutants", no_argument, NULL, 'A'},
-    {"minimise", no_argument, NULL, 'i'},      {"only", required_argument, NULL, 'o'},
-    {"help", no_argument, NULL, 'h'},	       {0},
+    {"seed", required_argument, NULL, 's'},
+    {"seeds", required_argument, NULL, 'n'},
+    {"from", required_argument, NULL, 'f'},
+    {"jobs", required_argument, NULL, 'j'},
+    {"minutes", required_argument, NULL, 'm'},
+    {"no-faults", no_argument, NULL, 'F'},
+    {"lose-devices", no_argument, NULL, 'L'},
+    {"trace", no_argument, NULL, 't'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"mutant", required_argument, NULL, 'M'},
+    {"mutants", no_argument, NULL, 'A'},
+    {"minimise", no_argument, NULL, 'i'},
+    {"only", required_argument, NULL, 'o'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
 };
 
 static int parse(struct options *o, int argc, char **argv)
@@ -520,6 +563,9 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'F':
 			o->faults = false;
+			break;
+		case 'L':
+			o->lose_devices = true;
 			break;
 		case 't':
 			o->trace = true;
