@@ -62,7 +62,7 @@ enum vsealed_state {
 	/* The same, before a learner began: who can be reached is asked anew, for a merge may have
 	 * written there since, and have broken off. */
 	VSEALED_WAS_EMPTY,
-	VSEALED_PART,  /* holds something, and not the last word */
+	VSEALED_PART, /* holds something, and not the last word */
 	VSEALED_WHOLE,
 	VSEALED_DOUBT, /* its node cannot tell now: a device is missing there */
 };
