@@ -62,6 +62,14 @@ static enum move_why leaves(const struct pd *pd, const struct reg_node *n, int64
 	return n->drain ? MOVE_WHY_DRAIN : MOVE_WHY_NONE;
 }
 
+/* Copies may come to it, if there is room. Not where a device is in trouble: of what may lie on
+ * that one the node tells nothing, and takes nothing (pool.h), so a learner might never have all.
+ */
+static bool is_target(const struct reg_node *n, int64_t now)
+{
+	return node_state(n, now) == NODE_UP && !n->drain && n->trouble[0] == '\0';
+}
+
 uint64_t move_bytes(const struct reg_volume *v, const struct reg_node *from)
 {
 	if (from->placed_chunks == 0)
@@ -122,7 +130,7 @@ static void view_nodes(struct pd *pd, struct arena *a, struct view *w, struct pl
 		    .name = n->name,
 		    .site = site_index(pd, a, sites, &w->in.site_count, n->site),
 		    .up = up,
-		    .takes = up && !n->drain && planner_has_room(n->size_bytes, n->free_bytes),
+		    .takes = is_target(n, now) && planner_has_room(n->size_bytes, n->free_bytes),
 		    .leaves = leaves(pd, n, now),
 		    .size_bytes = MAX(n->size_bytes, (uint64_t)1),
 		    .placed_bytes = n->placed_bytes,
@@ -291,8 +299,8 @@ static void tell_stuck(struct pd_planning *p)
 		 s->no_source
 		     ? "too few of its copies are up and eligible to copy from: bring their "
 		       "nodes back, or have their sites restored"
-		     : "no other node is up, eligible, not full, and goes together with the "
-		       "other copies: pave node add, or undrain one");
+		     : "no other node is up, without trouble, eligible, not full, and goes "
+		       "together with the other copies: pave node add, or undrain one");
 }
 
 static void planning_free(struct pd_planning *p)
@@ -393,6 +401,7 @@ static bool still_wanted(struct pd *pd, const struct reg_volume *v, const struct
 	const int64_t seen = MAX(m->to->last_up, pd->started_at);
 
 	return reason && is_eligible(pd, v, m->to, now) && !m->to->drain &&
+	       m->to->trouble[0] == '\0' &&
 	       (node_state(m->to, now) == NODE_UP ||
 		now - seen <= (int64_t)(PD_TARGET_DOWN_S * NS_PER_S));
 }
@@ -429,7 +438,7 @@ static bool may_start(struct pd *pd, struct reg_volume *v, const struct planned_
 	       !family_drops(&pd->reg, v, m->chunk, m->to) && m->to->learners < PD_NODE_MOVES_MAX &&
 	       (pressing || (m->from->leavers < PD_NODE_MOVES_MAX && !p->paused &&
 			     reactor_now_ns(pd->reactor) >= pd->next_move_ns)) &&
-	       is_eligible(pd, v, m->to, now) && node_state(m->to, now) == NODE_UP;
+	       is_eligible(pd, v, m->to, now) && is_target(m->to, now);
 }
 
 /* Where another of its family goes, it goes too, if it can. */
@@ -439,8 +448,8 @@ static void join_family(struct pd *pd, struct reg_volume *v, struct planned_move
 				  ? family_target(&pd->reg, v, m->chunk, m->from)
 				  : NULL;
 
-	if (to != NULL && is_eligible(pd, v, to, now) && !to->drain &&
-	    node_state(to, now) == NODE_UP && reg_has_number(v, to))
+	if (to != NULL && is_eligible(pd, v, to, now) && is_target(to, now) &&
+	    reg_has_number(v, to))
 		m->to = to;
 }
 
@@ -680,7 +689,8 @@ static uint64_t fingerprint(struct pd *pd, int64_t now)
 	uint64_t h = pd->verdicts.epoch * 0x9e3779b97f4a7c15ull + pd->reg.planner.balancing;
 
 	for (const struct reg_node *n = pd->reg.nodes; n != NULL; n = n->hh.next)
-		h = (h ^ ((uint64_t)leaves(pd, n, now) << 1 | (node_state(n, now) == NODE_UP))) *
+		h = (h ^ ((uint64_t)leaves(pd, n, now) << 2 | (uint64_t)is_target(n, now) << 1 |
+			  (node_state(n, now) == NODE_UP))) *
 		    0x100000001b3ull;
 	return h ^ HASH_CNT(hh_name, pd->reg.names);
 }

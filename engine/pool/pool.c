@@ -5,6 +5,7 @@
 #include "engine/pool/pool.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -424,4 +425,29 @@ struct store *pool_store(const struct pool *pool, uint32_t i)
 		if (pool->devices[place].state != POOL_DEVICE_NONE && i-- == 0)
 			return pool->devices[place].store;
 	return NULL;
+}
+
+void pool_trouble(const struct pool *pool, char *buf, size_t size)
+{
+	struct pool_device_info infos[POOL_DEVICES_MAX];
+	uint32_t count = pool_devices(pool, infos, POOL_DEVICES_MAX);
+	size_t at = 0;
+
+	PRE(size > 0);
+	buf[0] = '\0';
+	if (pool_broken(pool) != 0)
+		at += (size_t)snprintf(buf, size,
+				       "the index cannot be written, and no change of any chunk is "
+				       "taken: %s; restart the node once that is mended",
+				       err_text(pool_broken(pool)));
+	for (uint32_t i = 0; i < count && at < size; i++) {
+		const struct pool_device_info *info = &infos[i];
+
+		if (info->why == 0 && info->stuck == 0)
+			continue;
+		at += (size_t)snprintf(buf + at, size - at, "%sdevice %s is %s%s%s",
+				       at > 0 ? "; " : "", info->path, pool_state_name(info->state),
+				       info->why != 0 ? ": " : ", and some of it cannot be moved",
+				       info->why != 0 ? err_text(info->why) : "");
+	}
 }

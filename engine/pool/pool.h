@@ -156,6 +156,10 @@ const struct uuid *pool_node(const struct pool *pool);
 /* 0, or why no chunk can be written any more: where chunks lie cannot be told (kv has failed). */
 int pool_broken(const struct pool *pool);
 
+/* For people, who see it in `pave node list`: what keeps the pool from taking or giving some chunk.
+ * Empty: nothing does. size > 0. */
+void pool_trouble(const struct pool *pool, char *buf, size_t size);
+
 /* A device is being added, or retiring one begins or ends: no other may be begun. */
 bool pool_is_changing(const struct pool *pool);
 

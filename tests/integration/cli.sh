@@ -505,7 +505,7 @@ for _ in $(seq 200); do
 done
 expect 0 stuck pave rebalance status
 says stuck out "copies must leave and cannot; volume v1, chunk 0 on node "
-says stuck out "no other node is up, eligible, not full, and goes together with the other copies: pave node add, or undrain one"
+says stuck out "no other node is up, without trouble, eligible, not full, and goes together with the other copies: pave node add, or undrain one"
 expect 0 stuck-plan pave rebalance plan
 says stuck-plan out "copies must leave and cannot"
 count=$((count + 1))

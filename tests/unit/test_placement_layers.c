@@ -865,27 +865,9 @@ END_TEST
 /* -- a snapshot that moves by itself ------------------------------------------------------------
  */
 
-static int ask_drain(const char *node, bool undo)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__NodeDrain d = PAVE__V1__NODE_DRAIN__INIT;
-
-	d.node = (char *)(uintptr_t)node;
-	d.undo = undo;
-	m.body_case = PAVE__V1__CONTROL__BODY_NODE_DRAIN;
-	m.node_drain = &d;
-	return peer_ask(admin, &m);
-}
-
 static size_t active_moves(void)
 {
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__RebalanceStatus s = PAVE__V1__REBALANCE_STATUS__INIT;
-
-	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_STATUS;
-	m.rebalance_status = &s;
-	ck_assert_int_eq(peer_ask(admin, &m), 0);
-	return admin->reply->rebalance_status_reply->n_active;
+	return ask_status(admin)->n_active;
 }
 
 /* Somebody reads a snapshot, so it moves by itself. What begins in its places begins without those
@@ -908,14 +890,14 @@ START_TEST(a_member_begins_while_its_snapshot_moves)
 	own = p.volume;
 	generation = p.generation;
 	permit_deinit(&p);
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	rig_run_ms(rig, 3000);
 	ck_assert_uint_eq(active_moves(), SIZE / (64ull << 20));
 	if (_i == 0)
 		ck_assert_msg(ask_clone(admin, "v@s", "w") == 0, "%s", admin->text);
 	else
 		ck_assert_msg(ask_rollback(admin, "v@s") == 0, "%s", admin->text);
-	ck_assert_int_eq(ask_drain("n1", true), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", true), 0);
 	rig_run_ms(rig, 2000);
 	ck_assert_uint_eq(active_moves(), 0);
 	ck_assert_int_eq(ask_renew(reader, own, generation), 0); /* is told, and says so: */

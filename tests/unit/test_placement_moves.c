@@ -97,46 +97,6 @@ START_TEST(busy_nodes_get_no_new_volumes)
 }
 END_TEST
 
-static void start_drain(const char *node, bool undo)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__NodeDrain d = PAVE__V1__NODE_DRAIN__INIT;
-
-	d.node = (char *)(uintptr_t)node;
-	d.undo = undo;
-	m.body_case = PAVE__V1__CONTROL__BODY_NODE_DRAIN;
-	m.node_drain = &d;
-	peer_ask_start(admin, &m);
-}
-
-static int ask_drain(const char *node, bool undo)
-{
-	start_drain(node, undo);
-	return peer_ask_wait(admin);
-}
-
-static int ask_set(const char *action)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__RebalanceSet s = PAVE__V1__REBALANCE_SET__INIT;
-
-	s.action = (char *)(uintptr_t)action;
-	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_SET;
-	m.rebalance_set = &s;
-	return peer_ask(admin, &m);
-}
-
-static const Pave__V1__RebalanceStatusReply *ask_status(void)
-{
-	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
-	Pave__V1__RebalanceStatus s = PAVE__V1__REBALANCE_STATUS__INIT;
-
-	m.body_case = PAVE__V1__CONTROL__BODY_REBALANCE_STATUS;
-	m.rebalance_status = &s;
-	ck_assert_int_eq(peer_ask(admin, &m), 0);
-	return admin->reply->rebalance_status_reply;
-}
-
 static int ask_commit_of(struct peer *p, volume_id_t volume, generation_t generation,
 			 uint32_t chunk, const char *from, const char *to)
 {
@@ -206,8 +166,8 @@ START_TEST(drain_moves_every_chunk)
 {
 	const Pave__V1__Move *m;
 
-	ck_assert_int_eq(ask_drain("nix", false), -ENOENT);
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "nix", false), -ENOENT);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	ck_assert(node_info("n1")->draining && !node_info("n4")->draining);
 	run_s(2);
 	ck_assert_uint_ge(host->permit_notices, 1); /* at once, not with the next renewal */
@@ -228,10 +188,11 @@ START_TEST(drain_moves_every_chunk)
 	ck_assert(node_info("n1")->chunks == 0 && node_info("n1")->draining);
 	ck_assert_uint_eq(renew(NULL, 0), 0);
 	ck_assert(!in_permit("n1") && in_permit("n4"));
-	ck_assert_uint_eq(ask_status()->moves_done, CHUNKS);
-	ck_assert_uint_eq(ask_status()->bytes_done, 0); /* nothing lies on the nodes, they say */
+	ck_assert_uint_eq(ask_status(admin)->moves_done, CHUNKS);
+	ck_assert_uint_eq(ask_status(admin)->bytes_done,
+			  0); /* nothing lies on the nodes, they say */
 	run_s(5);
-	ck_assert_str_eq(ask_status()->state, "idle");
+	ck_assert_str_eq(ask_status(admin)->state, "idle");
 	ck_assert(node_info("n1")->drain && !node_info("n1")->draining);
 	/* Asked again, because the answer was lost: the same answer. */
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
@@ -245,11 +206,31 @@ END_TEST
 START_TEST(what_is_not_planned_yet_is_told)
 {
 	run_s(5);
-	ck_assert_str_eq(ask_status()->state, "idle");
-	ck_assert_int_eq(ask_drain("n1", false), 0);
-	ck_assert_str_eq(ask_status()->state, "planning");
+	ck_assert_str_eq(ask_status(admin)->state, "idle");
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
+	ck_assert_str_eq(ask_status(admin)->state, "planning");
 	run_s(2);
-	ck_assert_str_eq(ask_status()->state, "running");
+	ck_assert_str_eq(ask_status(admin)->state, "running");
+}
+END_TEST
+
+/* What comes to a node of which a device is missing may be refused, chunk by chunk. */
+START_TEST(a_node_in_trouble_is_no_target)
+{
+	nodes[3]->trouble = "device d is missing";
+	leases();
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
+	run_s(5);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert_uint_gt(ask_status(admin)->stuck, 0);
+	nodes[3]->trouble = NULL;
+	run_s(3);
+	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
+	/* And those that are under way do not stay there. */
+	nodes[3]->trouble = "device d is missing";
+	run_s(3);
+	ck_assert_uint_eq(renew(NULL, 0), 0);
+	ck_assert(!in_permit("n4"));
 }
 END_TEST
 
@@ -257,7 +238,7 @@ START_TEST(old_copies_wait_for_the_host)
 {
 	const uint32_t moving[] = {0};
 
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
 	run_s(3);
@@ -269,7 +250,7 @@ START_TEST(old_copies_wait_for_the_host)
 	run_s(2);
 	ck_assert_uint_eq(nodes[0]->erases, 1);
 	ck_assert_uint_eq(nodes[0]->erase_volume, 1);
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 	ck_assert_uint_eq(placed("n1"), CHUNKS - 1);
 }
 END_TEST
@@ -278,7 +259,7 @@ END_TEST
 START_TEST(a_copy_is_erased_as_the_policy_says)
 {
 	nodes[0]->erase_less = true;
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
 	run_s(1);
@@ -286,13 +267,13 @@ START_TEST(a_copy_is_erased_as_the_policy_says)
 	run_s(2);
 	ck_assert_uint_ge(nodes[0]->erases, 1);
 	ck_assert_str_eq(nodes[0]->erase_method, "overwrite");
-	ck_assert_uint_eq(ask_status()->erasing, 1);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 1);
 	run_s(6);
 	ck_assert_uint_ge(nodes[0]->erases, 2);
-	ck_assert_uint_eq(ask_status()->erasing, 1);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 1);
 	nodes[0]->erase_less = false;
 	run_s(6);
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 }
 END_TEST
 
@@ -300,7 +281,7 @@ START_TEST(old_copies_of_a_dead_host_wait_for_its_permit)
 {
 	struct peer *next = peer_new(rig, "host", "h2");
 
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
 	peer_close(host);
@@ -334,7 +315,7 @@ static void restart(void)
 
 START_TEST(a_new_start_goes_on)
 {
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), 0);
 	restart();
@@ -351,10 +332,10 @@ END_TEST
 
 START_TEST(undrain_drops_the_learners)
 {
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
-	ck_assert_int_eq(ask_drain("n1", true), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", true), 0);
 	run_s(2);
 	ck_assert_int_eq(ask_commit(host, 1, 0, "n1", "n4"), -ENOENT);
 	ck_assert_uint_eq(renew(NULL, 0), 0);
@@ -371,7 +352,7 @@ END_TEST
 
 START_TEST(a_target_that_lost_its_label)
 {
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
 	ck_assert_int_eq(rig_revoke(rig, admin, "mrs", rig_wall(rig)), 0);
@@ -380,8 +361,8 @@ START_TEST(a_target_that_lost_its_label)
 	run_s(2);
 	ck_assert_uint_eq(renew(NULL, 0), 0);
 	ck_assert_uint_eq(placed("n1"), CHUNKS);
-	ck_assert_uint_eq(ask_status()->stuck, CHUNKS);
-	ck_assert_ptr_nonnull(strstr(ask_status()->stuck_why, "node n1"));
+	ck_assert_uint_eq(ask_status(admin)->stuck, CHUNKS);
+	ck_assert_ptr_nonnull(strstr(ask_status(admin)->stuck_why, "node n1"));
 }
 END_TEST
 
@@ -393,13 +374,13 @@ START_TEST(a_site_that_lost_its_label_is_left)
 	ck_assert_str_eq(host->reply->renew_reply->moves[0]->from, "n2");
 	ck_assert(!in_permit("n2") && in_permit("n4"));
 	/* Pausing stops no evacuation. */
-	ck_assert_int_eq(ask_set("pause"), 0);
+	ck_assert_int_eq(ask_set(admin, "pause"), 0);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ck_assert_int_eq(ask_commit(host, 1, c, "n2", "n4"), 0);
 	renew(NULL, 0);
 	run_s(2);
 	ck_assert_uint_ge(nodes[1]->erases, 1); /* erasing needs no eligibility */
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 	ck_assert_uint_eq(placed("n2"), 0);
 }
 END_TEST
@@ -428,7 +409,7 @@ START_TEST(a_greater_distance_moves_copies)
 	ck_assert_msg(rig_put_policy(rig, admin, 2, "\"min_distance_km\": 0",
 				     "\"min_distance_km\": 230", false) == 0,
 		      "%s", admin->text);
-	ck_assert_int_eq(ask_set("pause"), 0); /* which stops no such move */
+	ck_assert_int_eq(ask_set(admin, "pause"), 0); /* which stops no such move */
 	run_s(2);
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
 	must_fail("min_distance_km", "204.4 km between par and rbx (4 chunks)", "at least 230 km",
@@ -453,7 +434,7 @@ START_TEST(a_greater_distance_moves_copies)
 	run_s(3);
 	ck_assert_uint_eq(renew(NULL, 0), 0);
 	ck_assert_uint_ge(nodes[0]->erases + nodes[2]->erases, 1);
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 }
 END_TEST
 
@@ -479,8 +460,8 @@ START_TEST(a_distance_that_is_taken_back)
 			 0);
 	run_s(5);
 	ck_assert_uint_eq(renew(NULL, 0), 0);
-	ck_assert_uint_eq(ask_status()->stuck, CHUNKS);
-	ck_assert_ptr_nonnull(strstr(ask_status()->stuck_why, "too-close"));
+	ck_assert_uint_eq(ask_status(admin)->stuck, CHUNKS);
+	ck_assert_ptr_nonnull(strstr(ask_status(admin)->stuck_why, "too-close"));
 }
 END_TEST
 
@@ -493,12 +474,12 @@ static int ask_maintenance(struct peer *p, const char *holder)
  * from the volume that those are of. */
 START_TEST(a_volume_whose_moves_must_wait_is_not_maintained)
 {
-	ck_assert_int_eq(ask_drain("n4", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n4", false), 0);
 	ck_assert_int_eq(ask_create(admin, "w", SIZE, "secnumcloud-fr"), 0);
-	ck_assert_int_eq(ask_drain("n4", true), 0);
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n4", true), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(5);
-	ck_assert_uint_eq(ask_status()->n_active, CHUNKS);
+	ck_assert_uint_eq(ask_status(admin)->n_active, CHUNKS);
 	ck_assert_uint_eq(nodes[3]->maintains, 0);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ck_assert_msg(ask_commit(host, 1, c, "n1", "n4") == 0, "%s", host->text);
@@ -511,7 +492,7 @@ START_TEST(detached_volumes_are_maintained)
 {
 	struct peer *keeper = peer_new(rig, "host", "n4");
 
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(3);
 	ck_assert_uint_eq(nodes[3]->maintains, 0); /* its host does it */
 	ck_assert_int_eq(ask_maintenance(keeper, "n4"), -E_IN_USE);
@@ -530,7 +511,7 @@ START_TEST(detached_volumes_are_maintained)
 	ck_assert_int_eq(ask_detach(keeper, 1, 2), 0);
 	run_s(2);
 	ck_assert_uint_ge(nodes[0]->erases, 1);
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 	ck_assert_uint_eq(nodes[3]->maintains, 1);
 }
 END_TEST
@@ -584,7 +565,7 @@ START_TEST(old_copies_of_a_dead_host_do_not_stay)
 	struct peer *keeper = peer_new(rig, "host", "n2");
 	uint32_t maintains = 0;
 
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
@@ -602,7 +583,7 @@ START_TEST(old_copies_of_a_dead_host_do_not_stay)
 	ck_assert_int_eq(ask_maintenance(keeper, "n2"), 0);
 	run_s(3);
 	ck_assert_uint_ge(nodes[0]->erases, 1);
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 	run_s(5);
 	ck_assert_uint_ge(keeper->detach_notices, 1);
 }
@@ -612,7 +593,7 @@ START_TEST(maintenance_gives_way)
 {
 	struct peer *keeper = peer_new(rig, "host", "n4");
 
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	ck_assert_int_eq(ask_detach(host, 1, 1), 0);
 	run_s(3);
 	ck_assert_int_eq(ask_maintenance(keeper, "n4"), 0);
@@ -635,7 +616,7 @@ START_TEST(the_last_copies_stay)
 	ck_assert_uint_eq(renew(NULL, 0), 0);
 	for (uint32_t n = 0; n < 4; n++)
 		ck_assert_uint_eq(nodes[n]->erases, 0);
-	ck_assert_uint_eq(ask_status()->stuck, 2 * CHUNKS); /* copies: those on n2 and on n3 */
+	ck_assert_uint_eq(ask_status(admin)->stuck, 2 * CHUNKS); /* copies: those on n2 and on n3 */
 }
 END_TEST
 
@@ -666,7 +647,7 @@ START_TEST(a_lost_node_is_replaced_after_the_grace)
 	renew(NULL, 0);
 	run_s(3);
 	ck_assert_int_eq(ask_remove(admin, "n1", true), -ENOENT); /* forgotten */
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 }
 END_TEST
 
@@ -704,7 +685,7 @@ START_TEST(a_snapshot_moves_with_its_volume)
 {
 	volume_id_t own, top = snapshot(&own);
 
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
 	for (uint32_t c = 0; c < CHUNKS; c++)
@@ -721,8 +702,8 @@ START_TEST(a_snapshot_moves_with_its_volume)
 	run_s(3);
 	ck_assert(has_erased(nodes[0], top) && has_erased(nodes[0], 1) &&
 		  has_erased(nodes[0], own));
-	ck_assert_uint_eq(ask_status()->erasing, 0);
-	ck_assert_uint_eq(ask_status()->stuck, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->stuck, 0);
 	nothing_is_left();
 }
 END_TEST
@@ -736,7 +717,7 @@ START_TEST(a_clone_moves_after_its_volume)
 
 	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
 	clone = admin->reply->volume_get_reply->info->id;
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
@@ -744,7 +725,7 @@ START_TEST(a_clone_moves_after_its_volume)
 	run_s(3);
 	ck_assert(has_erased(nodes[0], top) && has_erased(nodes[0], own));
 	ck_assert(!has_erased(nodes[0], 1));
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 	ck_assert_uint_eq(placed_of("w", "n1"), CHUNKS);
 	ck_assert_uint_ge(nodes[3]->maintains, 1);
 	ck_assert_int_eq(ask_maintenance_of(keeper, "w", "n4"), 0);
@@ -756,7 +737,7 @@ START_TEST(a_clone_moves_after_its_volume)
 	ck_assert_int_eq(ask_detach(keeper, clone, keeper->notice.generation), 0);
 	run_s(3);
 	ck_assert(has_erased(nodes[0], 1) && has_erased(nodes[0], clone));
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 }
 END_TEST
 
@@ -770,13 +751,13 @@ START_TEST(copies_that_are_not_erased_go_to_the_back)
 	(void)snapshot(&own);
 	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
 	clone = admin->reply->volume_get_reply->info->id;
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
 	renew(moving, 1);
 	run_s(3);
-	ck_assert_uint_eq(ask_status()->erasing, 1);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 1);
 	/* The clone leaves with what they shared, but for chunk 1, which the volume still has. */
 	nodes[0]->erase_refuses = 1u << 1;
 	ck_assert_int_eq(ask_maintenance_of(keeper, "w", "n4"), 0);
@@ -785,15 +766,15 @@ START_TEST(copies_that_are_not_erased_go_to_the_back)
 		ck_assert_msg(
 		    ask_commit_of(keeper, clone, keeper->notice.generation, c, "n1", "n4") == 0,
 		    "%s", keeper->text);
-	ck_assert_uint_eq(ask_status()->erasing, 1 + 2);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 1 + 2);
 	ck_assert_int_eq(ask_detach(keeper, clone, keeper->notice.generation), 0);
 	run_s(10);
-	ck_assert_uint_eq(ask_status()->erasing, 1 + 1);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 1 + 1);
 	ck_assert(has_erased(nodes[0], 1));
 	nodes[0]->erase_refuses = 0;
 	renew(NULL, 0);
 	run_s(10);
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 }
 END_TEST
 
@@ -804,7 +785,7 @@ START_TEST(a_clone_is_deleted_where_its_volume_has_left)
 
 	(void)top;
 	ck_assert_int_eq(ask_clone(admin, "v@s", "w"), 0);
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
@@ -816,7 +797,7 @@ START_TEST(a_clone_is_deleted_where_its_volume_has_left)
 	run_s(3);
 	ck_assert(has_erased(nodes[0], 1));
 	ck_assert(!has_erased(nodes[1], 1) && !has_erased(nodes[3], 1));
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 	nothing_is_left();
 }
 END_TEST
@@ -827,7 +808,7 @@ START_TEST(a_snapshot_is_deleted_while_its_volume_leaves)
 {
 	volume_id_t own, top = snapshot(&own);
 
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
 	for (uint32_t c = 0; c < CHUNKS; c++)
@@ -842,7 +823,7 @@ START_TEST(a_snapshot_is_deleted_while_its_volume_leaves)
 	run_s(3);
 	ck_assert(has_erased(nodes[0], 1) && has_erased(nodes[0], own));
 	ck_assert(!has_erased(nodes[1], 1) && !has_erased(nodes[3], 1));
-	ck_assert_uint_eq(ask_status()->erasing, 0);
+	ck_assert_uint_eq(ask_status(admin)->erasing, 0);
 	nothing_is_left();
 }
 END_TEST
@@ -852,7 +833,7 @@ START_TEST(a_snapshot_is_taken_while_chunks_move)
 {
 	volume_id_t own;
 
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	ck_assert_uint_eq(renew(NULL, 0), CHUNKS);
 	start_snapshot(admin, "v", "s");
@@ -883,17 +864,17 @@ START_TEST(a_plan_ends_with_a_rollback)
 
 	(void)snapshot(&own);
 	ck_assert_int_eq(ask_attach_read_only(reader, "v@s"), 0); /* so it does not follow */
-	ck_assert_int_eq(ask_drain("n1", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", false), 0);
 	run_s(2);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ck_assert_int_eq(ask_commit(host, 1, c, "n1", "n4"), 0);
-	ck_assert_int_eq(ask_drain("n1", true), 0);
+	ck_assert_int_eq(ask_drain(admin, "n1", true), 0);
 	ck_assert_int_eq(ask_detach(host, 1, 1), 0);
 	ck_assert_int_eq(ask_detach(reader, own, 2), 0);
 	run_s(3);
 	/* In par, as n1: v, which has left that, goes to both of them by halves. */
 	ck_assert_int_eq(ask_lease(n5, "n5", "par", 5, 0), 0);
-	ck_assert_int_eq(ask_drain("n2", false), 0);
+	ck_assert_int_eq(ask_drain(admin, "n2", false), 0);
 	run_s(2);
 	ck_assert_uint_ge(nodes[0]->maintains, 1);
 	ck_assert_int_eq(ask_rollback(admin, "v@s"), 0);
@@ -930,7 +911,7 @@ START_TEST(a_move_is_told_when_it_is_durable)
 	sim_kv_slow_commits(rig->kv, 3 * NS_PER_S);
 	peer_ask_start(h2, &m);
 	rig_run_ms(rig, 50);
-	start_drain("n1", false);
+	start_drain(admin, "n1", false);
 	ck_assert_int_eq(peer_ask_wait(h2), 0);
 	ck_assert(!admin->answered);
 	ck_assert_uint_eq(h2->reply->renew_reply->n_moves, 0);
@@ -954,6 +935,7 @@ int main(void)
 	tcase_add_test(tc, busy_nodes_get_no_new_volumes);
 	tcase_add_test(tc, drain_moves_every_chunk);
 	tcase_add_test(tc, what_is_not_planned_yet_is_told);
+	tcase_add_test(tc, a_node_in_trouble_is_no_target);
 	tcase_add_test(tc, old_copies_wait_for_the_host);
 	tcase_add_test(tc, a_copy_is_erased_as_the_policy_says);
 	tcase_add_test(tc, old_copies_of_a_dead_host_wait_for_its_permit);

@@ -70,6 +70,7 @@ struct peer {
 
 	/* What it says, as a node. */
 	uint64_t operations; /* answered since it was started */
+	const char *trouble; /* of its devices, as it says; NULL: none */
 	volume_id_t damaged; /* a layer of which blocks are damaged there; 0: none */
 };
 
@@ -161,6 +162,10 @@ int ask_rollback(struct peer *p, const char *source);
 int ask_clone(struct peer *p, const char *source, const char *name);
 void start_remove(struct peer *p, const char *node, bool force);
 int ask_remove(struct peer *p, const char *node, bool force);
+void start_drain(struct peer *p, const char *node, bool undo);
+int ask_drain(struct peer *p, const char *node, bool undo);
+int ask_set(struct peer *p, const char *action); /* of rebalancing */
+const Pave__V1__RebalanceStatusReply *ask_status(struct peer *p);
 /* A renewal that says that the layer is sealed. */
 int renew_sealed(struct peer *p, volume_id_t volume, generation_t generation, volume_id_t sealed);
 

@@ -158,31 +158,6 @@ void devices_ask(struct devices *d, uint64_t token, const Pave__V1__NodeDevices 
 	pool_retire(d->pool, &d->retire);
 }
 
-void devices_trouble(const struct devices *d, char *buf, size_t size)
-{
-	struct pool_device_info infos[POOL_DEVICES_MAX];
-	uint32_t count = pool_devices(d->pool, infos, POOL_DEVICES_MAX);
-	size_t at = 0;
-
-	PRE(size > 0);
-	buf[0] = '\0';
-	if (pool_broken(d->pool) != 0)
-		at += (size_t)snprintf(buf, size,
-				       "the index cannot be written, and no change of any chunk is "
-				       "taken: %s; restart the node once that is mended",
-				       err_text(pool_broken(d->pool)));
-	for (uint32_t i = 0; i < count && at < size; i++) {
-		const struct pool_device_info *info = &infos[i];
-
-		if (info->why == 0 && info->stuck == 0)
-			continue;
-		at += (size_t)snprintf(buf + at, size - at, "%sdevice %s is %s%s%s",
-				       at > 0 ? "; " : "", info->path, pool_state_name(info->state),
-				       info->why != 0 ? ": " : ", and some of it cannot be moved",
-				       info->why != 0 ? err_text(info->why) : "");
-	}
-}
-
 int devices_start(struct reactor *r, struct pool *pool,
 		  void (*answer)(uint64_t token, int status, const char *text,
 				 const Pave__V1__Control *message, void *arg),

@@ -19,9 +19,6 @@ int devices_start(struct reactor *r, struct pool *pool,
 /* what is valid until this returns. */
 void devices_ask(struct devices *d, uint64_t token, const Pave__V1__NodeDevices *what);
 
-/* For people: what is wrong with the devices; "" for nothing. */
-void devices_trouble(const struct devices *d, char *buf, size_t size);
-
 /* Nothing may be under way: the pool has been closed. NULL is allowed. */
 void devices_destroy(struct devices *d);
 

@@ -283,7 +283,7 @@ static void trouble(char *buf, size_t size, void *arg)
 {
 	struct node *n = arg;
 
-	devices_trouble(n->devices, buf, size);
+	pool_trouble(n->pool, buf, size);
 }
 
 static void erased(uint64_t token, int status, const struct node_erasure *done, void *arg)
