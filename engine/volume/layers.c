@@ -211,6 +211,14 @@ bool vlayers_slot_has_all(const struct vchunk *c, uint32_t slot)
 	return true;
 }
 
+bool vlayers_in_doubt(const struct vchunk *c, uint32_t slot)
+{
+	for (uint32_t i = 0; i < c->volume->sealed_count; i++)
+		if (states_of(c->volume, i, c->no)[slot] == VSEALED_DOUBT)
+			return true;
+	return false;
+}
+
 void vlayers_slot_begins(struct vchunk *c, uint32_t slot)
 {
 	struct volume *v = c->volume;

@@ -115,6 +115,9 @@ bool vlayers_single(const struct volume *v);
  * possible now. The node says so again until it is done. */
 void vlayers_repair(struct volume *v, struct vreplica *r, volume_id_t layer, chunk_no_t chunk,
 		    block_no_t block, uint32_t block_count);
+/* The slot's node cannot tell what it holds of the chunk in some sealed layer: a device is missing
+ * there. */
+bool vlayers_in_doubt(const struct vchunk *c, uint32_t slot);
 /* Slots that have all that the sealed layers hold of the chunk. */
 vmask_t vlayers_good(struct vchunk *c);
 /* Whether the slot, be it the learner's, is known to have all that the sealed layers hold of the

@@ -107,8 +107,9 @@ void vreconcile_slot_failed(struct vchunk *c, uint32_t slot)
 
 /* -- the queues -------------------------------------------------------------------------------- */
 
-/* The replicas to reconcile with. One that fails every write would make it begin again for ever, so
- * it is left out if enough others are there. */
+/* The replicas to reconcile with. One that fails every write would make it begin again for ever,
+ * and so would one that alone holds something of this layer and cannot be read, because what lies
+ * below is on a device that it has lost: they are left out if enough others are there. */
 static vmask_t healthy_members(const struct vchunk *c)
 {
 	const uint64_t now_ns = volume_now(c->volume);
@@ -120,7 +121,7 @@ static vmask_t healthy_members(const struct vchunk *c)
 		if ((c->members & vmask_bit(i)) == 0 || !vslot_ready(&c->slots[i]))
 			continue;
 		ready |= vmask_bit(i);
-		if (vreplica_sick(r, now_ns))
+		if (vreplica_sick(r, now_ns) || vlayers_in_doubt(c, i))
 			sick |= vmask_bit(i);
 	}
 	return vmask_count(ready & ~sick) >= c->volume->majority ? ready & ~sick : ready;

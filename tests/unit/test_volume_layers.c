@@ -128,6 +128,23 @@ START_TEST(a_learner_gets_what_a_merge_wrote)
 }
 END_TEST
 
+/* A node alone holds something of a chunk, and cannot tell what it has of the layer below, for a
+ * device is missing there, so nobody reads it. The others are reconciled without it. */
+START_TEST(one_that_is_in_doubt_keeps_no_other)
+{
+	struct rig_host *second = &rig->hosts[1];
+
+	rig_crash_host(host);
+	rig->nodes[0].doubt_layer = RIG_VOLUME;
+	fake_put(&rig->nodes[0], RIG_CHUNK_BLOCKS, version_make(1, 5), 9);
+	rig->pd.snapshots = 1;
+	rig->pd.open_layers = 1;
+	rig_open(second);
+	ck_assert_int_eq(rig_write(second, RIG_CHUNK_BLOCKS, 1, 3), 0);
+	rig_must_read(second, RIG_CHUNK_BLOCKS, 1, 3);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("layers");
@@ -139,6 +156,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, a_last_word_that_is_lost, 0, 2);
 	tcase_add_test(tc, a_read_outlives_two_layers);
+	tcase_add_test(tc, one_that_is_in_doubt_keeps_no_other);
 	tcase_add_loop_test(tc, a_learner_gets_what_a_merge_wrote, 0, 2);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);

@@ -230,6 +230,7 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 	Pave__V1__ChunksReply r = PAVE__V1__CHUNKS_REPLY__INIT;
 	Pave__V1__ChunkState items[RIG_CHUNKS], *list[RIG_CHUNKS];
 	const uint32_t max = ask->max == 0 ? RIG_CHUNKS : ask->max;
+	const bool doubt = ask->layer != 0 && ask->layer == c->node->doubt_layer;
 	const uint32_t end = c->node->tells_half ? 1 : RIG_CHUNKS;
 
 	if (ask->from >= end)
@@ -240,7 +241,7 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 
 		if (c->shard != chunk_shard(RIG_VOLUME, i, c->node->rig->pd.shards))
 			continue;
-		if (chunk->watermark == 0 && newest_of(chunk) == 0)
+		if (doubt || (chunk->watermark == 0 && newest_of(chunk) == 0))
 			continue;
 		pave__v1__chunk_state__init(s);
 		s->chunk = i;
@@ -250,7 +251,7 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 		list[r.n_chunks++] = s;
 	}
 	r.chunks = list;
-	r.absent_status = c->node->device_failed ? E_DEVICE : 0;
+	r.absent_status = c->node->device_failed || doubt ? E_DEVICE : 0;
 	r.more = c->node->tells_half;
 	r.next = end;
 	m.body_case = PAVE__V1__CONTROL__BODY_CHUNKS_REPLY;

@@ -82,6 +82,7 @@ struct fake_node {
 	bool full;	      /* of its space only the reserve is left: for what settles a chunk */
 	int write_lies;	      /* writes are stored, and answered with this */
 	bool device_failed;   /* of chunk 0: -E_DEVICE for all that is asked of it */
+	uint64_t doubt_layer; /* it cannot tell what it has of it, and has nothing; 0: of none */
 	int read_status;
 	int open_status;
 	bool corrupt_reads;	/* what it sends does not check */
