@@ -98,6 +98,13 @@ static void lease_answer(uint64_t token, int status, const char *text,
 		node_lease_answer(m->node.lease, token, status, text, message);
 }
 
+static void lease_trouble(char *buf, size_t size, void *arg)
+{
+	struct machine *m = arg;
+
+	pool_trouble(m->node.pool, buf, size);
+}
+
 static uint32_t lease_damage(struct store_damage *ret_damage, uint32_t max, void *arg)
 {
 	const struct machine *m = arg;
@@ -151,6 +158,7 @@ static int start_serving(struct machine *m, struct error *err)
 					  .changed = lease_changed,
 					  .stats = lease_stats,
 					  .damage = lease_damage,
+					  .trouble = lease_trouble,
 					  .erase = lease_erase,
 					  .layers = lease_layers,
 					  .maintain = lease_maintain,

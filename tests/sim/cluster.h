@@ -147,7 +147,6 @@ struct cluster {
 	uint32_t rot_node;
 	uint32_t permit_lifetime_ms;
 	bool faults_over;
-	bool lose_devices;     /* at the end, rather than their nodes */
 	struct shot *deleting; /* its deletion is in doubt; or NULL */
 	uint32_t layers;       /* that the volume stands on, when it was last asked */
 	int64_t snapshot_life_ns;

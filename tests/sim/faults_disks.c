@@ -193,7 +193,7 @@ void faults_disks_end(struct cluster *c)
 
 bool faults_disks_lose(struct cluster *c, struct machine *m)
 {
-	if (!c->lose_devices || !bays_are_many(c->world->seed))
+	if (!bays_are_many(c->world->seed))
 		return false;
 	c->fault_stream = c->world->seed * 0x94d049bb133111ebull;
 	if (fault_chance(c, 1, 4) || !bays_lose(m->bays, fault_below(c, UINT32_MAX)))

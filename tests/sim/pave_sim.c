@@ -40,7 +40,7 @@
 struct options {
 	uint64_t seed, seeds, from, jobs;
 	double minutes;
-	bool one, trace, faults, verbose, mutants, silent, minimise, lose_devices;
+	bool one, trace, faults, verbose, mutants, silent, minimise;
 	bool left_out[FAULTS_MAX]; /* faults, by number */
 	enum mutant mutant;
 };
@@ -55,7 +55,6 @@ static const char usage[] =
     "  --jobs J      so many at once (default 1)\n"
     "  --minutes M   virtual time with faults (default 1)\n"
     "  --no-faults   nothing goes wrong\n"
-    "  --lose-devices  at the end a device is lost rather than its node, in seeds that have many\n"
     "  --minimise    of a seed that fails: leaves out as many faults as it can\n"
     "  --only LIST   of all faults only these, by number: as --minimise printed it\n"
     "  --trace       the whole timeline goes to stderr\n"
@@ -147,16 +146,7 @@ static bool nothing_moves(struct cluster *c)
 	return false;
 }
 
-static bool device_is_lost(const struct cluster *c)
-{
-	for (uint32_t n = 0; n < c->node_count; n++)
-		if (bays_have_lost(c->nodes[n]->bays))
-			return true;
-	return false;
-}
-
-/* The volume is attached: what moves must get to its end, or be given up. (Nobody gives up a move
- * to a node that cannot tell whether it has a copy already, on a device that is lost.) */
+/* The volume is attached: what moves must get to its end, or be given up. */
 static void settle_moves(struct cluster *c)
 {
 	c->moves_active = -1;
@@ -251,7 +241,6 @@ static void run_cluster(struct cluster *c, const struct options *o)
 	uint32_t lost = CLUSTER_NODES;
 
 	c->faults_left_out = o->left_out;
-	c->lose_devices = o->lose_devices;
 	if (o->faults)
 		faults_begin(c);
 	cluster_run(c, (uint64_t)(o->minutes * 60.0 * (double)NS_PER_S), NULL);
@@ -269,7 +258,7 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		read_back(c);
 	if (!c->failed)
 		read_shots(c);
-	if (!c->failed && !device_is_lost(c))
+	if (!c->failed)
 		settle_moves(c);
 	if (!c->failed && c->shot_count > 0 && lost >= c->node_count)
 		settle_layers(c);
@@ -522,21 +511,13 @@ static bool parse_only(struct options *o, const char *text)
 }
 
 static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},
-    {"seeds", required_argument, NULL, 'n'},
-    {"from", required_argument, NULL, 'f'},
-    {"jobs", required_argument, NULL, 'j'},
-    {"minutes", required_argument, NULL, 'm'},
-    {"no-faults", no_argument, NULL, 'F'},
-    {"lose-devices", no_argument, NULL, 'L'},
-    {"trace", no_argument, NULL, 't'},
-    {"verbose", no_argument, NULL, 'v'},
-    {"mutant", required_argument, NULL, 'M'},
-    {"mutants", no_argument, NULL, 'A'},
-    {"minimise", no_argument, NULL, 'i'},
-    {"only", required_argument, NULL, 'o'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
+    {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
+    {"from", required_argument, NULL, 'f'},    {"jobs", required_argument, NULL, 'j'},
+    {"minutes", required_argument, NULL, 'm'}, {"no-faults", no_argument, NULL, 'F'},
+    {"trace", no_argument, NULL, 't'},	       {"verbose", no_argument, NULL, 'v'},
+    {"mutant", required_argument, NULL, 'M'},  {"mutants", no_argument, NULL, 'A'},
+    {"minimise", no_argument, NULL, 'i'},      {"only", required_argument, NULL, 'o'},
+    {"help", no_argument, NULL, 'h'},	       {0},
 };
 
 static int parse(struct options *o, int argc, char **argv)
@@ -563,9 +544,6 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'F':
 			o->faults = false;
-			break;
-		case 'L':
-			o->lose_devices = true;
 			break;
 		case 't':
 			o->trace = true;
