@@ -156,8 +156,9 @@ const struct uuid *pool_node(const struct pool *pool);
 /* 0, or why no chunk can be written any more: where chunks lie cannot be told (kv has failed). */
 int pool_broken(const struct pool *pool);
 
-/* For people, who see it in `pave node list`: what keeps the pool from taking or giving some chunk.
- * Empty: nothing does. size > 0. */
+/* What keeps the pool from taking or giving some chunk. Empty: nothing does. For people, who see it
+ * in `pave node list`, and for the driver, which has no copy move to a node that says anything
+ * here. size > 0. */
 void pool_trouble(const struct pool *pool, char *buf, size_t size);
 
 /* A device is being added, or retiring one begins or ends: no other may be begun. */
