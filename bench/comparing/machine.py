@@ -46,9 +46,11 @@ def wait_for(what, condition, seconds=60):
 
 
 def start(log, *command, **more):
-    """A server in the background; its output goes to the file `log`."""
+    """A server in the background; its output goes to the file `log`. What ends us all at once, as Ctrl-C does, does not reach it: it is
+    stopped in its turn, with what it has started itself."""
     with open(log, "ab") as out:
-        return subprocess.Popen([str(c) for c in command], stdout=out, stderr=out, stdin=subprocess.DEVNULL, **more)
+        return subprocess.Popen([str(c) for c in command], stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
+                                **more)
 
 
 def stop(process, seconds=20):

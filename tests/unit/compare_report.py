@@ -4,6 +4,7 @@ said to be so, plots are XML with all their parts."""
 import importlib.machinery
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -95,8 +96,19 @@ def what_cannot_be_plotted_is_told():
                   f"{folder}/x.json: no result of pave-bench --json" in done.stderr)
 
 
+def servers_outlive_ctrl_c():
+    """Until compare stops them, in an order by which none is left."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = machine.start(Path(folder) / "log", "sleep", "60")
+        try:
+            check("a server gets none of the terminal's signals", os.getpgid(process.pid) != os.getpgid(0))
+        finally:
+            machine.stop(process)
+
+
 def main():
     what_cannot_be_plotted_is_told()
+    servers_outlive_ctrl_c()
     a_quick_one_overwrites_nothing()
     kernel_threads_are_told_apart()
     raw = made_up()
