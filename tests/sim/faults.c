@@ -41,6 +41,7 @@
 #define FULL_GAP_NS	  (15 * NS_PER_S)
 #define FULL_MAX_NS	  (40 * NS_PER_S)
 #define IO_AHEAD_MAX	  60u
+#define ROTTEN_AT_LAST	  6u
 #define ALL_OF_ETCD	  ((1u << SIM_ETCD_SERVERS) - 1)
 #define REGISTER_CUT_NS	  (12 * NS_PER_S)
 #define REGISTER_HALT_NS  (8 * NS_PER_S)
@@ -820,4 +821,11 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 		c->nodes[lost_node]->dead_for_ever = true;
 		sim_process_crash(c->nodes[lost_node]->process, SIM_POWER_LOSS);
 	}
+}
+
+void faults_rot(struct cluster *c)
+{
+	c->fault_stream = c->world->seed * 0xd1342543de82ef95ull;
+	for (unsigned i = 0; i < ROTTEN_AT_LAST; i++)
+		rot(c);
 }

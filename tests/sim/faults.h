@@ -14,4 +14,8 @@ void faults_begin(struct cluster *c);
  * CLUSTER_NODES for none. */
 void faults_end(struct cluster *c, uint32_t lost_node);
 
+/* Once more after the end, when no node is lost: some blocks rot where others have rotted, when
+ * nobody writes them anew any more. */
+void faults_rot(struct cluster *c);
+
 #endif

@@ -19,6 +19,7 @@
 #include "engine/placement/driver.h"
 #include "tests/sim/bays.h"
 #include "tests/sim/converge.h"
+#include "tests/sim/damage.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/ledger.h"
@@ -264,6 +265,10 @@ static void run_cluster(struct cluster *c, const struct options *o)
 		settle_layers(c);
 	if (!c->failed && bays_are_many(c->world->seed))
 		settle_devices(c);
+	if (o->faults && lost >= c->node_count && !c->failed)
+		faults_rot(c);
+	if (!c->failed)
+		damage_check(c, SETTLE_NS);
 	if (!c->failed)
 		converge_check(c, SETTLE_NS);
 	if (!c->failed)
