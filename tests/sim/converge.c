@@ -1,7 +1,7 @@
 /* converge: see converge.h.
  *
  * The stores are read by their own code, 256 blocks at a time, one node after the other. A block
- * that does not check (bit rot that no scrub has found yet), a node that is down, and content that
+ * that does not check (it rotted, and is not mended yet), a node that is down, and content that
  * differs are all the same here: not yet; it begins again after a while. What lay on a device that
  * is lost for ever is as good as on a node that is.
  *
