@@ -1,0 +1,205 @@
+/* settle: see settle.h. Each phase waits for a condition, for so long that only a cluster that will
+ * never get there misses it. */
+#include "tests/sim/settle.h"
+
+#include "engine/placement/driver.h"
+#include "tests/sim/bays.h"
+#include "tests/sim/converge.h"
+#include "tests/sim/damage.h"
+#include "tests/sim/faults.h"
+#include "tests/sim/guest.h"
+#include "tests/sim/ledger.h"
+#include "tests/sim/pds.h"
+
+#define SETTLE_NS (240 * NS_PER_S)
+#define LEADS_NS  (20 * NS_PER_S)
+
+static bool is_verified(struct cluster *c)
+{
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		if (c->hosts[h]->guest->all_verified)
+			return true;
+	return false;
+}
+
+/* One host goes away, the other reads everything. */
+static void read_back(struct cluster *c)
+{
+	uint32_t reader = (uint32_t)sim_random_below(c->world, CLUSTER_HOSTS);
+
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		c->hosts[h]->guest->wanted = h == reader;
+	guest_verify(c->hosts[reader]->guest, NULL);
+	if (!cluster_run(c, SETTLE_NS, is_verified))
+		cluster_fail(c, "the volume could not be read back within %llu s after the faults",
+			     SETTLE_NS / NS_PER_S);
+}
+
+static bool is_settled(struct cluster *c)
+{
+	bool all = true;
+
+	for (uint32_t i = 0; i < c->shot_count; i++) {
+		struct shot *s = &c->shots[i];
+
+		if (s->deleted)
+			continue;
+		all = all && (s->settled || !s->exists);
+		if (s->exists && !s->settled && !c->admin.busy)
+			cluster_ask_shot(c, s);
+	}
+	return all;
+}
+
+static const struct guest *shot_reader;
+
+static bool is_shot_read(struct cluster *c)
+{
+	(void)c;
+	return shot_reader->all_verified;
+}
+
+/* The volume is attached: its snapshots must become readable; the other host reads them. */
+static void read_shots(struct cluster *c)
+{
+	struct guest *g = c->hosts[c->hosts[0]->guest->all_verified]->guest;
+
+	if (c->shot_count > 0 && !cluster_run(c, SETTLE_NS, is_settled) && !c->failed)
+		cluster_fail(c, "a snapshot is not settled %llu s after the faults",
+			     SETTLE_NS / NS_PER_S);
+	shot_reader = g;
+	for (uint32_t i = 0; i < c->shot_count && !c->failed; i++) {
+		if (!c->shots[i].exists || c->shots[i].deleted)
+			continue;
+		guest_verify(g, &c->shots[i]);
+		if (!cluster_run(c, SETTLE_NS, is_shot_read) && !c->failed)
+			cluster_fail(c,
+				     "snapshot %s could not be read back within %llu s after the "
+				     "faults",
+				     c->shots[i].name, SETTLE_NS / NS_PER_S);
+	}
+}
+
+static bool nothing_moves(struct cluster *c)
+{
+	if (c->moves_active == 0)
+		return true;
+	cluster_count_moves(c);
+	return false;
+}
+
+/* The volume is attached: what moves must get to its end, or be given up. */
+static void settle_moves(struct cluster *c)
+{
+	c->moves_active = -1;
+	if (!cluster_run(c, SETTLE_NS, nothing_moves) && !c->failed)
+		cluster_fail(c, "%d moves are still under way %llu s after the faults",
+			     c->moves_active, SETTLE_NS / NS_PER_S);
+}
+
+/* Some volume's top, for what deleted snapshots left below it. */
+static bool wants_seal(const struct cluster *c)
+{
+	const struct pd *pd = pds_leading(c);
+
+	for (const struct reg_volume *v = pd != NULL ? pd->reg.volumes : NULL; v != NULL;
+	     v = v->hh.next)
+		if (v->seal_wanted && !v->deleted)
+			return true;
+	return pd == NULL;
+}
+
+static bool is_merged(struct cluster *c)
+{
+	uint32_t shots = 0;
+
+	for (uint32_t i = 0; i < c->shot_count; i++)
+		shots += c->shots[i].exists && !c->shots[i].deleted;
+	if (c->deleting != NULL && !c->admin.busy)
+		cluster_delete_shot(c);
+	else if (!c->admin.busy)
+		cluster_count_layers(c);
+	return c->deleting == NULL && c->layers != 0 && c->layers <= shots + 2 && !wants_seal(c);
+}
+
+/* What deleted snapshots stood on is merged: the volume stands on as many layers as it has
+ * snapshots, and two; and is sealed where that pays. Every node must be there for that, and every
+ * block good. */
+static void settle_layers(struct cluster *c)
+{
+	c->layers = 0;
+	if (!cluster_run(c, SETTLE_NS, is_merged) && !c->failed)
+		cluster_fail(c,
+			     "the volume stands on %u layers, more than its snapshots need, or "
+			     "on one that is not settled (0), or its top should be sealed",
+			     c->layers);
+}
+
+static char unsettled[200];
+
+static bool devices_are_settled(struct cluster *c)
+{
+	for (uint32_t n = 0; n < c->node_count; n++)
+		if (!bays_are_settled(c->nodes[n]->bays, unsettled, sizeof(unsettled)))
+			return false;
+	return true;
+}
+
+/* What devices that are being retired hold goes to others, and they leave. */
+static void settle_devices(struct cluster *c)
+{
+	if (!cluster_run(c, SETTLE_NS, devices_are_settled) && !c->failed)
+		cluster_fail(c, "%llu s after the faults: %s", SETTLE_NS / NS_PER_S, unsettled);
+}
+
+/* The next one that is wanted is asked for. */
+static bool certificates_last(struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->node_count; i++)
+		if (c->sites[i].certified_until_ns < CLUSTER_CERTIFICATE_NS ||
+		    c->sites[i].reissued_until_ns != 0) {
+			cluster_certify(c, i, CLUSTER_CERTIFICATE_NS);
+			return false;
+		}
+	return true;
+}
+
+static bool certified(struct cluster *c)
+{
+	if (!certificates_last(c))
+		return false;
+	if (c->snapshot_until_ns < c->world->now_ns + SETTLE_NS && !cluster_renew_snapshot(c))
+		return false;
+	for (uint32_t i = 0; i < c->node_count; i++)
+		if (c->sites[i].withdrawn_from_ns != UINT64_MAX && !cluster_withdraw(c, i, false))
+			return false;
+	if (c->admin.unsure && !c->admin.busy)
+		cluster_renew_snapshot(c);
+	return !c->admin.busy && !c->admin.unsure;
+}
+
+void settle(struct cluster *c, uint32_t lost, bool faults)
+{
+	if (c->etcd != NULL && !cluster_run(c, LEADS_NS, pds_one_leads) && !c->failed)
+		cluster_fail(c, "no driver leads %llu s after the faults", LEADS_NS / NS_PER_S);
+	if (!cluster_run(c, SETTLE_NS, certified) && !c->failed)
+		cluster_fail(c, "the driver did not take the last snapshot");
+	if (!c->failed)
+		read_back(c);
+	if (!c->failed)
+		read_shots(c);
+	if (!c->failed)
+		settle_moves(c);
+	if (!c->failed && c->shot_count > 0 && lost >= c->node_count)
+		settle_layers(c);
+	if (!c->failed && bays_are_many(c->world->seed))
+		settle_devices(c);
+	if (faults && lost >= c->node_count && !c->failed)
+		faults_rot(c);
+	if (!c->failed)
+		damage_check(c, SETTLE_NS);
+	if (!c->failed)
+		converge_check(c, SETTLE_NS);
+	if (!c->failed)
+		ledger_check(c);
+}
