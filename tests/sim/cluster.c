@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "engine/volume/core.h"
 #include "tests/sim/admin.h"
 #include "tests/sim/bays.h"
 #include "tests/sim/checks.h"
@@ -419,6 +420,14 @@ static bool make_authority(struct cluster *c)
 		return false;
 	}
 	return true;
+}
+
+const struct volume *cluster_volume(const struct cluster *c)
+{
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		if (c->hosts[h]->guest->volume != NULL && c->hosts[h]->guest->shot == NULL)
+			return c->hosts[h]->guest->volume;
+	return NULL;
 }
 
 bool cluster_run(struct cluster *c, uint64_t for_ns, bool (*cond)(struct cluster *c))

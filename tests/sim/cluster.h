@@ -210,4 +210,7 @@ bool cluster_renew_snapshot(struct cluster *c);
 /* Steps until cond or deadline_ns; failing checks end it too. */
 bool cluster_run(struct cluster *c, uint64_t for_ns, bool (*cond)(struct cluster *c));
 
+/* The volume as the host sees it that has it attached; NULL: none has. */
+const struct volume *cluster_volume(const struct cluster *c);
+
 #endif

@@ -44,14 +44,6 @@ static void look_done(struct store_read *op, int status)
 	l->status = status;
 }
 
-static const struct volume *attached_volume(const struct cluster *c)
-{
-	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
-		if (c->hosts[h]->guest->volume != NULL && c->hosts[h]->guest->shot == NULL)
-			return c->hosts[h]->guest->volume;
-	return NULL;
-}
-
 /* False: not now. */
 static bool read_range(struct cluster *c, struct machine *node, volume_id_t volume, uint64_t at,
 		       struct look *l)
@@ -115,7 +107,7 @@ static volume_id_t layer_id(const struct volume *v, uint32_t layer)
 /* Layers that must be the same everywhere: the top one, and those that are sealed. */
 static uint32_t layers_to_compare(const struct cluster *c)
 {
-	const struct volume *v = attached_volume(c);
+	const struct volume *v = cluster_volume(c);
 
 	return v == NULL ? 1 : 1 + v->sealed_count;
 }
@@ -124,7 +116,7 @@ static uint32_t layers_to_compare(const struct cluster *c)
  * that one what it holds. */
 static bool may_be_merging(const struct cluster *c, uint32_t layer)
 {
-	const struct volume *v = attached_volume(c);
+	const struct volume *v = cluster_volume(c);
 	const struct pd *pd = pds_leading(c);
 	const volume_id_t id = v != NULL ? layer_id(v, layer) : 0;
 	uint32_t children = 0;
@@ -150,7 +142,7 @@ static bool see_range(struct cluster *c, struct machine *node, uint32_t layer, u
 	bool lacks = true;
 
 	for (uint32_t depth = layer; lacks; depth++) {
-		const struct volume *v = attached_volume(c);
+		const struct volume *v = cluster_volume(c);
 		const volume_id_t id = v != NULL ? layer_id(v, depth) : 0;
 
 		if (id == 0)
@@ -175,7 +167,7 @@ static bool range_is_same(struct cluster *c, uint32_t layer, uint64_t at, struct
 			  size_t why_size)
 {
 	struct machine *nodes[REPLICAS_MAX];
-	const struct volume *v = attached_volume(c);
+	const struct volume *v = cluster_volume(c);
 	const uint32_t count = v != NULL ? copies_of(c, v, at, nodes) : 0;
 	uint32_t is[IO_BLOCKS_MAX], seen = 0;
 

@@ -8,16 +8,17 @@
 #include "engine/base/assert.h"
 #include "tests/sim/checks.h"
 
-#define THINK_MAX_NS	(40 * NS_PER_MS)
-#define ATTACH_RETRY_NS (2 * NS_PER_S)
-#define AWAY_MAX_NS	(10 * NS_PER_S)
-#define PREPARED_MAX_NS (3 * NS_PER_S)
-#define STAY_MIN_NS	(2 * NS_PER_S)
-#define STAY_MAX_NS	(20 * NS_PER_S)
-#define HOT_BLOCKS	48u
-#define VERIFY_BLOCKS	64u
-#define VERIFY_RETRY_NS (500 * NS_PER_MS)
-#define ROOM_RETRY_NS	(20 * NS_PER_MS)
+#define THINK_MAX_NS	 (40 * NS_PER_MS)
+#define ATTACH_RETRY_NS	 (2 * NS_PER_S)
+#define AWAY_MAX_NS	 (10 * NS_PER_S)
+#define PREPARED_MAX_NS	 (3 * NS_PER_S)
+#define STAY_MIN_NS	 (2 * NS_PER_S)
+#define STAY_MAX_NS	 (20 * NS_PER_S)
+#define HOT_BLOCKS	 48u
+#define VERIFY_BLOCKS	 64u
+#define OVERWRITE_BLOCKS 512u /* of which some are written */
+#define VERIFY_RETRY_NS	 (500 * NS_PER_MS)
+#define ROOM_RETRY_NS	 (20 * NS_PER_MS)
 
 static void think(struct guest_slot *s, uint64_t for_ns);
 static void close_volume(struct guest *g);
@@ -71,6 +72,12 @@ static void end_op(struct guest_slot *s, int status)
 	}
 }
 
+/* Blocks that one operation stands for, when quiet. */
+static uint64_t part(const struct guest *g)
+{
+	return g->overwrites ? OVERWRITE_BLOCKS : VERIFY_BLOCKS;
+}
+
 static void op_done(struct volume_op *op, int status)
 {
 	struct guest_slot *s = container_of(op, struct guest_slot, op);
@@ -91,8 +98,7 @@ static void op_done(struct volume_op *op, int status)
 	s->buffer = NULL;
 	if (g->quiet && status != 0) {
 		g->verify_errors++;
-		g->verified =
-		    MIN(g->verified, op->offset / BLOCK_SIZE / VERIFY_BLOCKS * VERIFY_BLOCKS);
+		g->verified = MIN(g->verified, op->offset / BLOCK_SIZE / part(g) * part(g));
 	}
 	if (g->phase != GUEST_ATTACHED)
 		return;
@@ -212,8 +218,12 @@ static void verify_more(struct guest_slot *s)
 	uint64_t block = g->verified;
 
 	if (block < CLUSTER_BLOCKS) {
-		g->verified += VERIFY_BLOCKS;
-		submit(s, VOLUME_READ, block, VERIFY_BLOCKS);
+		g->verified += part(g);
+		if (g->overwrites)
+			submit(s, VOLUME_WRITE, block + sim_random_below(world_of(g), HOT_BLOCKS),
+			       1 + (uint32_t)sim_random_below(world_of(g), VERIFY_BLOCKS));
+		else
+			submit(s, VOLUME_READ, block, VERIFY_BLOCKS);
 	} else if (is_idle(g)) {
 		g->all_verified = true;
 	}
@@ -461,7 +471,7 @@ bool guest_migrate(struct guest *g)
 	return true;
 }
 
-void guest_verify(struct guest *g, struct shot *shot)
+static void begin_quiet(struct guest *g, struct shot *shot)
 {
 	g->quiet = true;
 	g->wanted = true;
@@ -475,4 +485,16 @@ void guest_verify(struct guest *g, struct shot *shot)
 			think(&g->slots[i], 1);
 	if (g->machine->process->alive && g->phase == GUEST_DETACHED)
 		detached(g);
+}
+
+void guest_verify(struct guest *g, struct shot *shot)
+{
+	g->overwrites = false;
+	begin_quiet(g, shot);
+}
+
+void guest_overwrite(struct guest *g)
+{
+	g->overwrites = true;
+	begin_quiet(g, NULL);
 }

@@ -31,7 +31,8 @@ struct guest {
 	enum guest_phase phase;
 	bool migrating;		/* opens the volume to take it over */
 	bool wanted;		/* to be attached; else it detaches and stays away */
-	bool quiet;		/* no operations of its own: it is being read back */
+	bool quiet;		/* no operations of its own: it is being read back, or over */
+	bool overwrites;	/* when quiet: it writes in every part instead */
 	bool detach_due;	/* closes as soon as nothing is in flight */
 	struct shot *shot;	/* attached, or being attached: a snapshot, which is only read */
 	struct shot *verifying; /* when quiet: NULL: the volume */
@@ -40,7 +41,7 @@ struct guest {
 	struct volume_open_op open;
 	struct reactor_timer timer;
 	struct guest_slot slots[GUEST_SLOTS];
-	uint64_t verified; /* blocks read back so far, when quiet */
+	uint64_t verified; /* blocks read back, or gone over, so far, when quiet */
 	bool all_verified;
 	uint64_t verify_errors;
 };
@@ -60,5 +61,8 @@ bool guest_migrate(struct guest *g);
 /* From now on it only reads all of the volume, or of a snapshot of it, block by block, until
  * all_verified. */
 void guest_verify(struct guest *g, struct shot *shot);
+
+/* Likewise, but it writes to some blocks in every part of the volume. */
+void guest_overwrite(struct guest *g);
 
 #endif
