@@ -266,7 +266,7 @@ static void take_shards(struct volume *v, uint32_t node, uint32_t count)
 				  v->config.name, n->name);
 			return;
 		}
-		n->replicas[i]->permitted = n->permitted;
+		n->replicas[i]->permitted = n->replicas[i]->followed = n->permitted;
 	}
 	n->shard_count = count;
 	for (const struct vset *set = v->sets; set != NULL; set = set->next)
@@ -330,7 +330,17 @@ static void permit_node(struct vnode *n, bool permitted)
 {
 	n->permitted = permitted;
 	for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && n->replicas[k] != NULL; k++)
-		vreplica_set_permitted(n->replicas[k], permitted);
+		n->replicas[k]->permitted = permitted;
+}
+
+/* Once all that are out are known: what is dropped with one of them may be decided at that, by the
+ * copies that count. */
+static void follow_permit(struct volume *v)
+{
+	for (uint32_t i = 0; i < v->node_count; i++)
+		for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && v->nodes[i].replicas[k] != NULL;
+		     k++)
+			vreplica_follow_permit(v->nodes[i].replicas[k]);
 }
 
 void volume_take_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count)
@@ -344,6 +354,7 @@ void volume_take_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, size_t
 			k++;
 		permit_node(&v->nodes[i], k < count);
 	}
+	follow_permit(v);
 }
 
 void volume_take_min_acks(struct volume *v, uint32_t min_acks)
@@ -386,12 +397,10 @@ void volume_permit_changed(struct volume *v)
 		return;
 	if (v->attach.gate.deadline_ns != 0)
 		vlayers_permit(v);
-	for (uint32_t i = 0; i < v->node_count; i++) {
-		struct vnode *n = &v->nodes[i];
-
-		if (v->attach.gate.deadline_ns == 0)
-			break; /* the gate alone was closed */
-		permit_node(n, permit_find_node(p, n->name) != NULL);
+	if (v->attach.gate.deadline_ns != 0) { /* else the gate alone was closed */
+		for (uint32_t i = 0; i < v->node_count; i++)
+			permit_node(&v->nodes[i], permit_find_node(p, v->nodes[i].name) != NULL);
+		follow_permit(v);
 	}
 	for (uint32_t i = 0; i < v->node_count; i++)
 		for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && v->nodes[i].replicas[k] != NULL;

@@ -503,12 +503,12 @@ static void send_permit(struct vreplica *r)
 	rpc_call_start(&r->rpc, &r->permit_call, &message, 0);
 }
 
-void vreplica_set_permitted(struct vreplica *r, bool permitted)
+void vreplica_follow_permit(struct vreplica *r)
 {
-	const bool before = r->permitted;
+	const bool before = r->followed;
 
-	r->permitted = permitted;
-	if (!permitted) {
+	r->followed = r->permitted;
+	if (!r->permitted) {
 		/* Not another byte: what is queued is dropped, what is on the wire is given up. */
 		reactor_timer_cancel(r->volume->reactor, &r->retry);
 		r->tried = true;

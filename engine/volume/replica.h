@@ -92,6 +92,7 @@ struct vreplica {
 	char address[ADDR_SIZE_MAX]; /* empty: not known now */
 	enum vreplica_state state;
 	bool permitted;	 /* the permit in force names the node */
+	bool followed;	 /* what `permitted` was when it was last followed */
 	bool overflowed; /* its backlog was given up; nothing more is kept until READY */
 	bool overflow_wanted;
 	bool closing;
@@ -142,9 +143,11 @@ static inline bool vreplica_ready(const struct vreplica *r)
 
 /* A new address; connects when there was none. */
 void vreplica_set_address(struct vreplica *r, const char *address);
-/* The permit in force changed: takes it to the node, connects, or disconnects at once. */
-void vreplica_set_permitted(struct vreplica *r, bool permitted);
-/* The permit in force names other layers; vreplica_set_permitted follows in the same turn. */
+/* The permit in force changed, and `permitted` of all replicas tells by it already: takes it to the
+ * node, connects, or disconnects at once. What that drops is counted again without the others that
+ * are out. */
+void vreplica_follow_permit(struct vreplica *r);
+/* The permit in force names other layers; vreplica_follow_permit comes in the same turn. */
 void vreplica_layers_changed(struct vreplica *r);
 /* Ends the connection; it comes back after the back-off. why: for people. */
 void vreplica_disconnect(struct vreplica *r, int why);
