@@ -135,7 +135,7 @@ struct cluster {
 	uint64_t revocations_version;
 	struct oracle *oracle;
 	generation_t offered[CLUSTER_HOSTS]; /* of the last permit sent to the host */
-	uint64_t permit_sent_ns[CLUSTER_HOSTS];
+	uint64_t permit_sent_ns[CLUSTER_HOSTS], lease_sent_ns[CLUSTER_NODES]; /* the last one */
 	uint64_t fault_kinds; /* bits: faults.c */
 	uint64_t fault_gap_ns;
 	uint64_t fault_stream; /* faults.c: the randomness of the fault whose turn it is */
