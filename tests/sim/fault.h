@@ -1,4 +1,4 @@
-/* What the faults have in common (faults.c, faults_disks.c): a stream of
+/* What the faults have in common (faults.c, faults_disks.c, faults_evidence.c): a stream of
  * randomness for each, and the ends that they carry. Private to them. */
 #ifndef SIM_FAULT_H
 #define SIM_FAULT_H

@@ -11,6 +11,7 @@
 #include "tests/sim/bays.h"
 #include "tests/sim/fault.h"
 #include "tests/sim/faults_disks.h"
+#include "tests/sim/faults_evidence.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/pds.h"
 #include "tests/sim/stranger.h"
@@ -763,6 +764,7 @@ void faults_begin(struct cluster *c)
 	if (c->world->seed % 11 == 1 || c->world->seed % 11 == 8)
 		sim_schedule(c->world, NULL, fault_below(c, FULL_GAP_NS), next_stranger, c);
 	faults_disks_begin(c);
+	faults_evidence_begin(c);
 }
 
 /* For good: the other one has to do. */
