@@ -148,9 +148,10 @@ static void check_copies(struct cluster *c, const struct volume *v, vmask_t copi
 			     vmask_count(copies), where, v->majority);
 }
 
-/* Not a mutant: the linker shows every decision to this check. */
+/* Not mutants: the linker shows every decision to this check, and what it has to be judged by. */
 void __real_vwindow_decide(struct vwindow *w, struct vwindow_entry *e);
 void __wrap_vwindow_decide(struct vwindow *w, struct vwindow_entry *e);
+vmask_t __real_vmove_next_members(const struct vchunk *c);
 void __wrap_vwindow_decide(struct vwindow *w, struct vwindow_entry *e)
 {
 	const struct vwrite *write = vwrite_of_entry(e);
@@ -171,6 +172,6 @@ void __wrap_vwindow_decide(struct vwindow *w, struct vwindow_entry *e)
 	check_copies(m->cluster, v, good & chunk->members, "of members");
 	/* While the map may change, those that are members then must do as well. */
 	if (chunk->joint && e->seq > chunk->joint_seq)
-		check_copies(m->cluster, v, good & vmove_next_members(chunk),
+		check_copies(m->cluster, v, good & __real_vmove_next_members(chunk),
 			     "of the members to be");
 }
