@@ -11,10 +11,6 @@
 
 #define BOUNDS_EVERY 32u /* steps: looking at all queues costs more than a step */
 
-/* A host's clock may be wrong by as much, so its permit's deadline too; the nodes' clocks may not
- * (they get no lease), so this is about the host alone. */
-#define CLOCK_SLACK_NS (2200 * NS_PER_MS)
-
 static void check_replica(struct cluster *c, const struct vreplica *r)
 {
 	/* It is given up in the turn that comes after the one in which it grew too large. */
@@ -64,54 +60,118 @@ void checks_step(struct cluster *c)
 			check_node(c, c->nodes[n]->node.shard);
 }
 
-void checks_permit_sent(struct cluster *c, uint32_t h)
+/* -- evidence -------------------------------------------------------------------------------- */
+
+uint64_t checks_time(const struct machine *m)
 {
-	c->permit_sent_ns[h] = c->world->now_ns;
+	return m->cluster->world->now_ns + sim_process_delay(m->process, 0);
+}
+
+void checks_permit_sent(struct cluster *c, uint32_t h, uint64_t at_ns)
+{
+	c->permit_sent_ns[h] = MAX(c->permit_sent_ns[h], at_ns);
+}
+
+void checks_lease_sent(struct cluster *c, const struct machine *node, uint64_t at_ns)
+{
+	for (uint32_t n = 0; n < c->node_count; n++)
+		if (c->nodes[n] == node)
+			c->lease_sent_ns[n] = MAX(c->lease_sent_ns[n], at_ns);
+}
+
+static uint64_t permit_until(const struct cluster *c, uint32_t h)
+{
+	return c->permit_sent_ns[h] + (uint64_t)c->permit_lifetime_ms * NS_PER_MS +
+	       CHECKS_CLOCK_SLACK_NS;
 }
 
 void checks_success(struct cluster *c, uint32_t h)
 {
-	const uint64_t until_ns =
-	    c->permit_sent_ns[h] + (uint64_t)c->permit_lifetime_ms * NS_PER_MS + CLOCK_SLACK_NS;
-
 	/* With pauses in mid-turn the guest hears of it later than it was decided. */
-	if (c->world->check_mid_turns || c->world->now_ns <= until_ns)
+	if (c->world->check_mid_turns || c->world->now_ns <= permit_until(c, h))
 		return;
 	cluster_fail(c, "I2: %s acknowledges at %llu ms, its last permit was sent at %llu ms",
 		     c->hosts[h]->process->name, c->world->now_ns / NS_PER_MS,
 		     c->permit_sent_ns[h] / NS_PER_MS);
 }
 
+void checks_answer(struct cluster *c, const struct machine *node, uint64_t at_ns)
+{
+	for (uint32_t n = 0; n < c->node_count; n++) {
+		/* A lease counts from the moment at which it was asked for. */
+		const uint64_t until_ns =
+		    c->lease_sent_ns[n] + (uint64_t)c->permit_lifetime_ms * NS_PER_MS;
+
+		if (c->nodes[n] == node && at_ns > until_ns)
+			cluster_fail(c,
+				     "I2: node %s answers with success at %llu ms, its last lease "
+				     "was sent at %llu ms",
+				     node->process->name, at_ns / NS_PER_MS,
+				     c->lease_sent_ns[n] / NS_PER_MS);
+	}
+}
+
+static void check_decision(struct cluster *c, const struct machine *m, uint64_t at_ns)
+{
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		if (c->hosts[h] == m && at_ns > permit_until(c, h))
+			cluster_fail(c,
+				     "I2: %s counts the copies of a write at %llu ms, its last "
+				     "permit was sent at %llu ms",
+				     m->process->name, at_ns / NS_PER_MS,
+				     c->permit_sent_ns[h] / NS_PER_MS);
+}
+
 /* -- what counts as a copy ------------------------------------------------------------------- */
 
-static bool node_is_allowed(const struct cluster *c, const char *name)
+/* The permit in force names the node, and its site is eligible. A copy in a site that was withdrawn
+ * stops counting when the host hears of it, and not only when its last permit would have run out.
+ */
+static bool node_counts(const struct cluster *c, const struct volume *v, const char *name,
+			uint64_t at_ns)
 {
+	if (permit_find_node(&v->attach.permit, name) == NULL)
+		return false;
 	for (uint32_t n = 0; n < c->node_count; n++)
 		if (strcmp(c->nodes[n]->process->name, name) == 0)
-			return watch_is_allowed(c, c->nodes[n]);
+			return watch_is_allowed(c, c->nodes[n], at_ns);
 	return false;
 }
 
-/* Not a mutant: the linker shows every decision to this check. */
+static void check_copies(struct cluster *c, const struct volume *v, vmask_t copies,
+			 const char *where)
+{
+	if (vmask_count(copies) < v->majority)
+		cluster_fail(c,
+			     "I1, I3: a write is acknowledged with %u copies %s in sites that are "
+			     "eligible and in the permit; %u are needed",
+			     vmask_count(copies), where, v->majority);
+}
+
+/* Not mutants: the linker shows every decision to this check, and what it has to be judged by. */
 void __real_vwindow_decide(struct vwindow *w, struct vwindow_entry *e);
 void __wrap_vwindow_decide(struct vwindow *w, struct vwindow_entry *e);
+vmask_t __real_vmove_next_members(const struct vchunk *c);
 void __wrap_vwindow_decide(struct vwindow *w, struct vwindow_entry *e)
 {
 	const struct vwrite *write = vwrite_of_entry(e);
-	const struct volume *v = write->chunk->volume;
+	const struct vchunk *chunk = write->chunk;
+	const struct volume *v = chunk->volume;
 	const struct machine *m = sim_process_of(v->reactor)->app;
-	uint32_t copies = 0;
+	const uint64_t at_ns = checks_time(m);
+	vmask_t good = 0;
 
 	__real_vwindow_decide(w, e);
 	if (!write->acked)
 		return;
+	check_decision(m->cluster, m, at_ns);
 	for (uint32_t i = 0; i < v->slot_count; i++)
-		if ((write->votes.ok & write->chunk->members & vmask_bit(i)) != 0 &&
-		    node_is_allowed(m->cluster, v->nodes[write->chunk->slots[i].node].name))
-			copies++;
-	if (copies < v->majority)
-		cluster_fail(m->cluster,
-			     "I1, I3: a write is acknowledged with %u copies in eligible sites; "
-			     "%u are needed",
-			     copies, v->majority);
+		if ((write->votes.ok & vmask_bit(i)) != 0 &&
+		    node_counts(m->cluster, v, v->nodes[chunk->slots[i].node].name, at_ns))
+			good |= vmask_bit(i);
+	check_copies(m->cluster, v, good & chunk->members, "of members");
+	/* While the map may change, those that are members then must do as well. */
+	if (chunk->joint && e->seq > chunk->joint_seq)
+		check_copies(m->cluster, v, good & __real_vmove_next_members(chunk),
+			     "of the members to be");
 }

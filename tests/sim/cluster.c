@@ -485,6 +485,7 @@ bool cluster_create(uint64_t seed, FILE *trace_to, struct cluster **ret_cluster)
 	INVARIANT(c != NULL);
 	c->world = sim_world_create(seed);
 	c->world->trace_to = trace_to;
+	c->world->stops_unseen = mutant_now() == MUTANT_STOP_UNSEEN;
 	c->node_count = seed % 2 == 0 ? 3 : CLUSTER_NODES;
 	c->oracle = oracle_create(CLUSTER_BLOCKS, violated, c);
 	c->permit_lifetime_ms =

@@ -135,8 +135,8 @@ struct cluster {
 	uint64_t revocations_version;
 	struct oracle *oracle;
 	generation_t offered[CLUSTER_HOSTS]; /* of the last permit sent to the host */
-	uint64_t permit_sent_ns[CLUSTER_HOSTS];
-	uint64_t fault_kinds; /* bits: faults.c */
+	uint64_t permit_sent_ns[CLUSTER_HOSTS], lease_sent_ns[CLUSTER_NODES]; /* the last one */
+	uint64_t fault_kinds;						      /* bits: faults.c */
 	uint64_t fault_gap_ns;
 	uint64_t fault_stream; /* faults.c: the randomness of the fault whose turn it is */
 	uint32_t fault_count;
@@ -164,7 +164,7 @@ struct cluster {
 		    shot_attaches, maintained, migrations, fenced, ops, op_errors, records,
 		    receipts, strangers, full, certificates, elections, device_faults,
 		    devices_added, devices_retired, devices_away, devices_lost, device_blocks,
-		    settlings, slow_settlings;
+		    settlings, slow_settlings, evidence_faults, stops, quarantines;
 	} stats;
 };
 

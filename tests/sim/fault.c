@@ -4,6 +4,9 @@
 #include <stdlib.h>
 
 #include "engine/base/assert.h"
+#include "tests/sim/guest.h"
+
+#define AGAIN_NS NS_PER_S
 
 /* splitmix64 */
 uint64_t fault_random(uint64_t *stream)
@@ -33,6 +36,14 @@ bool fault_chance(struct cluster *c, uint64_t numerator, uint64_t denominator)
 struct machine *fault_node(struct cluster *c)
 {
 	return c->nodes[fault_below(c, c->node_count)];
+}
+
+struct machine *fault_attached_host(struct cluster *c)
+{
+	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
+		if (c->hosts[h]->guest->phase == GUEST_ATTACHED)
+			return c->hosts[h];
+	return NULL;
 }
 
 void fault_run_ending(void *arg)
@@ -73,4 +84,13 @@ void fault_kill(struct ending *e)
 
 	if (!c->faults_over)
 		sim_process_crash(e->a->process, fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+}
+
+void fault_end_withdrawal(struct ending *e)
+{
+	struct cluster *c = e->cluster;
+
+	/* The administrator is busy, or has no session: again, later. */
+	if (!c->faults_over && !cluster_withdraw(c, e->site, false))
+		fault_end_later(c, NULL, NULL, e->site, AGAIN_NS, fault_end_withdrawal);
 }

@@ -11,6 +11,7 @@
 #include "tests/sim/bays.h"
 #include "tests/sim/fault.h"
 #include "tests/sim/faults_disks.h"
+#include "tests/sim/faults_evidence.h"
 #include "tests/sim/guest.h"
 #include "tests/sim/pds.h"
 #include "tests/sim/stranger.h"
@@ -190,13 +191,6 @@ static void step_clock(struct cluster *c)
 	step_clock_of(c, any_machine(c));
 }
 
-static void end_withdrawal(struct ending *e)
-{
-	/* The administrator is busy, or has no session: again, later. */
-	if (!over(e->cluster) && !cluster_withdraw(e->cluster, e->site, false))
-		fault_end_later(e->cluster, NULL, NULL, e->site, NS_PER_S, end_withdrawal);
-}
-
 static void withdraw_one(struct cluster *c)
 {
 	uint32_t site = (uint32_t)fault_below(c, c->node_count);
@@ -204,15 +198,7 @@ static void withdraw_one(struct cluster *c)
 	if (!cluster_withdraw(c, site, true))
 		return;
 	c->stats.revocations++;
-	fault_end_later(c, NULL, NULL, site, WITHDRAW_MAX_NS, end_withdrawal);
-}
-
-static struct machine *attached_host(struct cluster *c)
-{
-	for (uint32_t h = 0; h < CLUSTER_HOSTS; h++)
-		if (c->hosts[h]->guest->phase == GUEST_ATTACHED)
-			return c->hosts[h];
-	return NULL;
+	fault_end_later(c, NULL, NULL, site, WITHDRAW_MAX_NS, fault_end_withdrawal);
 }
 
 /* One direction, or back, for some time. */
@@ -265,7 +251,7 @@ static void contest_with_deaf_node(struct cluster *c, struct machine *new)
 /* The other host attaches while the driver cannot tell the one that has the volume. */
 static void contest(struct cluster *c)
 {
-	struct machine *old = attached_host(c), *new;
+	struct machine *old = fault_attached_host(c), *new;
 
 	new = old == c->hosts[0] ? c->hosts[1] : c->hosts[0];
 	if (old == NULL || !guest_attach_now(new->guest))
@@ -312,7 +298,7 @@ static void strand_return(struct ending *e)
 static void strand_crash(struct ending *e)
 {
 	struct cluster *c = e->cluster;
-	struct machine *host = attached_host(c), *other;
+	struct machine *host = fault_attached_host(c), *other;
 
 	if (over(c))
 		return;
@@ -335,7 +321,7 @@ static void strand_crash(struct ending *e)
 /* Act 1: for a moment the writes of the host get to one node only. */
 static void strand(struct cluster *c)
 {
-	struct machine *host = attached_host(c), *node = fault_node(c);
+	struct machine *host = fault_attached_host(c), *node = fault_node(c);
 
 	if (host == NULL || c->favour != FAVOUR_NONE)
 		return;
@@ -538,7 +524,7 @@ static void kill_driver(struct cluster *c)
 
 static void kill_host(struct cluster *c)
 {
-	struct machine *m = attached_host(c);
+	struct machine *m = fault_attached_host(c);
 
 	if (m == NULL)
 		return;
@@ -563,7 +549,7 @@ static void next_shot(void *arg)
 static void next_migration(void *arg)
 {
 	struct cluster *c = arg;
-	struct machine *old = attached_host(c), *new;
+	struct machine *old = fault_attached_host(c), *new;
 
 	if (c->faults_over)
 		return;
@@ -778,6 +764,7 @@ void faults_begin(struct cluster *c)
 	if (c->world->seed % 11 == 1 || c->world->seed % 11 == 8)
 		sim_schedule(c->world, NULL, fault_below(c, FULL_GAP_NS), next_stranger, c);
 	faults_disks_begin(c);
+	faults_evidence_begin(c);
 }
 
 /* For good: the other one has to do. */

@@ -63,6 +63,13 @@ static const char *const names[MUTANTS] = {
     [MUTANT_MOVE_UNRECORDED] = "move-unrecorded",
     [MUTANT_ABSENT_DENIED] = "absent-denied",
     [MUTANT_DEPOSED_WRITES] = "deposed-writes",
+    [MUTANT_QUARANTINED_COUNTS] = "quarantined-counts",
+    [MUTANT_LATE_COUNT] = "late-count",
+    [MUTANT_LATE_ANSWER] = "late-answer",
+    [MUTANT_STOP_UNSEEN] = "stop-unseen",
+    [MUTANT_LEARNER_EARLY] = "learner-early",
+    [MUTANT_JOINT_SKIPPED] = "joint-skipped",
+    [MUTANT_HOST_ANYWHERE] = "host-anywhere",
 };
 
 const char *mutant_name(enum mutant m)
@@ -260,7 +267,16 @@ int __wrap_permit_open(const Pave__V1__Signed *s, const struct root_document *ro
 		ret_permit->serve_after_ns = 0;
 	if (rc == 0 && active == MUTANT_PERMIT_FOREVER)
 		ret_permit->deadline_ns += 3600 * NS_PER_S;
+	if (rc == 0)
+		mutant_permit_opened(ret_permit);
 	return rc;
+}
+
+bool __real_policy_host_must_be_eligible(const struct policy_document *d);
+bool __wrap_policy_host_must_be_eligible(const struct policy_document *d);
+bool __wrap_policy_host_must_be_eligible(const struct policy_document *d)
+{
+	return active != MUTANT_HOST_ANYWHERE && __real_policy_host_must_be_eligible(d);
 }
 
 static void find_eligible(int64_t now, struct verdict *ret_verdict)

@@ -1,5 +1,6 @@
 /* Mutants: production code with one promise broken, which the simulator must find. They are made at
- * link time (ld's --wrap), so that production code knows nothing of them. */
+ * link time (ld's --wrap), so that production code knows nothing of them; but for stop-unseen, of
+ * the simulated clock (world.h), for the reading that it leaves out is inlined. */
 #ifndef SIM_MUTANTS_H
 #define SIM_MUTANTS_H
 
@@ -46,6 +47,13 @@ enum mutant {
 	MUTANT_MOVE_UNRECORDED, /* no record says which copy of a chunk that moves counts */
 	MUTANT_ABSENT_DENIED,	/* what may be on a device that is away is said not to be there */
 	MUTANT_DEPOSED_WRITES,	/* the register takes the writes of a driver that leads no more */
+	MUTANT_QUARANTINED_COUNTS, /* a copy counts though its node is not in the permit any more */
+	MUTANT_LATE_COUNT,  /* a host that was stopped counts copies before it looks at the clock */
+	MUTANT_LATE_ANSWER, /* a node does not look at the clock again before it answers */
+	MUTANT_STOP_UNSEEN, /* what is decided goes by the clock before a stop in mid-turn */
+	MUTANT_LEARNER_EARLY, /* a learner passes for complete before it has caught up */
+	MUTANT_JOINT_SKIPPED, /* while the map changes, the members that are to be are not asked */
+	MUTANT_HOST_ANYWHERE, /* nobody asks where the host is */
 	MUTANTS
 };
 
@@ -55,5 +63,9 @@ const char *mutant_name(enum mutant m);
 /* From now on. */
 void mutant_set(enum mutant m);
 enum mutant mutant_now(void);
+
+/* For mutants.c: a permit has been opened, by the process whose turn it is. */
+struct permit;
+void mutant_permit_opened(struct permit *p);
 
 #endif

@@ -178,6 +178,19 @@ void __wrap_store_changes(struct store *store, struct store_changes_op *op)
 	__real_store_changes(store, op);
 }
 
+/* -- the gate -------------------------------------------------------------------------------- */
+
+int __real_node_session_check_now(const struct node_session *s);
+int __wrap_node_session_check_now(const struct node_session *s);
+int __wrap_node_session_check_now(const struct node_session *s)
+{
+	if (!is(MUTANT_LATE_ANSWER))
+		return __real_node_session_check_now(s);
+	if (s->state != SESSION_OPEN)
+		return -E_NO_PERMIT;
+	return s->gate.deadline_ns != 0 ? 0 : s->gate.why;
+}
+
 /* -- the driver ------------------------------------------------------------------------------ */
 
 void __real_reg_save_volume(struct reg *reg, const struct reg_volume *v);

@@ -3,6 +3,7 @@
 
 #include "engine/volume/core.h"
 #include "engine/volume/plan.h"
+#include "tests/sim/cluster.h"
 #include "tests/sim/mutants.h"
 
 static bool is(enum mutant m)
@@ -24,6 +25,40 @@ bool __wrap_vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool 
 	if (is(MUTANT_ONE_COPY))
 		changed.need = 1;
 	return __real_vwrite_start(c, &changed, own, ret_write);
+}
+
+vmask_t __real_vchunk_permitted_slots(const struct vchunk *c);
+vmask_t __wrap_vchunk_permitted_slots(const struct vchunk *c);
+vmask_t __wrap_vchunk_permitted_slots(const struct vchunk *c)
+{
+	return is(MUTANT_QUARANTINED_COUNTS) ? vchunk_used(c) : __real_vchunk_permitted_slots(c);
+}
+
+/* -- the host's gate ------------------------------------------------------------------------- */
+
+#define LATE_NS (3600 * NS_PER_S)
+
+static bool is_host(const struct sim_process *p)
+{
+	return p != NULL && ((const struct machine *)p->app)->kind == MACHINE_HOST;
+}
+
+/* The gate closes in time as long as the process runs: at the tick after the deadline, and no
+ * operation looks at the clock. When it was stopped, what is queued comes before the tick. */
+void mutant_permit_opened(struct permit *p)
+{
+	if (is(MUTANT_LATE_COUNT) && is_host(sim_world_now()->now))
+		p->deadline_ns += LATE_NS;
+}
+
+void __real_vattach_tick(struct vattach *a);
+void __wrap_vattach_tick(struct vattach *a);
+void __wrap_vattach_tick(struct vattach *a)
+{
+	__real_vattach_tick(a);
+	if (is(MUTANT_LATE_COUNT) && is_host(sim_process_of(a->volume->reactor)) &&
+	    a->gate.deadline_ns != 0 && volume_now(a->volume) + LATE_NS >= a->gate.deadline_ns)
+		a->gate.deadline_ns = 1;
 }
 
 /* -- the window ------------------------------------------------------------------------------ */
@@ -75,7 +110,7 @@ void __real_vresync_want(struct vchunk *c, uint32_t slot);
 void __wrap_vresync_want(struct vchunk *c, uint32_t slot);
 void __wrap_vresync_want(struct vchunk *c, uint32_t slot)
 {
-	if (is(MUTANT_RESYNC_SKIPPED))
+	if (is(MUTANT_RESYNC_SKIPPED) || (is(MUTANT_LEARNER_EARLY) && slot == c->learner))
 		vchunk_slot_current(c, slot);
 	else
 		__real_vresync_want(c, slot);
@@ -114,4 +149,13 @@ void __wrap_vrewrite_repair(struct vchunk *c, block_no_t block, uint32_t block_c
 {
 	if (!is(MUTANT_UNREPAIRED))
 		__real_vrewrite_repair(c, block, block_count);
+}
+
+/* -- moving ---------------------------------------------------------------------------------- */
+
+vmask_t __real_vmove_next_members(const struct vchunk *c);
+vmask_t __wrap_vmove_next_members(const struct vchunk *c);
+vmask_t __wrap_vmove_next_members(const struct vchunk *c)
+{
+	return is(MUTANT_JOINT_SKIPPED) ? c->members : __real_vmove_next_members(c);
 }

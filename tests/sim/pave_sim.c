@@ -99,7 +99,8 @@ static void print_stats(const struct cluster *c)
 	       "blocks); %lu strangers, disks full %lu times; %lu certificates; %lu starts of a "
 	       "driver; %lu devices added, %lu retired, %lu away for a while, %lu lost, %lu blocks "
 	       "moved "
-	       "between them; disks slow %lu times while layers settled\n",
+	       "between them; disks slow %lu times while layers settled; %lu stops over the end "
+	       "of a lease or permit, %lu quarantines in mid-write\n",
 	       c->world->seed, c->world->now_ns / (uint64_t)NS_PER_S, c->world->event_count,
 	       sim_trace_hash(c->world), c->stats.attaches, c->stats.fenced, c->stats.migrations,
 	       c->stats.ops, c->stats.op_errors, os.acknowledged, os.failed, os.blocks_checked,
@@ -110,7 +111,8 @@ static void print_stats(const struct cluster *c)
 	       c->stats.receipts, c->shot_count, c->stats.shot_attaches, os.shot_blocks,
 	       c->stats.strangers, c->stats.full, c->stats.certificates, c->stats.elections,
 	       c->stats.devices_added, c->stats.devices_retired, c->stats.devices_away,
-	       c->stats.devices_lost, c->stats.device_blocks, c->stats.slow_settlings);
+	       c->stats.devices_lost, c->stats.device_blocks, c->stats.slow_settlings,
+	       c->stats.stops, c->stats.quarantines);
 }
 
 /* How many faults the seed had, for the parent. */

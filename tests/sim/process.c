@@ -341,7 +341,8 @@ static void sim_refresh(struct reactor *r)
 		sim_trace(w, p, "stopped in mid-turn for %llu ms",
 			  sim_process_delay(p, 0) / NS_PER_MS);
 	}
-	set_now(p);
+	if (!w->stops_unseen)
+		set_now(p);
 }
 
 static const struct reactor_ops sim_ops = {

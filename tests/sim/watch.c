@@ -13,42 +13,58 @@ static const struct machine *machine_of(const struct sim_process *p)
 	return p->app;
 }
 
-bool watch_is_allowed(const struct cluster *c, const struct machine *node)
+bool watch_is_allowed(const struct cluster *c, const struct machine *m, uint64_t at_ns)
 {
-	if (c->world->now_ns > c->snapshot_until_ns)
+	if (at_ns > c->snapshot_until_ns)
 		return false;
 	for (uint32_t i = 0; i < c->node_count; i++)
-		if (c->nodes[i] == node)
-			return c->world->now_ns <=
+		if (strcmp(c->sites[i].name, m->site) == 0)
+			return at_ns <=
 			       MIN(c->sites[i].withdrawn_from_ns, c->sites[i].certified_until_ns);
 	return true;
 }
 
-static void check_residency(struct cluster *c, const struct machine *node, const char *what,
-			    const struct frame *f)
+static void check_residency(struct cluster *c, const struct machine *m, uint64_t at_ns,
+			    const char *what, const struct frame *f)
 {
-	if (watch_is_allowed(c, node))
+	if (watch_is_allowed(c, m, at_ns))
 		return;
 	cluster_fail(c,
 		     "I1: %s of chunk %u, block %u, version %lx: site %s is not eligible any more",
-		     what, f->chunk, f->block, f->version, node->site);
+		     what, f->chunk, f->block, f->version, m->site);
 }
 
+/* The host is a place too, be it one on a node, for maintenance. How long its evidence lasts is in
+ * the permit, which its own clock and that of a node tell the end of. */
+static void check_host(struct cluster *c, const struct machine *host, uint64_t at_ns,
+		       const char *what, const struct frame *f)
+{
+	check_residency(c, host, at_ns - MIN(at_ns, CHECKS_CLOCK_SLACK_NS), what, f);
+}
+
+/* at_ns: when it leaves. */
 static void watch_data(struct cluster *c, const struct machine *from, const struct machine *to,
-		       const struct frame *f)
+		       uint64_t at_ns, const struct frame *f)
 {
 	bool is_reply = (f->flags & FRAME_F_REPLY) != 0;
 	bool is_write = f->op == FRAME_WRITE || f->op == FRAME_ZERO;
 
-	if (is_write && !is_reply && to->kind == MACHINE_NODE)
-		check_residency(c, to, "bytes sent to a node", f);
-	if (is_write && is_reply && f->status == 0)
-		check_residency(c, from, "bytes accepted by a node", f);
-	if (f->op == FRAME_READ && is_reply && f->status == 0 && to->kind == MACHINE_HOST)
-		check_residency(c, from, "bytes served by a node", f);
-	if (f->op == FRAME_FETCH && is_reply && f->status == 0) {
-		check_residency(c, from, "resync from a node", f);
-		check_residency(c, to, "resync to a node", f);
+	if (is_write && !is_reply && to->kind == MACHINE_NODE) {
+		check_residency(c, to, at_ns, "bytes sent to a node", f);
+		check_host(c, from, at_ns, "bytes sent by a host", f);
+	}
+	if (!is_reply || f->status != 0)
+		return;
+	checks_answer(c, from, at_ns);
+	if (is_write)
+		check_residency(c, from, at_ns, "bytes accepted by a node", f);
+	if (f->op == FRAME_READ) {
+		check_residency(c, from, at_ns, "bytes served by a node", f);
+		check_host(c, to, at_ns, "bytes served to a host", f);
+	}
+	if (f->op == FRAME_FETCH) {
+		check_residency(c, from, at_ns, "resync from a node", f);
+		check_residency(c, to, at_ns, "resync to a node", f);
 	}
 }
 
@@ -110,7 +126,7 @@ static void check_erase(struct cluster *c, const struct machine *node, const Pav
 
 /* What a driver sends: permits, with their generation, and leases; and what is to be erased. */
 static void watch_driver(struct cluster *c, const struct machine *from, const struct machine *to,
-			 const struct transport_send *send)
+			 uint64_t at_ns, const struct transport_send *send)
 {
 	Pave__V1__Control *m;
 	Pave__V1__Permit *permit;
@@ -125,12 +141,14 @@ static void watch_driver(struct cluster *c, const struct machine *from, const st
 		return;
 	if (permit_in(m) != NULL)
 		pds_issued(c, from, "permit");
-	if (m->body_case == PAVE__V1__CONTROL__BODY_LEASE_REPLY && m->lease_reply->lease != NULL)
+	if (m->body_case == PAVE__V1__CONTROL__BODY_LEASE_REPLY && m->lease_reply->lease != NULL) {
 		pds_issued(c, from, "lease");
+		checks_lease_sent(c, to, at_ns);
+	}
 	if (m->body_case == PAVE__V1__CONTROL__BODY_ERASE)
 		check_erase(c, to, m->erase);
 	if (h < CLUSTER_HOSTS && permit_in(m) != NULL) {
-		checks_permit_sent(c, h);
+		checks_permit_sent(c, h, at_ns);
 		permit = pave__v1__permit__unpack(NULL, permit_in(m)->payload.len,
 						  permit_in(m)->payload.data);
 		if (permit != NULL && m->body_case == PAVE__V1__CONTROL__BODY_ATTACH_REPLY)
@@ -146,11 +164,12 @@ static void observe(const struct sim_process *from, const struct sim_process *to
 {
 	struct cluster *c = arg;
 	const struct machine *sender = machine_of(from), *receiver = machine_of(to);
+	const uint64_t at_ns = checks_time(sender);
 
 	if (send->frame.op != FRAME_CONTROL)
-		watch_data(c, sender, receiver, &send->frame);
+		watch_data(c, sender, receiver, at_ns, &send->frame);
 	else if (sender->kind == MACHINE_PD)
-		watch_driver(c, sender, receiver, send);
+		watch_driver(c, sender, receiver, at_ns, send);
 }
 
 void watch_begin(struct cluster *c)

@@ -1,6 +1,6 @@
-/* The checks of what goes over the wire: no byte of the volume to or from a node whose site is not
- * eligible (I1), no node is told to erase what a map says is there (I3), and which generation each
- * host was given. */
+/* The checks of what goes over the wire: no byte of the volume to or from a node, or a host, whose
+ * site is not eligible (I1), no node is told to erase what a map says is there (I3), no node
+ * answers without a lease (I2), and which generation each host was given. */
 #ifndef SIM_WATCH_H
 #define SIM_WATCH_H
 
@@ -8,7 +8,7 @@
 
 void watch_begin(struct cluster *c);
 
-/* The node's site is eligible now, in truth. */
-bool watch_is_allowed(const struct cluster *c, const struct machine *node);
+/* The site of the node or host is eligible at this virtual time, in truth. */
+bool watch_is_allowed(const struct cluster *c, const struct machine *m, uint64_t at_ns);
 
 #endif

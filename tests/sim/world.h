@@ -71,6 +71,7 @@ struct sim_world {
 	bool trace_off;	      /* only the hash is kept: for loops of many short runs */
 	FILE *trace_to;	      /* NULL; or every line goes there as it happens */
 	bool check_mid_turns; /* reactor_refresh may find that the process was stopped meanwhile */
+	bool stops_unseen;    /* and does not: a mutant */
 };
 
 struct sim_world *sim_world_create(uint64_t seed);
