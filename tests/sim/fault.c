@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "engine/base/assert.h"
+#include "tests/sim/faults.h"
 
 /* splitmix64 */
 uint64_t fault_random(uint64_t *stream)
@@ -73,4 +74,19 @@ void fault_kill(struct ending *e)
 
 	if (!c->faults_over)
 		sim_process_crash(e->a->process, fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+}
+
+const char *faults_course_name(enum faults_course course)
+{
+#define FAULTS_COURSE_(name, text) text,
+	static const char *const names[] = {FAULTS_COURSES(FAULTS_COURSE_)};
+#undef FAULTS_COURSE_
+
+	return names[course];
+}
+
+bool faults_course(struct cluster *c, enum faults_course course)
+{
+	c->courses |= 1u << course;
+	return c->left_out == NULL || (c->left_out->courses >> course & 1) == 0;
 }

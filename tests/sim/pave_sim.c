@@ -34,7 +34,7 @@ struct options {
 	uint64_t seed, seeds, from, jobs;
 	double minutes;
 	bool one, trace, faults, verbose, mutants, silent, minimise;
-	bool left_out[FAULTS_MAX]; /* faults, by number */
+	struct faults_left_out left_out;
 	enum mutant mutant;
 };
 
@@ -69,7 +69,7 @@ static void run_cluster(struct cluster *c, const struct options *o)
 {
 	uint32_t lost = CLUSTER_NODES;
 
-	c->faults_left_out = o->left_out;
+	c->left_out = &o->left_out;
 	if (o->faults)
 		faults_begin(c);
 	cluster_run(c, (uint64_t)(o->minutes * 60.0 * (double)NS_PER_S), NULL);
@@ -78,6 +78,8 @@ static void run_cluster(struct cluster *c, const struct options *o)
 	if (o->faults && sim_chance(c->world, 1, 2))
 		lost = c->stats.rot > 0 ? c->rot_node
 					: (uint32_t)sim_random_below(c->world, c->node_count);
+	if (lost < CLUSTER_NODES && !faults_course(c, FAULTS_LOSS))
+		lost = CLUSTER_NODES;
 	faults_end(c, lost);
 	settle(c, lost, o->faults);
 }
@@ -195,7 +197,7 @@ static bool fails_without(const bool *left_out, void *arg)
 	struct options less = *o;
 	int status = 0;
 
-	memcpy(less.left_out, left_out, sizeof(less.left_out));
+	memcpy(less.left_out.faults, left_out, sizeof(less.left_out.faults));
 	less.silent = true;
 	less.one = less.verbose = less.trace = false;
 	if (start_child(o->seed, &less) < 0 || wait(&status) < 0)
@@ -210,19 +212,19 @@ static bool find_least(struct options *o)
 
 	shared_fault_count = mmap(NULL, sizeof(*shared_fault_count), PROT_READ | PROT_WRITE,
 				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared_fault_count == MAP_FAILED || !fails_without(o->left_out, o)) {
+	if (shared_fault_count == MAP_FAILED || !fails_without(o->left_out.faults, o)) {
 		fprintf(stderr, "pave-sim: seed %lu does not fail\n", o->seed);
 		return false;
 	}
 	count = MIN(*shared_fault_count, FAULTS_MAX);
-	left = minimise(count, fails_without, o, o->left_out);
+	left = minimise(count, fails_without, o, o->left_out.faults);
 	printf("seed %lu (commit " SIM_COMMIT
 	       ") fails with %u of %u faults: --seed %lu --minutes %g "
 	       "--only ",
 	       o->seed, left, count, o->seed, o->minutes);
-	memset(o->left_out + count, true, FAULTS_MAX - count);
+	memset(o->left_out.faults + count, true, FAULTS_MAX - count);
 	for (uint32_t i = 0; i < count; i++) {
-		if (o->left_out[i])
+		if (o->left_out.faults[i])
 			continue;
 		printf("%s%u", comma, i);
 		comma = ",";
@@ -305,7 +307,7 @@ static bool parse_mutant(const char *text, enum mutant *ret_mutant)
 
 static bool parse_only(struct options *o, const char *text)
 {
-	memset(o->left_out, true, sizeof(o->left_out));
+	memset(o->left_out.faults, true, sizeof(o->left_out.faults));
 	while (*text != '\0' && strcmp(text, "none") != 0) {
 		char *end;
 		unsigned long n = strtoul(text, &end, 10);
@@ -316,7 +318,7 @@ static bool parse_only(struct options *o, const char *text)
 				FAULTS_MAX);
 			return false;
 		}
-		o->left_out[n] = false;
+		o->left_out.faults[n] = false;
 		text = *end == ',' ? end + 1 : end;
 	}
 	return true;
