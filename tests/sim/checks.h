@@ -1,6 +1,8 @@
-/* What must hold at every step, beside what the oracle (I3, I4, I5, I6) and watch.h (I1) see: I8,
- * all queues within their named limits; I2, nothing is acknowledged without a permit, or answered
- * by a node without a lease; I1 and I3, what is counted as a copy. */
+/* What must hold beside what the oracle (I3, I4, I5, I6) and watch.h (I1) see: I8, all queues
+ * within their named limits, looked at in each 32nd step; I2, no operation of a guest succeeds
+ * later than its last permit can live, unless processes may stop in mid-turn, and no node answers
+ * one later than its last lease; and whenever a write is decided, what is counted as a copy (I1,
+ * I3). */
 #ifndef SIM_CHECKS_H
 #define SIM_CHECKS_H
 
@@ -24,7 +26,7 @@ void checks_lease_sent(struct cluster *c, const struct machine *node, uint64_t a
 /* A node answers a request of data with success. */
 void checks_answer(struct cluster *c, const struct machine *node, uint64_t at_ns);
 
-/* Host h has told its guest that an operation succeeded. */
+/* Host h has told its guest that an operation succeeded: not a flush. */
 void checks_success(struct cluster *c, uint32_t h);
 
 #endif

@@ -33,12 +33,14 @@
 #define CLUSTER_DEVICE_SIZE    (128u << 20)
 #define CLUSTER_SEGMENT_SIZE   (1u << 20)
 #define CLUSTER_VOLUME	       "data"
+#define CLUSTER_FAULT_KINDS    32u			/* the most */
 #define CLUSTER_CERTIFICATE_NS (86400 * 300 * NS_PER_S) /* life of a site's first certificate */
 
 enum machine_kind { MACHINE_PD, MACHINE_NODE, MACHINE_HOST, MACHINE_ADMIN };
 
 struct bays;
 struct cluster;
+struct faults_left_out;
 struct guest;
 struct maintainer;
 struct stranger;
@@ -140,7 +142,8 @@ struct cluster {
 	uint64_t fault_gap_ns;
 	uint64_t fault_stream; /* faults.c: the randomness of the fault whose turn it is */
 	uint32_t fault_count;
-	const bool *faults_left_out; /* by number, FAULTS_MAX; NULL: none */
+	const struct faults_left_out *left_out; /* NULL: nothing */
+	uint32_t courses; /* bits: what this seed has of enum faults_course, be it left out */
 	/* While a script wants it: a chunk of which guests do nothing but this kind of thing. */
 	enum { FAVOUR_NONE, FAVOUR_WRITES, FAVOUR_READS } favour;
 	uint32_t favoured_chunk;
@@ -164,7 +167,9 @@ struct cluster {
 		    shot_attaches, maintained, migrations, fenced, ops, op_errors, records,
 		    receipts, strangers, full, certificates, elections, device_faults,
 		    devices_added, devices_retired, devices_away, devices_lost, device_blocks,
-		    settlings, slow_settlings, evidence_faults, stops, quarantines;
+		    settlings, slow_settlings, evidence_faults, stops, quarantines, contests_silent,
+		    contests_deaf, strands_done;
+		uint64_t faults[CLUSTER_FAULT_KINDS]; /* that took place, by kind: faults.c */
 	} stats;
 };
 

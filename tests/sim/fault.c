@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "engine/base/assert.h"
+#include "tests/sim/faults.h"
 #include "tests/sim/guest.h"
 
 #define AGAIN_NS NS_PER_S
@@ -93,4 +94,19 @@ void fault_end_withdrawal(struct ending *e)
 	/* The administrator is busy, or has no session: again, later. */
 	if (!c->faults_over && !cluster_withdraw(c, e->site, false))
 		fault_end_later(c, NULL, NULL, e->site, AGAIN_NS, fault_end_withdrawal);
+}
+
+const char *faults_course_name(enum faults_course course)
+{
+#define FAULTS_COURSE_(name, text) text,
+	static const char *const names[] = {FAULTS_COURSES(FAULTS_COURSE_)};
+#undef FAULTS_COURSE_
+
+	return names[course];
+}
+
+bool faults_course(struct cluster *c, enum faults_course course)
+{
+	c->courses |= 1u << course;
+	return c->left_out == NULL || (c->left_out->courses >> course & 1) == 0;
 }

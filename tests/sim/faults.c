@@ -5,7 +5,10 @@
  * faults and leaves out others, so that seeds differ in more than their details.
  *
  * Faults are numbered, and each draws from a stream of its own, which depends on the seed and its
- * number alone: one that is left out (minimise.h) changes nothing in the plan of the others. */
+ * number alone: one that is left out (minimise.h) changes nothing in the plan of the others. What
+ * has no numbers is left out by its name (enum faults_course); snapshots and migrations of the
+ * volume, and the administrator who renews revocation snapshots, have no stream of their own, and
+ * come at other moments when others are left out. */
 #include "tests/sim/faults.h"
 
 #include "tests/sim/bays.h"
@@ -60,50 +63,58 @@ static struct machine *any_machine(struct cluster *c)
 
 /* -- the faults ------------------------------------------------------------------------------ */
 
-static void kill_one(struct cluster *c)
+/* A machine that is down loses power, too, and with it what was not synced. */
+static bool crash(struct machine *m, enum sim_crash how)
 {
-	struct machine *m = any_machine(c);
+	const bool was_alive = m->process->alive;
 
+	sim_process_crash(m->process, how);
+	return was_alive;
+}
+
+static bool kill_one(struct cluster *c)
+{
 	c->stats.kills++;
-	sim_process_crash(m->process, SIM_KILL);
+	return crash(any_machine(c), SIM_KILL);
 }
 
-static void power_loss_of_one(struct cluster *c)
+static bool power_loss_of_one(struct cluster *c)
 {
-	struct machine *m = any_machine(c);
-
 	c->stats.power_losses++;
-	sim_process_crash(m->process, SIM_POWER_LOSS);
+	return crash(any_machine(c), SIM_POWER_LOSS);
 }
 
-static void power_loss_of_all(struct cluster *c)
+static bool power_loss_of_all(struct cluster *c)
 {
 	sim_trace(c->world, NULL, "power loss of everything");
 	c->stats.power_losses++;
 	for (uint32_t i = 0; i < c->machine_count - 1; i++) {
 		sim_process_crash(c->machines[i].process, SIM_POWER_LOSS);
 	}
+	return true;
 }
 
-static void power_loss_of_nodes(struct cluster *c)
+static bool power_loss_of_nodes(struct cluster *c)
 {
 	sim_trace(c->world, NULL, "power loss of all nodes");
 	c->stats.power_losses++;
 	for (uint32_t i = 0; i < c->node_count; i++) {
 		sim_process_crash(c->nodes[i]->process, SIM_POWER_LOSS);
 	}
+	return true;
 }
 
 /* At one of its next I/Os. */
-static void crash_at_io(struct cluster *c)
+static bool crash_at_io(struct cluster *c)
 {
 	struct machine *m = fault_chance(c, 1, 6) ? pds_leader(c) : fault_node(c);
 
 	if (!m->process->alive)
-		return;
+		return false;
 	c->stats.io_crashes++;
 	sim_process_on_io(m->process, 1 + fault_below(c, IO_AHEAD_MAX),
 			  fault_chance(c, 1, 2) ? SIM_IO_KILL : SIM_IO_POWER_LOSS);
+	return true;
 }
 
 static void end_pause(struct ending *e)
@@ -111,16 +122,19 @@ static void end_pause(struct ending *e)
 	sim_process_resume(e->a->process);
 }
 
-static void pause_it(struct cluster *c, struct machine *m)
+static bool pause_it(struct cluster *c, struct machine *m)
 {
+	const bool ran = m->process->alive && !m->process->paused;
+
 	c->stats.pauses++;
 	sim_process_pause(m->process);
 	fault_end_later(c, m, NULL, 0, PAUSE_MAX_NS, end_pause);
+	return ran;
 }
 
-static void pause_one(struct cluster *c)
+static bool pause_one(struct cluster *c)
 {
-	pause_it(c, any_machine(c));
+	return pause_it(c, any_machine(c));
 }
 
 static void end_cut(struct ending *e)
@@ -128,15 +142,16 @@ static void end_cut(struct ending *e)
 	sim_net_cut(e->a->process, e->b->process, false);
 }
 
-static void cut_one_way(struct cluster *c)
+static bool cut_one_way(struct cluster *c)
 {
 	struct machine *a = any_machine(c), *b = any_machine(c);
 
 	if (a == b)
-		return;
+		return false;
 	c->stats.cuts++;
 	sim_net_cut(a->process, b->process, true);
 	fault_end_later(c, a, b, 0, CUT_MAX_NS, end_cut);
+	return true;
 }
 
 static void end_isolation(struct ending *e)
@@ -146,7 +161,7 @@ static void end_isolation(struct ending *e)
 		sim_etcd_cut(e->cluster->etcd, e->a->process, 0);
 }
 
-static void isolate(struct cluster *c, struct machine *m)
+static bool isolate(struct cluster *c, struct machine *m)
 {
 	c->stats.cuts++;
 	sim_net_isolate(m->process, true);
@@ -154,20 +169,22 @@ static void isolate(struct cluster *c, struct machine *m)
 	if (m->kind == MACHINE_PD && c->etcd != NULL && fault_chance(c, 1, 2))
 		sim_etcd_cut(c->etcd, m->process, ALL_OF_ETCD);
 	fault_end_later(c, m, NULL, 0, CUT_MAX_NS, end_isolation);
+	return true;
 }
 
-static void isolate_one(struct cluster *c)
+static bool isolate_one(struct cluster *c)
 {
-	isolate(c, any_machine(c));
+	return isolate(c, any_machine(c));
 }
 
-static void disconnect_two(struct cluster *c)
+static bool disconnect_two(struct cluster *c)
 {
 	struct machine *a = any_machine(c), *b = any_machine(c);
 
 	c->stats.disconnects++;
 	if (a != b)
 		sim_net_disconnect(a->process, b->process);
+	return a != b;
 }
 
 static void end_clock(struct ending *e)
@@ -176,7 +193,7 @@ static void end_clock(struct ending *e)
 	    (int64_t)fault_below(e->cluster, 2 * CLOCK_OK_NS) - CLOCK_OK_NS;
 }
 
-static void step_clock_of(struct cluster *c, struct machine *m)
+static bool step_clock_of(struct cluster *c, struct machine *m)
 {
 	int64_t by = (int64_t)fault_below(c, 2 * CLOCK_MAX_NS) - CLOCK_MAX_NS;
 
@@ -184,21 +201,23 @@ static void step_clock_of(struct cluster *c, struct machine *m)
 	sim_trace(c->world, m->process, "wall clock steps to %ld ms", by / (int64_t)NS_PER_MS);
 	m->process->wall_offset_ns = by;
 	fault_end_later(c, m, NULL, 0, CUT_MAX_NS, end_clock);
+	return true;
 }
 
-static void step_clock(struct cluster *c)
+static bool step_clock(struct cluster *c)
 {
-	step_clock_of(c, any_machine(c));
+	return step_clock_of(c, any_machine(c));
 }
 
-static void withdraw_one(struct cluster *c)
+static bool withdraw_one(struct cluster *c)
 {
 	uint32_t site = (uint32_t)fault_below(c, c->node_count);
 
 	if (!cluster_withdraw(c, site, true))
-		return;
+		return false;
 	c->stats.revocations++;
 	fault_end_later(c, NULL, NULL, site, WITHDRAW_MAX_NS, fault_end_withdrawal);
+	return true;
 }
 
 /* One direction, or back, for some time. */
@@ -217,6 +236,7 @@ static void break_silence(struct ending *e)
 
 	if (over(c))
 		return;
+	c->stats.contests_silent++;
 	for (uint32_t n = 0; n < c->node_count; n++) {
 		if (n != e->site)
 			sim_process_crash(c->nodes[n]->process, SIM_POWER_LOSS);
@@ -243,19 +263,20 @@ static void contest_in_silence(struct cluster *c, struct machine *old, struct ma
 /* A node doesn't hear the new host; others may restart. */
 static void contest_with_deaf_node(struct cluster *c, struct machine *new)
 {
+	c->stats.contests_deaf++;
 	cut_for(c, new, fault_node(c), CONTEST_MAX_NS);
 	if (fault_chance(c, 1, 2))
 		fault_end_later(c, fault_node(c), NULL, 0, CONTEST_MAX_NS, fault_kill);
 }
 
 /* The other host attaches while the driver cannot tell the one that has the volume. */
-static void contest(struct cluster *c)
+static bool contest(struct cluster *c)
 {
 	struct machine *old = fault_attached_host(c), *new;
 
 	new = old == c->hosts[0] ? c->hosts[1] : c->hosts[0];
 	if (old == NULL || !guest_attach_now(new->guest))
-		return;
+		return false;
 	c->stats.contests++;
 	sim_trace(c->world, NULL, "contest: %s against %s", new->process->name, old->process->name);
 	for (uint32_t p = 0; p < c->pd_count; p++)
@@ -264,6 +285,7 @@ static void contest(struct cluster *c)
 		contest_in_silence(c, old, new);
 	else
 		contest_with_deaf_node(c, new);
+	return true;
 }
 
 /* -- a stranded write, in three acts --------------------------------------------------------- */
@@ -286,6 +308,7 @@ static void strand_return(struct ending *e)
 		c->favour = FAVOUR_NONE;
 		return;
 	}
+	c->stats.strands_done++;
 	sim_trace(c->world, NULL, "strand: %s is back, %s away", e->a->process->name,
 		  e->b->process->name);
 	sim_net_isolate(e->b->process, true);
@@ -319,12 +342,12 @@ static void strand_crash(struct ending *e)
 }
 
 /* Act 1: for a moment the writes of the host get to one node only. */
-static void strand(struct cluster *c)
+static bool strand(struct cluster *c)
 {
 	struct machine *host = fault_attached_host(c), *node = fault_node(c);
 
 	if (host == NULL || c->favour != FAVOUR_NONE)
-		return;
+		return false;
 	c->stats.strands++;
 	c->favour = FAVOUR_WRITES;
 	c->favoured_chunk = (uint32_t)fault_below(c, CLUSTER_VOLUME_SIZE / CLUSTER_CHUNK_SIZE);
@@ -334,10 +357,11 @@ static void strand(struct cluster *c)
 		if (c->nodes[n] != node)
 			sim_net_cut(host->process, c->nodes[n]->process, true);
 	fault_end_later(c, node, NULL, 0, STRAND_MAX_NS, strand_crash);
+	return true;
 }
 
 /* Bit rot in a block of data, always of the same node: two copies of everything stay good. */
-static void rot(struct cluster *c)
+static bool rot(struct cluster *c)
 {
 	struct machine *m = c->nodes[c->rot_node];
 	const uint32_t count = bays_count(m->bays);
@@ -358,8 +382,9 @@ static void rot(struct cluster *c)
 		sim_disk_poke(disk, at, &byte, 1);
 		sim_trace(c->world, m->process, "bit rot at %lu", at);
 		c->stats.rot++;
-		return;
+		return true;
 	}
+	return false;
 }
 
 /* Snapshots that run out soon, and an administrator who doesn't always bring the next in time. */
@@ -446,7 +471,7 @@ static void end_partition(struct ending *e)
 }
 
 /* The machines fall into two groups, which do not hear each other. */
-static void partition(struct cluster *c)
+static bool partition(struct cluster *c)
 {
 	uint32_t mask = (uint32_t)fault_range(c, 1, (1u << (c->machine_count - 1)) - 2);
 
@@ -454,22 +479,29 @@ static void partition(struct cluster *c)
 	sim_trace(c->world, NULL, "partition: %x against the rest", mask);
 	cut_between(c, mask, true);
 	fault_end_later(c, NULL, NULL, mask, CUT_MAX_NS, end_partition);
+	return true;
 }
 
 /* One machine and the driver, in one direction or both, for longer than a permit lives. */
-static void cut_from_driver(struct cluster *c)
+static bool cut_from_driver(struct cluster *c)
 {
 	struct machine *m = any_machine(c);
+	bool cut = false;
 
 	if (m->kind == MACHINE_PD)
-		return;
+		return false;
 	c->stats.cuts++;
 	for (uint32_t p = 0; p < c->pd_count; p++) {
-		if (fault_chance(c, 2, 3))
+		if (fault_chance(c, 2, 3)) {
 			cut_for(c, c->pds[p], m, CUT_LONG_NS);
-		if (fault_chance(c, 2, 3))
+			cut = true;
+		}
+		if (fault_chance(c, 2, 3)) {
 			cut_for(c, m, c->pds[p], CUT_LONG_NS);
+			cut = true;
+		}
 	}
+	return cut;
 }
 
 static void end_slow_link(struct ending *e)
@@ -485,7 +517,7 @@ static void slow_link(struct cluster *c, struct machine *a, struct machine *b, u
 
 /* Its messages, or those to it, or both, take long, and overtake each other on different
  * connections. */
-static void slow_machine(struct cluster *c)
+static bool slow_machine(struct cluster *c)
 {
 	struct machine *m = any_machine(c);
 	uint64_t ns = fault_range(c, LINK_MAX_NS, LINK_SLOW_NS);
@@ -501,35 +533,36 @@ static void slow_machine(struct cluster *c)
 		if ((ways & 2) != 0)
 			slow_link(c, &c->machines[i], m, ns);
 	}
+	return true;
 }
 
 /* A disk, or the index, refuses one of its next I/Os; the operator restarts the node later. */
-static void fail_io(struct cluster *c)
+static bool fail_io(struct cluster *c)
 {
 	struct machine *m = fault_node(c);
 
 	if (!m->process->alive)
-		return;
+		return false;
 	c->stats.io_errors++;
 	sim_process_on_io(m->process, 1 + fault_below(c, IO_AHEAD_MAX), SIM_IO_FAIL);
 	fault_end_later(c, m, NULL, 0, CUT_MAX_NS, fault_kill);
+	return true;
 }
 
-static void kill_driver(struct cluster *c)
+static bool kill_driver(struct cluster *c)
 {
 	c->stats.kills++;
-	sim_process_crash(pds_leader(c)->process,
-			  fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+	return crash(pds_leader(c), fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
-static void kill_host(struct cluster *c)
+static bool kill_host(struct cluster *c)
 {
 	struct machine *m = fault_attached_host(c);
 
 	if (m == NULL)
-		return;
+		return false;
 	c->stats.kills++;
-	sim_process_crash(m->process, fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
+	return crash(m, fault_chance(c, 1, 2) ? SIM_KILL : SIM_POWER_LOSS);
 }
 
 static void next_shot(void *arg)
@@ -589,7 +622,7 @@ static void end_register_cut(struct ending *e)
 }
 
 /* Of one driver, mostly the one that leads; from some servers, or all. */
-static void cut_from_register(struct cluster *c)
+static bool cut_from_register(struct cluster *c)
 {
 	struct machine *m =
 	    fault_chance(c, 2, 3) ? pds_leader(c) : c->pds[fault_below(c, c->pd_count)];
@@ -599,6 +632,7 @@ static void cut_from_register(struct cluster *c)
 		     fault_chance(c, 2, 3) ? ALL_OF_ETCD
 					   : (uint32_t)fault_range(c, 1, ALL_OF_ETCD));
 	fault_end_later(c, m, NULL, 0, REGISTER_CUT_NS, end_register_cut);
+	return true;
 }
 
 static void end_halt(struct ending *e)
@@ -606,40 +640,45 @@ static void end_halt(struct ending *e)
 	sim_etcd_halt(e->cluster->etcd, false);
 }
 
-static void halt_register(struct cluster *c)
+static bool halt_register(struct cluster *c)
 {
 	c->stats.cuts++;
 	sim_etcd_halt(c->etcd, true);
 	fault_end_later(c, NULL, NULL, 0, REGISTER_HALT_NS, end_halt);
+	return true;
 }
 
-static void pause_leader(struct cluster *c)
+static bool pause_leader(struct cluster *c)
 {
-	pause_it(c, pds_leader(c));
+	return pause_it(c, pds_leader(c));
 }
 
 /* Nobody hears it any more, and it may lead on; or another does. */
-static void isolate_leader(struct cluster *c)
+static bool isolate_leader(struct cluster *c)
 {
-	isolate(c, pds_leader(c));
+	return isolate(c, pds_leader(c));
 }
 
-static void stop_leader(struct cluster *c)
+static bool stop_leader(struct cluster *c)
 {
+	struct machine *m = pds_leader(c);
+	const bool was_alive = m->process->alive;
+
 	c->stats.kills++;
-	pds_stop(pds_leader(c));
+	pds_stop(m);
+	return was_alive;
 }
 
-static void step_leaders_clock(struct cluster *c)
+static bool step_leaders_clock(struct cluster *c)
 {
-	step_clock_of(c, pds_leader(c));
+	return step_clock_of(c, pds_leader(c));
 }
 
 /* -- choosing -------------------------------------------------------------------------------- */
 
 struct kind {
 	const char *name;
-	void (*begin)(struct cluster *c);
+	bool (*begin)(struct cluster *c); /* false: there was nothing that it could be done to */
 	uint32_t weight;
 };
 
@@ -673,6 +712,13 @@ static const struct kind kinds[] = {
     {"leader ended", stop_leader, 10},
     {"leader's clock step", step_leaders_clock, 5},
 };
+_Static_assert(ARRAY_SIZE(kinds) == FAULTS_KINDS && FAULTS_KINDS <= CLUSTER_FAULT_KINDS,
+	       "each is counted");
+
+const char *faults_kind_name(uint32_t kind)
+{
+	return kinds[kind].name;
+}
 
 /* In front of them: contest and strand. From here on those of two drivers, which all seeds that
  * have them take. */
@@ -708,7 +754,7 @@ static size_t choose_kind(struct cluster *c)
 
 static bool is_left_out(const struct cluster *c, uint32_t number)
 {
-	return number < FAULTS_MAX && c->faults_left_out != NULL && c->faults_left_out[number];
+	return number < FAULTS_MAX && c->left_out != NULL && c->left_out->faults[number];
 }
 
 static void begin_one(struct cluster *c, uint32_t number)
@@ -718,7 +764,7 @@ static void begin_one(struct cluster *c, uint32_t number)
 	if (kind == ARRAY_SIZE(kinds) || is_left_out(c, number))
 		return;
 	sim_trace(c->world, NULL, "fault %u: %s", number, kinds[kind].name);
-	kinds[kind].begin(c);
+	c->stats.faults[kind] += kinds[kind].begin(c);
 }
 
 static void next_fault(void *arg)
@@ -736,33 +782,45 @@ static void next_fault(void *arg)
 	sim_schedule(c->world, NULL, fault_below(c, c->fault_gap_ns), next_fault, c);
 }
 
+/* What is left out takes its draw, too, so that the others have theirs. */
+static void begin_course(struct cluster *c, enum faults_course course, uint64_t gap_ns,
+			 void (*next)(void *arg))
+{
+	const uint64_t delay_ns = fault_below(c, gap_ns);
+
+	if (faults_course(c, course))
+		sim_schedule(c->world, NULL, delay_ns, next, c);
+}
+
 void faults_begin(struct cluster *c)
 {
+	const uint64_t seed = c->world->seed;
+
 	/* A third of the seeds has everything, a third a random half, a third the scripts and
 	 * little else. */
-	c->fault_stream = ~c->world->seed;
+	c->fault_stream = ~seed;
 	c->fault_kinds = fault_random(&c->fault_stream);
-	if (c->world->seed % 3 == 0)
+	if (seed % 3 == 0)
 		c->fault_kinds = UINT64_MAX;
-	else if (c->world->seed % 3 == 1)
+	else if (seed % 3 == 1)
 		c->fault_kinds = (c->fault_kinds & fault_random(&c->fault_stream)) | SCRIPTS;
 	c->rot_node = (uint32_t)fault_below(c, c->node_count);
 	c->fault_gap_ns = fault_range(c, GAP_MIN_NS, GAP_MAX_NS);
-	c->world->check_mid_turns = fault_chance(c, 1, 2);
+	c->world->check_mid_turns = fault_chance(c, 1, 2) && faults_course(c, FAULTS_STALLS);
 	sim_schedule(c->world, NULL, fault_below(c, GAP_MAX_NS), next_fault, c);
-	if (fault_chance(c, 1, 4))
+	if (fault_chance(c, 1, 4) && faults_course(c, FAULTS_EXPIRY))
 		begin_short_snapshots(c);
 	/* With three nodes nothing can move. */
 	if (c->node_count > 3)
-		sim_schedule(c->world, NULL, fault_below(c, MOVES_GAP_NS), next_moves, c);
-	if (c->node_count <= 3 || fault_chance(c, 2, 3) || faults_slow_settling(c->world->seed))
-		sim_schedule(c->world, NULL, fault_below(c, SHOTS_GAP_NS), next_shot, c);
-	if (c->world->seed % 4 == 3)
-		sim_schedule(c->world, NULL, fault_below(c, MIGRATIONS_GAP_NS), next_migration, c);
-	if (c->world->seed % 11 == 0 || c->world->seed % 11 == 3)
-		sim_schedule(c->world, NULL, fault_below(c, CERTIFY_GAP_NS), next_certificate, c);
-	if (c->world->seed % 11 == 1 || c->world->seed % 11 == 8)
-		sim_schedule(c->world, NULL, fault_below(c, FULL_GAP_NS), next_stranger, c);
+		begin_course(c, FAULTS_MOVES, MOVES_GAP_NS, next_moves);
+	if (c->node_count <= 3 || fault_chance(c, 2, 3) || faults_slow_settling(seed))
+		begin_course(c, FAULTS_SNAPSHOTS, SHOTS_GAP_NS, next_shot);
+	if (seed % 4 == 3)
+		begin_course(c, FAULTS_MIGRATIONS, MIGRATIONS_GAP_NS, next_migration);
+	if (seed % 11 == 0 || seed % 11 == 3)
+		begin_course(c, FAULTS_CERTIFICATES, CERTIFY_GAP_NS, next_certificate);
+	if (seed % 11 == 1 || seed % 11 == 8)
+		begin_course(c, FAULTS_STRANGERS, FULL_GAP_NS, next_stranger);
 	faults_disks_begin(c);
 	faults_evidence_begin(c);
 }
@@ -797,7 +855,7 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 		sim_process_resume(m->process); /* if it is paused */
 		machine_boot_later(m, NS_PER_S);
 	}
-	if (c->etcd != NULL && sim_chance(c->world, 1, 2))
+	if (c->etcd != NULL && sim_chance(c->world, 1, 2) && faults_course(c, FAULTS_LOSS))
 		lose_driver(c);
 	/* The operator restarts nodes whose disks have failed. */
 	for (uint32_t i = 0; i < c->node_count && c->stats.io_errors > 0; i++)
@@ -812,6 +870,8 @@ void faults_end(struct cluster *c, uint32_t lost_node)
 
 void faults_rot(struct cluster *c)
 {
+	if (!faults_course(c, FAULTS_LAST_ROT))
+		return;
 	c->fault_stream = c->world->seed * 0xd1342543de82ef95ull;
 	for (unsigned i = 0; i < ROTTEN_AT_LAST; i++)
 		rot(c);

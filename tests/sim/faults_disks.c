@@ -7,6 +7,7 @@
 #include "engine/placement/layers.h"
 #include "tests/sim/bays.h"
 #include "tests/sim/fault.h"
+#include "tests/sim/faults.h"
 #include "tests/sim/pds.h"
 
 #define SLOW_MAX_NS	 (15 * NS_PER_S)
@@ -27,12 +28,13 @@ static void end_slowness(struct ending *e)
 	e->a->process->work_ns = 0;
 }
 
-void faults_slow_disk(struct cluster *c)
+bool faults_slow_disk(struct cluster *c)
 {
 	struct machine *m = fault_node(c);
 
 	bays_set_slowness(m->bays, fault_range(c, 5, 400));
 	fault_end_later(c, m, NULL, 0, SLOW_MAX_NS, end_slowness);
+	return true;
 }
 
 bool faults_slow_settling(uint64_t seed)
@@ -171,11 +173,11 @@ static void look(void *arg)
 
 void faults_disks_begin(struct cluster *c)
 {
-	if (bays_are_many(c->world->seed)) {
+	if (bays_are_many(c->world->seed) && faults_course(c, FAULTS_DEVICES)) {
 		sim_schedule(c->world, NULL, NS_PER_S, next_device, c);
 		sim_schedule(c->world, NULL, LOOK_GAP_NS, look, c);
 	}
-	if (faults_slow_settling(c->world->seed))
+	if (faults_slow_settling(c->world->seed) && faults_course(c, FAULTS_SETTLING))
 		sim_schedule(c->world, NULL, SETTLING_GAP_NS, next_settling, c);
 }
 

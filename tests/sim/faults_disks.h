@@ -15,7 +15,7 @@ void faults_disks_end(struct cluster *c);
 /* After that: one device of the node is lost for ever, where this seed wants that. Else false. */
 bool faults_disks_lose(struct cluster *c, struct machine *m);
 
-/* Of any node, for a while; every seed may have it. */
-void faults_slow_disk(struct cluster *c);
+/* Of any node, for a while; every seed may have it. True: it took place (always). */
+bool faults_slow_disk(struct cluster *c);
 
 #endif

@@ -9,6 +9,7 @@
 #include "tests/sim/bays.h"
 #include "tests/sim/checks.h"
 #include "tests/sim/fault.h"
+#include "tests/sim/faults.h"
 
 #define GAP_MIN_NS (3 * NS_PER_S)
 #define GAP_MAX_NS (15 * NS_PER_S)
@@ -196,6 +197,6 @@ static void next_one(void *arg)
 
 void faults_evidence_begin(struct cluster *c)
 {
-	if (has_them(c->world->seed))
+	if (has_them(c->world->seed) && faults_course(c, FAULTS_EVIDENCE))
 		sim_schedule(c->world, NULL, GAP_MIN_NS, next_one, c);
 }

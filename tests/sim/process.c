@@ -337,6 +337,7 @@ static void sim_refresh(struct reactor *r)
 	struct sim_world *w = p->world;
 
 	if (w->check_mid_turns && in_turn(p) && sim_chance(w, 1, STALL_ONE_IN)) {
+		w->stall_count++;
 		p->stalled_until_ns = w->now_ns + sim_random_below(w, STALL_MAX_NS);
 		sim_trace(w, p, "stopped in mid-turn for %llu ms",
 			  sim_process_delay(p, 0) / NS_PER_MS);
@@ -496,6 +497,7 @@ enum sim_io_action sim_process_io(struct sim_process *p)
 	if (action == SIM_IO_NORMAL || p->io_count != p->io_fault_at)
 		return SIM_IO_NORMAL;
 	p->io_fault = SIM_IO_NORMAL;
+	p->io_faults[action]++;
 	sim_trace(p->world, p, "fault %d at I/O %lu", (int)action, p->io_count);
 	if (action == SIM_IO_FAIL)
 		return action;

@@ -36,6 +36,7 @@ enum sim_io_action {
 	SIM_IO_FAIL, /* it fails with -EIO */
 	SIM_IO_KILL, /* the process dies with this I/O in flight */
 	SIM_IO_POWER_LOSS,
+	SIM_IO_ACTIONS
 };
 
 /* A disk or a kv: what outlives the process. */
@@ -66,6 +67,7 @@ struct sim_process {
 	uint64_t io_count; /* since the process was created */
 	uint64_t io_fault_at;
 	enum sim_io_action io_fault;
+	uint64_t io_faults[SIM_IO_ACTIONS];			     /* that an I/O has met */
 	void (*on_crash)(struct sim_process *p, enum sim_crash how); /* may be NULL */
 	void *app; /* the user's; its reach counts as abandoned by a crash */
 

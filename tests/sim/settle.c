@@ -302,7 +302,7 @@ void settle(struct cluster *c, uint32_t lost, bool faults)
 	if (!c->failed && bays_are_many(c->world->seed))
 		settle_devices(c);
 	if (!c->failed && c->node_count > COPIES && lost >= c->node_count && faults &&
-	    sim_chance(c->world, 1, 2))
+	    sim_chance(c->world, 1, 2) && faults_course(c, FAULTS_LAST_WITHDRAWAL))
 		withdraw_one(c);
 	if (!c->failed && lost >= c->node_count && faults)
 		faults_rot(c);

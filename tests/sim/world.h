@@ -63,6 +63,7 @@ struct sim_world {
 	uint32_t process_count;
 	uint64_t crash_count;	 /* of all processes */
 	uint64_t event_count;	 /* that ran */
+	uint64_t stall_count;	 /* processes that were stopped in mid-turn */
 	struct sim_net *net;	 /* net.c's; NULL until a transport is made */
 	struct sim_process *now; /* the process whose turn it is */
 	struct sim_trace_line *trace;
