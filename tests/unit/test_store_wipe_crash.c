@@ -82,6 +82,8 @@ static bool discard_with_crash_at(uint64_t n, enum sim_io_action action, enum si
 	some_history(&rig);
 	survived = erase_with_crash(&rig, 1, false, n, action, fate, &erased);
 	ck_assert(!erased || !survived || wipe_rig_remains(&rig, 0, 1) == 0);
+	if (survived)
+		ck_assert(rig_checkpoint(&rig)); /* durable, as the discards are not */
 	rig_crash(&rig, action == SIM_IO_KILL ? SIM_KILL : SIM_POWER_LOSS);
 	ck_assert(!erased || action != SIM_IO_KILL || wipe_rig_remains(&rig, 0, 1) == 0);
 	rig_must_open(&rig);
