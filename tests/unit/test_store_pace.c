@@ -1,5 +1,5 @@
 /* What the store does of its own accord, and how it leaves the disk to clients meanwhile: the
- * tidier (engine/store/tidy.h). Virtual time: what
+ * tidier (engine/store/tidy.h) and the cleaner's pace (engine/store/cleaner.h). Virtual time: what
  * is said of times holds exactly. */
 #include <errno.h>
 #include <stdlib.h>
@@ -303,6 +303,74 @@ START_TEST(the_tidiers_share_falls_with_the_load)
 }
 END_TEST
 
+/* -- the cleaner ------------------------------------------------------------------------------ */
+
+enum room { TO_SPARE, SOME, TIGHT };
+
+/* So that of what lies between where cleaning begins and where it is tight so much is left. */
+static void set_room(struct store *store, enum room room)
+{
+	const uint32_t now = space_reclaimed(store);
+
+	store->space.tight_below = room == TO_SPARE ? 0 : room == SOME ? now - 3 : now + 8;
+	store->space.clean_below = room == TO_SPARE ? now + 4 : now + 12;
+}
+
+/* How long the cleaner has nothing under way, though it has a segment in its hands, until three are
+ * clean; clients keep so many reads in flight. */
+static uint64_t cleaning_pauses(enum room room, uint32_t depth)
+{
+	uint64_t paused_ns = 0, seen_ns;
+	const struct cleaner *c;
+	struct rig rig;
+	bool paused = false;
+
+	scatter_all(&rig, 4, 60, 1);
+	for (uint32_t i = 0; i < 900; i++) { /* of each segment a part is garbage */
+		rig_write(&rig, STORE_DATA, i % RIG_VOLUMES, i % RIG_CHUNKS, i * 5 % RIG_BLOCKS, 1);
+		rig_drain_to(&rig, 16);
+	}
+	ck_assert(rig_drain(&rig));
+	c = &rig.store->cleaner;
+	ck_assert_uint_eq(c->state, CLEANER_IDLE);
+	ck_assert_uint_eq(rig.store->stats.cleaned_segments, 0);
+	set_room(rig.store, room);
+	cleaner_kick(rig.store);
+	seen_ns = rig.world->now_ns;
+	for (uint32_t i = 0; rig.store->stats.cleaned_segments < 3; i++) {
+		while (rig.in_flight < depth)
+			rig_begin_read(&rig, 1, 1, i++ * 8 % 512, 1);
+		ck_assert(sim_step(rig.world));
+		if (paused)
+			paused_ns += rig.world->now_ns - seen_ns;
+		seen_ns = rig.world->now_ns;
+		paused = c->state != CLEANER_IDLE && cleaner_is_idle(rig.store);
+		ck_assert_uint_lt(i, 1000000);
+	}
+	ck_assert_uint_gt(rig.store->stats.moved_blocks, 100);
+	ck_assert(rig_drain(&rig));
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	return paused_ns;
+}
+
+START_TEST(the_cleaner_makes_room_for_clients)
+{
+	const uint64_t to_spare = cleaning_pauses(TO_SPARE, 8);
+	const uint64_t some = cleaning_pauses(SOME, 8);
+
+	/* After each step, of which a segment takes several: of eight pieces two are read at once.
+	 */
+	ck_assert_uint_gt(to_spare, 3 * 3 * CLEANER_PAUSE_MAX_NS / 2);
+	/* The less the less space there is. */
+	ck_assert_uint_lt(some, to_spare * 2 / 3);
+	ck_assert_uint_gt(some, 0);
+	ck_assert_uint_eq(cleaning_pauses(TIGHT, 8), 0);
+	/* It looks once at what clients did before. */
+	ck_assert_uint_le(cleaning_pauses(TO_SPARE, 0), CLEANER_PAUSE_MAX_NS);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tidying = tcase_create("tidying");
@@ -323,6 +391,7 @@ int main(void)
 	tcase_add_test(beside, tidying_leaves_clients_their_space);
 	tcase_add_test(beside, tidying_gives_way_to_heavy_load);
 	tcase_add_test(beside, the_tidiers_share_falls_with_the_load);
+	tcase_add_test(beside, the_cleaner_makes_room_for_clients);
 	suite_add_tcase(s, beside);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
