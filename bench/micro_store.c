@@ -8,8 +8,9 @@
  *
  * A workload: write or read, rand or seq, block size in KiB, depth, such as write-rand-4-32; or
  * `settle`: waits until the store is at rest, as after a night without clients. One line for each:
- * operations and bytes a second, latency, CPU time of the whole process, turns and io_uring_enter
- * calls, groups, and allocations made on the reactor's thread, for each operation.
+ * operations and bytes a second, latency, CPU time of the whole process and, beside it, that of the
+ * kernel's threads meanwhile (whoever asked for it), turns and io_uring_enter calls, groups, and
+ * allocations made on the reactor's thread, for each operation.
  *
  * The files in DIR are made anew and removed at the end. */
 #include "bench/micro.h"
@@ -27,6 +28,7 @@
 #include <unistd.h>
 
 #include "bench/histogram.h"
+#include "bench/kernel_cpu.h"
 #include "engine/base/crc32c.h"
 #include "engine/base/text.h"
 #include "engine/store/store.h"
@@ -112,6 +114,8 @@ struct bench {
 	bool done;
 	int status;
 	struct histogram latency;
+	struct kernel_cpu kernel; /* when the workload began */
+	uint64_t kernel_ns;	  /* of it */
 };
 
 static uint64_t next_random(struct bench *b)
@@ -223,14 +227,14 @@ static json_t *describe(const struct bench *b, const struct sample *from, const 
 	uint64_t groups = to->store.groups - from->store.groups;
 
 	return json_pack(
-	    "{s:s,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f}", "workload",
+	    "{s:s,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f}", "workload",
 	    b->workload->name, "operations", (json_int_t)b->ops, "seconds", seconds, "ops_per_s",
 	    ops / seconds, "bytes_per_s", ops * b->workload->blocks * BLOCK_SIZE / seconds,
 	    "p50_us", (double)histogram_percentile(&b->latency, 50) / 1e3, "p99_us",
 	    (double)histogram_percentile(&b->latency, 99) / 1e3, "p999_us",
 	    (double)histogram_percentile(&b->latency, 99.9) / 1e3, "cpu_us",
 	    (user + sys) / ops * 1e6, "cpu_user_us", user / ops * 1e6, "cpu_sys_us",
-	    sys / ops * 1e6, "enters_per_op",
+	    sys / ops * 1e6, "kernel_cpu_us", (double)b->kernel_ns / ops / 1e3, "enters_per_op",
 	    (double)(to->reactor.enter_calls - from->reactor.enter_calls) / ops,
 	    "allocations_per_op", (double)(to->allocations - from->allocations) / ops,
 	    "ops_per_group", groups > 0 ? ops / (double)groups : 0.0, "checkpoints",
@@ -246,14 +250,16 @@ static double number(const json_t *row, const char *key)
 static void print_row(const json_t *row)
 {
 	printf("%-18s %9.0f op/s %8.1f MB/s  p50 %6.0f p99 %6.0f p99.9 %6.0f us  cpu %5.2f us/op "
-	       "(%.2f user %.2f sys)  enter %.3f/op  alloc %.4f/op  ops/group %.1f  moved %.2f/op  "
+	       "(%.2f user %.2f sys) + %.2f  enter %.3f/op  alloc %.4f/op  ops/group %.1f  moved "
+	       "%.2f/op  "
 	       "ckpt %.0f\n",
 	       json_string_value(json_object_get(row, "workload")), number(row, "ops_per_s"),
 	       number(row, "bytes_per_s") / 1e6, number(row, "p50_us"), number(row, "p99_us"),
 	       number(row, "p999_us"), number(row, "cpu_us"), number(row, "cpu_user_us"),
-	       number(row, "cpu_sys_us"), number(row, "enters_per_op"),
-	       number(row, "allocations_per_op"), number(row, "ops_per_group"),
-	       number(row, "moved_per_op"), number(row, "checkpoints"));
+	       number(row, "cpu_sys_us"), number(row, "kernel_cpu_us"),
+	       number(row, "enters_per_op"), number(row, "allocations_per_op"),
+	       number(row, "ops_per_group"), number(row, "moved_per_op"),
+	       number(row, "checkpoints"));
 	fflush(stdout);
 }
 
@@ -278,6 +284,7 @@ static int run(struct bench *b, const struct workload *w, bool quietly)
 	b->ops = 0;
 	b->done = false;
 	b->latency = (struct histogram){0};
+	kernel_cpu_read(&b->kernel);
 	take(b, &from);
 	count_allocations = true;
 	b->deadline_ns = b->ops_max > 0 ? UINT64_MAX : from.now_ns + (uint64_t)(b->seconds * 1e9);
@@ -286,6 +293,7 @@ static int run(struct bench *b, const struct workload *w, bool quietly)
 	reactor_run_until(b->reactor, &b->done, UINT64_MAX);
 	count_allocations = false;
 	take(b, &to);
+	b->kernel_ns = kernel_cpu_since(&b->kernel);
 	if (!quietly)
 		report(b, &from, &to);
 	return b->failed == 0 ? 0 : -EIO;
@@ -324,6 +332,7 @@ static int settle(struct bench *b)
 	b->workload = &w;
 	b->ops = 0;
 	b->latency = (struct histogram){0};
+	kernel_cpu_read(&b->kernel);
 	take(b, &from);
 	do {
 		bool never = false;
@@ -333,6 +342,7 @@ static int settle(struct bench *b)
 		reactor_run_until(b->reactor, &never, reactor_now_ns(b->reactor) + 3 * NS_PER_S);
 	} while (work_done(b) != before);
 	take(b, &to);
+	b->kernel_ns = kernel_cpu_since(&b->kernel);
 	b->ops = to.store.moved_blocks - from.store.moved_blocks + to.store.tidied_blocks -
 		 from.store.tidied_blocks;
 	report(b, &from, &to);

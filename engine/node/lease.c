@@ -225,6 +225,8 @@ static void fill_scrub(Pave__V1__ScrubState *m, const struct store_scrub_stats *
 	m->found = s->found;
 	m->repaired = s->repaired;
 	m->damaged = s->damaged;
+	m->needed_rate = s->needed_rate;
+	m->max_rate = s->max_rate;
 }
 
 /* The volumes (layers) of what is damaged, each once, as many as there is room for: the driver has

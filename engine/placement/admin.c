@@ -153,6 +153,8 @@ static Pave__V1__ScrubState *scrub_state(struct arena *a, const struct reg_node 
 	m->found = s->found;
 	m->repaired = s->repaired;
 	m->damaged = s->damaged;
+	m->needed_rate = s->needed_rate;
+	m->max_rate = s->max_rate;
 	return m;
 }
 

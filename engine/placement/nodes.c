@@ -596,6 +596,8 @@ static void note_scrub(struct reg_node *n, const Pave__V1__ScrubState *s)
 	    .started_at = s->started_at,
 	    .finished_at = s->finished_at,
 	    .damaged = s->damaged,
+	    .needed_rate = s->needed_rate,
+	    .max_rate = s->max_rate,
 	};
 }
 

@@ -50,6 +50,7 @@ enum node_state { NODE_DOWN, NODE_UP, NODE_REFUSED };
 struct reg_scrub { /* ScrubState */
 	bool running;
 	uint64_t period_s, passes, total_bytes, done_bytes, rate, found, repaired;
+	uint64_t needed_rate, max_rate;
 	int64_t started_at, finished_at;
 	uint32_t damaged;
 };

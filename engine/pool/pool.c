@@ -299,6 +299,8 @@ static void add_scrub(struct store_scrub_stats *sum, const struct store_scrub_st
 	sum->found += s->found;
 	sum->repaired += s->repaired;
 	sum->damaged += s->damaged;
+	sum->needed_rate = MAX(sum->needed_rate, s->needed_rate);
+	sum->max_rate = MAX(sum->max_rate, s->max_rate);
 }
 
 static void add_stats(struct store_stats *sum, const struct store_stats *s, bool first)

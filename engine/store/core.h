@@ -6,6 +6,7 @@
 #include "engine/store/bury.h"
 #include "engine/store/checkpoint.h"
 #include "engine/store/cleaner.h"
+#include "engine/store/clients.h"
 #include "engine/store/index.h"
 #include "engine/store/lookup.h"
 #include "engine/store/reader.h"
@@ -44,6 +45,7 @@ struct store {
 	struct recovery *recovery; /* while opening */
 
 	uint32_t ops_in_flight; /* of the user, up to STORE_OPS_MAX */
+	struct clients clients; /* of these the reads and writes */
 	struct item_queue finished;
 	struct reactor_task finish_task;
 

@@ -16,6 +16,8 @@ void item_complete(struct store *store, struct item *item, int status)
 		INVARIANT(store->ops_in_flight > 0);
 		store->ops_in_flight--;
 	}
+	if (item->client)
+		clients_end(&store->clients, reactor_now_ns(store->reactor));
 	switch ((enum item_kind)item->kind) {
 	case ITEM_DATA:
 	case ITEM_ZERO:

@@ -24,6 +24,7 @@ struct item {
 	uint8_t kind;
 	bool gathered;	 /* all of it is in groups, or given up */
 	bool held;	 /* its look-up (lookup.h) is to be ended with it */
+	bool client;	 /* a read or a write of the store's user: counted (clients.h) */
 	uint16_t parts;	 /* groups that hold a part of it and are not applied yet */
 	uint32_t cursor; /* blocks gathered */
 	uint32_t growth; /* blocks that it may add to what is live */

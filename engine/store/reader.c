@@ -182,7 +182,8 @@ void reader_submit(struct store *store, struct store_read *op)
 	struct lookup *l = &item_op_of(item)->lookup;
 	int rc;
 
-	*item_op_of(item) = (struct item_op){.item = {.kind = ITEM_READ}, .store = store};
+	*item_op_of(item) =
+	    (struct item_op){.item = {.kind = ITEM_READ, .client = item->client}, .store = store};
 	op->bad_block = 0;
 	*l = (struct lookup){.done = looked_up,
 			     .volume = op->volume,

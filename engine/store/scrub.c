@@ -269,6 +269,37 @@ static bool is_to_be_read(const struct store *store, uint32_t no)
 	       end_of(store, no) > 0;
 }
 
+/* -- whether the period can be kept ----------------------------------------------------------- */
+
+/* Bytes a second that it asks for. Before the first pass of this process what has to be read is not
+ * counted; it is no less than what is live. */
+static uint64_t needed_rate(const struct store *store)
+{
+	const struct scrub *s = &store->scrub;
+	const uint64_t live = store->segments.live_blocks * BLOCK_SIZE;
+
+	if (s->period_ns == 0)
+		return 0;
+	return (uint64_t)((double)MAX(s->total_bytes, live) * (double)NS_PER_S /
+			  (double)s->period_ns);
+}
+
+static void tell_if_late(const struct store *store)
+{
+	const struct scrub *s = &store->scrub;
+	const uint64_t needed = needed_rate(store);
+
+	if (needed <= SCRUB_RATE_MAX || s->kept.asked)
+		return;
+	log_warn("store",
+		 "%s: the scrub will be late: %" PRIu64 " MiB within a --scrub-period of %" PRIu64
+		 " s are %" PRIu64 " MiB a second, and it takes no more than %u MiB a second of a "
+		 "device from its clients; a period of %" PRIu64 " s can be kept",
+		 store->disk->name, s->total_bytes >> 20, (uint64_t)(s->period_ns / NS_PER_S),
+		 needed >> 20, SCRUB_RATE_MAX >> 20,
+		 s->total_bytes / SCRUB_RATE_MAX * PERIOD_SHARE_NUM / PERIOD_SHARE_DEN + 1);
+}
+
 /* What a whole pass has to read, and what lies before its position. */
 static void count_bytes(struct store *store)
 {
@@ -296,6 +327,7 @@ static void run_pass(struct store *store)
 	s->in_segment = false;
 	s->due_ns = now(store);
 	count_bytes(store);
+	tell_if_late(store);
 	step_at(store, now(store));
 }
 
@@ -374,7 +406,8 @@ static uint64_t pace(const struct store *store)
 
 	if (s->kept.asked || s->period_ns == 0)
 		return clients_are_at_work(store) ? SCRUB_RATE_SHARED : SCRUB_RATE_MAX;
-	rate = s->total_bytes * PERIOD_SHARE_NUM / PERIOD_SHARE_DEN / (s->period_ns / NS_PER_S);
+	rate = (uint64_t)((double)s->total_bytes * PERIOD_SHARE_NUM / PERIOD_SHARE_DEN *
+			  (double)NS_PER_S / (double)s->period_ns);
 	return MIN(MAX(rate, (uint64_t)SCRUB_RATE_MIN), (uint64_t)SCRUB_RATE_MAX);
 }
 
@@ -873,6 +906,8 @@ void scrub_get_stats(const struct store *store, struct store_scrub_stats *ret_st
 	    .found = s->kept.found,
 	    .repaired = s->kept.repaired,
 	    .damaged = s->kept.damage_count,
+	    .needed_rate = needed_rate(store),
+	    .max_rate = SCRUB_RATE_MAX,
 	};
 	if (running && took_ns > 0)
 		ret_stats->rate = (uint64_t)((double)(s->done_bytes - s->began_bytes) *

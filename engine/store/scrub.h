@@ -21,7 +21,11 @@
  *
  * How fast: so that a pass takes four fifths of the period, at least SCRUB_RATE_MIN, at most
  * SCRUB_RATE_MAX; a pass that was asked for takes SCRUB_RATE_MAX. One read at a time; while clients
- * are at work a read waits until it is late by several of its turns.
+ * are at work a read waits until it is late by several of its turns. A period that asks for more is
+ * not kept, and that is told: in the log with each pass, and in the statistics (needed_rate over
+ * max_rate). The rate is not raised for it: how much of a device is taken from clients, in the
+ * worst case, is not to depend on how much is stored; whoever chose the period can choose a longer
+ * one.
  *
  * Kept in kv, now and then: the position (a segment), the counters, the list. */
 #ifndef STORE_SCRUB_H

@@ -168,7 +168,9 @@ static void finish_run(struct reactor_task *task)
 static bool accept(struct store *store, struct item *item, uint8_t kind)
 {
 	PRE(store->serving && !store->closing);
-	*item = (struct item){.kind = kind};
+	*item = (struct item){.kind = kind, .client = kind <= ITEM_DISCARD || kind == ITEM_READ};
+	if (item->client)
+		clients_begin(&store->clients, reactor_now_ns(store->reactor));
 	if (kind != ITEM_FENCE)
 		item_op_of(item)->store = store;
 	if (store->ops_in_flight++ < STORE_OPS_MAX)

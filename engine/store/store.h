@@ -328,6 +328,9 @@ struct store_scrub_stats {
 	uint64_t rate;		  /* bytes a second */
 	uint64_t found, repaired; /* blocks, ever */
 	uint32_t damaged;	  /* found and not repaired yet */
+	/* Bytes a second that the period asks for, and that it takes at most: when that is less it
+	 * is late. Of a pool: of the device that needs the most. */
+	uint64_t needed_rate, max_rate;
 };
 
 struct store_stats {

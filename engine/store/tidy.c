@@ -52,10 +52,75 @@ static bool has_reason(const struct store *store)
 	return since > 0 && since >= store->segments.live_blocks / TIDY_REASON_DEN;
 }
 
+/* No client has asked for anything for a while. */
+static bool is_alone(const struct store *store)
+{
+	return reactor_now_ns(store->reactor) >= store->tidy.client_ns + TIDY_IDLE_NS;
+}
+
+/* Segments that it leaves available. */
+static uint32_t kept_segments(const struct store *store)
+{
+	const struct space *space = &store->space;
+	const uint32_t between = space->clean_below - space->tight_below;
+
+	return space->tight_below + (is_alone(store) ? 0 : between / 2);
+}
+
 static bool may_run(const struct store *store)
 {
 	return store->serving && !store->closing && store->failed == 0 &&
-	       segments_available(&store->segments) > store->space.tight_below;
+	       segments_available(&store->segments) > kept_segments(store);
+}
+
+/* There is no room. What the cleaner has emptied may be enough, and waits to be released. */
+static void want_room(struct store *store)
+{
+	if (space_reclaimed(store) > kept_segments(store))
+		checkpoint_want_room(store);
+}
+
+/* How much clients were at work lately. */
+static void observe_clients(struct store *store)
+{
+	struct tidy *t = &store->tidy;
+	const uint64_t now = reactor_now_ns(store->reactor);
+	const uint64_t operations = client_operations(store);
+	const uint64_t busy = clients_busy_ns(&store->clients, now);
+
+	if (operations != t->clients_seen || store->clients.in_flight > 0)
+		t->client_ns = now;
+	t->clients_seen = operations;
+	if (now < t->sampled_ns + TIDY_SAMPLE_NS)
+		return;
+	t->busy = (uint32_t)((busy - t->busy_seen_ns) * 1000 / (now - t->sampled_ns));
+	t->sampled_ns = now;
+	t->busy_seen_ns = busy;
+}
+
+/* How long it has to wait before it may take a window; 0: it may. */
+static uint64_t clients_want_ns(const struct store *store)
+{
+	if (is_alone(store))
+		return 0;
+	if (store->tidy.busy >= TIDY_BUSY_MAX)
+		return TIDY_IDLE_NS;
+	return store->clients.in_flight > 0 ? TIDY_YIELD_NS : 0;
+}
+
+/* After a window: so long that what it took is the share that it may have. */
+static uint64_t pause_ns(const struct store *store)
+{
+	const struct tidy *t = &store->tidy;
+	const uint64_t took = reactor_now_ns(store->reactor) - t->began_ns;
+	uint64_t share;
+
+	if (is_alone(store))
+		return TIDY_PAUSE_NS;
+	if (t->busy >= TIDY_BUSY_MAX)
+		return TIDY_IDLE_NS;
+	share = MAX(1u, TIDY_SHARE_MAX * (TIDY_BUSY_MAX - t->busy) / TIDY_BUSY_MAX);
+	return MIN(MAX(took * (1000 - share) / share, TIDY_PAUSE_NS), TIDY_IDLE_NS);
 }
 
 static void wake_in(struct store *store, uint64_t delay_ns)
@@ -66,9 +131,11 @@ static void wake_in(struct store *store, uint64_t delay_ns)
 
 void tidy_kick(struct store *store)
 {
-	if (store->tidy.timer.heap_slot == 0 && store->tidy.state == TIDY_RESTING &&
-	    store->serving && has_reason(store))
-		wake_in(store, TIDY_IDLE_NS);
+	if (store->tidy.timer.heap_slot != 0 || store->tidy.state != TIDY_RESTING ||
+	    !store->serving || !has_reason(store))
+		return;
+	observe_clients(store); /* from here on, not since the last pass */
+	wake_in(store, TIDY_IDLE_NS);
 }
 
 static void earn(struct store *store)
@@ -95,6 +162,13 @@ static void find_nearest(const struct index_volume *volume, void *arg)
 	if (volume->chunks != NULL && volume->id >= n->from &&
 	    (n->found == 0 || volume->id < n->found))
 		n->found = volume->id;
+}
+
+/* Smaller ones beside clients; none reaches beyond where a large one that began at a whole number
+ * of them ends, and that is within the chunk. */
+static uint32_t window_at(const struct store *store, block_no_t block)
+{
+	return is_alone(store) ? TIDY_WINDOW - block % TIDY_WINDOW : TIDY_BESIDE;
 }
 
 /* Goes on to a window within a chunk that exists. False: that was the last one. */
@@ -134,7 +208,7 @@ static bool is_bare(struct store *store)
 	const struct tidy *t = &store->tidy;
 	const struct index_chunk *chunk = index_find_chunk(&store->index, t->volume, t->chunk);
 
-	for (uint32_t i = 0; chunk != NULL && i < TIDY_WINDOW; i += PAGE_BLOCKS)
+	for (uint32_t i = 0; chunk != NULL && i < t->window; i += PAGE_BLOCKS)
 		if (index_page_exists(chunk, (t->block + i) >> PAGE_SHIFT))
 			return false;
 	return true;
@@ -164,8 +238,8 @@ static bool is_scattered(struct store *store, uint32_t *ret_blocks)
 	struct tidy *t = &store->tidy;
 	struct pieces p = {.next = LOCATION_NONE};
 
-	_Static_assert(TIDY_WINDOW % PAGE_BLOCKS == 0, "whole pages");
-	for (uint32_t i = 0; i < TIDY_WINDOW; i += PAGE_BLOCKS) {
+	_Static_assert(TIDY_BESIDE % PAGE_BLOCKS == 0, "whole pages");
+	for (uint32_t i = 0; i < t->window; i += PAGE_BLOCKS) {
 		const struct index_page *page = lookup_page(store, &t->lookup, t->block + i);
 
 		if (page != NULL)
@@ -191,7 +265,7 @@ static void leave_window(struct store *store)
 static void end_window(struct store *store)
 {
 	leave_window(store);
-	store->tidy.block += TIDY_WINDOW;
+	store->tidy.block += store->tidy.window;
 }
 
 static void rest(struct store *store)
@@ -217,7 +291,7 @@ static bool begin_window(struct store *store)
 	    .volume = t->volume,
 	    .chunk = t->chunk,
 	    .block = t->block,
-	    .block_count = TIDY_WINDOW,
+	    .block_count = t->window,
 	    .data = t->data,
 	    .ret_crcs = t->crcs,
 	    .ret_versions = t->versions,
@@ -239,6 +313,7 @@ static void look(struct store *store)
 		}
 		if (!may_run(store))
 			break;
+		t->window = window_at(store, t->block);
 		if (is_bare(store)) {
 			end_window(store);
 			continue;
@@ -247,7 +322,7 @@ static void look(struct store *store)
 					    .volume = t->volume,
 					    .chunk = t->chunk,
 					    .block = t->block,
-					    .block_count = TIDY_WINDOW};
+					    .block_count = t->window};
 		t->looking_up = lookup_begin(store, &t->lookup) > 0;
 		if (t->looking_up)
 			return;
@@ -268,7 +343,7 @@ static void looked_up(struct lookup *lookup, int status)
 	if (status < 0)
 		end_window(store);
 	if (status < 0 || !begin_window(store))
-		wake_in(store, TIDY_PAUSE_NS);
+		wake_in(store, pause_ns(store));
 	store_close_tick(store);
 }
 
@@ -278,7 +353,7 @@ static void begin_moves(struct store *store)
 {
 	struct tidy *t = &store->tidy;
 
-	for (uint32_t i = 0; i < TIDY_WINDOW; i++) {
+	for (uint32_t i = 0; i < t->window; i++) {
 		const struct format_slot slot = lookup_slot(store, &t->lookup, t->block + i);
 		struct cleaner_move *m = &t->moves[t->moves_in_flight];
 
@@ -318,7 +393,7 @@ static void read_done(struct store_read *op, int status)
 		begin_moves(store);
 	if (t->moves_in_flight == 0) {
 		end_window(store);
-		wake_in(store, TIDY_PAUSE_NS);
+		wake_in(store, pause_ns(store));
 	}
 	store_close_tick(store);
 }
@@ -333,7 +408,7 @@ static void moved(struct store *store, struct cleaner_move *m, int status)
 	if (--t->moves_in_flight > 0)
 		return;
 	end_window(store);
-	wake_in(store, TIDY_PAUSE_NS);
+	wake_in(store, pause_ns(store));
 	store_close_tick(store);
 }
 
@@ -343,22 +418,26 @@ static void timer_fire(struct reactor_timer *timer)
 {
 	struct store *store = container_of(timer, struct store, tidy.timer);
 	struct tidy *t = &store->tidy;
-	uint64_t clients = client_operations(store);
-	bool idle = clients == t->clients_seen;
+	uint64_t wait;
 
-	t->clients_seen = clients;
 	if (store->closing || store->failed != 0) {
 		t->state = TIDY_RESTING;
 		return;
 	}
-	if (!idle || !may_run(store)) {
+	observe_clients(store);
+	wait = clients_want_ns(store);
+	if (wait == 0 && !may_run(store)) {
+		want_room(store);
+		wait = store->cleaner.starving ? TIDY_IDLE_NS : TIDY_WAIT_NS;
+	}
+	if (wait > 0) {
 		/* A pass that was begun goes on where it was, once it is quiet again, or once the
 		 * cleaner has made room, which it does up to clean_below. */
 		if (t->state == TIDY_LOOKING || has_reason(store))
-			wake_in(store,
-				idle && !store->cleaner.starving ? TIDY_WAIT_NS : TIDY_IDLE_NS);
+			wake_in(store, wait);
 		return;
 	}
+	t->began_ns = reactor_now_ns(store->reactor);
 	earn(store);
 	if (t->state == TIDY_RESTING) {
 		if (!has_reason(store))

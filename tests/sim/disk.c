@@ -65,6 +65,7 @@ struct sim_disk {
 	size_t dirty_count, dirty_max;
 	uint64_t completion_count;
 	uint64_t slowness;
+	bool obeys_discards;
 	uint64_t io_count, fault_at;
 	enum sim_io_action fault;
 	struct sim_disk_stats stats;
@@ -171,7 +172,8 @@ static void discard_pages(struct sim_disk *d, uint64_t offset, uint64_t size, bo
 			at = ROUND_UP(at + 1, EXTENT_SIZE) - BLOCK_SIZE;
 			continue;
 		}
-		if (e->data[page] == NULL || sim_chance(d->process->world, 1, 4))
+		if (e->data[page] == NULL ||
+		    (!d->obeys_discards && sim_chance(d->process->world, 1, 4)))
 			continue;
 		if (unsynced)
 			keep_stable(d, e, at);
@@ -638,6 +640,11 @@ void sim_disk_set_slowness(struct sim_disk *d, uint64_t factor)
 {
 	PRE(factor > 0);
 	d->slowness = factor;
+}
+
+void sim_disk_obey_discards(struct sim_disk *d)
+{
+	d->obeys_discards = true;
 }
 
 void sim_disk_peek(struct sim_disk *d, uint64_t offset, void *buf, size_t size_bytes)

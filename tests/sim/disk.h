@@ -38,6 +38,9 @@ void sim_disk_on_io(struct sim_disk *d, uint64_t n, enum sim_io_action action);
 /* Until changed back, every I/O takes this many times as long. 1 at first. */
 void sim_disk_set_slowness(struct sim_disk *d, uint64_t factor);
 
+/* From now on a discard leaves zeroes only; a power loss may undo it, as ever. */
+void sim_disk_obey_discards(struct sim_disk *d);
+
 /* Behind the owner's back, at once: for tests of what is on the disk, and of bit rot. The contents
  * are as the process would read them now. */
 void sim_disk_peek(struct sim_disk *d, uint64_t offset, void *buf, size_t size_bytes);

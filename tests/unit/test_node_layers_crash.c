@@ -1,12 +1,13 @@
 /* What a node does with the layers of a volume, with a crash at every I/O, in every way: writes
  * before and after a snapshot, the last word that seals a layer, a clone and its end, a sealed
- * layer that is restored. What it has answered is there afterwards, and a layer that it calls whole
- * has exactly what it should have. */
+ * layer that is restored. What it has answered is there afterwards, a layer that it calls whole has
+ * exactly what it should have, and index and segments agree. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/store/check.h"
 #include "tests/unit/test_node_rig.h"
 
 #define CHUNK  3u
@@ -225,12 +226,31 @@ static version_t watermark_of(volume_id_t layer)
 	return pool_chunks(rig->nodes[0].pool, layer, CHUNK, &state, 1) == 1 ? state.watermark : 0;
 }
 
+/* On every device of the node. */
+static void index_and_segments_agree(void)
+{
+	const struct pool *pool = rig->nodes[0].pool;
+	uint32_t stores = 0;
+
+	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
+		const struct store *store = pool_store(pool, i);
+		struct error err;
+
+		if (store == NULL)
+			continue;
+		ck_assert_msg(store_check(store, &err) == 0, "device %u: %s", i, err.text);
+		stores++;
+	}
+	ck_assert_uint_gt(stores, 0);
+}
+
 /* Before this step, which may have happened. */
 static void check(enum step step)
 {
 	const int large = step > WRITE_LARGE ? 100 : -1;
 	struct store_chunk_state state;
 
+	index_and_segments_agree();
 	expect(&h, RIG_VOLUME, 0, step > WRITE ? 1 : 40, 1);
 	for (uint32_t i = 0; i < LARGE; i++)
 		expect(&h, RIG_VOLUME, 100 + i, large < 0 ? -1 : large + (int)i, 100 + (int)i);

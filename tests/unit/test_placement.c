@@ -827,6 +827,20 @@ START_TEST(scrub_is_passed_on)
 }
 END_TEST
 
+/* That a node's period cannot be kept is seen by whoever asks the driver. */
+START_TEST(a_scrub_that_is_late_is_shown)
+{
+	const Pave__V1__ScrubState *s;
+
+	rig_three(rig, admin, nodes);
+	ck_assert(is_listed(admin, "n1"));
+	s = admin->reply->node_list_reply->nodes[0]->scrub;
+	ck_assert_ptr_nonnull(s);
+	ck_assert_uint_eq(s->needed_rate, RIG_SCRUB_NEEDED);
+	ck_assert_uint_eq(s->max_rate, RIG_SCRUB_MAX);
+}
+END_TEST
+
 /* -- the end ---------------------------------------------------------------------------------- */
 
 static void stopped(void *arg)
@@ -939,6 +953,7 @@ int main(void)
 	tcase_add_test(t, an_erasure_that_fails_goes_to_the_back);
 	tcase_add_test(t, delete_waits_for_permits);
 	tcase_add_test(t, scrub_is_passed_on);
+	tcase_add_test(t, a_scrub_that_is_late_is_shown);
 	tcase_add_test(t, stop);
 	tcase_add_test(t, stop_amid_an_attach);
 	tcase_add_test(t, stop_when_idle);

@@ -16,6 +16,8 @@ void start_lease(struct peer *p, const char *node, const char *site, uint8_t dev
 
 	scrub.volumes = &p->damaged;
 	scrub.n_volumes = p->damaged != 0;
+	scrub.needed_rate = RIG_SCRUB_NEEDED;
+	scrub.max_rate = RIG_SCRUB_MAX;
 	l.scrub = &scrub;
 	l.operations = p->operations;
 	if (p->trouble != NULL)

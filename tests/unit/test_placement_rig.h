@@ -10,9 +10,13 @@
 #include "tests/sim/kv.h"
 #include "tests/sim/net.h"
 
-#define PEERS_MAX   12u
-#define RIG_SITES   4u
-#define LIFETIME_MS 10000u
+#define PEERS_MAX 12u
+#define RIG_SITES 4u
+
+/* Of each node's scrub, as it says with its lease: bytes a second. */
+#define RIG_SCRUB_NEEDED (90u << 20)
+#define RIG_SCRUB_MAX	 (64u << 20)
+#define LIFETIME_MS	 10000u
 
 struct peer {
 	struct rig *rig;

@@ -1,5 +1,5 @@
 /* Unit tests of the store on the simulated disk and kv: what it promises while nothing fails, and
- * what it refuses. Crashes: test_store_crash.c. */
+ * what it refuses. Crashes: test_store_crash.c; what it does beside clients: test_store_pace.c. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -701,136 +701,6 @@ START_TEST(large_payloads_are_not_copied)
 }
 END_TEST
 
-/* -- tidying ---------------------------------------------------------------------------------- */
-
-/* A whole window; and a part of the second one, behind one that was never written to. */
-static const struct tidied {
-	block_no_t first;
-	uint32_t count;
-} tidied_ranges[] = {{0, IO_BLOCKS_MAX}, {IO_BLOCKS_MAX + PAGE_BLOCKS, 3 * 64}};
-
-/* So many disk reads it takes to read the range in sequence. */
-static uint64_t reads_of(struct rig *rig, uint32_t volume, chunk_no_t chunk, const struct tidied *t)
-{
-	const uint64_t before = sim_disk_stats(rig->sim_disk)->reads;
-
-	for (uint32_t i = 0; i < t->count; i += 64) {
-		struct rig_op *op = rig_begin_read(rig, volume, chunk, t->first + i, 64);
-
-		ck_assert_int_eq(rig_wait(rig, op), 0);
-	}
-	return sim_disk_stats(rig->sim_disk)->reads - before;
-}
-
-static uint64_t reads_in_sequence(struct rig *rig, const struct tidied *t)
-{
-	return reads_of(rig, 0, 0, t);
-}
-
-/* Every block on its own, in an order without neighbours, among writes elsewhere. */
-static void scatter(struct rig *rig, const struct tidied *t)
-{
-	for (uint32_t i = 0; i < t->count; i++) {
-		rig_write(rig, STORE_DATA, 0, 0, t->first + i * 37 % t->count, 1);
-		if (i % 8 == 0)
-			rig_write(rig, STORE_DATA, 1, 1, i, 1);
-		rig_drain_to(rig, 16);
-	}
-	ck_assert(rig_drain(rig));
-}
-
-START_TEST(what_was_scattered_becomes_sequential)
-{
-	const struct tidied *t = &tidied_ranges[_i];
-	struct store_stats stats;
-	uint64_t tidied;
-	struct rig rig;
-
-	rig_init(&rig, 1, 40);
-	ck_assert_int_eq(rig_format(&rig, false), 0);
-	rig_must_open(&rig);
-	scatter(&rig, t);
-	ck_assert_uint_gt(reads_in_sequence(&rig, t), t->count / 2);
-	sim_run_for(rig.world, 20 * NS_PER_S);
-	ck_assert_uint_le(reads_in_sequence(&rig, t), 16);
-	rig_verify(&rig);
-	store_get_stats(rig.store, &stats);
-	tidied = stats.tidied_blocks;
-	/* No more than was written, and it comes to rest. */
-	ck_assert_uint_gt(tidied, 0);
-	ck_assert_uint_le(tidied, stats.blocks_written);
-	sim_run_for(rig.world, 60 * NS_PER_S);
-	store_get_stats(rig.store, &stats);
-	ck_assert_uint_eq(stats.tidied_blocks, tidied);
-	rig_close(&rig);
-	rig_must_open(&rig);
-	ck_assert_uint_le(reads_in_sequence(&rig, t), 16);
-	rig_verify(&rig);
-	rig_deinit(&rig);
-}
-END_TEST
-
-/* All that the store has, and twice its size of garbage made on the way: the cleaner has to make
- * room for it again and again, though nobody writes. */
-START_TEST(tidying_has_the_cleaner_make_room)
-{
-	const uint32_t all = RIG_VOLUMES * RIG_CHUNKS * RIG_BLOCKS;
-	const struct tidied chunk = {0, RIG_BLOCKS};
-	struct rig rig;
-
-	rig_init(&rig, 1, 30);
-	ck_assert_int_eq(rig_format(&rig, false), 0);
-	rig_must_open(&rig);
-	for (uint32_t i = 0; i < 3 * all; i++) {
-		uint32_t at = i * 1237u % all; /* has no divisor in common with it */
-
-		rig_write(&rig, STORE_DATA, at % RIG_VOLUMES, at / RIG_VOLUMES % RIG_CHUNKS,
-			  at / (RIG_VOLUMES * RIG_CHUNKS), 1);
-		rig_drain_to(&rig, 16);
-	}
-	ck_assert(rig_drain(&rig));
-	ck_assert_uint_gt(reads_of(&rig, 0, 0, &chunk), RIG_BLOCKS / 2);
-	sim_run_for(rig.world, 60 * NS_PER_S);
-	for (uint32_t i = 0; i < RIG_VOLUMES * RIG_CHUNKS; i++)
-		ck_assert_uint_le(reads_of(&rig, i % RIG_VOLUMES, i / RIG_VOLUMES, &chunk), 32);
-	rig_verify(&rig);
-	rig_deinit(&rig);
-}
-END_TEST
-
-/* Crashed, written to, erased and closed while it tidies. */
-START_TEST(tidying_may_be_disturbed)
-{
-	struct rig rig;
-
-	rig_init(&rig, (uint64_t)_i + 1, 40);
-	ck_assert_int_eq(rig_format(&rig, false), 0);
-	for (uint32_t round = 0; round < 4; round++) {
-		rig_must_open(&rig);
-		scatter(&rig, &tidied_ranges[0]);
-		sim_run_for(rig.world, NS_PER_S + sim_random_below(rig.world, 2 * NS_PER_S));
-		for (uint32_t i = 0; i < 4; i++) {
-			rig_write(&rig, STORE_DATA, 0, 0,
-				  (block_no_t)sim_random_below(rig.world, tidied_ranges[0].count),
-				  1);
-			/* What is in flight to what is erased may come before or after. */
-			if (i == 2 && sim_chance(rig.world, 1, 3) && rig_drain(&rig))
-				rig_erase(&rig, 0, 0);
-			sim_run_for(rig.world, sim_random_below(rig.world, 3 * NS_PER_MS));
-		}
-		if (sim_chance(rig.world, 1, 4)) {
-			ck_assert(rig_drain(&rig));
-			rig_close(&rig);
-		} else {
-			rig_crash(&rig, SIM_POWER_LOSS);
-		}
-	}
-	rig_must_open(&rig);
-	rig_verify(&rig);
-	rig_deinit(&rig);
-}
-END_TEST
-
 /* -- erasing in the midst of things ----------------------------------------------------------- */
 
 /* The copy is erased while a write to it waits: that says what the copy had, not what it has. */
@@ -935,11 +805,7 @@ int main(void)
 	tcase_add_test(tc, the_reserve_is_for_what_settles);
 	tcase_add_test(tc, writes_of_one_turn_share_groups);
 	tcase_add_test(tc, small_writes_wait_for_the_group_in_flight);
-	tcase_add_loop_test(tc, what_was_scattered_becomes_sequential, 0,
-			    ARRAY_SIZE(tidied_ranges));
 	tcase_add_test(tc, large_payloads_are_not_copied);
-	tcase_add_test(tc, tidying_has_the_cleaner_make_room);
-	tcase_add_loop_test(tc, tidying_may_be_disturbed, 0, 40);
 	tcase_add_test(tc, closing_waits_for_what_waits_for_space);
 	tcase_add_test(tc, closing_waits_for_what_has_no_data);
 	tcase_add_test(tc, tombstones_are_bounded);

@@ -70,6 +70,14 @@ void rig_deinit(struct rig *rig)
 	free(rig->model.tries);
 }
 
+static struct disk *over(struct rig *rig, struct disk *disk, struct disk_fault_plan *plan)
+{
+	CHECK(rig->boots < RIG_BOOTS_MAX, "too many boots");
+	CHECK(disk_fault_open(disk, plan, &disk) == 0, "no memory");
+	rig->fault_disks[rig->boots++] = disk;
+	return disk;
+}
+
 void rig_boot(struct rig *rig)
 {
 	if (rig->process->alive)
@@ -80,12 +88,8 @@ void rig_boot(struct rig *rig)
 		rig->config.disk = sim_disk_open(rig->sim_disk);
 		rig->config.disk->needs_priming = rig->primes;
 	}
-	if (rig->faults != NULL) {
-		CHECK(rig->boots < RIG_BOOTS_MAX, "too many boots");
-		CHECK(disk_fault_open(rig->config.disk, rig->faults, &rig->config.disk) == 0,
-		      "no memory");
-		rig->fault_disks[rig->boots++] = rig->config.disk;
-	}
+	if (rig->faults != NULL)
+		rig->config.disk = over(rig, rig->config.disk, rig->faults);
 	rig->config.kv = sim_kv_open(rig->sim_kv);
 }
 
@@ -159,7 +163,9 @@ const char *rig_disk_path(uint32_t i)
 
 struct disk *rig_disk(struct rig *rig, uint32_t i)
 {
-	return sim_disk_open(rig->disks[i]);
+	struct disk *disk = sim_disk_open(rig->disks[i]);
+
+	return rig->disk_faults[i] == NULL ? disk : over(rig, disk, rig->disk_faults[i]);
 }
 
 struct pool_opening {
@@ -737,8 +743,9 @@ static void verify_block(struct rig *rig, uint32_t volume, uint32_t chunk, block
 	c->acked[block] = version;
 }
 
-static void verify_chunk(struct rig *rig, uint32_t volume, uint32_t chunk, uint8_t *data)
+void rig_verify_chunk(struct rig *rig, uint32_t volume, uint32_t chunk)
 {
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
 	uint32_t crcs[IO_BLOCKS_MAX];
 	version_t versions[IO_BLOCKS_MAX];
 
@@ -751,6 +758,7 @@ static void verify_chunk(struct rig *rig, uint32_t volume, uint32_t chunk, uint8
 			verify_block(rig, volume, chunk, block + i, data + (size_t)i * BLOCK_SIZE,
 				     crcs[i], versions[i]);
 	}
+	free(data);
 }
 
 /* The changes above a random version are exactly the blocks with newer ones. */
@@ -791,19 +799,17 @@ static void verify_states(struct rig *rig, uint32_t volume)
 
 void rig_verify(struct rig *rig)
 {
-	uint8_t *data = aligned_alloc(BLOCK_SIZE, IO_SIZE_MAX);
 	struct store *stores[RIG_DISKS_MAX];
 	struct error err;
 	uint32_t count;
 
 	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++) {
 		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
-			verify_chunk(rig, volume, chunk, data);
+			rig_verify_chunk(rig, volume, chunk);
 			verify_changes(rig, volume, chunk);
 		}
 		verify_states(rig, volume);
 	}
-	free(data);
 	count = stores_of(rig, stores);
 	for (uint32_t i = 0; i < count; i++)
 		ck_assert_msg(store_check(stores[i], &err) == 0, "%s", err.text);

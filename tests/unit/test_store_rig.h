@@ -67,6 +67,9 @@ struct rig {
 	bool primes;			/* the disk says that it needs priming */
 	struct disk_fault_plan *faults; /* NULL, or the fault layer lies over the disk from the next
 					   boot on */
+	/* The same for a pool's disks, from the next time on that it is opened; it may only crash,
+	 * not be closed, for then it would take the layer with it. */
+	struct disk_fault_plan *disk_faults[RIG_DISKS_MAX];
 	struct disk *fault_disks[RIG_BOOTS_MAX]; /* of crashed processes too */
 	uint32_t boots;
 	struct rig_model model;
@@ -175,6 +178,9 @@ int rig_read(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block,
 
 /* Reads everything and compares it with the model, then store_check. */
 void rig_verify(struct rig *rig);
+
+/* Of a chunk what its blocks hold. */
+void rig_verify_chunk(struct rig *rig, uint32_t volume, uint32_t chunk);
 
 /* The content of a block in a given write. */
 void rig_content(uint64_t seq, block_no_t block, uint8_t *data);

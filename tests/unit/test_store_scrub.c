@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/log.h"
 #include "engine/store/core.h"
 #include "test_store_rig.h"
 
@@ -327,6 +328,58 @@ START_TEST(a_pass_takes_most_of_a_short_period)
 }
 END_TEST
 
+static uint32_t told_late;
+
+static void count_late(enum log_level level, const char *line)
+{
+	told_late += level == LOG_WARN && strstr(line, "the scrub will be late") != NULL;
+}
+
+/* Nor does a period that is too short make it faster than clients can bear. */
+START_TEST(a_period_that_cannot_be_kept_is_told)
+{
+	struct store_scrub_stats stats;
+	struct rig rig;
+	uint64_t before;
+
+	rig_init(&rig, 1, DISK_MIB);
+	rig.config.scrub_period_s = 1;
+	ck_assert_int_eq(rig_format(&rig, false), 0);
+	rig_must_open(&rig);
+	some_data(&rig);
+	told_late = 0;
+	log_set_sink(count_late);
+	sim_run_for(rig.world, 3 * NS_PER_S);
+	stats = stats_of(&rig);
+	ck_assert_uint_gt(stats.passes, 1);
+	ck_assert_uint_eq(stats.needed_rate, stats.total_bytes);
+	ck_assert_uint_lt(stats.needed_rate, stats.max_rate);
+	ck_assert_uint_eq(told_late, 0);
+	/* As if there were twenty times as much. */
+	rig.store->scrub.period_ns = NS_PER_S / 20;
+	sim_run_for(rig.world, NS_PER_S);
+	stats = stats_of(&rig);
+	before = stats.passes;
+	told_late = 0;
+	sim_run_for(rig.world, 3 * NS_PER_S);
+	stats = stats_of(&rig);
+	ck_assert_uint_gt(stats.needed_rate, SCRUB_RATE_MAX);
+	ck_assert_uint_eq(stats.max_rate, SCRUB_RATE_MAX);
+	ck_assert_uint_gt(stats.passes - before, 10);
+	ck_assert_uint_eq(told_late, stats.passes - before);
+	ck_assert_uint_le((stats.passes - before) * stats.total_bytes,
+			  3u * SCRUB_RATE_MAX * 11 / 10);
+	/* Nobody asked for that one to be done by a certain time. */
+	rig.store->scrub.period_ns = 0;
+	sim_run_for(rig.world, 3 * NS_PER_S);
+	told_late = 0;
+	scrub(&rig);
+	ck_assert_uint_eq(told_late, 0);
+	ck_assert_uint_eq(stats_of(&rig).needed_rate, 0);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* Clients that are always at work slow it down, and do not stop it. */
 START_TEST(it_gets_on_under_load)
 {
@@ -500,6 +553,7 @@ int main(void)
 	tcase_add_test(tc, the_period_is_kept);
 	tcase_add_loop_test(tc, a_clock_that_is_set_back_delays_no_pass, 0, 2);
 	tcase_add_test(tc, a_pass_takes_most_of_a_short_period);
+	tcase_add_test(tc, a_period_that_cannot_be_kept_is_told);
 	tcase_add_test(tc, it_gets_on_under_load);
 	tcase_add_test(tc, list_and_counters_survive_a_restart);
 	tcase_add_test(tc, a_pass_goes_on_where_it_was);

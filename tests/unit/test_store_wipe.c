@@ -1,121 +1,11 @@
 /* Erasures that leave nothing behind (engine/store/wipe.h): what is on the raw device afterwards,
- * after crashes at every I/O too, and what else the store owes all the while. */
+ * and what else the store owes all the while. Crashes: test_store_wipe_crash.c. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/crc32c.h"
-#include "engine/store/core.h"
-#include "test_store_rig.h"
-
-#define DISK_MIB 20u /* 18 segments */
-
-static uint32_t disk_mib;
-
-/* -- the raw device --------------------------------------------------------------------------- */
-
-/* Whether a sector holds what was tried for a block of the chunk before it was erased. */
-static bool is_of(const struct rig *rig, uint32_t volume, uint32_t chunk, const uint8_t *sector,
-		  uint32_t sector_no)
-{
-	const struct rig_chunk *c = &rig->model.chunks[volume][chunk];
-	uint8_t content[BLOCK_SIZE];
-	const uint32_t at = sector_no % (BLOCK_SIZE / 512) * 512;
-
-	for (uint64_t seq = 1; seq < c->erased_before; seq++) {
-		const struct rig_try *t = &rig->model.tries[seq];
-		uint64_t word, first;
-
-		if (t->volume != volume || t->chunk != chunk || t->kind != STORE_DATA)
-			continue;
-		memcpy(&word, sector, 8);
-		for (block_no_t b = t->block; b < t->block + t->block_count; b++) {
-			first = (seq * 0x9e3779b97f4a7c15ull ^ (uint64_t)b << 32) +
-				at / 8 * 0x2545f4914f6cdd1dull;
-			if (word != first)
-				continue;
-			rig_content(seq, b, content);
-			return memcmp(content + at, sector, 512) == 0;
-		}
-	}
-	return false;
-}
-
-/* Sectors of all disks on which something of the erased chunk lies, torn pieces of it included. */
-static uint32_t remains(struct rig *rig, uint32_t volume, uint32_t chunk)
-{
-	static uint8_t buf[MIB];
-	uint32_t count = 0;
-
-	for (uint32_t d = 0; d < RIG_DISKS_MAX && rig->disks[d] != NULL; d++)
-		for (uint64_t at = 0; at < disk_mib * MIB; at += sizeof buf) {
-			sim_disk_peek(rig->disks[d], at, buf, sizeof buf);
-			for (uint32_t s = 0; s < sizeof buf / 512; s++)
-				count += is_of(rig, volume, chunk, buf + s * 512u, s);
-		}
-	return count;
-}
-
-/* -- erasing ---------------------------------------------------------------------------------- */
-
-/* Lent to operations of a process that may die: it lives until the next test. */
-static struct wiping {
-	struct store_wipe_op op;
-	struct store_wipe_key keys[4];
-	bool done;
-	int status;
-} wiping;
-
-static void wipe_done(struct store_wipe_op *op, int status)
-{
-	struct wiping *w = container_of(op, struct wiping, op);
-
-	w->done = true;
-	w->status = status;
-}
-
-static void wipe_begin(struct rig *rig, uint32_t volume, uint32_t chunk, bool overwrite)
-{
-	wiping = (struct wiping){
-	    .op = {.done = wipe_done, .key_count = 1, .overwrite = overwrite},
-	    .keys[0] = {rig_volume_id(volume), chunk},
-	};
-	wiping.op.keys = wiping.keys;
-	if (rig->pool != NULL)
-		pool_wipe(rig->pool, &wiping.op);
-	else
-		store_wipe(rig->store, &wiping.op);
-	ck_assert(!wiping.done);
-}
-
-/* -E_DISCONNECTED: the process crashed. */
-static int wipe_wait(struct rig *rig)
-{
-	if (sim_run_flag(rig->world, &wiping.done))
-		return wiping.status;
-	ck_assert_msg(!rig->process->alive, "an erasure never ends");
-	return -E_DISCONNECTED;
-}
-
-/* What the node does: drops, then wipes. */
-static int erase_chunk(struct rig *rig, uint32_t volume, uint32_t chunk, bool overwrite)
-{
-	struct rig_op *op = rig_erase(rig, volume, chunk);
-	int rc = op != NULL ? rig_wait(rig, op) : -E_DISCONNECTED;
-
-	if (rc != 0)
-		return rc;
-	wipe_begin(rig, volume, chunk, overwrite);
-	return wipe_wait(rig);
-}
-
-static void begin(struct rig *rig, uint64_t seed)
-{
-	disk_mib = DISK_MIB;
-	rig_init(rig, seed, disk_mib);
-	ck_assert_int_eq(rig_format(rig, false), 0);
-	rig_must_open(rig);
-}
+#include "test_wipe_rig.h"
 
 /* Of every chunk: what is there, what was overwritten, zeroed and discarded since, what the cleaner
  * and resync brought to other places; some in the log only. */
@@ -135,7 +25,7 @@ START_TEST(nothing_of_it_is_left)
 	struct store_stats stats;
 	struct rig rig;
 
-	begin(&rig, 100 + (uint64_t)_i);
+	wipe_rig_begin(&rig, 100 + (uint64_t)_i);
 	rig.primes = _i % 2 == 1;
 	rig_close(&rig);
 	rig_must_open(&rig);
@@ -146,19 +36,19 @@ START_TEST(nothing_of_it_is_left)
 		long_history(&rig, 20);
 	}
 	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 1)), 0);
-	ck_assert_uint_gt(remains(&rig, 0, 1), 100);
-	wipe_begin(&rig, 0, 1, true);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
-	ck_assert_uint_eq(remains(&rig, 0, 1), 0);
-	ck_assert_uint_gt(wiping.op.segments, 0);
-	ck_assert_uint_eq(wiping.op.bytes, wiping.op.segments * (uint64_t)MIB);
+	ck_assert_uint_gt(wipe_rig_remains(&rig, 0, 1), 100);
+	wipe_rig_wipe(&rig, 0, 1, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 1), 0);
+	ck_assert_uint_gt(wipe_rig.op.segments, 0);
+	ck_assert_uint_eq(wipe_rig.op.bytes, wipe_rig.op.segments * (uint64_t)MIB);
 	store_get_stats(rig.store, &stats);
-	ck_assert_uint_eq(stats.wiped_segments, wiping.op.segments);
+	ck_assert_uint_eq(stats.wiped_segments, wipe_rig.op.segments);
 	ck_assert_uint_eq(stats.wiping_segments, 0);
 	rig_verify(&rig);
 	/* It is so durably, and nobody has to do it twice. */
 	rig_crash(&rig, SIM_POWER_LOSS);
-	ck_assert_uint_eq(remains(&rig, 0, 1), 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 1), 0);
 	rig_must_open(&rig);
 	rig_verify(&rig);
 	rig_close(&rig);
@@ -174,24 +64,24 @@ START_TEST(what_is_gone_is_not_wiped_again)
 {
 	struct rig rig;
 
-	begin(&rig, 7);
+	wipe_rig_begin(&rig, 7);
 	for (uint32_t i = 0; i < 3; i++)
 		rig_write(&rig, STORE_DATA, 0, 1, i * 100, 100);
 	ck_assert(rig_drain(&rig));
-	ck_assert_int_eq(erase_chunk(&rig, 0, 1, true), 0);
-	ck_assert_uint_gt(wiping.op.segments, 1);
-	ck_assert_int_eq(erase_chunk(&rig, 0, 1, true), 0);
-	ck_assert_uint_eq(wiping.op.segments, 0);
+	ck_assert_int_eq(wipe_rig_erase(&rig, 0, 1, true), 0);
+	ck_assert_uint_gt(wipe_rig.op.segments, 1);
+	ck_assert_int_eq(wipe_rig_erase(&rig, 0, 1, true), 0);
+	ck_assert_uint_eq(wipe_rig.op.segments, 0);
 	/* Of a volume, and of a chunk, that never was; and the segment in use is not needed for it.
 	 */
 	rig_write(&rig, STORE_DATA, 0, 2, 0, 100);
 	ck_assert(rig_drain(&rig));
-	wipe_begin(&rig, 1, UINT32_MAX, true);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
-	ck_assert_uint_eq(wiping.op.segments, 0);
-	wipe_begin(&rig, 0, 1, true);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
-	ck_assert_uint_eq(wiping.op.segments, 0);
+	wipe_rig_wipe(&rig, 1, UINT32_MAX, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+	ck_assert_uint_eq(wipe_rig.op.segments, 0);
+	wipe_rig_wipe(&rig, 0, 1, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+	ck_assert_uint_eq(wipe_rig.op.segments, 0);
 	rig_deinit(&rig);
 }
 END_TEST
@@ -201,14 +91,14 @@ START_TEST(a_whole_volume)
 {
 	struct rig rig;
 
-	begin(&rig, 11);
+	wipe_rig_begin(&rig, 11);
 	long_history(&rig, 500);
 	for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
 		ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 1, chunk)), 0);
-	wipe_begin(&rig, 1, UINT32_MAX, true);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
+	wipe_rig_wipe(&rig, 1, UINT32_MAX, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
 	for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
-		ck_assert_uint_eq(remains(&rig, 1, chunk), 0);
+		ck_assert_uint_eq(wipe_rig_remains(&rig, 1, chunk), 0);
 	rig_verify(&rig);
 	rig_deinit(&rig);
 }
@@ -219,19 +109,19 @@ START_TEST(segments_are_discarded)
 	struct rig rig;
 	uint64_t before;
 
-	begin(&rig, 12);
+	wipe_rig_begin(&rig, 12);
 	long_history(&rig, 400);
 	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 1)), 0);
 	before = sim_disk_stats(rig.sim_disk)->discards;
-	wipe_begin(&rig, 0, 1, false);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
-	ck_assert_uint_gt(wiping.op.segments, 0);
-	ck_assert_uint_ge(sim_disk_stats(rig.sim_disk)->discards, before + wiping.op.segments);
+	wipe_rig_wipe(&rig, 0, 1, false);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+	ck_assert_uint_gt(wipe_rig.op.segments, 0);
+	ck_assert_uint_ge(sim_disk_stats(rig.sim_disk)->discards, before + wipe_rig.op.segments);
 	/* A device may ignore it: who wants it overwritten gets that. */
-	wipe_begin(&rig, 0, 1, true);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
-	ck_assert_uint_gt(wiping.op.segments, 0);
-	ck_assert_uint_eq(remains(&rig, 0, 1), 0);
+	wipe_rig_wipe(&rig, 0, 1, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+	ck_assert_uint_gt(wipe_rig.op.segments, 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 1), 0);
 	rig_verify(&rig);
 	rig_deinit(&rig);
 }
@@ -243,7 +133,7 @@ START_TEST(a_full_device)
 	struct rig rig;
 	uint64_t refused;
 
-	begin(&rig, 13);
+	wipe_rig_begin(&rig, 13);
 	for (uint32_t round = 0; round < 4; round++)
 		for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
 			for (block_no_t block = 0; block < RIG_BLOCKS; block += 64)
@@ -255,18 +145,18 @@ START_TEST(a_full_device)
 	ck_assert(rig_drain(&rig));
 	ck_assert_uint_gt(rig.refused, 0);
 	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 0)), 0);
-	wipe_begin(&rig, 0, 0, true);
+	wipe_rig_wipe(&rig, 0, 0, true);
 	refused = rig.refused;
-	for (uint32_t i = 0; !wiping.done; i++) {
+	for (uint32_t i = 0; !wipe_rig.done; i++) {
 		/* Of the erased chunk too: what is new is not meant. */
 		rig_write(&rig, STORE_DATA, 0, i % 3, (i * 31) % 300, 9);
 		rig_drain_to(&rig, 4);
 		ck_assert_uint_lt(i, 5000);
 	}
-	ck_assert_int_eq(wiping.status, 0);
+	ck_assert_int_eq(wipe_rig.status, 0);
 	ck_assert(rig_drain(&rig));
 	ck_assert_uint_eq(rig.refused, refused);
-	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 0), 0);
 	rig_verify(&rig);
 	rig_deinit(&rig);
 }
@@ -280,8 +170,8 @@ START_TEST(clients_go_on_while_nothing_is_gained)
 	uint64_t paid_at = 0, most = 0;
 	struct rig rig;
 
-	disk_mib = 30;
-	rig_init(&rig, 33, disk_mib);
+	wipe_rig_mib = 30;
+	rig_init(&rig, 33, wipe_rig_mib);
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	rig_must_open(&rig);
 	/* A block of what is to be erased in each of dense segments. */
@@ -296,8 +186,8 @@ START_TEST(clients_go_on_while_nothing_is_gained)
 	sim_run_for(rig.world, 100 * NS_PER_MS);
 	rig.store->space.tight_below = 24;
 	rig.store->space.clean_below = 26;
-	wipe_begin(&rig, 1, 2, true);
-	for (uint32_t i = 0; !wiping.done; i++) {
+	wipe_rig_wipe(&rig, 1, 2, true);
+	for (uint32_t i = 0; !wipe_rig.done; i++) {
 		rig_write(&rig, STORE_DATA, 0, 0, i * 8 % 504, 8);
 		while (rig.in_flight > 4) {
 			const struct store *store = rig.store;
@@ -312,10 +202,10 @@ START_TEST(clients_go_on_while_nothing_is_gained)
 		ck_assert_uint_lt(i, 10000);
 	}
 	ck_assert(rig_drain(&rig));
-	ck_assert_int_eq(wiping.status, 0);
+	ck_assert_int_eq(wipe_rig.status, 0);
 	ck_assert_uint_gt(rig.store->stats.cleaned_segments, 5);
 	ck_assert_uint_le(most, 1);
-	ck_assert_uint_eq(remains(&rig, 1, 2), 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 1, 2), 0);
 	rig_verify(&rig);
 	rig_deinit(&rig);
 }
@@ -331,8 +221,8 @@ START_TEST(a_move_brings_nothing_back)
 		const struct cleaner *c;
 		struct rig rig;
 
-		disk_mib = 4 * 16;
-		rig_init(&rig, seed, disk_mib);
+		wipe_rig_mib = 4 * 16;
+		rig_init(&rig, seed, wipe_rig_mib);
 		rig.segment_bytes = 4 << 20;
 		ck_assert_int_eq(rig_format(&rig, false), 0);
 		rig_must_open(&rig);
@@ -345,7 +235,7 @@ START_TEST(a_move_brings_nothing_back)
 		/* The cleaner is at work for another chunk. */
 		c = &rig.store->cleaner;
 		ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 0)), 0);
-		wipe_begin(&rig, 0, 0, true);
+		wipe_rig_wipe(&rig, 0, 0, true);
 		while (c->state != CLEANER_MOVING)
 			ck_assert(sim_step(rig.world));
 		while (c->next < seed * 20)
@@ -353,11 +243,11 @@ START_TEST(a_move_brings_nothing_back)
 		ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 2)), 0);
 		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, 0, 200)), 0);
 		met += c->state == CLEANER_MOVING && c->next < c->block_count;
-		ck_assert_int_eq(wipe_wait(&rig), 0);
-		wipe_begin(&rig, 0, 2, true);
-		ck_assert_int_eq(wipe_wait(&rig), 0);
-		ck_assert_uint_eq(remains(&rig, 0, 0), 0);
-		ck_assert_uint_eq(remains(&rig, 0, 2), 0);
+		ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+		wipe_rig_wipe(&rig, 0, 2, true);
+		ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+		ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 0), 0);
+		ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 2), 0);
 		rig_verify(&rig);
 		rig_deinit(&rig);
 	}
@@ -374,8 +264,8 @@ START_TEST(an_error_is_told_and_tried_again)
 	struct rig rig;
 
 	plan = (struct disk_fault_plan){0};
-	disk_mib = DISK_MIB;
-	rig_init(&rig, 21, disk_mib);
+	wipe_rig_mib = WIPE_RIG_MIB;
+	rig_init(&rig, 21, wipe_rig_mib);
 	rig.faults = &plan;
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	rig_must_open(&rig);
@@ -391,48 +281,19 @@ START_TEST(an_error_is_told_and_tried_again)
 	    .status = -EIO,
 	};
 	plan.count = 1;
-	wipe_begin(&rig, 0, 0, true);
-	ck_assert_int_eq(wipe_wait(&rig), -EIO);
+	wipe_rig_wipe(&rig, 0, 0, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), -EIO);
 	ck_assert_uint_eq(plan.faults[0].hits, 1);
 	ck_assert_int_eq(store_failure(rig.store), 0);
-	wipe_begin(&rig, 0, 0, true);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
-	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
+	wipe_rig_wipe(&rig, 0, 0, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 0), 0);
 	rig_verify(&rig);
 	rig_deinit(&rig);
 }
 END_TEST
 
 /* -- damaged neighbours ----------------------------------------------------------------------- */
-
-static struct format_slot slot_of(const struct rig *rig, uint32_t volume, uint32_t chunk,
-				  block_no_t block)
-{
-	struct index *ix = &rig->store->index;
-	const struct format_slot slot =
-	    index_find_slot(ix, index_find_chunk(ix, rig_volume_id(volume), chunk), block);
-
-	ck_assert(format_slot_has_data(&slot));
-	return slot;
-}
-
-/* Some of the block changes. A checkpoint covers it: at its end the log would be taken for torn. */
-static void rot(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block)
-{
-	const struct format_slot slot = slot_of(rig, volume, chunk, block);
-	uint8_t bytes[512];
-
-	memset(bytes, 0x5a, sizeof bytes);
-	sim_disk_poke(rig->sim_disk, (uint64_t)slot.location * BLOCK_SIZE, bytes, sizeof bytes);
-}
-
-static int read_one(struct rig *rig, uint32_t volume, uint32_t chunk, block_no_t block)
-{
-	static uint8_t data[BLOCK_SIZE] __attribute__((aligned(BLOCK_SIZE)));
-	uint32_t crc, bad;
-
-	return rig_read(rig, volume, chunk, block, 1, data, &crc, NULL, &bad);
-}
 
 static struct store_stats stats_of(const struct rig *rig)
 {
@@ -447,22 +308,6 @@ static struct store_scrub_stats scrub_of(const struct rig *rig)
 	return stats_of(rig).scrub;
 }
 
-/* Two chunks that share segments; block 7 of chunk 1 is damaged, chunk 0 is to be erased. Returns
- * the number of the write that wrote block 7. */
-static uint64_t damaged_neighbour(struct rig *rig)
-{
-	uint64_t seq;
-
-	rig_write(rig, STORE_DATA, 0, 0, 0, 60);
-	ck_assert(rig_drain(rig));
-	seq = rig_write(rig, STORE_DATA, 0, 1, 0, 60)->seq;
-	rig_write(rig, STORE_DATA, 0, 0, 60, 60);
-	ck_assert(rig_drain(rig));
-	ck_assert(rig_checkpoint(rig));
-	rot(rig, 0, 1, 7);
-	return seq;
-}
-
 /* It leaves its segment as it is, nothing of what lay there goes with it, and it is known to be
  * damaged until it is repaired: under the version that it has, or another. */
 START_TEST(a_damaged_neighbour_moves_as_it_is)
@@ -472,19 +317,19 @@ START_TEST(a_damaged_neighbour_moves_as_it_is)
 	struct rig rig;
 	uint64_t seq;
 
-	begin(&rig, 22);
-	seq = damaged_neighbour(&rig);
+	wipe_rig_begin(&rig, 22);
+	seq = wipe_rig_damaged_neighbour(&rig);
 	/* A write that went astray: what lies there belongs to the chunk that is erased. */
-	slot = slot_of(&rig, 0, 1, 7);
+	slot = wipe_rig_slot(&rig, 0, 1, 7);
 	rig_content(1, 3, erased);
 	sim_disk_poke(rig.sim_disk, (uint64_t)slot.location * BLOCK_SIZE, erased, sizeof erased);
-	ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), 0);
-	ck_assert_uint_gt(wiping.op.segments, 0);
-	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
+	ck_assert_int_eq(wipe_rig_erase(&rig, 0, 0, true), 0);
+	ck_assert_uint_gt(wipe_rig.op.segments, 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 0), 0);
 	for (uint32_t i = 0; i < 3; i++) {
-		ck_assert_int_eq(read_one(&rig, 0, 1, 6), 0);
-		ck_assert_int_eq(read_one(&rig, 0, 1, 7), -E_BAD_CRC);
-		ck_assert_int_eq(read_one(&rig, 0, 1, 8), 0);
+		ck_assert_int_eq(wipe_rig_read_one(&rig, 0, 1, 6), 0);
+		ck_assert_int_eq(wipe_rig_read_one(&rig, 0, 1, 7), -E_BAD_CRC);
+		ck_assert_int_eq(wipe_rig_read_one(&rig, 0, 1, 8), 0);
 		ck_assert_uint_eq(scrub_of(&rig).damaged, 1);
 		ck_assert_uint_eq(scrub_of(&rig).repaired, 0);
 		sim_run_for(rig.world, 3 * SCRUB_LOOK_NS);
@@ -533,7 +378,7 @@ START_TEST(damaged_zeroes_do_not_become_good)
 	static uint32_t crc;
 	struct rig rig;
 
-	begin(&rig, 24);
+	wipe_rig_begin(&rig, 24);
 	crc = CRC32C_ZERO_BLOCK;
 	memset(data, 0, sizeof data);
 	write = (struct store_write){
@@ -551,9 +396,9 @@ START_TEST(damaged_zeroes_do_not_become_good)
 	rig_write(&rig, STORE_DATA, 0, 0, 0, 60);
 	ck_assert(rig_drain(&rig));
 	ck_assert(rig_checkpoint(&rig));
-	rot(&rig, 0, 1, 7);
-	ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), 0);
-	ck_assert_uint_gt(wiping.op.segments, 0);
+	wipe_rig_rot(&rig, 0, 1, 7);
+	ck_assert_int_eq(wipe_rig_erase(&rig, 0, 0, true), 0);
+	ck_assert_uint_gt(wipe_rig.op.segments, 0);
 	read = (struct store_read){
 	    .done = zeroes_read,
 	    .volume = rig_volume_id(0),
@@ -581,15 +426,15 @@ START_TEST(what_was_only_read_badly_is_not_given_up)
 	uint32_t at;
 
 	plan = (struct disk_fault_plan){0};
-	disk_mib = DISK_MIB;
-	rig_init(&rig, 25, disk_mib);
+	wipe_rig_mib = WIPE_RIG_MIB;
+	rig_init(&rig, 25, wipe_rig_mib);
 	rig.faults = &plan;
 	ck_assert_int_eq(rig_format(&rig, false), 0);
 	rig_must_open(&rig);
 	rig_write(&rig, STORE_DATA, 0, 0, 0, 60);
 	rig_write(&rig, STORE_DATA, 0, 1, 0, 60);
 	ck_assert(rig_drain(&rig));
-	slot = slot_of(&rig, 0, 1, 7);
+	slot = wipe_rig_slot(&rig, 0, 1, 7);
 	at = (slot.location - FORMAT_SEGMENTS_BLOCK) % (CLEANER_READ_BYTES / BLOCK_SIZE);
 	plan.faults[1] = (struct disk_fault){
 	    .kind = DISK_FAULT_ERROR,
@@ -611,12 +456,12 @@ START_TEST(what_was_only_read_badly_is_not_given_up)
 	if (_i == 1) {
 		plan.faults[0].skip = 1;
 		plan.count = 2;
-		ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), -E_BAD_CRC);
+		ck_assert_int_eq(wipe_rig_erase(&rig, 0, 0, true), -E_BAD_CRC);
 	}
-	ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), 0);
+	ck_assert_int_eq(wipe_rig_erase(&rig, 0, 0, true), 0);
 	ck_assert_uint_eq(plan.faults[0].hits, 1);
 	ck_assert_uint_eq(scrub_of(&rig).found, 1);
-	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 0), 0);
 	rig_verify(&rig);
 	rig_deinit(&rig);
 }
@@ -629,18 +474,18 @@ START_TEST(what_is_damaged_stays_where_no_erasure_is)
 	struct rig rig;
 	uint32_t no;
 
-	begin(&rig, 38);
-	damaged_neighbour(&rig);
-	ck_assert_int_eq(read_one(&rig, 0, 1, 7), -E_BAD_CRC);
+	wipe_rig_begin(&rig, 38);
+	wipe_rig_damaged_neighbour(&rig);
+	ck_assert_int_eq(wipe_rig_read_one(&rig, 0, 1, 7), -E_BAD_CRC);
 	ck_assert_uint_eq(scrub_of(&rig).damaged, 1);
-	slot = slot_of(&rig, 0, 1, 7);
+	slot = wipe_rig_slot(&rig, 0, 1, 7);
 	no = segments_of(&rig.store->segments, slot.location);
 	wlog_leave_segment(rig.store, no);
 	rig.store->space.clean_below = rig.store->segments.own_count;
 	cleaner_kick(rig.store);
 	sim_run_for(rig.world, NS_PER_S);
 	ck_assert(rig.store->segments.array[no].stuck);
-	ck_assert_uint_eq(slot_of(&rig, 0, 1, 7).location, slot.location);
+	ck_assert_uint_eq(wipe_rig_slot(&rig, 0, 1, 7).location, slot.location);
 	rig_deinit(&rig);
 }
 END_TEST
@@ -652,20 +497,20 @@ START_TEST(a_damaged_header_keeps_its_segment)
 	uint64_t header;
 	uint8_t byte = 0xff;
 
-	begin(&rig, 26);
+	wipe_rig_begin(&rig, 26);
 	rig_write(&rig, STORE_DATA, 0, 0, 0, 60);
 	ck_assert(rig_drain(&rig));
 	rig_write(&rig, STORE_DATA, 0, 1, 0, 60);
 	ck_assert(rig_drain(&rig));
 	ck_assert(rig_checkpoint(&rig));
-	header = (uint64_t)(slot_of(&rig, 0, 1, 0).location - 1) * BLOCK_SIZE;
+	header = (uint64_t)(wipe_rig_slot(&rig, 0, 1, 0).location - 1) * BLOCK_SIZE;
 	sim_disk_poke(rig.sim_disk, header + 100, &byte, 1);
-	ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), -E_BAD_CRC);
+	ck_assert_int_eq(wipe_rig_erase(&rig, 0, 0, true), -E_BAD_CRC);
 	/* It is written again, as the host does when it is told. */
 	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, 2, true)), 0);
-	wipe_begin(&rig, 0, 0, true);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
-	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
+	wipe_rig_wipe(&rig, 0, 0, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 0), 0);
 	rig_verify(&rig);
 	rig_deinit(&rig);
 }
@@ -685,7 +530,7 @@ static void begin_bad_move(struct rig *rig)
 	static struct cleaner_move move;
 	static struct format_slot slot;
 
-	slot = slot_of(rig, 0, 1, 7);
+	slot = wipe_rig_slot(rig, 0, 1, 7);
 	move = (struct cleaner_move){
 	    .volume = rig_volume_id(0),
 	    .chunk = 1,
@@ -708,8 +553,8 @@ START_TEST(a_repair_is_not_undone)
 	struct rig rig;
 	uint64_t seq;
 
-	begin(&rig, 27);
-	seq = damaged_neighbour(&rig);
+	wipe_rig_begin(&rig, 27);
+	seq = wipe_rig_damaged_neighbour(&rig);
 	repair = rig_repeat(&rig, seq, true);
 	while (rig.store->wlog.unapplied == 0)
 		ck_assert(sim_step(rig.world));
@@ -734,20 +579,20 @@ START_TEST(the_log_goes_on_behind_it)
 	struct rig rig;
 	uint64_t seq;
 
-	begin(&rig, 28);
-	seq = damaged_neighbour(&rig);
-	before = slot_of(&rig, 0, 1, 7);
+	wipe_rig_begin(&rig, 28);
+	seq = wipe_rig_damaged_neighbour(&rig);
+	before = wipe_rig_slot(&rig, 0, 1, 7);
 	begin_bad_move(&rig);
 	sim_run_for(rig.world, NS_PER_S);
-	after = slot_of(&rig, 0, 1, 7);
+	after = wipe_rig_slot(&rig, 0, 1, 7);
 	ck_assert_uint_ne(before.location, after.location);
 	/* Not durable for certain until a later group says so. */
 	if (_i == 1)
 		ck_assert_int_eq(rig_wait(&rig, rig_resync(&rig, 0, 2, 0, 20)), 0);
 	rig_crash(&rig, SIM_POWER_LOSS);
 	rig_must_open(&rig);
-	ck_assert_uint_eq(slot_of(&rig, 0, 1, 7).location, after.location);
-	ck_assert_int_eq(read_one(&rig, 0, 1, 7), -E_BAD_CRC);
+	ck_assert_uint_eq(wipe_rig_slot(&rig, 0, 1, 7).location, after.location);
+	ck_assert_int_eq(wipe_rig_read_one(&rig, 0, 1, 7), -E_BAD_CRC);
 	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, seq, true)), 0);
 	rig_verify(&rig);
 	rig_deinit(&rig);
@@ -761,23 +606,23 @@ START_TEST(who_reads_a_segment_keeps_it_no_longer)
 	struct segment *s;
 	struct rig rig;
 
-	begin(&rig, 34);
-	damaged_neighbour(&rig);
+	wipe_rig_begin(&rig, 34);
+	wipe_rig_damaged_neighbour(&rig);
 	t = &rig.store->segments;
-	s = &t->array[segments_of(t, slot_of(&rig, 0, 1, 7).location)];
+	s = &t->array[segments_of(t, wipe_rig_slot(&rig, 0, 1, 7).location)];
 	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 0)), 0);
-	wipe_begin(&rig, 0, 0, true);
+	wipe_rig_wipe(&rig, 0, 0, true);
 	while (!s->stuck)
 		ck_assert(sim_step(rig.world));
 	s->pins++;
 	/* Until no checkpoint, either, has it look again. */
 	sim_run_for(rig.world, 4 * CHECKPOINT_INTERVAL_NS);
-	ck_assert(!wiping.done);
+	ck_assert(!wipe_rig.done);
 	s->pins--;
 	sim_run_for(rig.world, 60 * NS_PER_S);
-	ck_assert(wiping.done);
-	ck_assert_int_eq(wiping.status, 0);
-	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
+	ck_assert(wipe_rig.done);
+	ck_assert_int_eq(wipe_rig.status, 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 0), 0);
 	rig_deinit(&rig);
 }
 END_TEST
@@ -796,133 +641,26 @@ START_TEST(a_store_that_closes_breaks_it_off)
 		bool closed = false;
 		struct rig rig;
 
-		begin(&rig, 23);
+		wipe_rig_begin(&rig, 23);
 		long_history(&rig, 300);
 		ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 0)), 0);
-		wipe_begin(&rig, 0, 0, true);
+		wipe_rig_wipe(&rig, 0, 0, true);
 		sim_run_for(rig.world, step * 500000);
 		store_close(rig.store, set_flag, &closed);
 		ck_assert(sim_run_flag(rig.world, &closed));
-		ck_assert(wiping.done);
-		ck_assert(wiping.status == 0 || wiping.status == -ECANCELED);
-		broken_off += wiping.status != 0;
+		ck_assert(wipe_rig.done);
+		ck_assert(wipe_rig.status == 0 || wipe_rig.status == -ECANCELED);
+		broken_off += wipe_rig.status != 0;
 		rig.store = NULL;
 		sim_process_crash(rig.process, SIM_KILL);
-		ck_assert(wiping.status != 0 || remains(&rig, 0, 0) == 0);
+		ck_assert(wipe_rig.status != 0 || wipe_rig_remains(&rig, 0, 0) == 0);
 		rig_must_open(&rig);
 		rig_verify(&rig);
-		ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), 0);
-		ck_assert_uint_eq(remains(&rig, 0, 0), 0);
+		ck_assert_int_eq(wipe_rig_erase(&rig, 0, 0, true), 0);
+		ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 0), 0);
 		rig_deinit(&rig);
 	}
 	ck_assert_uint_gt(broken_off, 5);
-}
-END_TEST
-
-/* -- crashes at every I/O --------------------------------------------------------------------- */
-
-static void some_history(struct rig *rig)
-{
-	for (uint32_t i = 0; i < 6; i++) {
-		rig_write(rig, STORE_DATA, 0, i % 3, (i * 41) % 200, 120);
-		rig_write(rig, STORE_DATA, 1, i % 3, i * 9, 30);
-		rig_resync(rig, 0, i % 3, 300, 20);
-		rig_drain_to(rig, 2);
-		if (i == 3)
-			rig_checkpoint(rig);
-	}
-	ck_assert(rig_drain(rig));
-}
-
-/* True: it survived. *ret_erased: it was told that nothing is left. */
-static bool erase_with_crash(struct rig *rig, uint32_t chunk, uint64_t n, enum sim_io_action action,
-			     enum sim_fate fate, bool *ret_erased)
-{
-	rig->process->fate = fate;
-	sim_process_on_io(rig->process, n, action);
-	*ret_erased = erase_chunk(rig, 0, chunk, true) == 0;
-	if (rig->process->alive)
-		sim_process_on_io(rig->process, 1, SIM_IO_NORMAL);
-	return rig->process->alive;
-}
-
-static bool crash_at(uint64_t n, enum sim_io_action action, enum sim_fate fate)
-{
-	struct rig rig;
-	bool survived, erased;
-
-	begin(&rig, n);
-	some_history(&rig);
-	survived = erase_with_crash(&rig, 1, n, action, fate, &erased);
-	rig_crash(&rig, action == SIM_IO_KILL ? SIM_KILL : SIM_POWER_LOSS);
-	ck_assert(!erased || remains(&rig, 0, 1) == 0);
-	rig_must_open(&rig);
-	rig_verify(&rig);
-	ck_assert(!erased || remains(&rig, 0, 1) == 0);
-	if (!erased)
-		/* The driver asks again. */
-		ck_assert_int_eq(erase_chunk(&rig, 0, 1, true), 0);
-	ck_assert_uint_eq(remains(&rig, 0, 1), 0);
-	rig_write(&rig, STORE_DATA, 0, 1, 3, 40);
-	ck_assert(rig_drain(&rig));
-	rig_crash(&rig, SIM_POWER_LOSS);
-	ck_assert_uint_eq(remains(&rig, 0, 1), 0);
-	rig_must_open(&rig);
-	rig_verify(&rig);
-	rig_deinit(&rig);
-	return survived;
-}
-
-static const enum sim_fate fates[] = {SIM_FATE_TEAR, SIM_FATE_DROP, SIM_FATE_KEEP, SIM_FATE_RANDOM,
-				      SIM_FATE_RANDOM};
-
-START_TEST(a_crash_at_any_io)
-{
-	uint64_t n = 1 + (uint64_t)_i % LOOP_STEP;
-
-	rig_devices = _i < 5 ? 0 : 2;
-	while (!crash_at(n, _i % 5 < 4 ? SIM_IO_POWER_LOSS : SIM_IO_KILL, fates[_i % 5]))
-		n += LOOP_STEP;
-	ck_assert_uint_gt(n, 20);
-	rig_devices = 0;
-}
-END_TEST
-
-/* True: it survived. */
-static bool damage_with_crash_at(uint64_t n, enum sim_fate fate)
-{
-	struct rig rig;
-	bool survived, erased;
-	uint64_t seq;
-
-	begin(&rig, n);
-	seq = damaged_neighbour(&rig);
-	survived = erase_with_crash(&rig, 0, n, SIM_IO_POWER_LOSS, fate, &erased);
-	rig_crash(&rig, SIM_POWER_LOSS);
-	rig_must_open(&rig);
-	/* Nobody takes it for good, wherever it is. */
-	ck_assert_int_eq(read_one(&rig, 0, 1, 7), -E_BAD_CRC);
-	ck_assert_int_eq(read_one(&rig, 0, 1, 8), 0);
-	if (!erased)
-		ck_assert_int_eq(erase_chunk(&rig, 0, 0, true), 0);
-	ck_assert_uint_eq(remains(&rig, 0, 0), 0);
-	ck_assert_int_eq(read_one(&rig, 0, 1, 7), -E_BAD_CRC);
-	ck_assert_int_eq(rig_wait(&rig, rig_repeat(&rig, seq, true)), 0);
-	rig_verify(&rig);
-	rig_crash(&rig, SIM_POWER_LOSS);
-	rig_must_open(&rig);
-	rig_verify(&rig);
-	rig_deinit(&rig);
-	return survived;
-}
-
-START_TEST(a_damaged_neighbour_and_a_crash_at_any_io)
-{
-	uint64_t n = 1 + (uint64_t)_i % LOOP_STEP;
-
-	while (!damage_with_crash_at(n, fates[_i]))
-		n += LOOP_STEP;
-	ck_assert_uint_gt(n, 10);
 }
 END_TEST
 
@@ -933,14 +671,14 @@ START_TEST(on_every_device)
 	struct rig rig;
 
 	rig_devices = 2;
-	begin(&rig, 31);
+	wipe_rig_begin(&rig, 31);
 	long_history(&rig, 500);
 	ck_assert_int_eq(rig_wait(&rig, rig_erase(&rig, 0, 1)), 0);
-	ck_assert_uint_gt(remains(&rig, 0, 1), 100);
-	wipe_begin(&rig, 0, 1, true);
-	ck_assert_int_eq(wipe_wait(&rig), 0);
-	ck_assert_uint_gt(wiping.op.segments, 0);
-	ck_assert_uint_eq(remains(&rig, 0, 1), 0);
+	ck_assert_uint_gt(wipe_rig_remains(&rig, 0, 1), 100);
+	wipe_rig_wipe(&rig, 0, 1, true);
+	ck_assert_int_eq(wipe_rig_wait(&rig), 0);
+	ck_assert_uint_gt(wipe_rig.op.segments, 0);
+	ck_assert_uint_eq(wipe_rig_remains(&rig, 0, 1), 0);
 	rig_verify(&rig);
 	rig_close(&rig);
 	rig_must_open(&rig);
@@ -975,8 +713,6 @@ int main(void)
 	tcase_add_loop_test(tc, the_log_goes_on_behind_it, 0, 2);
 	tcase_add_test(tc, who_reads_a_segment_keeps_it_no_longer);
 	tcase_add_test(tc, a_store_that_closes_breaks_it_off);
-	tcase_add_loop_test(tc, a_crash_at_any_io, 0, 10);
-	tcase_add_loop_test(tc, a_damaged_neighbour_and_a_crash_at_any_io, 0, 5);
 	tcase_add_test(tc, on_every_device);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);

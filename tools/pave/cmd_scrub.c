@@ -121,6 +121,20 @@ static uint64_t left_s(const Pave__V1__ScrubState *s)
 	return (s->total_bytes - s->done_bytes) / s->rate + 1;
 }
 
+/* The period asks for more than the scrub takes. */
+static bool is_late(const Pave__V1__ScrubState *s)
+{
+	return s != NULL && s->needed_rate > s->max_rate;
+}
+
+/* The shortest period that would be kept: a pass takes four fifths of it. */
+static uint64_t kept_period_s(const Pave__V1__ScrubState *s)
+{
+	return (uint64_t)((double)s->period_s * (double)s->needed_rate * 5 / 4 /
+			  (double)MAX(s->max_rate, 1u)) +
+	       1;
+}
+
 static json_t *scrub_json(const Pave__V1__NodeInfo *n)
 {
 	const Pave__V1__ScrubState *s = n->scrub;
@@ -145,6 +159,9 @@ static json_t *scrub_json(const Pave__V1__NodeInfo *n)
 	json_object_set_new(o, "found_blocks", json_integer((json_int_t)s->found));
 	json_object_set_new(o, "repaired_blocks", json_integer((json_int_t)s->repaired));
 	json_object_set_new(o, "damaged_blocks", json_integer(s->damaged));
+	json_object_set_new(o, "late", json_boolean(is_late(s)));
+	json_object_set_new(o, "needed_bytes_per_s", json_integer((json_int_t)s->needed_rate));
+	json_object_set_new(o, "max_bytes_per_s", json_integer((json_int_t)s->max_rate));
 	return o;
 }
 
@@ -206,6 +223,21 @@ static void add_row(struct table *t, const Pave__V1__NodeInfo *n)
 	table_add(t, "%u", s->damaged);
 }
 
+static void print_late(const Pave__V1__NodeInfo *n)
+{
+	char period[40], needed[40], max[40], kept[40];
+	const Pave__V1__ScrubState *s = n->scrub;
+
+	printf("%s: the scrub will be late: its period of %s asks for %s/s of a device, and it "
+	       "takes no "
+	       "more than %s/s from clients. "
+	       "Give it a --scrub-period of %s or longer, or more devices.\n",
+	       n->node, period_text(s->period_s, period, sizeof period),
+	       view_size_text(s->needed_rate, needed, sizeof needed),
+	       view_size_text(s->max_rate, max, sizeof max),
+	       period_text(ROUND_UP(kept_period_s(s), 3600u), kept, sizeof kept));
+}
+
 static void print_table(Pave__V1__NodeInfo *const *list, size_t count, const char *node)
 {
 	static const char *const titles[] = {"NODE",  "SCRUB",	  "PERIOD", "DONE",
@@ -224,6 +256,10 @@ static void print_table(Pave__V1__NodeInfo *const *list, size_t count, const cha
 		damaged = damaged || (list[i]->scrub != NULL && list[i]->scrub->damaged > 0);
 	}
 	table_print(&t);
+	for (size_t i = 0; i < count; i++)
+		if ((node[0] == '\0' || strcmp(list[i]->node, node) == 0) &&
+		    is_late(list[i]->scrub))
+			print_late(list[i]);
 	if (damaged)
 		printf("Damaged blocks are written again, from another replica, by the host that "
 		       "has the volume attached.\n"
