@@ -143,7 +143,13 @@ void volume_room(struct volume *v);  /* a buffer, a write or an operation's plac
  * caller, who owns it. NULL: no memory. */
 struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t *map);
 void volume_free_set(struct vset *set); /* NULL is allowed */
+/* Memory for so many chunks, which are not begun yet. -ENOMEM: as before. */
+int volume_grow_set(const struct volume *v, struct vset *set, uint32_t chunk_count);
+/* The chunks from..to - 1, with the rows of these in map (which may be NULL, as above). */
+void volume_begin_chunks(struct volume *v, struct vset *set, uint32_t from, uint32_t to,
+			 const uint8_t *map);
 struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t chunk);
+uint32_t volume_find_node(const struct volume *v, const char *name); /* v->node_count: none */
 
 /* Questions that wait are asked, when that is possible now. */
 void vextents_run(struct volume *v);
