@@ -124,6 +124,11 @@ static inline bool volume_gate_open(const struct volume *v)
 /* The driver's answer to Attach, checked; sets the volume up. -E_BAD_DOCUMENT, -ENOMEM. */
 int volume_take_map(struct volume *v, const Pave__V1__AttachReply *reply, struct error *err);
 void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count);
+/* The volume was made larger (grow.c). After its permit was taken, and the addresses of the same
+ * nodes. -E_BAD_DOCUMENT, -ENOMEM, -EAGAIN (its top layer is about to be another): nothing has
+ * changed, and the next renewal asks again. 0: also when there is nothing new. */
+int volume_take_growth(struct volume *v, const Pave__V1__Growth *g, Pave__V1__MapNode *const *nodes,
+		       size_t node_count, struct error *err);
 /* Before there is a map: the nodes that a permit would name; connects to them. */
 void volume_take_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count);
 /* The permit in force is another, or the gate was closed. */

@@ -1,7 +1,7 @@
 /* The volume without memory: every allocation of its own fails once, while a host attaches, writes,
- * asks what is allocated, reconciles what a crashed one left, brings a replica up to date and moves
- * a chunk. Nothing ends the process, nothing leaks. What cannot be done fails with -ENOMEM when the
- * volume is opened; afterwards it is done later. */
+ * asks what is allocated, reconciles what a crashed one left, brings a replica up to date, moves
+ * a chunk and grows. Nothing ends the process, nothing leaks. What cannot be done fails with
+ * -ENOMEM when the volume is opened; afterwards it is done later. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -108,6 +108,11 @@ static void one_life(void)
 	ck_assert_uint_eq(rig_stats(host).moves, 1);
 	write_blocks(0, 2, 10);
 	rig_must_read(host, 0, 2, 10);
+	rig_grow(rig, (RIG_CHUNKS + 1) * RIG_CHUNK_SIZE, true);
+	for (uint32_t i = 0; i < 10 && volume_size(host->volume) != rig->pd.bytes; i++)
+		rig_run_ms(rig, 1000);
+	write_blocks(RIG_BLOCKS, 2, 11);
+	rig_must_read(host, RIG_BLOCKS, 2, 11);
 	rig_close(host);
 }
 
