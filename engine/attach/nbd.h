@@ -2,7 +2,9 @@
  *
  * Fixed newstyle; OPT_EXPORT_NAME, ABORT, LIST, INFO, GO, STRUCTURED_REPLY, LIST/SET_META_CONTEXT
  * (base:allocation); READ, WRITE, FLUSH, TRIM, WRITE_ZEROES, BLOCK_STATUS; FUA, DF, multi-conn.
- * Requests that cover parts of blocks are done by read-modify-write under a range lock.
+ * A connection is told the volume's size when it is negotiated; what a volume that grows gets after
+ * that it may use all the same. Requests that cover parts of blocks are done by read-modify-write
+ * under a range lock.
  *
  * Thread: the reactor's. */
 #ifndef ATTACH_NBD_H

@@ -100,6 +100,7 @@ static Pave__V1__VolumeInfo *volume_info(struct pd *pd, struct arena *a, struct 
 	m->name = v->name;
 	m->id = v->id;
 	m->size = v->size;
+	m->served_size = v->holder != NULL ? v->host_size : 0;
 	m->chunk_size = v->chunk_size;
 	m->policy = v->policy;
 	m->policy_version = policy != NULL ? policy_version(policy) : 0;

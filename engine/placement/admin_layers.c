@@ -771,10 +771,14 @@ static int shrink(struct pd *pd, struct reg_volume *v, uint64_t size, struct err
 	return 0;
 }
 
+/* A host that has it attached hears how large it is, and asks for the rest. */
 static void resized(struct pd_request *q)
 {
 	struct pd *pd = q->pd;
+	struct reg_volume *v = reg_volume_by_id(&pd->reg, q->volume);
 
+	if (v != NULL && !v->deleted && v->attachment.live)
+		host_push_permit(pd, v);
 	answer(q);
 	node_erase_all(pd);
 }
@@ -796,6 +800,7 @@ void admin_volume_resize(struct pd_request *q, const Pave__V1__Control *m)
 		return;
 	}
 	v->size = a->size;
+	v->size_batch = reg_batch_no(&q->pd->reg);
 	reg_save_volume(&q->pd->reg, v);
 	note_volume(q->pd, v);
 	if (v->map_version != map_version)

@@ -183,6 +183,7 @@ void host_push_permit(struct pd *pd, struct reg_volume *v)
 	notice.n_nodes = notice.nodes != NULL ? v->node_count : 0;
 	notice.moves = moves_list(pd, &arena, v, &notice.n_moves);
 	notice.min_acks = v->min_acks;
+	notice.size = reg_is_durable(&pd->reg, v->size_batch) ? v->size : 0;
 	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
 	m.permit_notice = &notice;
 	/* Without memory the next renewal tells. */
@@ -351,6 +352,11 @@ static void attach_committed(struct pd_request *q)
 		request_fail(q, &err);
 		return;
 	}
+	if (!reg_is_durable(&pd->reg, v->size_batch)) {
+		/* Resized meanwhile: a crash might undo what this host would write to. */
+		request_commit(q, attach_committed);
+		return;
+	}
 	permits_durable(v, q->bound);
 	v->holder = q->session->conn != NULL ? q->session : NULL;
 	if (permits_make(&pd->permits, v, &permit, &err) != 0) {
@@ -410,6 +416,7 @@ void host_attach(struct pd_request *q, const Pave__V1__Control *m)
 	snprintf(now_held->endpoint, sizeof now_held->endpoint, "%s", a->endpoint);
 	v->holder = NULL; /* until it is durable: nobody gets a permit before */
 	v->report_count = 0;
+	v->host_size = 0;
 	v->detach_deadline_ns = 0;
 	q->volume = v->id;
 	q->generation = v->generation;
@@ -510,6 +517,27 @@ static void take_reports(struct reg_volume *v, const Pave__V1__Renew *r)
 	v->report_count = count;
 }
 
+/* What the holder has not of its volume; NULL: nothing, or it would not know what to do with it. */
+static Pave__V1__Growth *growth(const struct pd *pd, struct arena *a, const struct reg_volume *v)
+{
+	Pave__V1__Growth *g;
+	uint64_t from;
+
+	if (v->host_size == 0 || v->host_size >= v->size ||
+	    !reg_is_durable(&pd->reg, v->size_batch))
+		return NULL;
+	g = arena_get(a, sizeof *g);
+	if (g == NULL)
+		return NULL;
+	pave__v1__growth__init(g);
+	from = (v->host_size + v->chunk_size - 1) / v->chunk_size;
+	g->size = v->size;
+	g->from = (uint32_t)from;
+	g->map.data = v->map + from * v->replicas;
+	g->map.len = (v->chunk_count - from) * v->replicas;
+	return g;
+}
+
 static void renew_committed(struct pd_request *q)
 {
 	struct pd *pd = q->pd;
@@ -538,6 +566,7 @@ static void renew_committed(struct pd_request *q)
 	r.n_nodes = r.nodes != NULL ? v->node_count : 0;
 	r.moves = moves_list(pd, &arena, v, &r.n_moves);
 	r.min_acks = v->min_acks;
+	r.growth = growth(pd, &arena, v);
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
 	m.renew_reply = &r;
 	if (arena_failed(&arena)) { /* half a list of moves would end the others */
@@ -597,6 +626,7 @@ void host_renew(struct pd_request *q, const Pave__V1__Control *m)
 	/* After a reconnection it is another session. */
 	v->holder = q->session;
 	take_reports(v, r);
+	v->host_size = r->size;
 	moves_host_left(v, r->moving, r->n_moving);
 	if (r->sealed != 0)
 		admin_layer_sealed(pd, v, r->sealed);

@@ -189,6 +189,8 @@ struct reg_volume {
 	/* Of the running driver, not kept. */
 	uint64_t erase_failed; /* which of all erasures that failed was its last one; 0: none */
 	bool moves_changed;
+	uint64_t size_batch;	    /* that its size was saved in: nobody is told of it before */
+	uint64_t host_size;	    /* that its holder serves, as it said last; 0: it did not say */
 	bool seal_pays;		    /* so its nodes say */
 	uint64_t seal_after_ns;	    /* they are not asked before */
 	uint64_t maintain_after_ns; /* no maintenance is asked for before */

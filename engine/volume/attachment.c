@@ -159,31 +159,32 @@ static int take_permit(struct vattach *a, const Pave__V1__Signed *signed_permit,
 	return 0;
 }
 
-/* A permit, or word that there is none, while attached. */
-static void take_news(struct vattach *a, const Pave__V1__Signed *signed_permit, uint32_t min_acks,
+/* A permit, or word that there is none, while attached. True: the permit is in force. */
+static bool take_news(struct vattach *a, const Pave__V1__Signed *signed_permit, uint32_t min_acks,
 		      int why, const char *text)
 {
 	struct volume *v = a->volume;
 	struct error err = {0};
 
 	if (a->state != VATTACH_ATTACHED || v->ended != 0)
-		return;
+		return false;
 	if (signed_permit == NULL) {
 		log_warn("volume", "%s: no permit: %s", v->config.name, text);
 		fail(a, why, text);
 		close_gate(a, why);
-		return;
+		return false;
 	}
 	if (take_permit(a, signed_permit, &err) != 0) {
 		/* The one in force stays; it runs out by itself. */
 		log_warn("volume", "%s: the driver's permit is not valid: %s", v->config.name,
 			 err.text);
 		remember(a, err.code, err.text);
-		return;
+		return false;
 	}
 	a->why = 0;
 	volume_take_min_acks(v, min_acks);
 	volume_permit_changed(v);
+	return true;
 }
 
 /* -- Attach ------------------------------------------------------------------------------------ */
@@ -369,10 +370,30 @@ void vattach_take_over(struct vattach *a)
 
 /* -- Renew ------------------------------------------------------------------------------------- */
 
+/* The driver has said that the volume is larger: it is asked what there is more, once. What comes
+ * of nothing comes again with the next renewal. */
+static void ask_growth(struct vattach *a)
+{
+	if (a->size_told <= a->volume->size || vattach_renew(a))
+		a->size_told = 0;
+}
+
+static void take_growth(struct vattach *a, const Pave__V1__RenewReply *r)
+{
+	struct volume *v = a->volume;
+	struct error err;
+
+	if (r->growth == NULL)
+		return;
+	if (volume_take_growth(v, r->growth, r->nodes, r->n_nodes, &err) != 0)
+		log_warn("volume", "%s: it does not grow: %s", v->config.name, err.text);
+}
+
 static void renew_done(struct rpc_call *call, int status, const Pave__V1__Control *reply,
 		       const char *text)
 {
 	struct vattach *a = container_of(call, struct vattach, call);
+	const uint64_t size = a->volume->size;
 
 	a->calling = false;
 	if (a->state == VATTACH_DETACHING) {
@@ -397,9 +418,14 @@ static void renew_done(struct rpc_call *call, int status, const Pave__V1__Contro
 	}
 	volume_take_addresses(a->volume, reply->renew_reply->nodes, reply->renew_reply->n_nodes);
 	take_root(a->volume, &reply->renew_reply->root);
-	take_news(a, reply->renew_reply->permit, reply->renew_reply->min_acks, -E_NO_PERMIT,
-		  "the driver gave no permit");
+	if (take_news(a, reply->renew_reply->permit, reply->renew_reply->min_acks, -E_NO_PERMIT,
+		      "the driver gave no permit"))
+		take_growth(a, reply->renew_reply);
 	vmove_take_list(a->volume, reply->renew_reply->moves, reply->renew_reply->n_moves);
+	if (a->volume->size > size)
+		vattach_renew(a); /* so that the driver can say what is served */
+	else
+		ask_growth(a);
 }
 
 static void renew(struct vattach *a)
@@ -414,6 +440,7 @@ static void renew(struct vattach *a)
 	renew_message.volume = v->id;
 	renew_message.generation = v->generation;
 	renew_message.sealed = vlayers_settled(v);
+	renew_message.size = v->size;
 	if (items != NULL && list != NULL) {
 		volume_describe_replicas(v, items);
 		for (uint32_t i = 0; i < v->node_count; i++)
@@ -573,6 +600,8 @@ static void handle(struct rpc *rpc, const struct rpc_request *request, void *arg
 			  n->status_text);
 		if (n->permit != NULL)
 			vmove_take_list(a->volume, n->moves, n->n_moves);
+		a->size_told = n->size;
+		ask_growth(a);
 	} else if (m->body_case == PAVE__V1__CONTROL__BODY_DETACH_NOTICE) {
 		if (m->detach_notice->volume == a->volume->id)
 			volume_detach_asked(a->volume);

@@ -62,7 +62,8 @@ struct vattach {
 	uint32_t backoff_ms;
 	uint32_t renew_ms;
 	uint64_t opened_ns;
-	int why; /* the last failure */
+	uint64_t size_told; /* of the volume, in a notice: asked for once no call is in flight */
+	int why;	    /* the last failure */
 	char why_text[256];
 
 	struct permit permit;

@@ -124,6 +124,11 @@ static inline bool volume_gate_open(const struct volume *v)
 /* The driver's answer to Attach, checked; sets the volume up. -E_BAD_DOCUMENT, -ENOMEM. */
 int volume_take_map(struct volume *v, const Pave__V1__AttachReply *reply, struct error *err);
 void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count);
+/* The volume was made larger (grow.c). After its permit was taken, and the addresses of the same
+ * nodes. -E_BAD_DOCUMENT, -ENOMEM, -EAGAIN (its top layer is about to be another): nothing has
+ * changed, and the next renewal asks again. 0: also when there is nothing new. */
+int volume_take_growth(struct volume *v, const Pave__V1__Growth *g, Pave__V1__MapNode *const *nodes,
+		       size_t node_count, struct error *err);
 /* Before there is a map: the nodes that a permit would name; connects to them. */
 void volume_take_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count);
 /* The permit in force is another, or the gate was closed. */
@@ -143,7 +148,13 @@ void volume_room(struct volume *v);  /* a buffer, a write or an operation's plac
  * caller, who owns it. NULL: no memory. */
 struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t *map);
 void volume_free_set(struct vset *set); /* NULL is allowed */
+/* Memory for so many chunks, which are not begun yet. -ENOMEM: as before. */
+int volume_grow_set(const struct volume *v, struct vset *set, uint32_t chunk_count);
+/* The chunks from..to - 1, with the rows of these in map (which may be NULL, as above). */
+void volume_begin_chunks(struct volume *v, struct vset *set, uint32_t from, uint32_t to,
+			 const uint8_t *map);
 struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t chunk);
+uint32_t volume_find_node(const struct volume *v, const char *name); /* v->node_count: none */
 
 /* Questions that wait are asked, when that is possible now. */
 void vextents_run(struct volume *v);

@@ -48,11 +48,14 @@
 struct vchunk;
 struct vslot;
 
-/* The chunks of an open layer, and of one that was, until nothing of it is under way. */
+/* The chunks of an open layer, and of one that was, until nothing of it is under way. A volume that
+ * grows gets more of them, and those that there are stay where they are: whatever is under way
+ * points to them. */
 struct vset {
 	volume_id_t layer;
-	struct vchunk *chunks;
+	struct vchunk *chunks; /* base/growing.h, as slots */
 	struct vslot *slots;
+	size_t slots_max_bytes;
 	struct vset *next;
 };
 

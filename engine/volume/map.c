@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/base/assert.h"
+#include "engine/base/growing.h"
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/volume/core.h"
@@ -91,6 +92,34 @@ struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t c
 	return n->replicas[chunk_shard(v->family, chunk, shards)];
 }
 
+int volume_grow_set(const struct volume *v, struct vset *set, uint32_t chunk_count)
+{
+	PRE(chunk_count > 0 && chunk_count <= VOLUME_CHUNKS_MAX);
+	if (growing_grow(set->chunks, chunk_count * sizeof(*set->chunks)) != 0)
+		return -ENOMEM;
+	return growing_grow(set->slots, (size_t)chunk_count * v->slot_count * sizeof(*set->slots));
+}
+
+void volume_begin_chunks(struct volume *v, struct vset *set, uint32_t from, uint32_t to,
+			 const uint8_t *map)
+{
+	for (uint32_t i = from; i < to; i++) {
+		struct vchunk *c = &set->chunks[i];
+
+		c->volume = v;
+		c->no = i;
+		c->layer = set->layer != v->id ? (uint32_t)set->layer : 0;
+		c->slots = &set->slots[(size_t)i * v->slot_count];
+		c->members = vmask_all(v->replicas);
+		c->learner = VSLOT_NONE;
+		for (uint32_t k = 0; map != NULL && k < v->replicas; k++) {
+			c->slots[k].chunk = c;
+			c->slots[k].node = map[(size_t)(i - from) * v->replicas + k];
+			c->slots[k].replica = volume_replica_of(v, c->slots[k].node, i);
+		}
+	}
+}
+
 struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t *map)
 {
 	struct vset *set = calloc(1, sizeof(*set));
@@ -98,27 +127,15 @@ struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t 
 	if (set == NULL)
 		return NULL;
 	set->layer = layer;
-	set->chunks = calloc(v->chunk_count, sizeof(*set->chunks));
-	set->slots = calloc((size_t)v->chunk_count * v->slot_count, sizeof(*set->slots));
-	if (set->chunks == NULL || set->slots == NULL) {
+	set->slots_max_bytes = (size_t)VOLUME_CHUNKS_MAX * v->slot_count * sizeof(*set->slots);
+	set->chunks = growing_reserve(VOLUME_CHUNKS_MAX * sizeof(*set->chunks));
+	set->slots = growing_reserve(set->slots_max_bytes);
+	if (set->chunks == NULL || set->slots == NULL ||
+	    volume_grow_set(v, set, v->chunk_count) != 0) {
 		volume_free_set(set);
 		return NULL;
 	}
-	for (uint32_t i = 0; i < v->chunk_count; i++) {
-		struct vchunk *c = &set->chunks[i];
-
-		c->volume = v;
-		c->no = i;
-		c->layer = layer != v->id ? (uint32_t)layer : 0;
-		c->slots = &set->slots[(size_t)i * v->slot_count];
-		c->members = vmask_all(v->replicas);
-		c->learner = VSLOT_NONE;
-		for (uint32_t k = 0; map != NULL && k < v->replicas; k++) {
-			c->slots[k].chunk = c;
-			c->slots[k].node = map[(size_t)i * v->replicas + k];
-			c->slots[k].replica = volume_replica_of(v, c->slots[k].node, i);
-		}
-	}
+	volume_begin_chunks(v, set, 0, v->chunk_count, map);
 	return set;
 }
 
@@ -126,12 +143,12 @@ void volume_free_set(struct vset *set)
 {
 	if (set == NULL)
 		return;
-	free(set->chunks);
-	free(set->slots);
+	growing_free(set->chunks, VOLUME_CHUNKS_MAX * sizeof(*set->chunks));
+	growing_free(set->slots, set->slots_max_bytes);
 	free(set);
 }
 
-static uint32_t find_node(const struct volume *v, const char *name)
+uint32_t volume_find_node(const struct volume *v, const char *name)
 {
 	uint32_t i = 0;
 
@@ -162,7 +179,7 @@ static int make_nodes(struct volume *v, Pave__V1__MapNode *const *nodes, uint32_
 		return -ENOMEM;
 	}
 	for (uint32_t i = 0; i < count; i++) {
-		const uint32_t k = find_node(v, nodes[i]->node);
+		const uint32_t k = volume_find_node(v, nodes[i]->node);
 
 		if (k < earlier_count)
 			move_node(&made[i], i, &earlier[k]);
@@ -319,7 +336,7 @@ static bool add_node(struct volume *v, const Pave__V1__MapNode *m)
 void volume_take_addresses(struct volume *v, Pave__V1__MapNode *const *nodes, size_t count)
 {
 	for (size_t k = 0; k < count && v->ended == 0; k++) {
-		const uint32_t i = find_node(v, nodes[k]->node);
+		const uint32_t i = volume_find_node(v, nodes[k]->node);
 
 		if (i < v->node_count || add_node(v, nodes[k]))
 			take_node(v, i, nodes[k]);

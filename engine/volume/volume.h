@@ -140,6 +140,7 @@ void volume_open(struct volume_open_op *op);
  * has not run; again: nothing. */
 void volume_take_over(struct volume_open_op *op);
 
+/* Rises when the volume is made larger; never falls while it is attached. */
 uint64_t volume_size(const struct volume *v);
 uint64_t volume_chunk_size(const struct volume *v);
 bool volume_read_only(const struct volume *v);

@@ -1,6 +1,8 @@
 /* alloc_fail: see alloc_fail.h. */
+#include <errno.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "alloc_fail.h"
 
@@ -70,4 +72,12 @@ void alloc_fail_free(void *p)
 {
 	live -= p != NULL;
 	free(p);
+}
+
+int alloc_fail_mprotect(void *p, size_t size, int protection)
+{
+	if (!fails())
+		return mprotect(p, size, protection);
+	errno = ENOMEM;
+	return -1;
 }

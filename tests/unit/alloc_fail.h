@@ -22,9 +22,11 @@ void *alloc_fail_realloc(void *p, size_t size);
 void *alloc_fail_aligned_alloc(size_t alignment, size_t size);
 char *alloc_fail_strdup(const char *text);
 void alloc_fail_free(void *p);
+int alloc_fail_mprotect(void *p, size_t size, int protection); /* base/growing.h */
 
 #ifdef ALLOC_FAIL_REPLACE
 #include <string.h>
+#include <sys/mman.h>
 #undef strdup
 #define malloc	      alloc_fail_malloc
 #define calloc	      alloc_fail_calloc
@@ -32,6 +34,7 @@ void alloc_fail_free(void *p);
 #define aligned_alloc alloc_fail_aligned_alloc
 #define strdup	      alloc_fail_strdup
 #define free	      alloc_fail_free
+#define mprotect      alloc_fail_mprotect
 #endif
 
 #endif

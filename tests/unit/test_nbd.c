@@ -235,6 +235,53 @@ START_TEST(block_status_does_not_tell_of_what_lies_beyond_what_it_cut_off)
 }
 END_TEST
 
+static struct reactor_task resize_task;
+static atomic_uint_least64_t wanted_size; /* 0: it has it */
+
+static void resize(struct reactor_task *task)
+{
+	(void)task;
+	t.volume->size = atomic_load(&wanted_size);
+	atomic_store(&wanted_size, 0);
+}
+
+/* Not to more than it began with. */
+static void resize_to(uint64_t size)
+{
+	atomic_store(&wanted_size, size);
+	resize_task.run = resize;
+	reactor_post(t.reactor, &resize_task);
+	while (atomic_load(&wanted_size) != 0)
+		usleep(1000);
+}
+
+/* Whoever is connected goes on, and what there is more is no error any longer; whoever connects
+ * then is told the new size. */
+START_TEST(a_volume_that_grows_is_served_at_once)
+{
+	struct nbd_handle *h, *later;
+	uint8_t buf[4096] = {7}, got[4096];
+
+	start();
+	resize_to(VOLUME_SIZE / 2);
+	h = client();
+	ck_assert_int_eq(nbd_get_size(h), VOLUME_SIZE / 2);
+	ck_assert_int_eq(nbd_pwrite(h, buf, 4096, VOLUME_SIZE / 2, 0), -1);
+	ck_assert_int_eq(nbd_get_errno(), ENOSPC);
+	resize_to(VOLUME_SIZE);
+	ck_assert_int_eq(nbd_pwrite(h, buf, 4096, VOLUME_SIZE / 2 - 4096, 0), 0);
+	ck_assert_int_eq(nbd_get_size(h), VOLUME_SIZE / 2);
+	later = client();
+	ck_assert_int_eq(nbd_get_size(later), VOLUME_SIZE);
+	ck_assert_int_eq(nbd_pwrite(later, buf, 4096, VOLUME_SIZE - 4096, 0), 0);
+	ck_assert_int_eq(nbd_pread(h, got, 4096, VOLUME_SIZE - 4096, 0), 0);
+	ck_assert_mem_eq(got, buf, 4096);
+	nbd_close(h);
+	nbd_close(later);
+	finish();
+}
+END_TEST
+
 START_TEST(bad_requests_get_errors_and_the_connection_goes_on)
 {
 	struct nbd_handle *h;
@@ -584,6 +631,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, zero_and_trim_keep_their_hands_off_the_neighbours);
 	tcase_add_test(tc, block_status_tells_holes);
 	tcase_add_test(tc, block_status_does_not_tell_of_what_lies_beyond_what_it_cut_off);
+	tcase_add_test(tc, a_volume_that_grows_is_served_at_once);
 	tcase_add_test(tc, bad_requests_get_errors_and_the_connection_goes_on);
 	tcase_add_test(tc, a_read_only_volume_says_so_and_refuses);
 	tcase_add_test(tc, a_malformed_negotiation_harms_nobody);

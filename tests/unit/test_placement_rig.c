@@ -265,6 +265,7 @@ static void on_permit_notice(struct peer *p, const Pave__V1__PermitNotice *n)
 	p->notice_after_asks = p->answers;
 	p->notice_status = -(int)n->status;
 	p->notice_min_acks = n->min_acks;
+	p->notice_size = n->size;
 	permit_deinit(&p->notice);
 	memset(&p->notice, 0, sizeof p->notice);
 	if (n->permit == NULL)

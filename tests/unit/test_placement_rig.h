@@ -40,6 +40,7 @@ struct peer {
 	int notice_status;	   /* of the last PermitNotice, negative */
 	struct permit notice;	   /* its permit; volume 0: none */
 	uint32_t notice_min_acks;
+	uint64_t notice_size;
 	uint64_t notice_after_asks; /* how many answers it had when the last notice came */
 	uint64_t answers;
 	bool erase_asked;

@@ -1,7 +1,7 @@
 /* The volume without memory: every allocation of its own fails once, while a host attaches, writes,
- * asks what is allocated, reconciles what a crashed one left, brings a replica up to date and moves
- * a chunk. Nothing ends the process, nothing leaks. What cannot be done fails with -ENOMEM when the
- * volume is opened; afterwards it is done later. */
+ * asks what is allocated, reconciles what a crashed one left, brings a replica up to date, moves
+ * a chunk and grows. Nothing ends the process, nothing leaks. What cannot be done fails with
+ * -ENOMEM when the volume is opened; afterwards it is done later. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -108,8 +108,34 @@ static void one_life(void)
 	ck_assert_uint_eq(rig_stats(host).moves, 1);
 	write_blocks(0, 2, 10);
 	rig_must_read(host, 0, 2, 10);
+	rig_grow(rig, (RIG_CHUNKS + 1) * RIG_CHUNK_SIZE, true);
+	for (uint32_t i = 0; i < 10 && volume_size(host->volume) != rig->pd.bytes; i++)
+		rig_run_ms(rig, 1000);
+	write_blocks(RIG_BLOCKS, 2, 11);
+	rig_must_read(host, RIG_BLOCKS, 2, 11);
 	rig_close(host);
 }
+
+/* On a sealed layer. */
+static void growing_life(void)
+{
+	rig->pd.snapshots = rig->pd.open_layers = 1;
+	open_volume();
+	write_blocks(0, 4, 5);
+	rig_grow(rig, (RIG_CHUNKS + 2) * RIG_CHUNK_SIZE, true);
+	for (uint32_t i = 0; i < 10 && volume_size(host->volume) != rig->pd.bytes; i++)
+		rig_run_ms(rig, 1000);
+	rig_must_read(host, RIG_BLOCKS, 2, 0);
+	write_blocks(RIG_BLOCKS + RIG_CHUNK_BLOCKS - 2, 4, 11);
+	rig_must_read(host, RIG_BLOCKS + RIG_CHUNK_BLOCKS - 2, 4, 11);
+	rig_must_read(host, 0, 4, 5);
+	rig_close(host);
+}
+
+static const struct {
+	uint32_t shards; /* of each node */
+	void (*life)(void);
+} lives[] = {{1, one_life}, {2, one_life}, {1, growing_life}};
 
 START_TEST(any_allocation_may_fail)
 {
@@ -121,9 +147,9 @@ START_TEST(any_allocation_may_fail)
 		ck_assert_uint_lt(n, RUNS_MAX);
 		rig = rig_create(n);
 		host = &rig->hosts[0];
-		rig->pd.shards = (uint32_t)_i;
+		rig->pd.shards = lives[_i].shards;
 		alloc_fail_at(n);
-		one_life();
+		lives[_i].life();
 		failed = alloc_failed();
 		alloc_fail_at(0);
 		rig_destroy(rig);
@@ -143,7 +169,7 @@ int main(void)
 	int failed;
 
 	tcase_set_timeout(tc, 250);
-	tcase_add_loop_test(tc, any_allocation_may_fail, 1, 3);
+	tcase_add_loop_test(tc, any_allocation_may_fail, 0, ARRAY_SIZE(lives));
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

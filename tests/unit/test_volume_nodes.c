@@ -133,7 +133,7 @@ static void take_write(struct fake_conn *c, const struct frame *f)
 
 	n->writes++;
 	n->payload_bytes += f->payload_size;
-	ck_assert_uint_lt(f->chunk, RIG_CHUNKS);
+	ck_assert_uint_lt(f->chunk, RIG_CHUNKS_MAX);
 	ck_assert_uint_le(f->block + f->block_count, RIG_CHUNK_BLOCKS);
 	n->settles += (f->flags & FRAME_F_SETTLE) != 0;
 	ck_assert_uint_eq(f->wire_version, version_of(n));
@@ -228,10 +228,10 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__ChunksReply r = PAVE__V1__CHUNKS_REPLY__INIT;
-	Pave__V1__ChunkState items[RIG_CHUNKS], *list[RIG_CHUNKS];
-	const uint32_t max = ask->max == 0 ? RIG_CHUNKS : ask->max;
+	Pave__V1__ChunkState items[RIG_CHUNKS_MAX], *list[RIG_CHUNKS_MAX];
+	const uint32_t max = ask->max == 0 ? RIG_CHUNKS_MAX : ask->max;
 	const bool doubt = ask->layer != 0 && ask->layer == c->node->doubt_layer;
-	const uint32_t end = c->node->tells_half ? 1 : RIG_CHUNKS;
+	const uint32_t end = c->node->tells_half ? 1 : RIG_CHUNKS_MAX;
 
 	if (ask->from >= end)
 		return;

@@ -75,7 +75,7 @@ struct map_nodes {
 
 static void make_nodes(const struct fake_pd *pd, struct map_nodes *m)
 {
-	m->count = pd->moving || pd->moved ? RIG_ALL_NODES : RIG_NODES;
+	m->count = pd->moving || pd->moved || pd->on_new_node ? RIG_ALL_NODES : RIG_NODES;
 	m->move_count = pd->moving && !pd->moved;
 	pave__v1__move__init(&m->move);
 	m->move.chunk = pd->move_chunk;
@@ -94,13 +94,38 @@ static void make_nodes(const struct fake_pd *pd, struct map_nodes *m)
 	}
 }
 
+static uint32_t chunk_count(uint64_t bytes)
+{
+	return (uint32_t)((bytes + RIG_CHUNK_SIZE - 1) / RIG_CHUNK_SIZE);
+}
+
+/* The whole map of the volume as it is now. */
+static uint32_t make_map(const struct fake_pd *pd, uint8_t map[RIG_CHUNKS_MAX * RIG_NODES])
+{
+	const uint32_t count = MIN(chunk_count(pd->bytes), RIG_CHUNKS_MAX) * RIG_NODES;
+
+	for (uint32_t i = 0; i < count; i++) {
+		map[i] = (uint8_t)((i + i / RIG_NODES) % RIG_NODES);
+		if (pd->on_new_node && i / RIG_NODES >= RIG_CHUNKS && map[i] == 0)
+			map[i] = RIG_NODES;
+	}
+	for (uint32_t i = 0; pd->moved && i < RIG_NODES; i++) {
+		uint8_t *row = &map[pd->move_chunk * RIG_NODES];
+
+		if (row[i] == pd->move_from)
+			row[i] = (uint8_t)pd->move_to;
+	}
+	return count;
+}
+
 static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 			  const Pave__V1__Attach *ask)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__AttachReply r = PAVE__V1__ATTACH_REPLY__INIT;
 	struct map_nodes nodes;
-	uint8_t map[RIG_CHUNKS * RIG_NODES];
+	uint8_t map[RIG_CHUNKS_MAX * RIG_NODES];
+	uint32_t map_size;
 
 	pd->attaches++;
 	pd->generation++;
@@ -108,16 +133,9 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	pd->older_bound = MAX(pd->older_bound, pd->last_expiry);
 	pd->last_expiry = 0;
 	make_nodes(pd, &nodes);
-	for (uint32_t i = 0; i < RIG_CHUNKS * RIG_NODES; i++)
-		map[i] = (uint8_t)((i + i / RIG_NODES) % RIG_NODES);
-	for (uint32_t i = 0; pd->moved && i < RIG_NODES; i++) {
-		uint8_t *row = &map[pd->move_chunk * RIG_NODES];
-
-		if (row[i] == pd->move_from)
-			row[i] = (uint8_t)pd->move_to;
-	}
+	map_size = make_map(pd, map);
 	r.volume = RIG_VOLUME;
-	r.size = pd->size != 0 ? pd->size : RIG_CHUNKS * RIG_CHUNK_SIZE;
+	r.size = pd->size != 0 ? pd->size : pd->bytes;
 	r.chunk_size = RIG_CHUNK_SIZE;
 	r.replicas = RIG_NODES;
 	r.min_acks = pd->min_acks;
@@ -127,7 +145,7 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	r.nodes = nodes.list;
 	r.n_moves = nodes.move_count;
 	r.moves = nodes.moves;
-	r.map = (ProtobufCBinaryData){pd->size != 0 ? 0 : sizeof(map), map};
+	r.map = (ProtobufCBinaryData){pd->size != 0 ? 0 : map_size, map};
 	r.permit = make_permit(pd, ask->read_only);
 	r.renew_ms = pd->lifetime_ms * 3 / 10;
 	m.body_case = PAVE__V1__CONTROL__BODY_ATTACH_REPLY;
@@ -136,15 +154,50 @@ static void answer_attach(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	pave__v1__signed__free_unpacked(r.permit, NULL);
 }
 
+/* What a host that has so many bytes has not. */
+static void make_growth(const struct fake_pd *pd, uint64_t bytes, Pave__V1__Growth *g,
+			uint8_t map[RIG_CHUNKS_MAX * RIG_NODES])
+{
+	const uint32_t count = make_map(pd, map), from = chunk_count(bytes);
+	uint8_t *rows = map + from * RIG_NODES;
+
+	g->size = pd->bytes;
+	g->from = from;
+	g->map = (ProtobufCBinaryData){count - from * RIG_NODES, rows};
+	switch (pd->growth_lies) {
+	case 1:
+		g->size++;
+		break;
+	case 2:
+		g->size = UINT64_MAX / BLOCK_SIZE * BLOCK_SIZE;
+		break;
+	case 3:
+		g->from++;
+		break;
+	case 4:
+		g->map.len--;
+		break;
+	case 5:
+		rows[g->map.len - 1] = RIG_ALL_NODES;
+		break;
+	case 6:
+		rows[g->map.len - 1] = rows[g->map.len - 2];
+		break;
+	}
+}
+
 static void answer_renew(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 			 const Pave__V1__Renew *ask)
 {
 	Pave__V1__Control m = PAVE__V1__CONTROL__INIT;
 	Pave__V1__RenewReply r = PAVE__V1__RENEW_REPLY__INIT;
+	Pave__V1__Growth growth = PAVE__V1__GROWTH__INIT;
+	uint8_t map[RIG_CHUNKS_MAX * RIG_NODES];
 	struct map_nodes nodes;
 
 	pd->renews++;
 	pd->moving_reported = (uint32_t)ask->n_moving;
+	pd->size_reported = ask->size;
 	for (size_t i = 0; i < ask->n_replicas && i < RIG_NODES; i++)
 		snprintf(pd->states[i], sizeof(pd->states[i]), "%s", ask->replicas[i]->state);
 	if (pd->silent)
@@ -164,6 +217,10 @@ static void answer_renew(struct fake_pd *pd, struct rpc *rpc, uint64_t id,
 	r.moves = nodes.moves;
 	r.min_acks = pd->min_acks;
 	r.permit = make_permit(pd, false);
+	if (ask->size != 0 && ask->size < pd->bytes) {
+		make_growth(pd, ask->size, &growth, map);
+		r.growth = &growth;
+	}
 	m.body_case = PAVE__V1__CONTROL__BODY_RENEW_REPLY;
 	m.renew_reply = &r;
 	rpc_reply(rpc, id, &m);
@@ -354,12 +411,23 @@ void rig_permit(struct rig *rig, uint32_t nodes)
 	notice.moves = map_nodes.moves;
 	notice.n_moves = map_nodes.move_count;
 	notice.permit = make_permit(&rig->pd, false);
+	notice.size = rig->pd.bytes;
 	m.body_case = PAVE__V1__CONTROL__BODY_PERMIT_NOTICE;
 	m.permit_notice = &notice;
 	for (uint32_t i = 0; i < ARRAY_SIZE(rig->pd.conns); i++)
 		if (rig->pd.in_use[i])
 			rpc_notify(&rig->pd.rpcs[i], &m);
 	pave__v1__signed__free_unpacked(notice.permit, NULL);
+}
+
+void rig_grow(struct rig *rig, uint64_t bytes, bool notice)
+{
+	ck_assert_uint_le(chunk_count(bytes), RIG_CHUNKS_MAX);
+	rig->pd.bytes = bytes;
+	if (rig->pd.on_new_node)
+		rig->pd.nodes |= 1u << RIG_NODES;
+	if (notice)
+		rig_permit(rig, rig->pd.nodes);
 }
 
 void rig_move(struct rig *rig, uint32_t chunk, uint32_t from, uint32_t to)
@@ -396,6 +464,7 @@ static void start_pd(struct rig *rig)
 	pd->nodes = (1u << RIG_NODES) - 1;
 	pd->lifetime_ms = PERMIT_LIFETIME_MS;
 	pd->shards = 1;
+	pd->bytes = RIG_CHUNKS * RIG_CHUNK_SIZE;
 	ck_assert_int_eq(
 	    transport_listen(pd->transport, "pd", pd_accepted, pd, &pd->listener, &err), 0);
 }
@@ -450,7 +519,7 @@ struct rig *rig_create(uint64_t seed)
 
 static void free_node(struct fake_node *n)
 {
-	for (uint32_t c = 0; c < RIG_CHUNKS; c++)
+	for (uint32_t c = 0; c < RIG_CHUNKS_MAX; c++)
 		for (uint32_t b = 0; b < RIG_CHUNK_BLOCKS; b++)
 			free(n->chunks[c].blocks[b].data);
 }
@@ -736,7 +805,7 @@ static bool is_same(const struct fake_block *a, const struct fake_block *b)
 
 void rig_must_agree(struct rig *rig)
 {
-	for (uint64_t b = 0; b < RIG_BLOCKS; b++)
+	for (uint64_t b = 0; b < RIG_CHUNKS_MAX * RIG_CHUNK_BLOCKS; b++)
 		for (uint32_t i = 1; i < RIG_NODES; i++) {
 			const struct fake_node *n = &rig->nodes[i], *first = &rig->nodes[0];
 

@@ -16,6 +16,7 @@
 #define RIG_LAYERS	 4u
 #define RIG_HOSTS	 2u
 #define RIG_CHUNKS	 2u
+#define RIG_CHUNKS_MAX	 4u /* that it may grow to */
 #define RIG_CHUNK_SIZE	 (16u << 20)
 #define RIG_CHUNK_BLOCKS (RIG_CHUNK_SIZE / BLOCK_SIZE)
 #define RIG_BLOCKS	 (RIG_CHUNKS * RIG_CHUNK_BLOCKS)
@@ -69,7 +70,7 @@ struct fake_node {
 	struct transport_listener *listener, *second_listener;
 	const char *second_address; /* of its second shard */
 	struct fake_conn conns[RIG_CONNS];
-	struct fake_chunk chunks[RIG_CHUNKS];
+	struct fake_chunk chunks[RIG_CHUNKS_MAX];
 	generation_t generation;
 	uint64_t epochs;
 
@@ -127,6 +128,10 @@ struct fake_pd {
 	uint32_t shards;  /* of each node: 1, or 2 */
 	uint32_t unknown; /* mask: nodes whose addresses are not told */
 	uint64_t size;	  /* not 0: it says that the volume has so many bytes, and an empty map */
+	uint64_t bytes;	  /* of the volume */
+	bool
+	    on_new_node; /* chunks beyond RIG_CHUNKS lie on the fourth node, and not on the first */
+	int growth_lies; /* what it says of the volume's growth is nonsense, of kinds 1 to 6 */
 	uint32_t lifetime_ms;
 	uint64_t attaches, renews, detaches, prepares;
 	int prepare_status; /* not 0: the answer */
@@ -141,6 +146,7 @@ struct fake_pd {
 	bool moved;				 /* it was made */
 	uint64_t commits;			 /* asked for */
 	uint32_t moving_reported;		 /* chunks, in the last renewal */
+	uint64_t size_reported;			 /* likewise */
 	char states[RIG_NODES][32];		 /* as the last renewal told */
 };
 
@@ -226,6 +232,8 @@ void rig_must_agree(struct rig *rig);
 /* Sends permits for the nodes of the mask to whoever is connected. */
 void rig_permit(struct rig *rig, uint32_t nodes);
 void rig_notify_detach(struct rig *rig);
+/* The volume has so many bytes from now on, and hosts are told; or only when they renew. */
+void rig_grow(struct rig *rig, uint64_t bytes, bool notice);
 /* The chunk moves from one node to another, which comes into the permit; or it doesn't any more. */
 void rig_move(struct rig *rig, uint32_t chunk, uint32_t from, uint32_t to);
 void rig_move_drop(struct rig *rig);

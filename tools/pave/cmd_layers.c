@@ -125,8 +125,8 @@ int cmd_volume_resize(int argc, char **argv)
 		return 2;
 	m.body_case = PAVE__V1__CONTROL__BODY_VOLUME_RESIZE;
 	m.volume_resize = &r;
-	return ask(&m, " is resized, and a host that has it attached serves that once it has "
-		       "attached it again");
+	return ask(&m, " is resized; a host that has it attached serves that at once, and clients "
+		       "see it when they connect again");
 }
 
 /* -- diff ------------------------------------------------------------------------------------- */

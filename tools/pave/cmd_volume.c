@@ -231,8 +231,12 @@ static void print_volume(const Pave__V1__VolumeGetReply *r)
 
 	printf("volume      %s (#%" PRIu64 "), made %s\n", v->name, v->id,
 	       view_time_text(v->created_at, a, sizeof a));
-	printf("size        %s in chunks of %s\n", text_size(v->size, a, sizeof a),
+	printf("size        %s in chunks of %s", text_size(v->size, a, sizeof a),
 	       text_size(v->chunk_size, b, sizeof b));
+	if (v->served_size != 0 && v->served_size != v->size)
+		printf(", of which its host serves %s as yet",
+		       text_size(v->served_size, a, sizeof a));
+	printf("\n");
 	printf("policy      %s, version %" PRIu64 ": %u replicas, %u acknowledge\n", v->policy,
 	       v->policy_version, v->replicas, v->min_acks);
 	printf("state       %s, generation %u\n", v->state, v->generation);

@@ -52,6 +52,7 @@ const struct command commands[] = {
      cmd_volume_diff, false},
     {"volume resize", "make a volume larger, or smaller",
      "VOLUME SIZE [--force]\n"
+     "  Larger also while it is attached: NBD clients that connect from then on see the new size.\n"
      "  Smaller only with --force, by whole chunks, detached, without snapshots: what lies beyond "
      "the "
      "end is erased.\n",

@@ -60,6 +60,7 @@ json_t *view_volume(const Pave__V1__VolumeInfo *v)
 	set(o, "name", json_string(v->name));
 	set(o, "id", integer(v->id));
 	set(o, "size_bytes", integer(v->size));
+	set(o, "served_bytes", v->served_size != 0 ? integer(v->served_size) : json_null());
 	set(o, "chunk_size_bytes", integer(v->chunk_size));
 	set(o, "policy", json_string(v->policy));
 	set(o, "policy_version", integer(v->policy_version));
