@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@ static struct kv *kv;
 static struct store *store;
 static struct store_identity identity = {.node = "n1", .shard_count = 1};
 static uint64_t seq; /* of writes */
+static generation_t generation = 1;
 static bool done;
 static void (*when_open)(void); /* before anything else happens to the store */
 
@@ -181,7 +183,7 @@ static void submit(struct writing *w, enum store_write_kind kind, chunk_no_t chu
 				     .chunk = chunk,
 				     .block = block,
 				     .block_count = count,
-				     .version = version_make(1, seq),
+				     .version = version_make(generation, seq),
 				     .crcs = w->crcs,
 				     .data = w->data};
 	store_write(store, &w->op);
@@ -433,14 +435,14 @@ static int inspect_index(const char *more)
 	return inspect(words);
 }
 
-#define says(text)     ck_assert_msg(strstr(said, text) != NULL, "no \"%s\" in: %s", text, said)
-#define says_not(text) ck_assert_msg(strstr(said, text) == NULL, "\"%s\" in: %s", text, said)
+#define says(text)     ck_assert_msg(strstr(said, text) != NULL, "no \"%s\" in: %.4000s", text, said)
+#define says_not(text) ck_assert_msg(strstr(said, text) == NULL, "\"%s\" in: %.4000s", text, said)
 
 static void must_be_right(void)
 {
 	int rc = inspect_index("");
 
-	ck_assert_msg(rc == 0, "exit %d: %s", rc, said);
+	ck_assert_msg(rc == 0, "exit %d: %.4000s", rc, said);
 	says("Everything checks.");
 }
 
@@ -449,7 +451,7 @@ static void must_be_damaged(const char *text, const char *way_out)
 {
 	int rc = inspect_index("");
 
-	ck_assert_msg(rc == 3, "exit %d: %s", rc, said);
+	ck_assert_msg(rc == 3, "exit %d: %.4000s", rc, said);
 	says(text);
 	says(way_out);
 	says_not("Everything checks.");
@@ -588,6 +590,116 @@ START_TEST(what_the_log_has_anew_is_no_damage)
 }
 END_TEST
 
+/* -- whatever a node did ---------------------------------------------------------------------- */
+
+#define BUSY_DEPTH  6u
+#define BUSY_ROUNDS 8u
+#define BUSY_BLOCKS 1024u /* of each of three chunks: half of the device, so that it is cleaned */
+
+/* One after the other until it is killed; what was done is told in bytes. */
+static void be_busy(void)
+{
+	static struct writing w[BUSY_DEPTH];
+
+	for (;;) {
+		for (uint32_t i = 0; i < BUSY_DEPTH; i++) {
+			uint32_t count = 1 + (uint32_t)rand() % WRITE_MAX;
+			uint32_t dice = (uint32_t)rand() % 16;
+			enum store_write_kind kind = dice == 0	 ? STORE_ZERO
+						     : dice == 1 ? STORE_DISCARD
+								 : STORE_DATA;
+
+			if (rand() % 2 == 0)
+				count = 1;
+			submit(&w[i], kind, (chunk_no_t)rand() % 3,
+			       (block_no_t)rand() % (BUSY_BLOCKS - WRITE_MAX), count);
+		}
+		for (uint32_t i = 0; i < BUSY_DEPTH; i++)
+			finish(&w[i]);
+		if (rand() % 32 == 0)
+			erase_chunk((chunk_no_t)rand() % 3);
+		ck_assert_int_eq(write(STDOUT_FILENO, "x", 1), 1);
+	}
+}
+
+static const char *busy_dir, *busy_round;
+
+/* In that process: what checks must be in a test. */
+START_TEST(being_busy)
+{
+	set_up();
+	snprintf(device, sizeof device, "%s/device", busy_dir);
+	snprintf(index_dir, sizeof index_dir, "%s/index", busy_dir);
+	generation = (generation_t)atoi(busy_round);
+	srand(generation);
+	open_store();
+	be_busy();
+}
+END_TEST
+
+/* A process of its own, killed when it has done so much. */
+static void be_busy_and_die(uint32_t round, uint32_t turns)
+{
+	char text[16], byte;
+	int fds[2];
+	pid_t child;
+
+	snprintf(text, sizeof text, "%u", round);
+	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+	child = fork();
+	if (child == 0) { /* this process has threads: only a new image may start others */
+		dup2(fds[1], STDOUT_FILENO);
+		execl("/proc/self/exe", "test_inspect", "--busy", dir, text, NULL);
+		_exit(1);
+	}
+	close(fds[1]);
+	for (uint32_t i = 0; i < turns; i++)
+		ck_assert_int_eq(read(fds[0], &byte, 1), 1);
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	close(fds[0]);
+}
+
+/* Killed in the midst of writing, cleaning, erasing, releasing segments and using them again. */
+START_TEST(whatever_a_node_did_is_right)
+{
+	close_store();
+	for (uint32_t round = 1; round <= BUSY_ROUNDS; round++) {
+		be_busy_and_die(round, 40 + 7 * round);
+		must_be_right();
+	}
+	ck_assert_int_eq(inspect_index("--json"), 0);
+	says_not("\"cold_groups\": 0"); /* it was cleaned */
+	must_be_right_when_rebuilt();
+}
+END_TEST
+
+/* Erased, by an entry that is gone; its pages are to be given back yet, and are counted until then.
+ */
+START_TEST(a_chunk_that_is_dead_is_right)
+{
+	uint8_t key[FORMAT_KEY_MAX], value[FORMAT_CHUNK_VALUE_MAX];
+	size_t key_size = format_key_chunk(0, VOLUME, 2, key);
+	struct format_leaf leaves[FORMAT_CHUNK_LEAVES] = {0};
+	const struct format_leaf *places[FORMAT_CHUNK_LEAVES];
+	struct format_chunk record;
+
+	fill();
+	close_store();
+	get(STORE_KV_REPLICAS, key, key_size);
+	ck_assert_int_eq(format_chunk_decode(found, found_size, &record, leaves), 0);
+	for (uint32_t i = 0; i < FORMAT_CHUNK_LEAVES; i++)
+		places[i] = &leaves[i];
+	record.dead = true;
+	put(STORE_KV_REPLICAS, key, key_size, value, format_chunk_encode(&record, places, value));
+	must_be_right();
+	says("11 pages, 152 blocks: 152 as their groups say");
+	/* What becomes of them is nobody's loss. */
+	spoil(location_of(2, 100));
+	must_be_right();
+}
+END_TEST
+
 /* -- what the index lacks --------------------------------------------------------------------- */
 
 START_TEST(a_page_that_was_lost_is_missed)
@@ -666,6 +778,8 @@ END_TEST
 /* The entry of the erase is gone, so the blocks might be missing: but the index counts none. */
 START_TEST(what_may_have_been_erased_is_no_damage)
 {
+	struct format_slot slots[PAGE_BLOCKS];
+
 	fill();
 	close_store();
 	spoil(find_header(FORMAT_ERASE, 0));
@@ -673,8 +787,13 @@ START_TEST(what_may_have_been_erased_is_no_damage)
 	says("32 blocks of groups are not in the index, nor does it count them");
 	says("Everything checks.");
 	/* It counts this one's. */
-	put_page(0, 5, NULL);
-	must_be_damaged("blocks 80+16 version", "--rebuild-index makes a new one");
+	get_page(0, 5, slots);
+	memset(&slots[4], 0, sizeof slots[4]);
+	put_page(0, 5, slots);
+	must_be_damaged("BLOCKS of groups that the index covers ARE NOT IN IT",
+			"--rebuild-index makes a new one");
+	says("blocks 84+1 version");
+	says("155 live blocks, and pages refer to 154");
 }
 END_TEST
 
@@ -828,6 +947,21 @@ START_TEST(a_wrong_directory_is_refused_and_left_alone)
 }
 END_TEST
 
+static int run_busy(const char *path, const char *round)
+{
+	TCase *tc = tcase_create("busy");
+	Suite *s = suite_create("busy");
+	SRunner *sr = srunner_create(s);
+
+	busy_dir = path;
+	busy_round = round;
+	tcase_add_test(tc, being_busy);
+	suite_add_tcase(s, tc);
+	srunner_set_fork_status(sr, CK_NOFORK);
+	srunner_run_all(sr, CK_SILENT);
+	return 1; /* it ends only when something is wrong */
+}
+
 int main(int argc, char **argv)
 {
 	TCase *tc = tcase_create("index");
@@ -835,6 +969,8 @@ int main(int argc, char **argv)
 	SRunner *sr = srunner_create(s);
 	int failed;
 
+	if (argc == 4 && strcmp(argv[1], "--busy") == 0)
+		return run_busy(argv[2], argv[3]);
 	if (argc != 2) {
 		fputs("usage: test_inspect PAVE-INSPECT\n", stderr);
 		return 2;
@@ -842,23 +978,25 @@ int main(int argc, char **argv)
 	program = argv[1];
 	tcase_add_checked_fixture(tc, begin, end);
 	tcase_set_timeout(tc, 120);
-		tcase_add_test(tc, what_is_right_is_said_to_be);
-		tcase_add_test(tc, a_large_index_is_gone_through_bit_by_bit);
+	tcase_add_test(tc, what_is_right_is_said_to_be);
+	tcase_add_test(tc, a_large_index_is_gone_through_bit_by_bit);
 	tcase_add_test(tc, what_recovery_dropped_is_not_missed);
-		tcase_add_test(tc, what_the_log_has_anew_is_no_damage);
-		tcase_add_test(tc, a_page_that_was_lost_is_missed);
-		tcase_add_test(tc, a_chunk_that_was_lost_is_missed);
-		tcase_add_test(tc, an_older_page_is_missed);
-		tcase_add_test(tc, a_tombstone_that_was_lost_is_missed);
-		tcase_add_test(tc, what_may_have_been_erased_is_no_damage);
-		tcase_add_test(tc, records_that_disagree_are_told);
-		tcase_add_test(tc, a_block_that_does_not_check_is_told);
-		tcase_add_test(tc, blocks_under_no_header_are_told);
-		tcase_add_test(tc, a_contradiction_is_told);
-		tcase_add_test(tc, places_that_are_shared_or_nowhere_are_told);
-		tcase_add_test(tc, an_old_index_is_told);
-		tcase_add_test(tc, not_a_byte_changes);
-		tcase_add_test(tc, a_wrong_directory_is_refused_and_left_alone);
+	tcase_add_test(tc, what_the_log_has_anew_is_no_damage);
+	tcase_add_test(tc, whatever_a_node_did_is_right);
+	tcase_add_test(tc, a_chunk_that_is_dead_is_right);
+	tcase_add_test(tc, a_page_that_was_lost_is_missed);
+	tcase_add_test(tc, a_chunk_that_was_lost_is_missed);
+	tcase_add_test(tc, an_older_page_is_missed);
+	tcase_add_test(tc, a_tombstone_that_was_lost_is_missed);
+	tcase_add_test(tc, what_may_have_been_erased_is_no_damage);
+	tcase_add_test(tc, records_that_disagree_are_told);
+	tcase_add_test(tc, a_block_that_does_not_check_is_told);
+	tcase_add_test(tc, blocks_under_no_header_are_told);
+	tcase_add_test(tc, a_contradiction_is_told);
+	tcase_add_test(tc, places_that_are_shared_or_nowhere_are_told);
+	tcase_add_test(tc, an_old_index_is_told);
+	tcase_add_test(tc, not_a_byte_changes);
+	tcase_add_test(tc, a_wrong_directory_is_refused_and_left_alone);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

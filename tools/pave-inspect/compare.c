@@ -13,7 +13,8 @@
  * That a block of a group is not in the index is damage when it cannot have been erased: the index
  * says that the page exists, or counts more live blocks in the segment than its pages refer to, or
  * every erase since is on the device still. Otherwise an erase whose entry is gone may be the
- * reason; then the blocks are counted, and that is all. */
+ * reason; then the blocks are counted, and that is all. (In a segment of which a count says that
+ * something is missing it can't be told which; all that may be is.) */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
