@@ -129,4 +129,12 @@ static inline void kv_close(struct kv *kv)
 int kv_rocks_open(struct reactor *r, const char *path, const char *const *families,
 		  uint32_t family_count, size_t cache_bytes, struct kv **ret_kv, struct error *err);
 
+/* To look at: not a byte in the directory changes, and nothing is created there. What a crash left
+ * in the log is read into memory, so that it is there too (no more than the log holds, which who
+ * writes it bounds by cache_bytes). Commits fail. -ENOENT: there is no database with these families
+ * in path; -E_IN_USE: some process has it open to write; otherwise as kv_rocks_open. */
+int kv_rocks_open_read_only(struct reactor *r, const char *path, const char *const *families,
+			    uint32_t family_count, size_t cache_bytes, struct kv **ret_kv,
+			    struct error *err);
+
 #endif

@@ -24,12 +24,15 @@
 #include "engine/kv/kv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <rocksdb/c.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
@@ -456,8 +459,22 @@ static int open_error(char *text, const char *path, struct error *err)
 	return code;
 }
 
-static int open_db(struct rocks *rocks, const char *path, const char *const *families,
-		   uint32_t family_count, struct error *err)
+/* One try. The caller's text is set where it fails. */
+typedef rocksdb_t *open_fn(const rocksdb_options_t *options, const char *path, int count,
+			   const char *const *names, const rocksdb_options_t *const *family_options,
+			   rocksdb_column_family_handle_t **ret_handles, char **ret_text);
+
+static rocksdb_t *open_to_look(const rocksdb_options_t *options, const char *path, int count,
+			       const char *const *names,
+			       const rocksdb_options_t *const *family_options,
+			       rocksdb_column_family_handle_t **ret_handles, char **ret_text)
+{
+	return rocksdb_open_for_read_only_column_families(options, path, count, names,
+							  family_options, ret_handles, 0, ret_text);
+}
+
+static int open_db(struct rocks *rocks, open_fn *open_one, const char *path,
+		   const char *const *families, uint32_t family_count, struct error *err)
 {
 	const char *names[KV_FAMILIES_MAX + 1] = {"default"};
 	const rocksdb_options_t *options[KV_FAMILIES_MAX + 1];
@@ -477,8 +494,8 @@ static int open_db(struct rocks *rocks, const char *path, const char *const *fam
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	/* A killed process holds its lock until the kernel has let go of what it had in flight. */
 	for (unsigned waited_ms = 0;; waited_ms += 50) {
-		rocks->db = rocksdb_open_column_families(
-		    rocks->options, path, (int)family_count + 1, names, options, handles, &text);
+		rocks->db = open_one(rocks->options, path, (int)family_count + 1, names, options,
+				     handles, &text);
 		if (text == NULL || strstr(text, "lock file") == NULL || waited_ms >= LOCK_WAIT_MS)
 			break;
 		rocksdb_free(text);
@@ -494,8 +511,9 @@ static int open_db(struct rocks *rocks, const char *path, const char *const *fam
 	return 0;
 }
 
-int kv_rocks_open(struct reactor *r, const char *path, const char *const *families,
-		  uint32_t family_count, size_t cache_bytes, struct kv **ret_kv, struct error *err)
+static int open_with(struct reactor *r, open_fn *open_one, const char *path,
+		     const char *const *families, uint32_t family_count, size_t cache_bytes,
+		     struct kv **ret_kv, struct error *err)
 {
 	struct rocks *rocks = calloc(1, sizeof *rocks);
 	int rc;
@@ -510,11 +528,98 @@ int kv_rocks_open(struct reactor *r, const char *path, const char *const *famili
 	set_options(rocks, MAX(cache_bytes, ROCKS_CACHE_MIN));
 	rc = wal_check(path, err);
 	if (rc == 0)
-		rc = open_db(rocks, path, families, family_count, err);
+		rc = open_db(rocks, open_one, path, families, family_count, err);
 	if (rc != 0) {
 		destroy(rocks);
 		return rc;
 	}
 	*ret_kv = &rocks->head;
 	return 0;
+}
+
+int kv_rocks_open(struct reactor *r, const char *path, const char *const *families,
+		  uint32_t family_count, size_t cache_bytes, struct kv **ret_kv, struct error *err)
+{
+	return open_with(r, rocksdb_open_column_families, path, families, family_count, cache_bytes,
+			 ret_kv, err);
+}
+
+/* -- only to look ------------------------------------------------------------------------------ */
+
+/* Who opens to look takes no lock, but another's would mean that what is seen goes on changing:
+ * whether there is one can be asked without taking it. */
+static bool is_locked(const char *path)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	char name[4400];
+	bool locked;
+	int fd;
+
+	snprintf(name, sizeof name, "%s/LOCK", path);
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	locked = fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+	close(fd);
+	return locked;
+}
+
+static int check_before_look(const char *path, struct error *err)
+{
+	const struct timespec pause = {.tv_nsec = 50 * 1000 * 1000};
+	char current[4400];
+
+	snprintf(current, sizeof current, "%s/CURRENT", path);
+	if (access(current, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))
+		return error_set(err, -ENOENT,
+				 "%s holds no database: there is no file CURRENT in it", path);
+	if (access(current, F_OK) != 0)
+		return error_set(err, -errno, "database %s: %s", path, strerror(errno));
+	for (unsigned waited_ms = 0; is_locked(path); waited_ms += 50) {
+		if (waited_ms >= LOCK_WAIT_MS)
+			return error_set(err, -E_IN_USE,
+					 "database %s: another process has it open: end that first",
+					 path);
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+static bool has_families(const char *path, const char *const *families, uint32_t count)
+{
+	rocksdb_options_t *options = rocksdb_options_create();
+	char **names, *text = NULL;
+	size_t there = 0;
+	uint32_t found = 0;
+
+	names = rocksdb_list_column_families(options, path, &there, &text);
+	for (uint32_t i = 0; names != NULL && i < count; i++)
+		for (size_t k = 0; k < there; k++)
+			if (strcmp(names[k], families[i]) == 0) {
+				found++;
+				break;
+			}
+	if (names != NULL)
+		rocksdb_list_column_families_destroy(names, there);
+	rocksdb_options_destroy(options);
+	if (text == NULL)
+		return found == count;
+	rocksdb_free(text); /* opening it will say the same */
+	return true;
+}
+
+int kv_rocks_open_read_only(struct reactor *r, const char *path, const char *const *families,
+			    uint32_t family_count, size_t cache_bytes, struct kv **ret_kv,
+			    struct error *err)
+{
+	int rc = check_before_look(path, err);
+
+	if (rc == 0 && !has_families(path, families, family_count))
+		rc = error_set(err, -ENOENT,
+			       "database %s: it is one of something else: it lacks what is kept "
+			       "in such a one (%s)",
+			       path, families[0]);
+	if (rc != 0)
+		return rc;
+	return open_with(r, open_to_look, path, families, family_count, cache_bytes, ret_kv, err);
 }

@@ -27,7 +27,6 @@
 #include "engine/base/err.h"
 #include "engine/base/types.h"
 
-#define WAL_BLOCK_SIZE	(32 * KIB)
 #define WAL_HEADER_SIZE 7u
 
 enum wal_type { WAL_FULL = 1, WAL_FIRST = 2 };
@@ -55,13 +54,7 @@ static uint32_t record_size(const uint8_t *p, uint32_t size)
 	return WAL_HEADER_SIZE + length;
 }
 
-/* Where something doesn't check: the first place, in bytes of the log; UINT64_MAX for none. */
-struct damage {
-	uint64_t at;
-	bool batch_behind;
-};
-
-static void check_block(const uint8_t *block, uint32_t size, uint64_t offset, struct damage *d)
+void wal_look(const uint8_t *block, uint32_t size, uint64_t offset, struct wal_damage *d)
 {
 	bool lost = false; /* where the next record begins is not known */
 	uint32_t at = 0;
@@ -79,9 +72,9 @@ static void check_block(const uint8_t *block, uint32_t size, uint64_t offset, st
 	}
 }
 
-static int check_log(int fd, uint8_t *block, struct damage *ret_damage)
+static int check_log(int fd, uint8_t *block, struct wal_damage *ret_damage)
 {
-	struct damage d = {.at = UINT64_MAX};
+	struct wal_damage d = {.at = UINT64_MAX};
 	uint64_t offset = 0;
 	ssize_t n = WAL_BLOCK_SIZE;
 
@@ -89,7 +82,7 @@ static int check_log(int fd, uint8_t *block, struct damage *ret_damage)
 		n = pread(fd, block, WAL_BLOCK_SIZE, (off_t)offset);
 		if (n < 0)
 			return -errno;
-		check_block(block, (uint32_t)n, offset, &d);
+		wal_look(block, (uint32_t)n, offset, &d);
 		offset += (uint64_t)n;
 	}
 	*ret_damage = d;
@@ -107,7 +100,7 @@ static int check_named(int dir_fd, const char *path, const char *name, uint8_t *
 		       struct error *err)
 {
 	const int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
-	struct damage d = {0};
+	struct wal_damage d = {0};
 	int rc = 0;
 
 	/* Gone meanwhile, with the process that had it; what else is wrong RocksDB will say. */

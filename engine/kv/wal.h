@@ -5,7 +5,23 @@
 #ifndef KV_WAL_H
 #define KV_WAL_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "engine/base/error.h"
+
+#define WAL_BLOCK_SIZE (32u * 1024)
+
+/* What doesn't check in a log. */
+struct wal_damage {
+	uint64_t at;	   /* the first place, in bytes of the log; UINT64_MAX: everything checks */
+	bool batch_behind; /* a batch begins after it */
+};
+
+/* Looks at one block of a log after the other, as long as no batch is behind damage. size: what is
+ * there of the block that is at offset, a multiple of WAL_BLOCK_SIZE; less than a block only at the
+ * end. damage: {.at = UINT64_MAX} before the first. Pure. */
+void wal_look(const uint8_t *block, uint32_t size, uint64_t offset, struct wal_damage *damage);
 
 /* Of the logs in the database's directory. 0: whatever doesn't check is the end of its log, or
  * there is no log; -E_CORRUPT: a batch begins behind it; -EIO; -ENOMEM. The text names the log and

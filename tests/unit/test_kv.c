@@ -15,6 +15,7 @@
 
 #include "engine/base/types.h"
 #include "engine/kv/kv.h"
+#include "tests/unit/tree_sum.h"
 
 #define PATIENCE_NS (60 * NS_PER_S)
 
@@ -364,16 +365,12 @@ static int child_main(const char *path)
 	return reactor_run(reactor);
 }
 
-/* Killed at any moment, what it has confirmed is there, and the two families agree. */
-START_TEST(a_killed_process_has_committed_whole_batches)
+/* Another process that commits until it is killed. *ret_fd: the numbers that it has committed. */
+static pid_t start_child(int *ret_fd)
 {
-	uint32_t confirmed = 0, next, wanted = 20 + 13 * (uint32_t)_i;
 	int fds[2];
 	pid_t child;
-	const char *pages;
 
-	kv_close(kv);
-	kv = NULL;
 	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
 	child = fork();
 	if (child == 0) { /* this process has threads: only a new image may start others */
@@ -382,7 +379,22 @@ START_TEST(a_killed_process_has_committed_whole_batches)
 		_exit(1);
 	}
 	close(fds[1]);
-	while (read(fds[0], &next, sizeof next) == (ssize_t)sizeof next) {
+	*ret_fd = fds[0];
+	return child;
+}
+
+/* Killed at any moment, what it has confirmed is there, and the two families agree. */
+START_TEST(a_killed_process_has_committed_whole_batches)
+{
+	uint32_t confirmed = 0, next, wanted = 20 + 13 * (uint32_t)_i;
+	int fd;
+	pid_t child;
+	const char *pages;
+
+	kv_close(kv);
+	kv = NULL;
+	child = start_child(&fd);
+	while (read(fd, &next, sizeof next) == (ssize_t)sizeof next) {
 		ck_assert_uint_eq(next, confirmed + 1);
 		confirmed = next;
 		if (confirmed == wanted)
@@ -397,7 +409,71 @@ START_TEST(a_killed_process_has_committed_whole_batches)
 	ck_assert_uint_le(strtoul(pages, NULL, 10), confirmed + 1);
 	snprintf(scanned, sizeof scanned, "%s", pages);
 	ck_assert_str_eq(get(REPLICAS, "n"), scanned);
-	close(fds[0]);
+	close(fd);
+}
+END_TEST
+
+static int look(const char *path, const char *const *names, struct error *err)
+{
+	return kv_rocks_open_read_only(reactor, path, names, 3, 0, &kv, err);
+}
+
+/* What is committed is in its log alone: who opens it to write makes tables of that, and who opens
+ * it to look must see it all the same. */
+START_TEST(looking_sees_everything_and_changes_nothing)
+{
+	struct error err = {0};
+	struct kv_batch *b;
+	uint64_t before;
+	uint32_t next;
+	pid_t child;
+	int fd;
+
+	kv_close(kv);
+	kv = NULL;
+	child = start_child(&fd);
+	for (uint32_t i = 0; i < 5; i++)
+		ck_assert_int_eq(read(fd, &next, sizeof next), sizeof next);
+	/* It has it open. */
+	ck_assert_int_eq(look(dir, families, &err), -E_IN_USE);
+	ck_assert_ptr_null(kv);
+	ck_assert_msg(strstr(err.text, "another process") != NULL, "%s", err.text);
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	close(fd);
+	before = tree_sum(dir);
+	ck_assert_msg(look(dir, families, &err) == 0, "%s", err.text);
+	ck_assert_uint_ge(strtoul(get(PAGES, "n"), NULL, 10), 5);
+	ck_assert_uint_ge(strtoul(get(REPLICAS, "n"), NULL, 10), 5);
+	b = kv_batch_create(kv);
+	put(b, PAGES, "n", "0");
+	ck_assert_int_lt(commit(b), 0);
+	kv_close(kv);
+	kv = NULL;
+	ck_assert_uint_eq(tree_sum(dir), before);
+}
+END_TEST
+
+START_TEST(looking_makes_no_database)
+{
+	static const char *const others[] = {"pages", "replicas", "ledger"};
+	struct error err = {0};
+	char path[96];
+	uint64_t before;
+
+	kv_close(kv);
+	kv = NULL;
+	snprintf(path, sizeof path, "%s/empty", dir);
+	ck_assert_int_eq(look(path, families, &err), -ENOENT);
+	ck_assert_int_eq(access(path, F_OK), -1);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	before = tree_sum(dir);
+	ck_assert_int_eq(look(path, families, &err), -ENOENT);
+	ck_assert_msg(strstr(err.text, "holds no database") != NULL, "%s", err.text);
+	ck_assert_int_eq(look(dir, others, &err), -ENOENT);
+	ck_assert_msg(strstr(err.text, "something else") != NULL, "%s", err.text);
+	ck_assert_ptr_null(kv);
+	ck_assert_uint_eq(tree_sum(dir), before);
 }
 END_TEST
 
@@ -645,6 +721,8 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, a_value_that_is_too_long_is_cut);
 	tcase_add_test(tc, commits_take_effect_in_the_order_of_the_calls);
 	tcase_add_loop_test(tc, a_killed_process_has_committed_whole_batches, 0, 3);
+	tcase_add_test(tc, looking_sees_everything_and_changes_nothing);
+	tcase_add_test(tc, looking_makes_no_database);
 	tcase_add_test(tc, a_commit_is_synced_before_it_is_done);
 	tcase_add_test(tc, a_torn_batch_is_gone_altogether);
 	tcase_add_test(tc, spoilt_data_is_never_returned);

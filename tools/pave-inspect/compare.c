@@ -1,172 +1,69 @@
-/* pave-inspect --index: the index against the device. All references of the index are taken in,
- * sorted by place; each group ticks off those that it bears out. */
+/* pave-inspect --index: the index against the device, both ways.
+ *
+ *   index --references, by place--> each group ticks off those that it bears out; what none has
+ *                                   named at the end lies under no header
+ *   groups --blocks that it does not refer to there--> looked up in the index: each must be there,
+ *                                   in this version or a newer one, or have been erased
+ *
+ * The first way goes through the index once for each window of segments (refs.h), so that its
+ * memory does not grow with the device. The second one holds nothing: it asks the index for a page
+ * at a time. What must be known of the log as a whole before a group can be judged has been learnt
+ * in a survey before (facts.h).
+ *
+ * That a block of a group is not in the index is damage when it cannot have been erased: the index
+ * says that the page exists, or counts more live blocks in the segment than its pages refer to, or
+ * every erase since is on the device still. Otherwise an erase whose entry is gone may be the
+ * reason; then the blocks are counted, and that is all. (In a segment of which a count says that
+ * something is missing it can't be told which; all that may be is.) */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/crc32c.h"
-#include "engine/base/text.h"
 #include "engine/store/store.h"
-#include "tools/pave-inspect/inspect.h"
-
-struct ref {
-	uint32_t location;
-	uint32_t crc;
-	version_t version;
-	volume_id_t volume;
-	chunk_no_t chunk;
-	block_no_t block;
-	bool named; /* by some group */
-};
+#include "tools/pave-inspect/facts.h"
+#include "tools/pave-inspect/refs.h"
 
 struct compare {
 	struct inspect_device *device;
 	const struct format_super *super;
-	struct kv *kv;
-	struct ref *refs;
-	size_t count, room;
-	bool found[FORMAT_SHARDS_MAX]; /* a checkpoint of the shard */
-	uint32_t prefixes[FORMAT_SHARDS_MAX];
-	struct format_checkpoint checkpoints[FORMAT_SHARDS_MAX];
-	uint32_t *epochs; /* by segment, of the index */
+	struct findings *findings;
+	struct refs *refs;
+	struct facts *facts;
+	uint32_t window_first, window_end;     /* segments */
+	bool borne_out[FORMAT_GROUP_DATA_MAX]; /* by the data block of the group being looked at */
 	struct compare_totals totals;
 };
 
-static int take_node(const void *key, size_t key_size, const void *value, size_t value_size,
-		     void *arg)
-{
-	struct format_checkpoint record;
-	struct compare *c = arg;
-	uint32_t prefix;
-
-	if (format_key_node_decode(key, key_size, &prefix) < 0 ||
-	    format_checkpoint_decode(value, value_size, &record) < 0)
-		return 0; /* not a checkpoint of today's format: not ours to judge */
-	if (!uuid_equal(&record.device, &c->super->device) || record.shard >= FORMAT_SHARDS_MAX)
-		return 0;
-	c->found[record.shard] = true;
-	c->prefixes[record.shard] = prefix;
-	c->checkpoints[record.shard] = record;
-	c->totals.checkpoint = MAX(c->totals.checkpoint, record.number);
-	return 0;
-}
-
-static int take_segment(const void *key, size_t key_size, const void *value, size_t value_size,
-			void *arg)
-{
-	struct format_segment record;
-	struct format_traces traces;
-	struct compare *c = arg;
-	uint32_t no;
-
-	if (format_key_segment_decode(key, key_size, &no) < 0)
-		return -E_CORRUPT;
-	if (no >= c->super->segment_count)
-		return 0;
-	if (format_segment_decode(value, value_size, &record, &traces) < 0)
-		return -E_CORRUPT;
-	c->epochs[no] = record.epoch;
-	return 0;
-}
-
-static int take_page(const void *key, size_t key_size, const void *value, size_t value_size,
-		     void *arg)
-{
-	struct format_slot slots[PAGE_BLOCKS];
-	struct compare *c = arg;
-	volume_id_t volume;
-	chunk_no_t chunk;
-	page_no_t page;
-
-	if (format_key_page_decode(key, key_size, &volume, &chunk, &page) < 0 ||
-	    format_page_decode(value, value_size, slots) < 0)
-		return -E_CORRUPT;
-	c->totals.pages++;
-	if (c->count + PAGE_BLOCKS > c->room) {
-		size_t room = MAX((size_t)65536, 2 * c->room);
-		void *p = realloc(c->refs, room * sizeof *c->refs);
-
-		if (p == NULL)
-			return -ENOMEM;
-		c->refs = p;
-		c->room = room;
-	}
-	for (uint32_t i = 0; i < PAGE_BLOCKS; i++)
-		if (format_slot_has_data(&slots[i]))
-			c->refs[c->count++] = (struct ref){
-			    .location = slots[i].location,
-			    .crc = slots[i].crc,
-			    .version = slots[i].version,
-			    .volume = volume,
-			    .chunk = chunk,
-			    .block = page * PAGE_BLOCKS + i,
-			};
-	return 0;
-}
-
-static int by_location(const void *a, const void *b)
-{
-	const struct ref *ra = a, *rb = b;
-
-	return (ra->location > rb->location) - (ra->location < rb->location);
-}
-
-static int take_all(struct compare *c, const char *path, struct error *err)
-{
-	uint8_t prefix[FORMAT_KEY_MAX];
-	int rc = kv_scan(c->kv, STORE_KV_NODE, prefix, 0, take_node, c);
-
-	for (uint32_t shard = 0; rc == 0 && shard < c->super->shard_count; shard++) {
-		size_t size;
-
-		if (!c->found[shard])
-			return error_set(
-			    err, -ENOENT,
-			    "index %s: it has no checkpoint of shard %u of this device "
-			    "(%s)",
-			    path, shard, c->device->survey.name);
-		size = format_key_node(c->prefixes[shard], prefix);
-		rc = kv_scan(c->kv, STORE_KV_SEGMENTS, prefix, size, take_segment, c);
-		if (rc == 0)
-			rc = kv_scan(c->kv, STORE_KV_PAGES, prefix, size, take_page, c);
-	}
-	if (rc != 0)
-		return error_set(err, rc, "index %s: it cannot be read: %s", path, err_text(rc));
-	if (c->count > 0)
-		qsort(c->refs, c->count, sizeof *c->refs, by_location);
-	c->totals.blocks = c->count;
-	for (size_t i = 1; i < c->count; i++)
-		c->totals.shared += c->refs[i].location == c->refs[i - 1].location;
-	return 0;
-}
-
 int compare_open(struct inspect_device *d, const char *path, const struct format_super *super,
-		 struct compare **ret_compare, struct error *err)
+		 uint64_t memory_bytes, struct findings *findings, struct compare **ret_compare,
+		 struct error *err)
 {
-	struct compare *c;
-	struct stat st;
+	struct compare *c = calloc(1, sizeof *c);
 	int rc;
 
-	if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
-		return error_set(err, -ENOENT, "index %s: there is no such directory", path);
-	c = calloc(1, sizeof *c);
 	if (c == NULL)
 		return error_set(err, -ENOMEM, "no memory");
 	c->device = d;
 	c->super = super;
-	c->epochs = calloc(super->segment_count, sizeof *c->epochs);
-	rc = c->epochs != NULL ? 0 : error_set(err, -ENOMEM, "no memory");
-	if (rc == 0)
-		rc = kv_rocks_open(d->reactor, path, store_kv_family_names, STORE_KV_FAMILIES, 0,
-				   &c->kv, err);
-	if (rc == 0)
-		rc = take_all(c, path, err);
+	c->findings = findings;
+	rc = refs_open(d, path, super, memory_bytes, findings, &c->refs, err);
+	if (rc == 0) {
+		rc = facts_learn(&d->survey, super, refs_checkpoints(c->refs), &c->facts);
+		if (rc != 0)
+			error_set(err, rc, "%s: %s", d->survey.name, err_text(rc));
+	}
 	if (rc != 0) {
 		compare_close(c);
 		return rc;
 	}
+	for (uint32_t i = 0; i < super->shard_count; i++)
+		c->totals.checkpoint =
+		    MAX(c->totals.checkpoint, refs_checkpoints(c->refs)[i].number);
+	c->totals.pages = refs_page_count(c->refs);
+	c->totals.blocks = refs_count(c->refs);
 	*ret_compare = c;
 	return 0;
 }
@@ -175,89 +72,268 @@ void compare_close(struct compare *c)
 {
 	if (c == NULL)
 		return;
-	kv_close(c->kv);
-	free(c->refs);
-	free(c->epochs);
+	refs_close(c->refs);
+	facts_destroy(c->facts);
 	free(c);
 }
 
-/* The first reference to a place that is not below location. */
-static size_t find(const struct compare *c, uint32_t location)
+/* -- from the index to the groups ------------------------------------------------------------- */
+
+static uint32_t segment_of(const struct compare *c, uint32_t location)
 {
-	size_t low = 0, high = c->count;
-
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-
-		if (c->refs[mid].location < location)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return (location - FORMAT_SEGMENTS_BLOCK) / (c->super->segment_bytes / BLOCK_SIZE);
 }
 
-static void compare_entry(struct compare *c, const struct survey_group *group,
-			  const struct format_entry *e)
+/* Something is wrong with a reference: unless recovery is going to replace it. */
+static void tell_ref(struct compare *c, const struct ref *r, enum finding_kind kind,
+		     const char *what)
+{
+	const struct facts_place place = {.shard = r->shard,
+					  .volume = r->volume,
+					  .chunk = r->chunk,
+					  .block = r->block,
+					  .version = r->version,
+					  .location = r->location};
+
+	if (kind != FINDING_SHARED && facts_is_superseded(c->facts, &place))
+		kind = FINDING_SUPERSEDED;
+	findings_add(c->findings, kind, 1,
+		     "volume %" PRIu64 " chunk %u block %u version %u.%" PRIu64
+		     ": block %u of the device, in segment %u%s%s",
+		     r->volume, r->chunk, r->block, version_generation(r->version),
+		     version_seq(r->version), r->location, segment_of(c, r->location),
+		     what[0] != '\0' ? ": " : "", what);
+}
+
+static void tell_contradiction(struct compare *c, const struct ref *r,
+			       const struct survey_group *group, const struct format_entry *e,
+			       uint32_t n)
+{
+	char what[160];
+
+	snprintf(what, sizeof what,
+		 "group %" PRIu64 " has volume %" PRIu64 " chunk %u block %u version %u.%" PRIu64
+		 " there%s",
+		 group->header.seq, e->volume, e->chunk, e->block + n,
+		 version_generation(e->version), version_seq(e->version),
+		 r->crc != group->crcs[e->data_first + n] ? ", with another checksum" : "");
+	tell_ref(c, r, FINDING_CONTRADICTION, what);
+}
+
+static void bear_out(struct compare *c, const struct survey_group *group,
+		     const struct format_entry *e)
 {
 	uint32_t first = group->data_location + e->data_first;
+	struct ref *end, *r = refs_find(c->refs, first, &end);
 
-	for (size_t i = find(c, first);
-	     i < c->count && c->refs[i].location - first < e->block_count; i++) {
-		struct ref *r = &c->refs[i];
-		uint32_t n = r->location - first;
+	for (; r < end && r->location - first < e->block_count; r++) {
+		uint32_t n = r->location - first, at = e->data_first + n;
 
 		r->named = true;
 		if (r->volume != e->volume || r->chunk != e->chunk || r->block != e->block + n ||
-		    r->version != e->version || r->crc != group->crcs[e->data_first + n])
-			c->totals.contradictions++;
-		else if (group->block_is_bad[e->data_first + n])
-			c->totals.bad++;
+		    r->version != e->version || r->crc != group->crcs[at]) {
+			tell_contradiction(c, r, group, e, n);
+			continue;
+		}
+		c->borne_out[at] = true;
+		if (group->block_is_bad[at])
+			tell_ref(c, r, FINDING_BAD, "");
 		else
 			c->totals.matching++;
 	}
 }
 
+/* What no group of the window has named: whether the block checks all the same. */
+static void finish_ref(struct compare *c, const struct ref *r, uint8_t *block)
+{
+	const struct survey_device *d = &c->device->survey;
+	bool good = d->read(d->arg, (uint64_t)r->location * BLOCK_SIZE, BLOCK_SIZE, block) == 0 &&
+		    crc32c(0, block, BLOCK_SIZE) == r->crc;
+
+	tell_ref(c, r, good ? FINDING_HEADERLESS_GOOD : FINDING_HEADERLESS_BAD, "");
+}
+
+static int finish_window(struct compare *c)
+{
+	uint8_t *block = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
+	struct ref *end, *first = refs_find(c->refs, 0, &end);
+
+	if (block == NULL)
+		return -ENOMEM;
+	for (struct ref *r = first; r < end; r++) {
+		if (r > first && r->location == r[-1].location)
+			tell_ref(c, r, FINDING_SHARED, "another block is there too");
+		if (!r->named)
+			finish_ref(c, r, block);
+	}
+	free(block);
+	return 0;
+}
+
+/* So that the window holds the segment; or, with the device's segment count, to its end. */
+static int go_to(struct compare *c, uint32_t segment)
+{
+	int rc = 0;
+
+	while (rc == 0 && segment >= c->window_end) {
+		if (c->window_end > 0)
+			rc = finish_window(c);
+		if (rc != 0 || c->window_end == c->super->segment_count)
+			break;
+		c->window_first = c->window_end;
+		rc = refs_load_window(c->refs, c->window_first, &c->window_end);
+	}
+	return rc;
+}
+
+/* -- from the groups to the index ------------------------------------------------------------- */
+
+enum state { THERE, GONE, UNSURE, MISSING };
+
+struct block_state {
+	enum state state;
+	version_t version; /* that the index has; 0: none */
+};
+
+/* A block of a group that is not in the index in this version or a newer one. */
+static int judge_missing(struct compare *c, const struct survey_group *group,
+			 const struct format_entry *e, block_no_t block, enum state *ret_state)
+{
+	const struct format_group *g = &group->header;
+	const struct refs_segment *s = &refs_segments(c->refs)[g->segment];
+	uint32_t shard = g->segment % c->super->shard_count;
+	const struct facts_place place = {.shard = shard,
+					  .volume = e->volume,
+					  .chunk = e->chunk,
+					  .block = block,
+					  .version = e->version};
+	const struct refs_chunk *chunk;
+	int rc = refs_chunk(c->refs, shard, e->volume, e->chunk, &chunk);
+
+	if (rc < 0)
+		return rc;
+	*ret_state = UNSURE;
+	if ((chunk->found && chunk->record.dead) ||
+	    facts_is_erased(c->facts, shard, e->volume, e->chunk, g->seq) ||
+	    facts_is_superseded(c->facts, &place))
+		*ret_state = GONE;
+	else if (facts_has_erases(c->facts, shard, g->seq) || s->record.live > s->live)
+		*ret_state = MISSING;
+	return 0;
+}
+
+static int look_up(struct compare *c, const struct survey_group *group,
+		   const struct format_entry *e, block_no_t block, struct block_state *ret)
+{
+	uint32_t shard = group->header.segment % c->super->shard_count;
+	page_no_t page = block >> PAGE_SHIFT;
+	const struct format_slot *slots = NULL;
+	const struct refs_chunk *chunk;
+	bool lost = false;
+	int rc = refs_chunk(c->refs, shard, e->volume, e->chunk, &chunk);
+
+	*ret = (struct block_state){.state = THERE};
+	if (rc < 0)
+		return rc;
+	if (chunk->found && (chunk->record.version == 1 || refs_chunk_has_page(chunk, page))) {
+		rc = refs_page(c->refs, shard, e->volume, e->chunk, page, &slots);
+		lost = slots == NULL && chunk->record.version > 1 && !chunk->record.dead;
+	}
+	if (rc < 0)
+		return rc;
+	ret->version = slots != NULL ? slots[block % PAGE_BLOCKS].version : 0;
+	if (ret->version >= e->version)
+		return 0;
+	rc = judge_missing(c, group, e, block, &ret->state);
+	if (lost && ret->state == UNSURE)
+		ret->state = MISSING;
+	return rc;
+}
+
+static void tell_missing(struct compare *c, const struct survey_group *group,
+			 const struct format_entry *e, block_no_t first, uint32_t count,
+			 const struct block_state *state)
+{
+	char has[64] = "nothing";
+
+	if (state->version != 0)
+		snprintf(has, sizeof has, "version %u.%" PRIu64, version_generation(state->version),
+			 version_seq(state->version));
+	findings_add(c->findings, state->state == MISSING ? FINDING_MISSING : FINDING_UNSURE, count,
+		     "volume %" PRIu64 " chunk %u blocks %u+%u version %u.%" PRIu64
+		     " of group %" PRIu64 ", segment %u block %u: the index has %s",
+		     e->volume, e->chunk, first, count, version_generation(e->version),
+		     version_seq(e->version), group->header.seq, group->header.segment,
+		     group->header.first_block, has);
+}
+
+/* Blocks that are alike are told together. */
+static int seek_entry(struct compare *c, const struct survey_group *group,
+		      const struct format_entry *e)
+{
+	struct block_state run = {.state = THERE}, now;
+	uint32_t begun = 0;
+
+	for (uint32_t i = 0; i <= e->block_count; i++) {
+		int rc = 0;
+
+		now = (struct block_state){.state = THERE};
+		if (i < e->block_count &&
+		    (e->kind != FORMAT_DATA || !c->borne_out[e->data_first + i]))
+			rc = look_up(c, group, e, e->block + i, &now);
+		if (rc < 0)
+			return rc;
+		if (now.state == run.state && now.version == run.version)
+			continue;
+		if (run.state == MISSING || run.state == UNSURE)
+			tell_missing(c, group, e, e->block + begun, i - begun, &run);
+		run = now;
+		begun = i;
+	}
+	return 0;
+}
+
+/* -- the survey's sinks ----------------------------------------------------------------------- */
+
 int compare_group(struct compare *c, const struct survey_group *group)
 {
 	const struct format_group *g = &group->header;
-	const struct format_checkpoint *k = &c->checkpoints[g->segment % c->super->shard_count];
+	const struct format_checkpoint *k =
+	    &refs_checkpoints(c->refs)[g->segment % c->super->shard_count];
+	int rc = go_to(c, g->segment);
 
+	if (rc != 0)
+		return rc;
 	c->totals.later_groups += g->seq > k->last_seq[g->stream];
+	memset(c->borne_out, 0, sizeof c->borne_out);
 	for (uint32_t i = 0; i < g->entry_count; i++)
 		if (group->entries[i].kind == FORMAT_DATA)
-			compare_entry(c, group, &group->entries[i]);
-	return 0;
+			bear_out(c, group, &group->entries[i]);
+	if (!facts_is_covered(c->facts, group))
+		return 0;
+	for (uint32_t i = 0; i < g->entry_count && rc == 0; i++)
+		if (group->entries[i].kind <= FORMAT_DISCARD)
+			rc = seek_entry(c, group, &group->entries[i]);
+	return rc;
 }
 
 int compare_segment(struct compare *c, const struct survey_segment *segment)
 {
-	if (segment->epoch > c->epochs[segment->no])
-		c->totals.stale = true;
+	const struct refs_segment *s = &refs_segments(c->refs)[segment->no];
+
+	if (segment->epoch > s->record.epoch)
+		findings_add(c->findings, FINDING_STALE, 1,
+			     "segment %u: its groups are of its use number %u, and the index knows "
+			     "of %u",
+			     segment->no, segment->epoch, s->record.epoch);
 	return 0;
 }
 
 int compare_finish(struct compare *c, struct compare_totals *ret_totals)
 {
-	const struct survey_device *d = &c->device->survey;
-	uint8_t *block = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
+	int rc = go_to(c, c->super->segment_count);
 
-	if (block == NULL)
-		return -ENOMEM;
-	for (size_t i = 0; i < c->count; i++) {
-		const struct ref *r = &c->refs[i];
-		uint64_t offset = (uint64_t)r->location * BLOCK_SIZE;
-
-		if (r->named)
-			continue;
-		if (offset + BLOCK_SIZE <= d->size_bytes &&
-		    d->read(d->arg, offset, BLOCK_SIZE, block) == 0 &&
-		    crc32c(0, block, BLOCK_SIZE) == r->crc)
-			c->totals.headerless_good++;
-		else
-			c->totals.headerless_bad++;
-	}
-	free(block);
-	*ret_totals = c->totals;
-	return 0;
+	if (rc == 0)
+		*ret_totals = c->totals;
+	return rc;
 }

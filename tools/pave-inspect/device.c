@@ -122,3 +122,37 @@ int inspect_commit(struct kv *kv, struct kv_batch *batch, void *arg)
 		return -EIO;
 	return c.status;
 }
+
+struct getting {
+	struct kv_get_op op;
+	bool done;
+	int status;
+};
+
+static void got(struct kv_get_op *op, int status)
+{
+	struct getting *g = container_of(op, struct getting, op);
+
+	g->status = status;
+	g->done = true;
+}
+
+int inspect_get(struct inspect_device *d, struct kv *kv, uint32_t family, const uint8_t *key,
+		size_t key_size, void *value, size_t value_max, size_t *ret_value_size)
+{
+	static struct getting g;
+
+	PRE(key_size <= sizeof g.op.key);
+	g = (struct getting){.op = {.done = got,
+				    .family = family,
+				    .key_size = key_size,
+				    .value = value,
+				    .value_max = value_max}};
+	memcpy(g.op.key, key, key_size);
+	kv_get(kv, &g.op);
+	reactor_refresh(d->reactor);
+	if (reactor_run_until(d->reactor, &g.done, reactor_now_ns(d->reactor) + IO_TIMEOUT_NS) != 0)
+		return -EIO;
+	*ret_value_size = g.op.value_size;
+	return g.status;
+}

@@ -25,6 +25,10 @@ int inspect_write_block(struct inspect_device *d, uint64_t offset, const void *b
 /* Makes a batch durable, and takes it over. arg: the struct inspect_device. */
 int inspect_commit(struct kv *kv, struct kv_batch *batch, void *arg);
 
+/* As kv_get. 0, -ENOENT, -EIO, -E_CORRUPT. */
+int inspect_get(struct inspect_device *d, struct kv *kv, uint32_t family, const uint8_t *key,
+		size_t key_size, void *value, size_t value_max, size_t *ret_value_size);
+
 /* What a survey found. */
 struct inspect_totals {
 	uint32_t segments, used_segments, damaged_segments;
@@ -42,23 +46,20 @@ void dump_segment(const struct survey_segment *segment, bool json);
 /* -- compare.c: the index against the device --------------------------------------------------- */
 
 struct compare;
+struct findings;
 
 struct compare_totals {
-	uint64_t pages, blocks;	  /* blocks: those with data that the index refers to */
-	uint64_t matching;	  /* a group says the same, and the block checks */
-	uint64_t bad;		  /* a group says the same, and the block does not check */
-	uint64_t headerless_good; /* under no header that checks; the block does */
-	uint64_t headerless_bad;  /* under no header, and the block does not check either */
-	uint64_t contradictions;  /* a group says something else of the place */
-	uint64_t shared;	  /* two blocks in one place */
-	uint64_t later_groups;	  /* after the checkpoint: recovery goes through them */
-	bool stale;		  /* a segment was used again since the index was written */
-	uint64_t checkpoint;	  /* its number */
+	uint64_t pages, blocks; /* blocks: those with data that the index refers to */
+	uint64_t matching;	/* a group says the same, and the block checks */
+	uint64_t later_groups;	/* after the checkpoint: recovery goes through them */
+	uint64_t checkpoint;	/* its number */
 };
 
-/* Opens the index and takes all of it in. -ENOENT: it is of no or another device. */
+/* Opens the index to look, and surveys the device a first time. memory_bytes: for references at a
+ * time. What is found goes to findings. -ENOENT: there is no index, or it is of another device. */
 int compare_open(struct inspect_device *d, const char *path, const struct format_super *super,
-		 struct compare **ret_compare, struct error *err);
+		 uint64_t memory_bytes, struct findings *findings, struct compare **ret_compare,
+		 struct error *err);
 /* Sinks of a survey with data. */
 int compare_group(struct compare *c, const struct survey_group *group);
 int compare_segment(struct compare *c, const struct survey_segment *segment);

@@ -1,6 +1,7 @@
 /* pave-inspect: looks at a node's device while no node runs on it.
  *
- *   superblocks -> survey of all segments, with the index beside it if one is given -> report
+ *   superblocks -> survey of all segments, with the index beside it if one is given (and then after
+ *   one that learns what must be known before) -> report
  *   --rebuild-index: two surveys -> a new index
  *
  * Nothing is written to the device, but for a damaged copy of the superblock with --repair; nothing
@@ -20,12 +21,16 @@
 #include "engine/base/text.h"
 #include "engine/store/rebuild.h"
 #include "engine/store/store.h"
+#include "tools/pave-inspect/findings.h"
 #include "tools/pave-inspect/inspect.h"
 
-#define EXIT_DAMAGE 3
+#define EXIT_DAMAGE    3
+#define MEMORY_DEFAULT (512 * MIB)
+#define MEMORY_MIN     (64 * KIB)
 
 struct inspect {
 	const char *path, *index, *new_index;
+	uint64_t memory_bytes; /* 0: it was not said */
 	bool repair, dump, json;
 	struct inspect_device device;
 	struct survey_super super;
@@ -33,17 +38,23 @@ struct inspect {
 	struct compare *compare;
 	struct inspect_totals totals;
 	struct compare_totals compared;
+	struct findings findings;
 	struct rebuild_stats rebuilt;
 	uint32_t slot;
 	bool damage;
 };
 
 static const char usage[] =
-    "Usage: pave-inspect DEVICE [--index DIR] [--rebuild-index DIR] [--repair] [--dump] [--json]\n"
+    "Usage: pave-inspect DEVICE [--index DIR [--memory SIZE]] [--rebuild-index DIR] [--repair]\n"
+    "                    [--dump] [--json]\n"
     "Looks at a node's device while the node does not run: superblocks, segments, groups.\n"
     "\n"
     "  --index DIR          compare with this index (the directory `index` under the node's "
-    "--dir)\n"
+    "--dir),\n"
+    "                       both ways; nothing in it is changed\n"
+    "  --memory SIZE        for what of the index is compared at a time: less means going through "
+    "it\n"
+    "                       more often (512MiB by default)\n"
     "  --rebuild-index DIR  make a new index from the device alone, in an empty directory, or "
     "beside\n"
     "                       those of other devices of the node\n"
@@ -107,15 +118,12 @@ static int survey(struct inspect *x, struct error *err)
  * what was overwritten nobody wants anything any more. */
 static void judge(struct inspect *x)
 {
-	const struct compare_totals *c = &x->compared;
 	const struct inspect_totals *t = &x->totals;
 
 	for (uint32_t i = 0; i < FORMAT_SUPER_COPIES; i++)
 		x->damage = x->damage || x->super.status[i] != 0;
 	if (x->index != NULL)
-		x->damage = x->damage || c->bad > 0 || c->headerless_good > 0 ||
-			    c->headerless_bad > 0 || c->contradictions > 0 || c->shared > 0 ||
-			    c->stale;
+		x->damage = x->damage || findings_damage(&x->findings);
 	else if (x->new_index != NULL)
 		x->damage = x->damage || x->rebuilt.bad_blocks > 0 || x->rebuilt.lost_blocks > 0;
 	else
@@ -288,21 +296,18 @@ static json_t *survey_json(const struct inspect *x)
 	return o;
 }
 
-static json_t *compared_json(const struct compare_totals *c)
+static json_t *compared_json(const struct inspect *x)
 {
+	const struct compare_totals *c = &x->compared;
 	json_t *o = json_object();
 
 	json_object_set_new(o, "checkpoint", integer(c->checkpoint));
 	json_object_set_new(o, "pages", integer(c->pages));
 	json_object_set_new(o, "blocks", integer(c->blocks));
 	json_object_set_new(o, "matching_blocks", integer(c->matching));
-	json_object_set_new(o, "bad_blocks", integer(c->bad));
-	json_object_set_new(o, "headerless_good_blocks", integer(c->headerless_good));
-	json_object_set_new(o, "headerless_bad_blocks", integer(c->headerless_bad));
-	json_object_set_new(o, "contradictions", integer(c->contradictions));
-	json_object_set_new(o, "shared_places", integer(c->shared));
 	json_object_set_new(o, "later_groups", integer(c->later_groups));
-	json_object_set_new(o, "stale", json_boolean(c->stale));
+	json_object_set_new(o, "stale", json_boolean(x->findings.counts[FINDING_STALE] > 0));
+	findings_json(&x->findings, o);
 	return o;
 }
 
@@ -335,7 +340,7 @@ static void report_json(const struct inspect *x)
 	else
 		json_object_set_new(o, "rebuilt", rebuilt_json(x));
 	if (x->compare != NULL)
-		json_object_set_new(o, "index", compared_json(&x->compared));
+		json_object_set_new(o, "index", compared_json(x));
 	json_object_set_new(o, "damage", json_boolean(x->damage));
 	json_dumpf(o, stdout, x->dump ? JSON_COMPACT : JSON_INDENT(2));
 	putchar('\n');
@@ -386,27 +391,14 @@ static void report_survey(const struct inspect *x)
 		printf("%" PRIu64 " BLOCKS CANNOT BE READ\n", t->unreadable_blocks);
 }
 
-static void report_compared(const struct compare_totals *c)
+static void report_compared(const struct inspect *x)
 {
+	const struct compare_totals *c = &x->compared;
+
 	printf("index: checkpoint %" PRIu64 ", %" PRIu64 " pages, %" PRIu64 " blocks: %" PRIu64
 	       " as their groups say; %" PRIu64 " groups are later than it\n",
 	       c->checkpoint, c->pages, c->blocks, c->matching, c->later_groups);
-	if (c->bad > 0)
-		printf("%" PRIu64 " BLOCKS that it refers to DO NOT CHECK: attach their volumes, "
-		       "and `pave scrub start` has them repaired from other replicas\n",
-		       c->bad);
-	if (c->headerless_good + c->headerless_bad > 0)
-		printf("%" PRIu64 " BLOCKS that it refers to LIE UNDER NO VALID HEADER; of these "
-		       "%" PRIu64 " check\n",
-		       c->headerless_good + c->headerless_bad, c->headerless_good);
-	if (c->contradictions > 0)
-		printf("%" PRIu64 " BLOCKS: A GROUP SAYS SOMETHING ELSE of their place\n",
-		       c->contradictions);
-	if (c->shared > 0)
-		printf("%" PRIu64 " PLACES ARE REFERRED TO TWICE\n", c->shared);
-	if (c->stale)
-		printf("THE INDEX IS OLDER THAN THE DEVICE: segments have been used again since; "
-		       "--rebuild-index makes a new one\n");
+	findings_report(&x->findings);
 }
 
 static void report_rebuilt(const struct inspect *x)
@@ -450,7 +442,7 @@ static void report(const struct inspect *x)
 	else
 		report_survey(x);
 	if (x->compare != NULL)
-		report_compared(&x->compared);
+		report_compared(x);
 	if (!x->damage)
 		printf("Everything checks.\n");
 }
@@ -473,7 +465,9 @@ static int run(struct inspect *x, struct error *err)
 	if (x->repair)
 		rc = repair_super(x, err);
 	if (rc == 0 && x->index != NULL)
-		rc = compare_open(&x->device, x->index, x->best, &x->compare, err);
+		rc = compare_open(&x->device, x->index, x->best,
+				  x->memory_bytes > 0 ? x->memory_bytes : MEMORY_DEFAULT,
+				  &x->findings, &x->compare, err);
 	if (rc == 0)
 		rc = x->new_index != NULL ? rebuild_index(x, err) : survey(x, err);
 	if (rc != 0)
@@ -489,6 +483,7 @@ static int parse(struct inspect *x, int argc, char **argv)
 	static const struct option options[] = {
 	    {"index", required_argument, NULL, 'i'},
 	    {"rebuild-index", required_argument, NULL, 'b'},
+	    {"memory", required_argument, NULL, 'm'},
 	    {"repair", no_argument, NULL, 'r'},
 	    {"dump", no_argument, NULL, 'd'},
 	    {"json", no_argument, NULL, 'j'},
@@ -506,6 +501,14 @@ static int parse(struct inspect *x, int argc, char **argv)
 		case 'b':
 			x->new_index = optarg;
 			break;
+		case 'm':
+			if (text_parse_size(optarg, &x->memory_bytes) == 0 &&
+			    x->memory_bytes >= MEMORY_MIN)
+				break;
+			fprintf(stderr,
+				"pave-inspect: --memory %s: a size of at least 64KiB is needed\n",
+				optarg);
+			return 2;
 		case 'r':
 			x->repair = true;
 			break;
@@ -525,6 +528,12 @@ static int parse(struct inspect *x, int argc, char **argv)
 			fputs("Try `pave-inspect --help`.\n", stderr);
 			return 2;
 		}
+	}
+	if (x->memory_bytes > 0 && x->index == NULL) {
+		fputs("pave-inspect: --memory is for --index\n"
+		      "Try `pave-inspect --help`.\n",
+		      stderr);
+		return 2;
 	}
 	if (optind == argc - 1 && (x->new_index == NULL || (x->index == NULL && !x->dump))) {
 		x->path = argv[optind];
