@@ -187,6 +187,9 @@ static void measure_after(struct bench *b, struct run *run)
 	    .resyncs = c.resyncs - b->counts_before.resyncs,
 	    .repairs = c.repairs - b->counts_before.repairs,
 	    .freezes = c.freezes - b->counts_before.freezes,
+	    .layers_begun = c.layers_begun - b->counts_before.layers_begun,
+	    .layers_pause_ns = c.layers_pause_ns,
+	    .layers_work_ns = c.layers_work_ns,
 	};
 }
 

@@ -1,16 +1,24 @@
-/* store-recovery: how long the store takes to open after a crash at the longest distance to its
- * last checkpoint that it allows.
+/* store-recovery: how long a node's devices take to open after a crash at the longest distance to
+ * their last checkpoints that stores allow.
  *
- *   store-recovery --dir DIR [--size 16GiB] [--cache 1GiB]
+ *   store-recovery --dir DIR [--shape mild|worst] [--devices N] [--size 16GiB] [--cache 1GiB]
+ *                  [--pages 262144] [--bound 10]
  *
- * On the production reactor, disk and kv: a volume is written in order; then from one moment on kv
- * holds every commit back, as one that hangs would, and blocks of 4 KiB are written at random until
- * the store lets no more in. There it is abandoned, without closing, and opened again. Printed: how
- * much of the log and how many pages of the index were read, and the time, all as the store counts
- * them (store_stats). The pages of the index are cold then, and so is the log, for both files are
- * dropped from the page cache.
+ * On the production reactor, disk, kv and pool, with files in DIR. From one moment on kv holds
+ * every commit back, as one that hangs would, and blocks are written until the stores let no more
+ * in. There all is abandoned, without closing, and opened again: from before the first file is
+ * opened (RocksDB's and the check of its log included) until everything may be served.
  *
- * The files in DIR are made anew and removed at the end. */
+ *   mild   a volume written in order, 1 MiB at a time; then blocks of 4 KiB at random, depth 128
+ *   worst  --pages pages of the index on each device, of one block each, so that all are cold; then
+ *          one write of 4 KiB to each, depth 1, so that each is a group of its own: 8 KiB of log
+ *
+ * Printed: how much of the log and how many pages of the index were read, the time, and the longest
+ * of the devices as the store counts it (store_stats). Both files are dropped from the page cache
+ * before.
+ *
+ * Exit codes: 0 within --bound seconds, 1 not, or failed, 2 usage. The files in DIR are made anew
+ * and removed at the end. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -21,13 +29,14 @@
 
 #include "engine/base/crc32c.h"
 #include "engine/base/text.h"
-#include "engine/store/store.h"
+#include "engine/pool/pool.h"
 
 #define DEPTH	     128u
 #define SEQ_DEPTH    8u
 #define CHUNK_BLOCKS ((uint32_t)(CHUNK_SIZE_DEFAULT / BLOCK_SIZE))
 #define VOLUME	     7u
-#define QUIET_NS     (2 * NS_PER_S) /* so long without an answer: the store lets nothing in */
+#define QUIET_NS     (5 * NS_PER_S) /* so long without an answer: the store lets nothing in */
+#define HELD_MAX     64u
 
 struct slot {
 	struct store_write write;
@@ -41,20 +50,24 @@ struct holding_kv {
 	struct kv head;
 	struct kv *below;
 	bool holds;
-	struct kv_batch *held; /* the store has one under way at most */
+	struct kv_batch *held[HELD_MAX]; /* a store has one under way at most */
+	uint32_t held_count;
 };
 
 struct bench {
 	struct reactor *reactor;
-	struct disk *disk;
+	struct disk *disks[POOL_DEVICES_MAX]; /* the pool's, but for a crash */
 	struct holding_kv kv;
-	struct store *store;
-	char disk_path[300], kv_path[300];
+	struct pool *pool;
+	char disk_paths[POOL_DEVICES_MAX][300], kv_path[300];
 	uint64_t size_bytes, cache_bytes, volume_blocks;
+	uint64_t devices, pages, bound_s;
+	bool worst;
 	struct slot slots[DEPTH];
-	uint64_t seq, cursor, random_state, answered;
+	uint64_t seq, cursor, limit, random_state, answered;
 	uint32_t in_flight, blocks;
-	bool random, stopping, done;
+	enum { IN_ORDER, AT_RANDOM, PAGE_BY_PAGE, PAGES_SCATTERED } order;
+	bool stopping, done;
 	int status;
 };
 
@@ -82,8 +95,8 @@ static void hold_commit(struct kv *kv, struct kv_batch *batch, struct kv_op *op)
 {
 	struct holding_kv *h = holding(kv);
 
-	if (h->holds)
-		h->held = batch;
+	if (h->holds && h->held_count < HELD_MAX)
+		h->held[h->held_count++] = batch;
 	else
 		kv_commit(h->below, batch, op);
 }
@@ -105,7 +118,8 @@ static void hold_close(struct kv *kv)
 {
 	struct holding_kv *h = holding(kv);
 
-	kv_batch_destroy(h->below, h->held);
+	for (uint32_t i = 0; i < h->held_count; i++)
+		kv_batch_destroy(h->below, h->held[i]);
 	kv_close(h->below);
 	*h = (struct holding_kv){0};
 }
@@ -142,22 +156,41 @@ static void write_done(struct store_write *op, int status)
 	b->answered++;
 	if (status < 0)
 		b->status = status;
-	if (b->status < 0 || b->stopping || (!b->random && b->cursor >= b->volume_blocks)) {
+	if (b->status < 0 || b->stopping || b->cursor >= b->limit) {
 		b->done = b->done || b->in_flight == 0;
 		return;
 	}
 	submit(s);
 }
 
+/* Of all pages, in an order in which no two that lie together follow one another. */
+static uint64_t scattered(const struct bench *b, uint64_t i)
+{
+	return i * 2654435761u % (b->pages * b->devices);
+}
+
+static uint64_t next_block(struct bench *b)
+{
+	const uint64_t i = b->cursor;
+
+	b->cursor += b->order == IN_ORDER ? b->blocks : 1;
+	switch (b->order) {
+	case AT_RANDOM:
+		return next_random(b) % b->volume_blocks;
+	case PAGE_BY_PAGE:
+		return i * PAGE_BLOCKS;
+	case PAGES_SCATTERED:
+		return scattered(b, i) * PAGE_BLOCKS + i % PAGE_BLOCKS;
+	default:
+		return i;
+	}
+}
+
 static void submit(struct slot *s)
 {
 	struct bench *b = s->bench;
-	uint64_t at = b->cursor;
+	const uint64_t at = next_block(b);
 
-	if (b->random)
-		at = next_random(b) % b->volume_blocks;
-	else
-		b->cursor += b->blocks;
 	b->in_flight++;
 	b->seq++;
 	memcpy(s->data, &b->seq, sizeof b->seq);
@@ -173,37 +206,41 @@ static void submit(struct slot *s)
 	    .crcs = s->crcs,
 	    .data = s->data,
 	};
-	store_write(b->store, &s->write);
+	pool_write(b->pool, &s->write);
 }
 
-static int write_in_order(struct bench *b)
+static void begin_writes(struct bench *b, uint32_t blocks, uint32_t depth)
 {
-	b->random = false;
-	b->blocks = IO_BLOCKS_MAX;
+	b->blocks = blocks;
+	b->cursor = 0;
 	b->done = false;
-	for (uint32_t i = 0; i < SEQ_DEPTH; i++)
+	for (uint32_t i = 0; i < depth && b->cursor < b->limit; i++)
 		submit(&b->slots[i]);
+}
+
+/* What the index will have when kv stops. */
+static int fill(struct bench *b)
+{
+	b->order = b->worst ? PAGE_BY_PAGE : IN_ORDER;
+	b->limit = b->worst ? b->pages * b->devices : b->volume_blocks;
+	begin_writes(b, b->worst ? 1 : IO_BLOCKS_MAX, b->worst ? DEPTH : SEQ_DEPTH);
 	reactor_run_until(b->reactor, &b->done, UINT64_MAX);
 	return b->status;
 }
 
-/* Until nothing has been answered for a while. */
+/* Until nothing has been answered for a while, or every page was written to. */
 static int write_until_held(struct bench *b)
 {
 	uint64_t before = UINT64_MAX;
 
 	b->kv.holds = true;
-	b->random = true;
-	b->blocks = 1;
-	b->done = false;
-	for (uint32_t i = 0; i < DEPTH; i++)
-		submit(&b->slots[i]);
-	while (b->answered != before && b->status == 0) {
-		bool never = false;
-
+	b->order = b->worst ? PAGES_SCATTERED : AT_RANDOM;
+	b->limit = b->worst ? b->pages * b->devices : UINT64_MAX;
+	begin_writes(b, 1, b->worst ? 1 : DEPTH);
+	while (b->answered != before && b->status == 0 && !b->done) {
 		before = b->answered;
 		reactor_refresh(b->reactor);
-		reactor_run_until(b->reactor, &never, reactor_now_ns(b->reactor) + QUIET_NS);
+		reactor_run_until(b->reactor, &b->done, reactor_now_ns(b->reactor) + QUIET_NS);
 	}
 	return b->status;
 }
@@ -211,113 +248,45 @@ static int write_until_held(struct bench *b)
 /* -- opening ---------------------------------------------------------------------------------- */
 
 struct opening {
-	struct store_format_op format;
-	struct store_open_op op;
+	struct pool_open_op op;
 	struct bench *bench;
 	struct error err;
 	bool done;
 };
 
-static void formatted(struct store_format_op *op, int status, const struct error *err)
-{
-	struct opening *o = container_of(op, struct opening, format);
-
-	if (status < 0)
-		o->err = *err;
-	o->done = true;
-}
-
-static void opened(struct store_open_op *op, int status, struct store *store,
-		   const struct error *err)
+static void opened(struct pool_open_op *op, int status, struct pool *pool, const struct error *err)
 {
 	struct opening *o = container_of(op, struct opening, op);
 
-	o->bench->store = store;
+	o->bench->pool = pool;
 	if (status < 0)
 		o->err = *err;
 	o->done = true;
 }
 
-static int open_store(struct bench *b, bool format, struct error *err)
+static int open_pool(struct bench *b, struct error *err)
 {
-	const struct store_identity id = {.node = "bench", .shard_count = 1};
-	struct opening o = {.bench = b};
-	int rc = disk_file_open(b->reactor, b->disk_path, &b->disk, err);
+	static struct opening o;
+	int rc = 0;
 
+	o = (struct opening){.bench = b,
+			     .op = {.done = opened, .disk_count = (uint32_t)b->devices}};
+	for (uint32_t i = 0; i < b->devices && rc == 0; i++) {
+		rc = disk_file_open(b->reactor, b->disk_paths[i], &b->disks[i], err);
+		o.op.disks[i] = (struct pool_disk){.disk = b->disks[i], .path = b->disk_paths[i]};
+	}
 	if (rc == 0)
 		rc = open_kv(b, err);
 	if (rc < 0)
 		return rc;
-	if (format) {
-		o.format.done = formatted;
-		o.format.disk = b->disk;
-		o.format.identity = id;
-		store_format(&o.format);
-		reactor_run_until(b->reactor, &o.done, UINT64_MAX);
-		o.done = false;
-	}
-	if (o.err.code == 0) {
-		o.op.done = opened;
-		o.op.config = (struct store_config){.reactor = b->reactor,
-						    .disk = b->disk,
-						    .kv = &b->kv.head,
-						    .identity = id,
-						    .cache_bytes = b->cache_bytes};
-		store_open(&o.op);
-		reactor_run_until(b->reactor, &o.done, UINT64_MAX);
-	}
+	o.op.config = (struct pool_config){.reactor = b->reactor,
+					   .kv = &b->kv.head,
+					   .identity = {.node = "bench", .shard_count = 1},
+					   .cache_bytes = b->cache_bytes};
+	pool_open(&o.op);
+	reactor_run_until(b->reactor, &o.done, UINT64_MAX);
 	*err = o.err;
 	return err->code;
-}
-
-/* As if the process had gone: what the store had in flight is dropped with it. */
-static void crash(struct bench *b)
-{
-	char command[700];
-
-	store_abandon(b->store);
-	b->store = NULL;
-	kv_close(&b->kv.head);
-	disk_close(b->disk);
-	b->disk = NULL;
-	snprintf(command, sizeof command,
-		 "find '%s' '%s' -type f -exec dd if='{}' iflag=nocache "
-		 "count=0 status=none \\;",
-		 b->disk_path, b->kv_path);
-	if (system(command) != 0)
-		fprintf(stderr, "store-recovery: the page cache keeps the index\n");
-}
-
-static int measure(struct bench *b, struct error *err)
-{
-	struct store_stats stats;
-	int rc;
-
-	unlink(b->disk_path);
-	rc = disk_file_create(b->disk_path, b->size_bytes, err);
-	if (rc == 0)
-		rc = open_store(b, true, err);
-	if (rc < 0)
-		return rc;
-	store_get_stats(b->store, &stats);
-	b->volume_blocks = stats.size_bytes / BLOCK_SIZE / 2 / IO_BLOCKS_MAX * IO_BLOCKS_MAX;
-	rc = write_in_order(b);
-	if (rc == 0)
-		rc = write_until_held(b);
-	if (rc < 0)
-		return error_set(err, rc, "a write failed: %s", err_text(rc));
-	crash(b);
-	rc = open_store(b, false, err);
-	if (rc < 0)
-		return rc;
-	store_get_stats(b->store, &stats);
-	printf(
-	    "recovery after a crash: %.0f MiB of log, %llu groups, %llu pages of the index read: "
-	    "%.2f s; memory %.0f MiB\n",
-	    (double)stats.recovered_bytes / (double)MIB, (unsigned long long)stats.recovered_groups,
-	    (unsigned long long)stats.index_reads, (double)stats.recovery_ms / 1e3,
-	    (double)stats.memory_bytes / (double)MIB);
-	return 0;
 }
 
 static void closed(void *arg)
@@ -325,20 +294,96 @@ static void closed(void *arg)
 	*(bool *)arg = true;
 }
 
-static void tear_down(struct bench *b)
+static void close_pool(struct bench *b)
 {
 	bool is_closed = false;
-	char command[400];
 
-	if (b->store != NULL) {
-		store_close(b->store, closed, &is_closed);
+	if (b->pool != NULL) {
+		pool_close(b->pool, closed, &is_closed);
 		reactor_run_until(b->reactor, &is_closed, UINT64_MAX);
 	}
+	b->pool = NULL;
 	if (b->kv.below != NULL)
 		kv_close(&b->kv.head);
-	disk_close(b->disk);
+	memset(b->disks, 0, sizeof b->disks);
+}
+
+/* As if the process had gone: what the stores had in flight is dropped with it. */
+static void crash(struct bench *b)
+{
+	char command[700];
+
+	pool_abandon(b->pool);
+	b->pool = NULL;
+	kv_close(&b->kv.head);
+	for (uint32_t i = 0; i < b->devices; i++)
+		disk_close(b->disks[i]);
+	memset(b->disks, 0, sizeof b->disks);
+	snprintf(command, sizeof command,
+		 "find '%s' '%s'* -type f -exec dd if='{}' iflag=nocache "
+		 "count=0 status=none \\;",
+		 b->kv_path, b->disk_paths[0]);
+	if (system(command) != 0)
+		fprintf(stderr, "store-recovery: the page cache keeps the index\n");
+}
+
+static int measure(struct bench *b, struct error *err, double *ret_s)
+{
+	struct store_stats stats, one;
+	uint64_t begun_ns, longest_ms = 0;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < b->devices && rc == 0; i++) {
+		unlink(b->disk_paths[i]);
+		rc = disk_file_create(b->disk_paths[i], b->size_bytes, err);
+	}
+	if (rc == 0)
+		rc = open_pool(b, err);
+	if (rc < 0)
+		return rc;
+	pool_get_stats(b->pool, &stats);
+	b->volume_blocks = stats.size_bytes / BLOCK_SIZE / 2 / IO_BLOCKS_MAX * IO_BLOCKS_MAX;
+	rc = fill(b);
+	if (rc == 0 && b->worst) { /* so that all pages are in RocksDB */
+		close_pool(b);
+		rc = open_pool(b, err);
+		if (rc < 0)
+			return rc;
+	}
+	if (rc == 0)
+		rc = write_until_held(b);
+	if (rc < 0)
+		return error_set(err, rc, "a write failed: %s", err_text(rc));
+	crash(b);
+	reactor_refresh(b->reactor);
+	begun_ns = reactor_now_ns(b->reactor);
+	rc = open_pool(b, err);
+	if (rc < 0)
+		return rc;
+	reactor_refresh(b->reactor);
+	*ret_s = (double)(reactor_now_ns(b->reactor) - begun_ns) / 1e9;
+	for (uint32_t i = 0; i < b->devices; i++) {
+		store_get_stats(pool_store(b->pool, i), &one);
+		longest_ms = MAX(longest_ms, one.recovery_ms);
+	}
+	pool_get_stats(b->pool, &stats);
+	printf("recovery after a crash, %s, %llu devices: %.0f MiB of log, %llu groups, %llu pages "
+	       "of the index read: %.2f s, of these %.2f s in the slowest store; memory %.0f MiB\n",
+	       b->worst ? "worst shape" : "mild shape", (unsigned long long)b->devices,
+	       (double)stats.recovered_bytes / (double)MIB,
+	       (unsigned long long)stats.recovered_groups, (unsigned long long)stats.index_reads,
+	       *ret_s, (double)longest_ms / 1e3, (double)stats.memory_bytes / (double)MIB);
+	return 0;
+}
+
+static void tear_down(struct bench *b)
+{
+	char command[400];
+
+	close_pool(b);
 	reactor_destroy(b->reactor);
-	unlink(b->disk_path);
+	for (uint32_t i = 0; i < b->devices; i++)
+		unlink(b->disk_paths[i]);
 	snprintf(command, sizeof command, "rm -rf '%s'", b->kv_path);
 	if (system(command) != 0)
 		fprintf(stderr, "store-recovery: %s is left\n", b->kv_path);
@@ -349,7 +394,9 @@ static int set_up(struct bench *b, const char *dir, struct error *err)
 	struct reactor_config config = {.name = "bench", .worker_count = 4};
 	int rc = reactor_create(&config, &b->reactor);
 
-	snprintf(b->disk_path, sizeof b->disk_path, "%s/store-recovery.disk", dir);
+	for (uint32_t i = 0; i < b->devices; i++)
+		snprintf(b->disk_paths[i], sizeof b->disk_paths[i], "%s/store-recovery.disk%u", dir,
+			 i);
 	snprintf(b->kv_path, sizeof b->kv_path, "%s/store-recovery.kv", dir);
 	if (rc < 0)
 		return error_set(err, rc, "io_uring: %s", err_text(rc));
@@ -363,36 +410,78 @@ static int set_up(struct bench *b, const char *dir, struct error *err)
 	return 0;
 }
 
+static int usage(void)
+{
+	fprintf(stderr,
+		"usage: store-recovery --dir DIR [--shape mild|worst] [--devices N] [--size SIZE]\n"
+		"                      [--cache SIZE] [--pages N] [--bound SECONDS]\n"
+		"N: 1 to %u devices, 1 to 262144 pages on each\n",
+		POOL_DEVICES_MAX);
+	return 2;
+}
+
+static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
+{
+	char *end;
+
+	*ret = strtoull(text, &end, 10);
+	return *text != '\0' && *end == '\0' && *ret > 0 && *ret <= max;
+}
+
+static bool parse(struct bench *b, int option, const char *text, const char **ret_dir)
+{
+	switch (option) {
+	case 'd':
+		*ret_dir = text;
+		return strlen(text) <= 200;
+	case 'w':
+		b->worst = strcmp(text, "worst") == 0;
+		return b->worst || strcmp(text, "mild") == 0;
+	case 's':
+		return text_parse_size(text, &b->size_bytes) == 0;
+	case 'c':
+		return text_parse_size(text, &b->cache_bytes) == 0;
+	case 'n':
+		return parse_number(text, POOL_DEVICES_MAX, &b->devices);
+	case 'p':
+		return parse_number(text, 262144, &b->pages);
+	case 'b':
+		return parse_number(text, 3600, &b->bound_s);
+	default:
+		return false;
+	}
+}
+
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"dir", required_argument, NULL, 'd'},
-						{"size", required_argument, NULL, 's'},
-						{"cache", required_argument, NULL, 'c'},
-						{0}};
-	static struct bench b = {.size_bytes = 16 * GIB, .random_state = 88172645463325252ull};
+	static const struct option options[] = {
+	    {"dir", required_argument, NULL, 'd'},     {"shape", required_argument, NULL, 'w'},
+	    {"size", required_argument, NULL, 's'},    {"cache", required_argument, NULL, 'c'},
+	    {"devices", required_argument, NULL, 'n'}, {"pages", required_argument, NULL, 'p'},
+	    {"bound", required_argument, NULL, 'b'},   {0}};
+	static struct bench b = {.size_bytes = 16 * GIB,
+				 .devices = 1,
+				 .pages = 262144,
+				 .bound_s = 10,
+				 .random_state = 88172645463325252ull};
 	const char *dir = NULL;
 	struct error err = {0};
+	double took_s = 0;
 	int c, rc;
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		uint64_t *size = c == 's' ? &b.size_bytes : &b.cache_bytes;
-
-		if (c == 'd') {
-			dir = optarg;
-		} else if (c == '?' || text_parse_size(optarg, size) < 0) {
-			dir = NULL;
-			break;
-		}
-	}
-	if (dir == NULL || strlen(dir) > 200) {
-		fprintf(stderr, "usage: store-recovery --dir DIR [--size SIZE] [--cache SIZE]\n");
-		return 2;
-	}
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+		if (!parse(&b, c, optarg, &dir))
+			return usage();
+	if (dir == NULL)
+		return usage();
 	rc = set_up(&b, dir, &err);
 	if (rc == 0)
-		rc = measure(&b, &err);
+		rc = measure(&b, &err, &took_s);
 	if (rc < 0)
 		fprintf(stderr, "store-recovery: %s\n", err.text);
 	tear_down(&b);
-	return rc < 0 ? 1 : 0;
+	if (rc == 0 && took_s > (double)b.bound_s)
+		fprintf(stderr, "store-recovery: %.2f s are more than the bound of %llu s\n",
+			took_s, (unsigned long long)b.bound_s);
+	return rc < 0 || took_s > (double)b.bound_s ? 1 : 0;
 }

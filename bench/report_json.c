@@ -215,6 +215,9 @@ static void add_counts(json_t *o, const struct target_counts *c)
 	json_object_set_new(o, "resyncs", json_integer((json_int_t)c->resyncs));
 	json_object_set_new(o, "repairs", json_integer((json_int_t)c->repairs));
 	json_object_set_new(o, "freezes", json_integer((json_int_t)c->freezes));
+	json_object_set_new(o, "layers_begun", json_integer((json_int_t)c->layers_begun));
+	json_object_set_new(o, "layers_pause_us", json_real((double)c->layers_pause_ns / 1e3));
+	json_object_set_new(o, "layers_work_us", json_real((double)c->layers_work_ns / 1e3));
 }
 
 static json_t *run_json(const struct report *r, const struct run *run)

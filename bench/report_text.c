@@ -191,6 +191,12 @@ static void print_verified(const struct report *r)
 /* What a run on a healthy volume has none of: then its figures are not only of the load. */
 static void print_counts(const struct target_counts *c)
 {
+	if (c->layers_begun > 0)
+		printf("  meanwhile: %" PRIu64
+		       " times a layer began; held writes back for %.2f ms at most, and other work "
+		       "for layers for %.2f ms\n",
+		       c->layers_begun, (double)c->layers_pause_ns / 1e6,
+		       (double)c->layers_work_ns / 1e6);
 	if (c->resyncs + c->repairs + c->freezes + c->reconciled_blocks == 0)
 		return;
 	printf("  meanwhile: %" PRIu64 " resyncs, %" PRIu64 " repairs, %" PRIu64

@@ -33,6 +33,7 @@ struct target_op {
  * that the bench can name. */
 struct target_counts {
 	uint64_t permits, read_retries, reconciled_blocks, resyncs, repairs, freezes;
+	uint64_t layers_begun, layers_pause_ns, layers_work_ns; /* volume.h; the longest ever */
 };
 
 struct target_ops {

@@ -65,6 +65,9 @@ static void counts(struct target *t, struct target_counts *ret)
 	    .resyncs = s.resyncs,
 	    .repairs = s.repairs,
 	    .freezes = s.freezes,
+	    .layers_begun = s.layers_begun,
+	    .layers_pause_ns = s.layers_pause_ns,
+	    .layers_work_ns = s.layers_work_ns,
 	};
 }
 

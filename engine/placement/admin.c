@@ -88,6 +88,22 @@ static void add_reports(struct arena *a, const struct reg_volume *v, Pave__V1__V
 	m->n_attached_replicas = v->report_count;
 }
 
+static void add_layer_stats(struct arena *a, const struct reg_volume *v, Pave__V1__VolumeInfo *m)
+{
+	Pave__V1__LayerStats *s;
+
+	if (v->report_count == 0 || v->layers_begun == 0)
+		return;
+	s = arena_get(a, sizeof *s);
+	if (s == NULL)
+		return;
+	pave__v1__layer_stats__init(s);
+	s->begun = v->layers_begun;
+	s->pause_ns = v->layers_pause_ns;
+	s->work_ns = v->layers_work_ns;
+	m->layer_stats = s;
+}
+
 static Pave__V1__VolumeInfo *volume_info(struct pd *pd, struct arena *a, struct reg_volume *v,
 					 int64_t now)
 {
@@ -121,6 +137,7 @@ static Pave__V1__VolumeInfo *volume_info(struct pd *pd, struct arena *a, struct 
 		m->n_layers = layers_of(&pd->reg, v, m->layers, PERMIT_LAYERS_MAX);
 	m->settling = layers_open_below(&pd->reg, v) != NULL;
 	add_reports(a, v, m);
+	add_layer_stats(a, v, m);
 	return m;
 }
 

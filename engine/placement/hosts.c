@@ -515,6 +515,9 @@ static void take_reports(struct reg_volume *v, const Pave__V1__Renew *r)
 		p->rx_copied_bytes = s->rx_copied_bytes;
 	}
 	v->report_count = count;
+	v->layers_begun = r->layers != NULL ? r->layers->begun : 0;
+	v->layers_pause_ns = r->layers != NULL ? r->layers->pause_ns : 0;
+	v->layers_work_ns = r->layers != NULL ? r->layers->work_ns : 0;
 }
 
 /* What the holder has not of its volume; NULL: nothing, or it would not know what to do with it. */

@@ -201,6 +201,7 @@ struct reg_volume {
 	struct pd_session *holder;
 	struct replica_report *reports; /* malloc'd */
 	uint32_t report_count;
+	uint64_t layers_begun, layers_pause_ns, layers_work_ns; /* as the holder last said */
 	uint64_t detach_deadline_ns; /* somebody asked for the end of the attachment; 0: nobody */
 	UT_hash_handle hh;	     /* by id */
 	UT_hash_handle hh_name;	     /* by name; not for tombstones */

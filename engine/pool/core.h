@@ -1,4 +1,5 @@
-/* The pool as its parts see it: open.c (what is there, when it opens), device.c (one disk), ops.c
+/* The pool as its parts see it: open.c (what is there, when it opens), place.c
+ * (which chunk lies where, then), device.c (one disk), ops.c
  * (the operations), mover.c (a chunk at a time from one device to another), change.c (devices that
  * come and go), equal.c (fences on all devices alike), pool.c (the rest). Private to engine/pool.
  */
@@ -182,6 +183,12 @@ void device_open(struct device_work *w);
 /* Gives its space back and overwrites its superblocks: nothing tells any more whose it was. */
 void device_wipe(struct device_work *w);
 void device_work_deinit(struct device_work *w);
+
+/* -- place.c ---------------------------------------------------------------------------------- */
+
+/* When all devices are open: makes the routes. -E_CORRUPT: a chunk is on two devices; -ENOMEM, or
+ * what reading kv gives. */
+int place_chunks(struct pool *pool, struct error *err);
 
 /* -- equal.c ---------------------------------------------------------------------------------- */
 

@@ -1,11 +1,18 @@
 /* open: what devices there are, when the pool opens, and what lies on them. See pool.h.
  *
  *   records from kv -> PROBE (each disk: no two may be the same) -> PROBE (each disk again)
- *     -> WIPE (one that was retired, and not wiped) | FORMAT (an empty one) | OPEN (its store)
- *     -> ... -> RECORD (which devices there are) -> EQUAL (fences)
+ *     -> WIPE (one that was retired, and not wiped) | FORMAT (an empty one); its store begins to
+ * open
+ *     -> ... -> STORES (all that were begun have ended) -> the empty ones likewise
+ *     -> RECORD (which devices there are) -> EQUAL (fences)
  *     -> MOVES (of each chunk that is on two devices the copy that does not count is erased)
  *     -> routes -> done
- *   an error: CLOSE (what is open) -> done
+ *   an error: STORES -> CLOSE (what is open) -> done
+ *
+ * Disks are looked at one after the other, and what is to become of each is decided in their order;
+ * but their stores, which read and replay their logs, open side by side, so that a node with many
+ * devices takes as long as the one with the longest log. Their results are taken in the order of
+ * the disks, too: which error is told does not depend on who was faster.
  *
  * Invariants:
  * 1. Nothing is served before the fences are alike and each chunk is on one device.
@@ -23,7 +30,7 @@
 enum open_step {
 	OPEN_PROBE,
 	OPEN_FORMAT,
-	OPEN_STORE,
+	OPEN_STORES,
 	OPEN_WIPE,
 	OPEN_RECORD,
 	OPEN_EQUAL,
@@ -40,6 +47,15 @@ struct orphan {
 	struct uuid device;
 };
 
+/* A store that is being opened, or that was, and nobody has looked at it yet. */
+struct store_opening {
+	struct opening *opening;
+	struct device_work work;
+	struct pool_device *device; /* NULL: not known to be one of ours before it opens */
+	bool begun, ended;
+	int status;
+};
+
 struct opening {
 	struct pool *pool;
 	struct pool_open_op *op;
@@ -48,7 +64,10 @@ struct opening {
 	uint32_t next;			     /* of the disks */
 	struct uuid uuids[POOL_DEVICES_MAX]; /* of each, as it says; all zeroes: it says nothing */
 	bool was_empty[POOL_DEVICES_MAX];
-	struct pool_device *device; /* at work on it; not known to be one of ours before it opens */
+	struct pool_device *device; /* at work on it; NULL: as in store_opening */
+	struct store_opening stores[POOL_DEVICES_MAX]; /* of each disk */
+	uint32_t running;			       /* of these */
+	uint32_t failed_at;			       /* the disk whose error is told */
 	struct device_record *retired;
 	uint32_t retired_count;
 	struct orphan orphans[FORMAT_SLOTS_MAX]; /* devices that were never taken in */
@@ -72,6 +91,8 @@ static void next_disk(struct opening *o);
 static void opening_free(struct opening *o)
 {
 	device_work_deinit(&o->work);
+	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++)
+		device_work_deinit(&o->stores[i].work);
 	equal_deinit(&o->equal);
 	free(o->retired);
 	free(o->moves);
@@ -87,8 +108,12 @@ void opening_abandon(struct pool *pool)
 		return;
 	if (o->step == OPEN_FORMAT)
 		store_format_abandon(&o->work.format);
-	if (o->step == OPEN_STORE)
-		store_abandon(o->work.open.impl);
+	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
+		const struct store_opening *s = &o->stores[i];
+
+		if (s->begun)
+			store_abandon(s->ended ? s->work.store : s->work.open.impl);
+	}
 	opening_free(o);
 }
 
@@ -142,11 +167,19 @@ static void run(struct reactor_task *task)
 	tick(container_of(task, struct opening, task));
 }
 
+static void take_stores(struct opening *o);
+
+/* What is being opened is waited for: an earlier disk may have an error, which is told then. */
 static void fail(struct opening *o, int status)
 {
 	o->status = status;
+	o->failed_at = o->next;
 	if (o->err.code == 0)
 		error_set(&o->err, status, "%s", err_text(status));
+	o->step = OPEN_STORES;
+	if (o->running > 0)
+		return;
+	take_stores(o);
 	close_next(o);
 }
 
@@ -274,20 +307,22 @@ static void disk_done(struct opening *o)
 	next_disk(o);
 }
 
+static void drop(struct pool_disk *disk)
+{
+	disk_close(disk->disk);
+	disk->disk = NULL;
+}
+
 /* The disk is not the node's, or of no use. */
 static void leave_out(struct opening *o)
 {
-	struct pool_disk *disk = &o->op->disks[o->next];
-
-	disk_close(disk->disk);
-	disk->disk = NULL;
+	drop(&o->op->disks[o->next]);
 	disk_done(o);
 }
 
 /* It cannot be read: the others go on without it. */
-static void unreadable(struct opening *o, int status)
+static void unreadable(struct opening *o, struct pool_disk *disk, int status)
 {
-	const struct pool_disk *disk = current(o);
 
 	log_error("pool", "device %s cannot be read: %s; the node goes on without it", disk->path,
 		  err_text(status));
@@ -302,28 +337,36 @@ static void unreadable(struct opening *o, int status)
 	if (o->err.code == 0)
 		error_set(&o->err, status, "device %s: it cannot be read: %s", disk->path,
 			  err_text(status));
-	leave_out(o);
+	drop(disk);
 }
 
 /* The node's own, and what it holds does not check: that is no reason for the others to stand
  * still. */
-static void damaged(struct opening *o, int status)
+static void damaged(struct opening *o, struct pool_disk *disk, struct store_opening *s)
 {
-	struct error err = o->work.err;
+	struct error err = s->work.err;
 
-	error_wrap(&err, "device %s", current(o)->path);
+	error_wrap(&err, "device %s", disk->path);
 	log_error("pool", "%s; the node goes on without it", err.text);
-	o->device->state = POOL_DEVICE_FAILED;
-	o->device->why = status;
+	s->device->state = POOL_DEVICE_FAILED;
+	s->device->why = s->status;
 	if (o->err.code == 0)
 		o->err = err;
-	leave_out(o);
+	drop(disk);
 }
 
 static bool is_orphans_slot(const struct opening *o, uint32_t slot)
 {
 	for (uint32_t i = 0; i < o->orphan_count; i++)
 		if (o->orphans[i].slot == slot)
+			return true;
+	return false;
+}
+
+static bool is_opening_slot(const struct opening *o, uint32_t slot)
+{
+	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++)
+		if (o->stores[i].begun && o->stores[i].work.slot == slot)
 			return true;
 	return false;
 }
@@ -339,16 +382,30 @@ static uint32_t new_slot(const struct opening *o)
 		    uuid_equal(&o->orphans[i].device, &o->work.super.device) &&
 		    !pool_uses_slot(o->pool, o->orphans[i].slot))
 			return o->orphans[i].slot;
-	while (pool_uses_slot(o->pool, slot) || is_orphans_slot(o, slot))
+	while (pool_uses_slot(o->pool, slot) || is_orphans_slot(o, slot) ||
+	       is_opening_slot(o, slot))
 		slot++;
 	return slot;
 }
 
+static void store_ended(struct device_work *w, int status);
+
+/* It begins, and the next disk is looked at. */
 static void open_store(struct opening *o)
 {
-	o->work.slot = o->device != NULL ? o->device->slot : new_slot(o);
-	o->step = OPEN_STORE;
-	device_open(&o->work);
+	struct store_opening *s = &o->stores[o->next];
+
+	s->opening = o;
+	s->device = o->device;
+	s->work.pool = o->pool;
+	s->work.done = store_ended;
+	s->work.disk = current(o)->disk;
+	s->work.slot = o->device != NULL ? o->device->slot : new_slot(o);
+	s->begun = true;
+	s->ended = false;
+	o->running++;
+	device_open(&s->work);
+	disk_done(o);
 }
 
 static void probed_super(struct opening *o)
@@ -439,31 +496,115 @@ static void take_empty(struct opening *o)
 	device_format(&o->work, true);
 }
 
-static void store_opened(struct opening *o)
+static void format_done(struct opening *o)
 {
-	struct pool_disk *disk = &o->op->disks[o->next];
-	struct pool_device *d = o->device;
+	o->device = NULL;
+	open_store(o);
+}
 
-	if (d == NULL)
-		d = pool_free_place(o->pool);
-	if (d == NULL) {
-		/* Cannot be: there are no more disks than places, and known ones were found. */
-		o->pool->devices[0].store = o->work.store;
-		fail(o, -E_LIMIT);
+/* The error of the first disk that has one is what fails the opening. */
+static void fail_disk(struct opening *o, uint32_t i, int status)
+{
+	if (o->status < 0 && i >= o->failed_at)
 		return;
+	o->status = status;
+	o->failed_at = i;
+	o->err = o->stores[i].work.err;
+	error_wrap(&o->err, "device %s", o->op->disks[i].path);
+}
+
+/* All places are of devices that the index knows, and some of those are not here: one of these
+ * keeps the store until it is closed. */
+static void no_place(struct opening *o, uint32_t i)
+{
+	struct store_opening *s = &o->stores[i];
+	uint32_t k = 0;
+
+	while (o->pool->devices[k].store != NULL)
+		k++;
+	INVARIANT(k < POOL_DEVICES_MAX);
+	o->pool->devices[k].store = s->work.store;
+	error_set(&s->work.err, -E_LIMIT, "the index knows %u other devices, and no node has more",
+		  POOL_DEVICES_MAX);
+	fail_disk(o, i, -E_LIMIT);
+}
+
+static void take_opened(struct opening *o, uint32_t i)
+{
+	struct store_opening *s = &o->stores[i];
+	struct pool_disk *disk = &o->op->disks[i];
+	struct pool_device *d = s->device;
+
+	if (d == NULL) {
+		d = pool_free_place(o->pool);
+		if (d == NULL) {
+			no_place(o, i);
+			return;
+		}
+		*d = (struct pool_device){.slot = s->work.slot};
 	}
-	if (o->device == NULL)
-		*d = (struct pool_device){.slot = o->work.slot};
 	d->state = d->is_retiring ? POOL_DEVICE_RETIRING : POOL_DEVICE_SERVING;
 	d->recorded = d->recorded && strcmp(d->path, disk->path) == 0;
 	d->why = 0;
-	d->uuid = *store_device(o->work.store);
-	d->store = o->work.store;
+	d->uuid = *store_device(s->work.store);
+	d->store = s->work.store;
 	d->disk = disk->disk;
 	disk->disk = NULL;
 	memset(d->path, 0, sizeof d->path);
 	memcpy(d->path, disk->path, MIN(strlen(disk->path), sizeof d->path - 1));
-	disk_done(o);
+}
+
+/* One that has ended. */
+static void take_store(struct opening *o, uint32_t i)
+{
+	struct store_opening *s = &o->stores[i];
+
+	s->begun = false;
+	if (s->status == 0)
+		take_opened(o, i);
+	else if (s->status == -EIO)
+		unreadable(o, &o->op->disks[i], s->status);
+	else if (s->status == -E_CORRUPT && s->device != NULL)
+		damaged(o, &o->op->disks[i], s);
+	else
+		fail_disk(o, i, s->status);
+}
+
+static void take_stores(struct opening *o)
+{
+	for (uint32_t i = 0; i < o->op->disk_count; i++)
+		if (o->stores[i].begun)
+			take_store(o, i);
+}
+
+static void disks_done(struct opening *o);
+
+static void stores_done(struct opening *o)
+{
+	take_stores(o);
+	if (o->status < 0) {
+		close_next(o);
+		return;
+	}
+	if (o->round == ROUND_EMPTY) {
+		disks_done(o);
+		return;
+	}
+	o->round = ROUND_EMPTY;
+	o->next = 0;
+	next_disk(o);
+}
+
+static void store_ended(struct device_work *w, int status)
+{
+	struct store_opening *s = container_of(w, struct store_opening, work);
+	struct opening *o = s->opening;
+
+	s->ended = true;
+	s->status = status;
+	o->running--;
+	if (o->running == 0 && o->step == OPEN_STORES)
+		stores_done(o);
 }
 
 static void worked(struct device_work *w, int status)
@@ -471,11 +612,8 @@ static void worked(struct device_work *w, int status)
 	struct opening *o = container_of(w, struct opening, work);
 
 	if (status == -EIO) {
-		unreadable(o, status);
-		return;
-	}
-	if (status == -E_CORRUPT && o->step == OPEN_STORE && o->device != NULL) {
-		damaged(o, status);
+		unreadable(o, &o->op->disks[o->next], status);
+		disk_done(o);
 		return;
 	}
 	if (status < 0 && o->step != OPEN_WIPE) {
@@ -490,10 +628,7 @@ static void worked(struct device_work *w, int status)
 		probed(o);
 		return;
 	case OPEN_FORMAT:
-		open_store(o);
-		return;
-	case OPEN_STORE:
-		store_opened(o);
+		format_done(o);
 		return;
 	default:
 		leave_out(o);
@@ -503,17 +638,13 @@ static void worked(struct device_work *w, int status)
 
 /* -- all of them ------------------------------------------------------------------------------ */
 
-static void disks_done(struct opening *o);
-
 static void next_disk(struct opening *o)
 {
 	for (; o->next < o->op->disk_count; o->next++) {
 		const struct pool_disk *disk = current(o);
 
-		if (disk->disk == NULL && o->round == ROUND_LOOK && disk->why < 0) {
-			unreadable(o, disk->why);
-			return;
-		}
+		if (disk->disk == NULL && o->round == ROUND_LOOK && disk->why < 0)
+			unreadable(o, &o->op->disks[o->next], disk->why);
 		if (disk->disk == NULL || (o->round == ROUND_EMPTY && !o->was_empty[o->next]))
 			continue;
 		if (o->round == ROUND_EMPTY) {
@@ -533,13 +664,15 @@ static void next_disk(struct opening *o)
 		device_probe(&o->work);
 		return;
 	}
-	if (o->round != ROUND_EMPTY) {
-		o->round = o->round == ROUND_LOOK ? ROUND_OPEN : ROUND_EMPTY;
+	if (o->round == ROUND_LOOK) {
+		o->round = ROUND_OPEN;
 		o->next = 0;
 		next_disk(o);
 		return;
 	}
-	disks_done(o);
+	o->step = OPEN_STORES;
+	if (o->running == 0)
+		stores_done(o);
 }
 
 static void recorded(struct kv_op *op, int status)
@@ -669,140 +802,6 @@ static void settle_moves(struct opening *o)
 	reactor_defer(o->pool->reactor, &o->task);
 }
 
-/* -- routes ----------------------------------------------------------------------------------- */
-
-struct placing {
-	struct opening *o;
-	struct pool_device *d;
-	int status;
-};
-
-static bool is_kept_loser(const struct pool *pool, const struct pool_device *d, volume_id_t volume,
-			  chunk_no_t chunk)
-{
-	for (uint32_t i = 0; i < pool->kept_count; i++) {
-		const struct move_record *r = &pool->kept[i];
-		const struct uuid *loser = r->state == MOVE_COPYING ? &r->to : &r->from;
-
-		if (r->volume == volume && r->chunk == chunk &&
-		    memcmp(loser, &d->uuid, sizeof *loser) == 0)
-			return true;
-	}
-	return false;
-}
-
-static int take_chunk(volume_id_t volume, chunk_no_t chunk, void *arg)
-{
-	struct placing *p = arg;
-	struct pool *pool = p->o->pool;
-	const struct route *r = routes_find(&pool->routes, volume, chunk);
-
-	if (is_kept_loser(pool, p->d, volume, chunk))
-		return 0;
-	if (r != NULL && p->d->store == NULL)
-		return 0; /* what the index of an absent device says may be old */
-	if (r != NULL) {
-		p->status = error_set(&p->o->err, -E_CORRUPT,
-				      "chunk %u of volume %llu is on %s and on %s, and no record "
-				      "says which copy counts",
-				      chunk, (unsigned long long)volume,
-				      pool->devices[r->place].path, p->d->path);
-		return p->status;
-	}
-	if (pool_add_route(pool, volume, chunk, p->d) == NULL)
-		p->status = -ENOMEM;
-	return p->status;
-}
-
-static void place_volume(volume_id_t volume, generation_t generation, void *arg)
-{
-	struct store_chunk_state states[256];
-	struct placing *p = arg;
-	chunk_no_t from = 0;
-	uint32_t count;
-
-	(void)generation;
-	do {
-		count = store_chunks(p->d->store, volume, from, states, ARRAY_SIZE(states));
-		for (uint32_t i = 0; i < count && p->status == 0; i++)
-			take_chunk(volume, states[i].chunk, p);
-		if (count > 0)
-			from = states[count - 1].chunk + 1;
-	} while (count == ARRAY_SIZE(states) && p->status == 0);
-}
-
-static void doubt_volume(volume_id_t volume, generation_t generation, void *arg)
-{
-	struct placing *p = arg;
-	struct pool *pool = p->o->pool;
-	volume_id_t *doubts;
-
-	if (generation == 0)
-		return;
-	doubts = realloc(pool->doubts, (pool->doubt_count + 1) * sizeof *doubts);
-	if (doubts == NULL) {
-		p->status = -ENOMEM;
-		return;
-	}
-	pool->doubts = doubts;
-	doubts[pool->doubt_count++] = volume;
-}
-
-static int compare_volumes(const void *a, const void *b)
-{
-	const volume_id_t *va = a, *vb = b;
-
-	return (*va > *vb) - (*va < *vb);
-}
-
-/* Fences are alike, so any device that is open knows every volume that was ever opened here. */
-static int find_doubts(struct opening *o, struct pool_device *d)
-{
-	struct placing p = {.o = o, .d = d};
-
-	store_each_volume(d->store, doubt_volume, &p);
-	if (o->pool->doubts != NULL)
-		qsort(o->pool->doubts, o->pool->doubt_count, sizeof *o->pool->doubts,
-		      compare_volumes);
-	return p.status;
-}
-
-static int place_chunks(struct opening *o)
-{
-	struct pool_device *open = NULL;
-	struct pool *pool = o->pool;
-	bool absent = false;
-
-	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
-		struct placing p = {.o = o, .d = &pool->devices[i]};
-
-		if (p.d->store == NULL)
-			continue;
-		open = p.d;
-		store_each_volume(p.d->store, place_volume, &p);
-		if (p.status < 0)
-			return p.status;
-	}
-	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
-		struct placing p = {.o = o, .d = &pool->devices[i]};
-		int rc;
-
-		if (!device_is_absent(p.d))
-			continue;
-		absent = true;
-		rc = record_scan_chunks(pool->kv, p.d->slot, pool->config.identity.shard,
-					take_chunk, &p);
-		if (rc < 0)
-			return rc;
-		log_error("pool",
-			  "device %s is %s: what lies on it (%llu chunks, if not more) is answered "
-			  "with errors",
-			  p.d->path, pool_state_name(p.d->state),
-			  (unsigned long long)p.d->chunk_count);
-	}
-	return absent ? find_doubts(o, open) : 0;
-}
-
 /* -- steps ------------------------------------------------------------------------------------ */
 
 static void equalled(struct equal *e, int status)
@@ -838,7 +837,7 @@ static void tick(struct opening *o)
 			settle_moves(o);
 			return;
 		}
-		o->status = place_chunks(o);
+		o->status = place_chunks(o->pool, &o->err);
 		if (o->status < 0)
 			fail(o, o->status);
 		else

@@ -7,6 +7,7 @@
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
 #include "engine/store/core.h"
+#include "engine/store/recovery.h"
 
 static void retry_run(struct reactor_task *task);
 static void fetch_done(struct kv_get_op *op, int status);
@@ -563,12 +564,27 @@ static void fetch_done(struct kv_get_op *op, int status)
 		l = next;
 	}
 	unpin(store, page, true);
+	if (store->recovery != NULL) {
+		if (t->in_flight == 0)
+			recovery_pages_read(store);
+		return;
+	}
 	if (wlog_has_waiting(store))
 		wlog_kick(store);
 	/* What was blind is dirty now, and a checkpoint can make room of it. */
 	if (t->writers.head != NULL || t->movers.head != NULL)
 		lookup_retry(store);
 	store_close_tick(store);
+}
+
+void lookup_ahead(struct store *store, struct index_chunk *chunk, page_no_t no)
+{
+	struct index_page *page;
+
+	PRE(!store->serving);
+	if (index_page_exists(chunk, no) && index_find_page(&store->index, chunk, no) == NULL &&
+	    index_make_page(&store->index, chunk, no, false, &page) == 0)
+		start_fetch(store, page);
 }
 
 int lookup_now(struct store *store, struct lookup *l)

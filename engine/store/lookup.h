@@ -146,6 +146,11 @@ static inline struct index_page *lookup_first_page(const struct lookup *lookup)
 	return lookup->held != NULL && (lookup->pinned & 1) != 0 ? lookup->first : NULL;
 }
 
+/* While the store is being opened: begins to read the page, if it exists and is not in memory, so
+ * that lookup_now finds it there. recovery_pages_read is called when all that was begun has ended.
+ * A page that could not be read, or for which there was no memory, is not there. */
+void lookup_ahead(struct store *store, struct index_chunk *chunk, page_no_t no);
+
 /* The same, without waiting: for recovery, which reads kv where it stands. 0; -EBUSY: a dead chunk
  * is to be buried first; or why a page could not be read. */
 int lookup_now(struct store *store, struct lookup *lookup);

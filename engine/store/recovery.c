@@ -16,6 +16,7 @@ enum recovery_state {
 	RECOVERY_HEAL,
 	RECOVERY_PROBE,
 	RECOVERY_SCAN,
+	RECOVERY_LOAD,
 	RECOVERY_FLUSH,
 	RECOVERY_DONE,
 };
@@ -537,6 +538,23 @@ static void probed(struct recovery *r)
 	       BLOCK_SIZE);
 }
 
+static void loaded(struct recovery *r)
+{
+	if (recovery_log_replay(&r->log, &r->err) < 0) {
+		finish(r);
+		return;
+	}
+	account(r);
+	r->state = RECOVERY_FLUSH;
+	submit(r, DISK_FLUSH, 0, NULL, 0);
+}
+
+void recovery_pages_read(struct store *store)
+{
+	INVARIANT(store->recovery->state == RECOVERY_LOAD);
+	loaded(store->recovery);
+}
+
 static void scanned(struct recovery *r)
 {
 	struct recovery_io io;
@@ -546,13 +564,13 @@ static void scanned(struct recovery *r)
 		submit(r, DISK_READ, io.offset, io.data, io.size);
 		return;
 	}
-	if (rc < 0 || recovery_log_replay(&r->log, &r->err) < 0) {
+	if (rc < 0 || recovery_log_accept(&r->log, &r->err) < 0) {
 		finish(r);
 		return;
 	}
-	account(r);
-	r->state = RECOVERY_FLUSH;
-	submit(r, DISK_FLUSH, 0, NULL, 0);
+	r->state = RECOVERY_LOAD;
+	if (recovery_log_load(&r->log) < 0 || r->store->lookups.in_flight == 0)
+		loaded(r);
 }
 
 static void flushed(struct recovery *r)
@@ -580,6 +598,7 @@ static void tick(struct recovery *r)
 	case RECOVERY_FLUSH:
 		flushed(r);
 		return;
+	case RECOVERY_LOAD: /* goes on in recovery_pages_read */
 	case RECOVERY_DONE:
 		break;
 	}

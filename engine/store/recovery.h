@@ -2,7 +2,9 @@
  *
  *   SUPER (both copies) -> HEAL (a damaged copy) -> index from kv
  *     -> PROBE  (no index: the device must be unused) ----------------+
- *     -> SCAN   (each segment that may hold groups after the checkpoint) -> replay -> FLUSH -> done
+ *     -> SCAN   (each segment that may hold groups after the checkpoint)
+ *     -> LOAD   (the pages of the index that they change, many at a time) -> replay -> FLUSH ->
+ * done
  *
  * The groups found are put in the order of their sequence; those of a stream are accepted as long
  * as each names the one accepted before it; of several that do, the newest, for the log went on
@@ -28,6 +30,9 @@
 /* Of a store that has only its configuration. Calls op->done, once, not from inside the call; or
  * returns -ENOMEM, and does not. */
 int recovery_start(struct store *store, struct store_open_op *op);
+
+/* All pages that were being read ahead have been (lookup_ahead). */
+void recovery_pages_read(struct store *store);
 
 /* Frees what an opening under way holds. NULL is allowed. */
 void recovery_destroy(struct recovery *r);

@@ -423,14 +423,13 @@ static int follow_chain(struct recovery_log *l, uint8_t stream, uint64_t durable
 	return 0;
 }
 
-int recovery_log_replay(struct recovery_log *l, struct error *err)
+int recovery_log_accept(struct recovery_log *l, struct error *err)
 {
-	struct store *store = l->store;
 	uint64_t durable[WLOG_STREAMS];
 	int rc;
 
 	if (l->group_count == 0)
-		goto out;
+		return 0;
 	known_durable(l, durable);
 	qsort(l->groups, l->group_count, sizeof(struct recovery_group *), by_prev);
 	for (uint8_t i = 0; i < WLOG_STREAMS; i++) {
@@ -439,12 +438,87 @@ int recovery_log_replay(struct recovery_log *l, struct error *err)
 			return rc;
 	}
 	qsort(l->groups, l->group_count, sizeof(struct recovery_group *), by_seq);
+	return 0;
+}
+
+/* A run of pages that an entry changes. */
+struct span {
+	volume_id_t volume;
+	chunk_no_t chunk;
+	page_no_t first, last;
+};
+
+static int by_place(const void *a, const void *b)
+{
+	const struct span *sa = a, *sb = b;
+
+	if (sa->volume != sb->volume)
+		return sa->volume > sb->volume ? 1 : -1;
+	if (sa->chunk != sb->chunk)
+		return sa->chunk > sb->chunk ? 1 : -1;
+	return (sa->first > sb->first) - (sa->first < sb->first);
+}
+
+static bool has_pages(const struct format_entry *e)
+{
+	return e->kind != FORMAT_FENCE && e->kind != FORMAT_ERASE && e->kind != FORMAT_WATERMARK &&
+	       e->block_count > 0;
+}
+
+static size_t list_spans(const struct recovery_log *l, struct span *ret)
+{
+	size_t count = 0;
+
 	for (uint32_t i = 0; i < l->group_count; i++) {
-		rc = l->groups[i]->accepted ? replay_group(l, l->groups[i]) : 0;
+		const struct recovery_group *rg = l->groups[i];
+
+		for (uint32_t k = 0; rg->accepted && k < rg->header.entry_count; k++) {
+			const struct format_entry *e = &rg->entries[k];
+
+			if (!has_pages(e))
+				continue;
+			if (ret != NULL)
+				ret[count] = (struct span){.volume = e->volume,
+							   .chunk = e->chunk,
+							   .first = e->block / PAGE_BLOCKS,
+							   .last = (e->block + e->block_count - 1) /
+								   PAGE_BLOCKS};
+			count++;
+		}
+	}
+	return count;
+}
+
+int recovery_log_load(struct recovery_log *l)
+{
+	struct store *store = l->store;
+	const size_t count = list_spans(l, NULL);
+	struct span *spans = malloc((count + 1) * sizeof *spans);
+
+	if (spans == NULL)
+		return -ENOMEM;
+	list_spans(l, spans);
+	qsort(spans, count, sizeof *spans, by_place);
+	for (size_t i = 0; i < count; i++) {
+		struct index_chunk *chunk =
+		    index_find_chunk(&store->index, spans[i].volume, spans[i].chunk);
+
+		for (page_no_t no = spans[i].first; chunk != NULL && no <= spans[i].last; no++)
+			lookup_ahead(store, chunk, no);
+	}
+	free(spans);
+	return 0;
+}
+
+int recovery_log_replay(struct recovery_log *l, struct error *err)
+{
+	struct store *store = l->store;
+
+	for (uint32_t i = 0; i < l->group_count; i++) {
+		int rc = l->groups[i]->accepted ? replay_group(l, l->groups[i]) : 0;
 		if (rc < 0)
 			return error_set(err, rc, "the log cannot be replayed: %s", err_text(rc));
 	}
-out:
 	for (uint32_t i = 0; i < WLOG_STREAMS; i++) {
 		store->wlog.streams[i].last_seq = l->last_seq[i];
 		store->wlog.streams[i].durable_seq = l->last_seq[i];

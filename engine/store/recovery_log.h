@@ -55,6 +55,14 @@ void recovery_log_start(struct recovery_log *l, const uint64_t *last_seq);
 int recovery_log_step(struct recovery_log *l, int io_status, struct recovery_io *ret_io,
 		      struct error *err);
 
+/* Which groups are accepted. */
+int recovery_log_accept(struct recovery_log *l, struct error *err);
+
+/* Begins to read the pages of the index that they change, in the order in which they lie there
+ * (lookup_ahead): one after the other they take longer than all the rest. -ENOMEM: nothing was
+ * begun, and replaying reads them. */
+int recovery_log_load(struct recovery_log *l);
+
 /* Applies what is accepted to the index, and sets the streams to go on from there. */
 int recovery_log_replay(struct recovery_log *l, struct error *err);
 

@@ -434,6 +434,7 @@ static void renew(struct vattach *a)
 	uint32_t moving[VMOVES_MAX];
 	Pave__V1__Control message = PAVE__V1__CONTROL__INIT;
 	Pave__V1__Renew renew_message = PAVE__V1__RENEW__INIT;
+	Pave__V1__LayerStats layers = PAVE__V1__LAYER_STATS__INIT;
 	Pave__V1__ReplicaState *items = calloc(v->node_count + 1, sizeof(*items));
 	Pave__V1__ReplicaState **list = calloc(v->node_count + 1, sizeof(Pave__V1__ReplicaState *));
 
@@ -441,6 +442,11 @@ static void renew(struct vattach *a)
 	renew_message.generation = v->generation;
 	renew_message.sealed = vlayers_settled(v);
 	renew_message.size = v->size;
+	layers.begun = v->stats.layers_begun;
+	layers.pause_ns = v->stats.layers_pause_ns;
+	layers.work_ns = v->stats.layers_work_ns;
+	if (layers.begun > 0)
+		renew_message.layers = &layers;
 	if (items != NULL && list != NULL) {
 		volume_describe_replicas(v, items);
 		for (uint32_t i = 0; i < v->node_count; i++)

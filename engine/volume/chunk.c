@@ -54,8 +54,8 @@ static bool slot_in_use(const struct vchunk *c, uint32_t slot)
 {
 	const struct vslot *s = &c->slots[slot];
 
-	return (!c->retired && (vchunk_used(c) & vmask_bit(slot)) != 0) || s->outstanding > 0 ||
-	       s->reading > 0 || s->marking > 0 || s->resync != NULL ||
+	return (!c->set->retired && (vchunk_used(c) & vmask_bit(slot)) != 0) ||
+	       s->outstanding > 0 || s->reading > 0 || s->marking > 0 || s->resync != NULL ||
 	       !vlayers_slot_is_quiet(c, slot);
 }
 
@@ -64,7 +64,7 @@ bool vchunk_uses(const struct vreplica *r, chunk_no_t no)
 	const struct volume *v = r->volume;
 
 	for (const struct vset *set = v->sets; set != NULL && no < v->chunk_count; set = set->next)
-		for (uint32_t i = 0; i < v->slot_count; i++)
+		for (uint32_t i = 0; i < v->slot_count && no >= set->swept; i++)
 			if (set->chunks[no].slots[i].replica == r &&
 			    slot_in_use(&set->chunks[no], i))
 				return true;
@@ -353,10 +353,13 @@ static void kick(struct vchunk *c)
 
 void vchunk_kick(struct vchunk *c)
 {
-	kick(c);
 	/* Reads of the layer above wait for what happens here. */
-	if (c->above != NULL)
-		kick(c->above);
+	struct vchunk *above = vchunk_above(c);
+
+	if (!c->set->retired)
+		kick(c);
+	if (above != NULL && !above->set->retired)
+		kick(above);
 }
 
 void vchunk_forget(struct vchunk *c)
@@ -416,11 +419,13 @@ static void run_writes(struct vchunk *c)
 
 void vchunk_run(struct vchunk *c)
 {
-	if (c->retired)
+	struct vchunk *below = vchunk_below(c);
+
+	if (c->set->retired)
 		return;
-	if (c->below != NULL && c->below->state == VCHUNK_UNOPENED &&
+	if (below != NULL && below->state == VCHUNK_UNOPENED &&
 	    (c->reads.head != NULL || c->writes != NULL))
-		vreconcile_want(c->below, true);
+		vreconcile_want(below, true);
 	if (c->reset_wanted && c->state == VCHUNK_SERVING)
 		vchunk_reset(c);
 	if (c->state == VCHUNK_SERVING) {
@@ -445,6 +450,7 @@ void vchunk_queue_write(struct vchunk *c, struct vpiece *p)
 		DL_PREPEND_ELEM(c->writes, next, p);
 	else
 		DL_APPEND(c->writes, p);
+	vlayers_changed(c);
 	vchunk_kick(c);
 }
 

@@ -61,16 +61,40 @@ struct vlock {
 	uint32_t block_count;
 };
 
+/* The chunks of an open layer, and of one that was, until nothing of it is under way. A volume that
+ * grows gets more of them, and those that there are stay where they are: whatever is under way
+ * points to them. */
+struct vset {
+	volume_id_t layer;
+	struct vset
+	    *above; /* the layer above, whose top one takes the guest's operations; or NULL */
+	struct vset *below;    /* the layer that is being sealed; or NULL */
+	bool retired;	       /* sealed: nothing is begun any more */
+	struct vchunk *chunks; /* base/growing.h, as slots and todo */
+	struct vslot *slots;
+	size_t slots_max_bytes;
+	/* Being sealed: chunks below `looked` were looked at, and those of them that are not done
+	 * are in todo, which has room for all. looks: so many of them, from todo_at on, are to be
+	 * looked at again. */
+	uint32_t *todo;
+	uint32_t looked, todo_count, todo_at, looks;
+	uint32_t swept; /* retired: chunks below are quiet, what they knew was taken
+			 * over, and their memory may have been given back */
+	struct vset *next;
+};
+
 struct vchunk {
 	struct volume *volume;
+	struct vset *set;
 	chunk_no_t no;
-	uint32_t layer;	      /* as frames name it */
-	struct vchunk *above; /* of the layer above, which takes the guest's operations; or NULL */
-	struct vchunk *below; /* of the layer that is being sealed; or NULL */
-	bool retired;	      /* sealed: nothing is begun any more */
-	bool settled;	      /* being sealed: a majority has its last word, or none is needed */
-	bool good_known;      /* good is valid */
-	vmask_t good;	      /* slots that hold all that the sealed layers have of the chunk */
+	uint32_t layer;	  /* as frames name it */
+	bool settled;	  /* being sealed: a majority has its last word, or none is needed */
+	bool done;	  /* being sealed: it is not among what is to do (seal.c) */
+	bool taken;	  /* retired: the sealed layer has what it knew */
+	uint32_t good_at; /* good is valid when this is what it is of (layers.c) */
+	vmask_t good;	  /* slots that hold all that the sealed layers have of the chunk */
+	bool stale;	  /* changed since the layer above it was prepared (begin.c) */
+	struct vchunk *stale_next;
 	vmask_t sealing, sealed; /* slots that the seal was sent to, that answered it */
 	uint32_t reads_begun, writes_begun, marks_begun; /* of the pools, not given back */
 	enum vchunk_state state;
@@ -95,6 +119,8 @@ struct vchunk {
 	uint64_t no_source_ns; /* since when no current slot is ready; 0: not so */
 	uint64_t dirty_ns;
 	struct vchunk *kick_next;
+	bool busy; /* in volume->busy: its window is not empty */
+	struct vchunk *busy_next, *busy_prev;
 	struct vchunk *troubled_next, *troubled_prev;
 	struct vchunk *dirty_next, *dirty_prev;
 };
@@ -115,12 +141,30 @@ static inline vmask_t vchunk_used(const struct vchunk *c)
 	return c->members | (c->learner != VSLOT_NONE ? vmask_bit(c->learner) : 0);
 }
 
+static inline struct vchunk *vchunk_above(const struct vchunk *c)
+{
+	return c->set->above != NULL ? &c->set->above->chunks[c->no] : NULL;
+}
+
+static inline struct vchunk *vchunk_below(const struct vchunk *c)
+{
+	return c->set->below != NULL ? &c->set->below->chunks[c->no] : NULL;
+}
+
 /* The one that takes the guest's operations. */
 static inline struct vchunk *vchunk_top(struct vchunk *c)
 {
-	while (c->above != NULL)
-		c = c->above;
-	return c;
+	struct vset *set = c->set;
+
+	while (set->above != NULL)
+		set = set->above;
+	return &set->chunks[c->no];
+}
+
+/* It serves, and its layer is open. */
+static inline bool vchunk_serves(const struct vchunk *c)
+{
+	return c->state == VCHUNK_SERVING && !c->set->retired;
 }
 
 uint32_t vchunk_blocks(const struct vchunk *c); /* of this chunk's volume */

@@ -5,7 +5,8 @@
  *   chunk        states, slots, waiting operations          buffers   data memory
  *   hedge, pace  reads that are slow
  *   move         a replica is replaced
- *   layers       snapshots: sealing, what replicas have of sealed layers
+ *   layers       snapshots: what replicas have of sealed layers, and what permits say of layers;
+ *                begin, seal, retire, restore: what follows from it, in pieces
  *   write, read  one operation on one chunk                 volume    operations, open, close
  *
  * All on one thread. Callbacks into owners' code (done, ended) are made from deferred tasks only.
@@ -84,6 +85,7 @@ struct volume {
 	struct vchunk *kicked, *kicked_tail;
 	struct vchunk *troubled; /* have waiting operations */
 	struct vchunk *dirty;	 /* watermarks to send; oldest write first (utlist) */
+	struct vchunk *busy;	 /* have writes in their windows (utlist) */
 	bool writes_starved;	 /* troubled chunks wait for the pool of writes */
 	struct reactor_task *waiters[VOLUME_WAITERS_MAX];
 	uint32_t waiter_count;
@@ -147,12 +149,13 @@ void volume_room(struct volume *v);  /* a buffer, a write or an operation's plac
 /* Chunks of one layer; the map is as that of the volume, or NULL: slots are filled in by the
  * caller, who owns it. NULL: no memory. */
 struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t *map);
+/* The same in pieces: a set of chunks that are all zeroes, and one of them, with its row of the
+ * map, or NULL. */
+struct vset *volume_new_set(struct volume *v, volume_id_t layer);
+void volume_make_chunk(struct volume *v, struct vset *set, chunk_no_t no, const uint8_t *row);
 void volume_free_set(struct vset *set); /* NULL is allowed */
 /* Memory for so many chunks, which are not begun yet. -ENOMEM: as before. */
 int volume_grow_set(const struct volume *v, struct vset *set, uint32_t chunk_count);
-/* The chunks from..to - 1, with the rows of these in map (which may be NULL, as above). */
-void volume_begin_chunks(struct volume *v, struct vset *set, uint32_t from, uint32_t to,
-			 const uint8_t *map);
 struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t chunk);
 uint32_t volume_find_node(const struct volume *v, const char *name); /* v->node_count: none */
 

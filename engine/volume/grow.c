@@ -20,7 +20,7 @@
 
 #include "engine/base/assert.h"
 #include "engine/base/log.h"
-#include "engine/volume/core.h"
+#include "engine/volume/layers_parts.h"
 
 static int check(const struct volume *v, const Pave__V1__Growth *g, struct error *err)
 {
@@ -98,30 +98,32 @@ static int take_room(struct volume *v, uint32_t chunk_count)
 /* What is known of the chunk in the layers below the top. */
 static void begin_below(struct volume *v, chunk_no_t no)
 {
-	struct vchunk *top = &v->chunks[no];
-	struct vset *lower = v->sets->next;
+	struct vset *lower = vlayers_below(v);
 
-	if (!vlayers_settled_below(v)) {
-		top->below = &lower->chunks[no];
-		top->below->above = top;
-		top->below->settled = true;
-	}
-	for (struct vset *set = lower; set != NULL; set = set->next)
-		set->chunks[no].retired = set->chunks[0].retired;
+	if (lower != NULL)
+		lower->chunks[no].settled = true;
+	/* Of a retired one the states tell, now. */
+	for (struct vset *set = v->sets; set != NULL; set = set->next)
+		set->chunks[no].taken = set->retired;
 	for (uint32_t i = 0; i < v->sealed_count; i++)
 		for (uint32_t k = 0; k < v->replicas; k++)
-			if (vreplica_ready(top->slots[k].replica))
+			if (vreplica_ready(v->chunks[no].slots[k].replica))
 				v->sealed[i].states[(size_t)no * v->slot_count + k] = VSEALED_EMPTY;
 }
 
 static void begin(struct volume *v, uint64_t size, uint32_t chunk_count, const uint8_t *rows)
 {
+	const uint32_t from = v->chunk_count;
+
+	vlayers_prepare_again(v); /* it would lack them */
 	for (struct vset *set = v->sets; set != NULL; set = set->next)
-		volume_begin_chunks(v, set, v->chunk_count, chunk_count, rows);
-	for (uint32_t i = v->chunk_count; i < chunk_count; i++)
+		for (uint32_t i = from; i < chunk_count; i++)
+			volume_make_chunk(v, set, i, rows + (size_t)(i - from) * v->replicas);
+	for (uint32_t i = from; i < chunk_count; i++)
 		begin_below(v, i);
 	v->chunk_count = chunk_count;
 	v->size = size;
+	vlayers_learnt_all(v);
 }
 
 /* A scan may have passed what there is now. */

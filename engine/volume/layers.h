@@ -45,19 +45,13 @@
 #define VRESTORES_EACH	  4u /* of one replica */
 #define VRESTORE_RETRY_MS 500u
 
-struct vchunk;
-struct vslot;
+/* What one turn does for layers at most: so many chunks are gone through, and the rest comes with
+ * later turns, VLAYERS_STEP_NS apart, in which the guest's operations are served too. */
+#define VLAYERS_PIECE	1024u
+#define VLAYERS_STEP_NS 100000u
 
-/* The chunks of an open layer, and of one that was, until nothing of it is under way. A volume that
- * grows gets more of them, and those that there are stay where they are: whatever is under way
- * points to them. */
-struct vset {
-	volume_id_t layer;
-	struct vchunk *chunks; /* base/growing.h, as slots */
-	struct vslot *slots;
-	size_t slots_max_bytes;
-	struct vset *next;
-};
+struct vchunk;
+struct vset;
 
 enum vsealed_state {
 	VSEALED_UNKNOWN,
@@ -72,7 +66,9 @@ enum vsealed_state {
 
 struct vsealed {
 	volume_id_t id;
-	uint8_t *states; /* enum vsealed_state; of each chunk's slots */
+	uint8_t *states;  /* enum vsealed_state; of each chunk's slots */
+	struct vset *set; /* what it was while it was open: states of chunks that are not `taken`
+			   * are there; NULL: all are here */
 };
 
 struct vrestore {
@@ -90,8 +86,20 @@ struct vrestore {
 struct vlayers {
 	volume_id_t settled; /* the layer that is, and that the driver may be told of; 0: none */
 	bool told;
-	uint32_t changes;    /* of the list of sealed layers, ever */
-	bool restore_wanted; /* something may have to be restored */
+	uint64_t began_ns;	   /* the work of this turn */
+	uint64_t switched_ns;	   /* writes are held back since then; 0: they are not */
+	uint32_t changes;	   /* of the list of sealed layers, ever */
+	uint32_t retired;	   /* layers that ceased to be open, ever */
+	uint32_t piece;		   /* VLAYERS_PIECE, or as the config says */
+	struct reactor_timer work; /* there is more to do than one turn does */
+	/* begin.c: the layer that will be put above the top one. */
+	struct vset *coming;
+	uint32_t prepared;     /* chunks of it */
+	struct vchunk *stale;  /* of the top layer: changed since they were prepared */
+	struct vchunk *queued; /* likewise, and prepared again; writes wait for them */
+	bool restore_wanted;   /* something may have to be restored */
+	bool restore_found;    /* in this round, which has restore_left to look at */
+	uint64_t restore_left, restore_next;
 	uint64_t restore_after_ns;
 	uint32_t restore_at; /* the next source, by turns */
 	struct vrestore restores[VRESTORES_MAX];
@@ -108,7 +116,8 @@ void vlayers_permit(struct volume *v);
 /* For Renew; 0: nothing to tell. */
 volume_id_t vlayers_settled(const struct volume *v);
 
-/* No layer is being settled: the chunks of the top one may change their members. */
+/* No layer is being settled, nor about to be: the chunks of the top one may change their members.
+ */
 bool vlayers_settled_below(const struct volume *v);
 
 /* Whether there is one layer only. */
@@ -154,6 +163,15 @@ void vlayers_take_state(struct volume *v, uint32_t sealed, const struct vreplica
 /* The node cannot tell what it holds of the chunk. */
 void vlayers_doubt(struct volume *v, uint32_t sealed, const struct vreplica *r, chunk_no_t chunk);
 void vlayers_scanned(struct volume *v, uint32_t sealed, const struct vreplica *r);
+
+/* A node has the permit that it was held back for. */
+void vlayers_released(struct volume *v);
+/* What is being prepared is void: slots have other replicas, or the layer is not wanted. */
+void vlayers_prepare_again(struct volume *v);
+/* The chunk has got a write, or one to wait: a layer that is being prepared above it must know. */
+void vlayers_changed(struct vchunk *c);
+/* What a chunk of a layer that is being sealed was done with may be so no more. */
+void vlayers_undone(struct vchunk *c);
 
 void vlayers_event(struct volume *v);
 void vlayers_tick(struct volume *v);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "engine/base/assert.h"
 #include "engine/base/growing.h"
@@ -95,32 +96,13 @@ struct vreplica *volume_replica_of(struct volume *v, uint32_t node, chunk_no_t c
 int volume_grow_set(const struct volume *v, struct vset *set, uint32_t chunk_count)
 {
 	PRE(chunk_count > 0 && chunk_count <= VOLUME_CHUNKS_MAX);
-	if (growing_grow(set->chunks, chunk_count * sizeof(*set->chunks)) != 0)
+	if (growing_grow(set->chunks, chunk_count * sizeof(*set->chunks)) != 0 ||
+	    growing_grow(set->todo, chunk_count * sizeof(*set->todo)) != 0)
 		return -ENOMEM;
 	return growing_grow(set->slots, (size_t)chunk_count * v->slot_count * sizeof(*set->slots));
 }
 
-void volume_begin_chunks(struct volume *v, struct vset *set, uint32_t from, uint32_t to,
-			 const uint8_t *map)
-{
-	for (uint32_t i = from; i < to; i++) {
-		struct vchunk *c = &set->chunks[i];
-
-		c->volume = v;
-		c->no = i;
-		c->layer = set->layer != v->id ? (uint32_t)set->layer : 0;
-		c->slots = &set->slots[(size_t)i * v->slot_count];
-		c->members = vmask_all(v->replicas);
-		c->learner = VSLOT_NONE;
-		for (uint32_t k = 0; map != NULL && k < v->replicas; k++) {
-			c->slots[k].chunk = c;
-			c->slots[k].node = map[(size_t)(i - from) * v->replicas + k];
-			c->slots[k].replica = volume_replica_of(v, c->slots[k].node, i);
-		}
-	}
-}
-
-struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t *map)
+struct vset *volume_new_set(struct volume *v, volume_id_t layer)
 {
 	struct vset *set = calloc(1, sizeof(*set));
 
@@ -130,12 +112,39 @@ struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t 
 	set->slots_max_bytes = (size_t)VOLUME_CHUNKS_MAX * v->slot_count * sizeof(*set->slots);
 	set->chunks = growing_reserve(VOLUME_CHUNKS_MAX * sizeof(*set->chunks));
 	set->slots = growing_reserve(set->slots_max_bytes);
-	if (set->chunks == NULL || set->slots == NULL ||
+	set->todo = growing_reserve(VOLUME_CHUNKS_MAX * sizeof(*set->todo));
+	if (set->chunks == NULL || set->slots == NULL || set->todo == NULL ||
 	    volume_grow_set(v, set, v->chunk_count) != 0) {
 		volume_free_set(set);
 		return NULL;
 	}
-	volume_begin_chunks(v, set, 0, v->chunk_count, map);
+	return set;
+}
+
+void volume_make_chunk(struct volume *v, struct vset *set, chunk_no_t no, const uint8_t *row)
+{
+	struct vchunk *c = &set->chunks[no];
+
+	c->volume = v;
+	c->set = set;
+	c->no = no;
+	c->layer = set->layer != v->id ? (uint32_t)set->layer : 0;
+	c->slots = &set->slots[(size_t)no * v->slot_count];
+	c->members = vmask_all(v->replicas);
+	c->learner = VSLOT_NONE;
+	for (uint32_t k = 0; row != NULL && k < v->replicas; k++) {
+		c->slots[k].chunk = c;
+		c->slots[k].node = row[k];
+		c->slots[k].replica = volume_replica_of(v, c->slots[k].node, no);
+	}
+}
+
+struct vset *volume_make_set(struct volume *v, volume_id_t layer, const uint8_t *map)
+{
+	struct vset *set = volume_new_set(v, layer);
+
+	for (uint32_t i = 0; set != NULL && i < v->chunk_count; i++)
+		volume_make_chunk(v, set, i, map != NULL ? map + (size_t)i * v->replicas : NULL);
 	return set;
 }
 
@@ -145,6 +154,7 @@ void volume_free_set(struct vset *set)
 		return;
 	growing_free(set->chunks, VOLUME_CHUNKS_MAX * sizeof(*set->chunks));
 	growing_free(set->slots, set->slots_max_bytes);
+	growing_free(set->todo, VOLUME_CHUNKS_MAX * sizeof(*set->todo));
 	free(set);
 }
 
@@ -286,8 +296,9 @@ static void take_shards(struct volume *v, uint32_t node, uint32_t count)
 		n->replicas[i]->permitted = n->replicas[i]->followed = n->permitted;
 	}
 	n->shard_count = count;
+	vlayers_prepare_again(v);
 	for (const struct vset *set = v->sets; set != NULL; set = set->next)
-		for (uint32_t i = 0; i < v->chunk_count; i++)
+		for (uint32_t i = set->swept; i < v->chunk_count; i++)
 			for (uint32_t k = 0; k < v->slot_count; k++)
 				if ((vchunk_used(&set->chunks[i]) & vmask_bit(k)) != 0 &&
 				    set->chunks[i].slots[k].node == node)
@@ -387,11 +398,14 @@ void volume_take_min_acks(struct volume *v, uint32_t min_acks)
 
 /* -- permits ----------------------------------------------------------------------------------- */
 
-/* Undecided writes are counted again: the gate opened, or a copy stopped counting. */
-static void judge_set(struct volume *v, const struct vset *set)
+/* Undecided writes are counted again: the gate opened, or a copy stopped counting. What waits tries
+ * again. Chunks of which neither is true need not be gone through. */
+static void judge_all(struct volume *v)
 {
-	for (uint32_t i = 0; i < v->chunk_count; i++) {
-		struct vchunk *c = &set->chunks[i];
+	struct vchunk *c, *next_chunk;
+
+	DL_FOREACH_SAFE2(v->busy, c, next_chunk, busy_next)
+	{
 		struct vwindow_entry *e = c->window.undecided;
 
 		while (e != NULL) {
@@ -404,6 +418,8 @@ static void judge_set(struct volume *v, const struct vset *set)
 		if (c->reads.head != NULL || c->writes != NULL)
 			vchunk_kick(c);
 	}
+	DL_FOREACH2(v->troubled, c, troubled_next)
+	vchunk_kick(c);
 }
 
 void volume_permit_changed(struct volume *v)
@@ -423,8 +439,7 @@ void volume_permit_changed(struct volume *v)
 		for (uint32_t k = 0; k < VREPLICA_SHARDS_MAX && v->nodes[i].replicas[k] != NULL;
 		     k++)
 			vreplica_pump(v->nodes[i].replicas[k]);
-	for (const struct vset *set = v->sets; set != NULL; set = set->next)
-		judge_set(v, set);
+	judge_all(v);
 	vreconcile_kick(v);
 	vresync_kick(v);
 	volume_event(v);

@@ -125,7 +125,7 @@ void vchunk_mark_dirty(struct vchunk *c)
 {
 	struct volume *v = c->volume;
 
-	if (c->retired)
+	if (c->set->retired)
 		return;
 	if (c->dirty)
 		DL_DELETE2(v->dirty, c, dirty_prev, dirty_next);
@@ -141,7 +141,7 @@ static bool settle_chunk(struct vchunk *c)
 	const version_t last = version_make(c->volume->generation, c->window.last_seq);
 	bool settled = true;
 
-	if (c->settled)
+	if (c->settled || c->set->retired)
 		return true; /* it has its last word, or must get none (layers.h) */
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		struct vslot *s = &c->slots[i];

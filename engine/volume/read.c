@@ -131,7 +131,7 @@ static void leave_retired(struct vread *rd)
 {
 	struct vchunk *c = rd->chunk;
 
-	if (!c->retired || rd->fixed)
+	if (!c->set->retired || rd->fixed)
 		return;
 	c->reads_begun--;
 	rd->chunk = vchunk_top(c);
@@ -169,7 +169,7 @@ static void judge(struct vread *rd, const struct vread_leg *leg)
 {
 	struct vchunk *c = rd->chunk;
 
-	if (c->retired && !rd->fixed) {
+	if (c->set->retired && !rd->fixed) {
 		wait_again(rd);
 		return;
 	}
@@ -182,7 +182,7 @@ static void judge(struct vread *rd, const struct vread_leg *leg)
 	rd->epoch = leg->epoch;
 	/* In the list, whatever follows: done is called from vchunk_run only. */
 	rd->held_seq = c->window.last_seq;
-	rd->held_seq_below = c->below != NULL ? c->below->window.last_seq : 0;
+	rd->held_seq_below = c->set->below != NULL ? vchunk_below(c)->window.last_seq : 0;
 	vread_list_append(&c->reads, rd);
 	vchunk_kick(c);
 }
@@ -256,16 +256,19 @@ static void next_part(struct vread *rd)
 	vchunk_kick(rd->chunk);
 }
 
-/* Changes whenever what was read may have to be read again. */
+/* Changes whenever what was read may have to be read again: when the layer below is retired, too.
+ */
 static uint64_t epoch_of(const struct vchunk *c)
 {
-	return c->epoch + (c->below != NULL ? c->below->epoch : 0);
+	const uint64_t epoch = c->epoch + ((uint64_t)c->volume->layers.retired << 40);
+
+	return epoch + (c->set->below != NULL ? vchunk_below(c)->epoch : 0);
 }
 
 static bool serves(const struct vchunk *c)
 {
 	return c->state == VCHUNK_SERVING &&
-	       (c->below == NULL || c->below->state == VCHUNK_SERVING);
+	       (c->set->below == NULL || vchunk_below(c)->state == VCHUNK_SERVING);
 }
 
 static void try_held(struct vread *rd)
@@ -282,8 +285,9 @@ static void try_held(struct vread *rd)
 	}
 	if (vwrite_overlaps(c, rd->block, rd->block_count, rd->held_seq).undecided)
 		return;
-	if (c->below != NULL &&
-	    vwrite_overlaps(c->below, rd->block, rd->block_count, rd->held_seq_below).undecided)
+	if (c->set->below != NULL &&
+	    vwrite_overlaps(vchunk_below(c), rd->block, rd->block_count, rd->held_seq_below)
+		.undecided)
 		return;
 	if (rd->block + rd->block_count < rd->whole_block + rd->whole_count) {
 		if (is_idle(rd))
@@ -335,11 +339,12 @@ static uint32_t choose_slot(const struct vchunk *c, vmask_t candidates)
 /* Slots that hold everything that was acknowledged, in all layers. */
 static vmask_t current_slots(struct vchunk *c)
 {
+	const struct vchunk *below = vchunk_below(c);
 	vmask_t m = 0;
 
 	for (uint32_t i = 0; i < c->volume->slot_count; i++)
 		if ((c->members & vmask_bit(i)) != 0 && c->slots[i].current &&
-		    (c->below == NULL || c->below->slots[i].current))
+		    (below == NULL || below->slots[i].current))
 			m |= vmask_bit(i);
 	return c->volume->sealed_count > 0 ? m & vlayers_good(c) : m;
 }
@@ -352,8 +357,8 @@ static vmask_t slots_that_may_answer(const struct vread *rd)
 
 	if (m != 0)
 		m &= ~vwrite_overlaps(c, rd->block, rd->block_count, 0).missing;
-	if (m != 0 && c->below != NULL)
-		m &= ~vwrite_overlaps(c->below, rd->block, rd->block_count, 0).missing;
+	if (m != 0 && c->set->below != NULL)
+		m &= ~vwrite_overlaps(vchunk_below(c), rd->block, rd->block_count, 0).missing;
 	return m;
 }
 

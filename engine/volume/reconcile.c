@@ -71,14 +71,28 @@ int vreconcile_init(struct volume *v)
 	return v->reconcile.contexts != NULL ? 0 : -ENOMEM;
 }
 
-void vreconcile_retire(struct vchunk *c)
+static void unqueue_set(struct vchunk *queue, const struct vset *set)
 {
-	PRE(c->retired);
-	unqueue(c);
-	if (c->reconcile == NULL)
-		return;
-	c->reconcile->failed = -ECANCELED;
-	abort_reconcile(c->reconcile);
+	struct vchunk *c, *next;
+
+	DL_FOREACH_SAFE2(queue, c, next, reconcile_next)
+	if (c->set == set)
+		unqueue(c);
+}
+
+void vreconcile_retire(struct volume *v, const struct vset *set)
+{
+	PRE(set->retired);
+	unqueue_set(v->reconcile.urgent, set);
+	unqueue_set(v->reconcile.background, set);
+	for (uint32_t i = 0; i < VRECONCILES_MAX; i++) {
+		struct vreconcile *x = &v->reconcile.contexts[i];
+
+		if (x->step == RECONCILE_FREE || x->chunk->set != set)
+			continue;
+		x->failed = -ECANCELED;
+		abort_reconcile(x);
+	}
 }
 
 void vreconcile_kick(struct volume *v)
@@ -185,7 +199,7 @@ void vreconcile_want(struct vchunk *c, bool urgent)
 {
 	struct vreconcile_engine *e = &c->volume->reconcile;
 
-	if (c->reconcile != NULL || c->state != VCHUNK_UNOPENED || c->retired)
+	if (c->reconcile != NULL || c->state != VCHUNK_UNOPENED || c->set->retired)
 		return;
 	if (c->reconcile_queued >= (urgent ? 2 : 1)) {
 		vreconcile_kick(c->volume);
@@ -263,7 +277,7 @@ static void abort_reconcile(struct vreconcile *x)
 	while (c->window.tail != NULL)
 		vwrite_abandon(vwrite_of_entry(c->window.tail));
 	wait_ms = (uint64_t)VRECONCILE_RETRY_MS << MIN(c->reconcile_tries, 5u);
-	if (c->retired)
+	if (c->set->retired)
 		return;
 	c->reconcile_tries++;
 	c->reconcile_after_ns =

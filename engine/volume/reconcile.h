@@ -34,8 +34,8 @@ void vreconcile_kick(struct volume *v);
  * differ. */
 void vreconcile_want(struct vchunk *c, bool urgent);
 
-/* The chunk's layer is sealed: whatever is under way ends. */
-void vreconcile_retire(struct vchunk *c);
+/* The layer is sealed: whatever is under way ends. */
+void vreconcile_retire(struct volume *v, const struct vset *set);
 
 /* A slot failed a write, or lost its connection. */
 void vreconcile_slot_failed(struct vchunk *c, uint32_t slot);

@@ -205,7 +205,7 @@ static void scan_next(struct vreplica *r)
 
 	if (r->scan_set != NULL) {
 		r->scan_set = r->scan_set->next;
-		while (r->scan_set != NULL && r->scan_set->chunks[0].retired)
+		while (r->scan_set != NULL && r->scan_set->retired)
 			r->scan_set = r->scan_set->next;
 	} else {
 		vlayers_scanned(v, r->scan_sealed++, r);
@@ -411,6 +411,7 @@ static void conn_closed(struct transport_conn *conn, int reason, void *arg)
 	r->tried = true;
 	rpc_closed(&r->rpc);
 	r->permit_calling = r->permit_again = r->held = false;
+	vlayers_released(r->volume);
 	vrequests_lost(r);
 	if (!r->stopped && r->permitted && r->address[0] != '\0')
 		arm_retry(r);
@@ -483,6 +484,7 @@ static void permit_done(struct rpc_call *call, int status, const Pave__V1__Contr
 	if (r->permit_again && r->state >= VREPLICA_SCANNING && !r->closing)
 		send_permit(r);
 	r->held = false;
+	vlayers_released(r->volume);
 	vreplica_pump(r);
 }
 

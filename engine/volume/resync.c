@@ -143,7 +143,7 @@ static void abort_resync(struct vresync *x)
 	s->resync_tries++;
 	s->resync_after_ns =
 	    volume_now(v) + MIN(wait_ms, (uint64_t)VRESYNC_RETRY_MAX_MS) * NS_PER_MS;
-	if (c->state == VCHUNK_SERVING && vslot_joined(s) && !c->settled)
+	if (vchunk_serves(c) && vslot_joined(s) && !c->settled)
 		vresync_want(c, slot);
 }
 
@@ -485,7 +485,7 @@ static void begin(struct vslot *s, struct vresync *free)
 	const uint32_t slot = (uint32_t)(s - c->slots);
 	uint32_t source;
 
-	if (c->state != VCHUNK_SERVING || s->current || !vslot_joined(s) || c->settled) {
+	if (!vchunk_serves(c) || s->current || !vslot_joined(s) || c->settled) {
 		DL_DELETE2(v->resync.queue, s, resync_prev, resync_next);
 		s->resync_queued = false; /* its replica's return will want it again */
 		return;
@@ -535,6 +535,18 @@ static void run_engine(struct reactor_task *task)
 			break;
 		begin(s, find_free(v));
 	}
+}
+
+void vresync_retire(struct volume *v, const struct vset *set)
+{
+	PRE(set->retired);
+	for (uint32_t i = 0; i < VRESYNCS_MAX; i++) {
+		const struct vresync *x = &v->resync.contexts[i];
+
+		if (x->step != RESYNC_FREE && x->chunk->set == set)
+			vresync_disturbed(x->chunk, x->slot);
+	}
+	vresync_kick(v);
 }
 
 void vresync_stop(struct volume *v)

@@ -30,6 +30,8 @@ struct vresync_engine {
 int vresync_init(struct volume *v);
 void vresync_deinit(struct volume *v);
 void vresync_stop(struct volume *v);
+/* The layer is sealed: what is under way in it ends, and what waits does not begin. */
+void vresync_retire(struct volume *v, const struct vset *set);
 void vresync_kick(struct volume *v);
 void vresync_want(struct vchunk *c, uint32_t slot);
 void vresync_disturbed(struct vchunk *c, uint32_t slot);

@@ -97,7 +97,7 @@ static void write_back(struct vrewrite *rw)
 	    .owner = rw,
 	};
 
-	if (c->state != VCHUNK_SERVING || c->epoch != rw->epoch) {
+	if (!vchunk_serves(c) || c->epoch != rw->epoch) {
 		finish(rw, -E_STALE_REPLICA);
 		return;
 	}
@@ -105,7 +105,7 @@ static void write_back(struct vrewrite *rw)
 	rw->buffer->crcs_known = true;
 	what.zero = what.discard = vrewrite_is_zero(rw->buffer, n);
 	what.targets = vchunk_targets(c);
-	if (c->state != VCHUNK_SERVING || !vchunk_enough(c, what.targets, what.need) ||
+	if (!vchunk_serves(c) || !vchunk_enough(c, what.targets, what.need) ||
 	    !vwrite_start(c, &what, true, &rw->write)) {
 		finish(rw, -E_UNREACHABLE);
 		return;
@@ -131,7 +131,7 @@ static void tick(struct vrewrite *rw)
 
 	if (rw->state != REWRITE_WAITING)
 		return;
-	if (c->state != VCHUNK_SERVING || c->epoch != rw->epoch) {
+	if (!vchunk_serves(c) || c->epoch != rw->epoch) {
 		finish(rw, -E_STALE_REPLICA);
 		return;
 	}
@@ -189,7 +189,7 @@ void vrewrite_cancel(struct vrewrite *rw)
 
 void vrewrite_repair(struct vchunk *c, block_no_t block, uint32_t block_count)
 {
-	if (c->state != VCHUNK_SERVING || vchunk_locked(c, block, block_count))
+	if (!vchunk_serves(c) || vchunk_locked(c, block, block_count))
 		return;
 	if (vrewrite_start(c, block, block_count, NULL, NULL) != NULL)
 		c->volume->stats.repairs++;

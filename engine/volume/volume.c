@@ -62,10 +62,10 @@ void volume_detach_asked(struct volume *v)
 void volume_replica_ready(struct volume *v, struct vreplica *r)
 {
 	for (const struct vset *set = v->sets; set != NULL; set = set->next)
-		for (uint32_t i = 0; i < v->chunk_count; i++) {
+		for (uint32_t i = 0; i < v->chunk_count && !set->retired; i++) {
 			const uint32_t slot = vchunk_slot_of(&set->chunks[i], r);
 
-			if (slot != UINT32_MAX && !set->chunks[i].retired)
+			if (slot != UINT32_MAX)
 				vchunk_replica_ready(&set->chunks[i], slot);
 		}
 	vreconcile_kick(v);

@@ -112,6 +112,8 @@ struct volume_config {
 	bool read_only;
 	bool if_free;	  /* -E_IN_USE while another attachment is alive; else that one is fenced */
 	bool maintenance; /* only so that copies move; -E_IN_USE while somebody else has it */
+	uint32_t layers_piece; /* chunks that a turn goes through when layers change; 0: as many as
+				* take about a millisecond. Tests have less */
 	/* Not NULL: the volume is to be taken over. Attaching stops when all that needs no
 	 * generation is done (the driver would give a permit, the nodes that it would name are
 	 * connected as far as they can be); then this is called, once, and volume_take_over goes
@@ -156,6 +158,11 @@ struct volume_stats {
 	uint64_t writes, reads, zeroes, blocks_written, blocks_read;
 	uint64_t frames_sent, read_retries, hedges, hedges_won, reconciled_blocks, resyncs,
 	    resync_blocks, repairs, permits, freezes, moves;
+	/* Layers that were put above the top one; for how long writes were held back by the one of
+	 * them for which that was longest: the turn in which they were, and the wait for a permit
+	 * that names it. And the longest that work for layers ever kept the thread from all else.
+	 */
+	uint64_t layers_begun, layers_pause_ns, layers_work_ns;
 };
 void volume_get_stats(const struct volume *v, struct volume_stats *ret_stats);
 

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <utlist.h>
 
 #include "engine/base/assert.h"
 #include "engine/volume/core.h"
@@ -157,13 +158,35 @@ static void give_back(struct vwrite *w)
 	volume_room(v);
 }
 
+static void window_add(struct vwrite *w, vmask_t pending)
+{
+	struct vchunk *c = w->chunk;
+
+	vwindow_add(&c->window, &w->entry, pending);
+	if (!c->busy)
+		DL_APPEND2(c->volume->busy, c, busy_prev, busy_next);
+	c->busy = true;
+	vlayers_changed(c);
+}
+
+static void window_remove(struct vwrite *w)
+{
+	struct vchunk *c = w->chunk;
+
+	vwindow_remove(&c->window, &w->entry);
+	if (c->window.head != NULL)
+		return;
+	DL_DELETE2(c->volume->busy, c, busy_prev, busy_next);
+	c->busy = false;
+}
+
 /* Frees what nobody needs any more. w may be gone after this. */
 static void retire(struct vwrite *w)
 {
 	if (!w->decided)
 		return;
 	if (w->entry.inside && w->entry.pending == 0) {
-		vwindow_remove(&w->chunk->window, &w->entry);
+		window_remove(w);
 		spans_remove(w);
 	}
 	if (!w->entry.inside && w->busy == 0)
@@ -212,9 +235,10 @@ static void take_out(struct vwrite *w)
 		else if (w->requests[i].state == VREQUEST_SENT)
 			w->chunk->slots[i].zombies++;
 	}
+	vlayers_undone(w->chunk);
 	w->retry = 0;
 	if (w->entry.inside) {
-		vwindow_remove(&w->chunk->window, &w->entry);
+		window_remove(w);
 		spans_remove(w);
 	}
 	w->abandoned = true;
@@ -225,6 +249,7 @@ static void take_out(struct vwrite *w)
 static void decide_acked(struct vwrite *w)
 {
 	struct vchunk *c = w->chunk;
+	const struct vchunk *above = vchunk_above(c);
 	const vmask_t lacking = w->votes.refused | w->votes.unknown;
 
 	w->decided = w->acked = true;
@@ -233,9 +258,9 @@ static void decide_acked(struct vwrite *w)
 	for (uint32_t i = 0; i < c->volume->slot_count; i++)
 		if ((lacking & vmask_bit(i)) != 0)
 			vchunk_slot_behind(c, i);
-	if (c->reads.head != NULL || (c->above != NULL && c->above->reads.head != NULL))
+	if (c->reads.head != NULL || (above != NULL && above->reads.head != NULL))
 		vchunk_kick(c);
-	if (c->above != NULL)
+	if (above != NULL)
 		volume_event(c->volume); /* it may be the last before the seal */
 	w->what.decided(w, 0);
 	retire(w);
@@ -539,7 +564,7 @@ bool vwrite_start(struct vchunk *c, const struct vwrite_what *what, bool own,
 		w->what.buffer = NULL;
 	else
 		vbuffers_ref(what->buffer);
-	vwindow_add(&c->window, &w->entry, what->targets);
+	window_add(w, what->targets);
 	spans_add(w);
 	vchunk_mark_dirty(c);
 	for (uint32_t i = 0; i < v->slot_count; i++)

@@ -381,6 +381,7 @@ static void attach(struct guest *g)
 	    .holder_site = g->machine->site,
 	    .endpoint = "sim",
 	    .if_free = g->migrating,
+	    .layers_piece = g->machine->cluster->world->seed % 3 == 0,
 	    .prepared = g->migrating ? prepared : NULL,
 	    .ended = ended,
 	    .arg = g,

@@ -97,6 +97,7 @@ void maintainer_begin(struct maintainer *m, const char *volume)
 	    .holder_site = m->node->site,
 	    .endpoint = "maintenance",
 	    .maintenance = true,
+	    .layers_piece = m->node->cluster->world->seed % 3 == 0,
 	    .if_free = true,
 	    .ended = ended,
 	    .arg = m,

@@ -20,9 +20,9 @@ volume_id_t __real_vlayers_settled(const struct volume *v);
 volume_id_t __wrap_vlayers_settled(const struct volume *v);
 volume_id_t __wrap_vlayers_settled(const struct volume *v)
 {
-	const struct vset *below = v->sets != NULL ? v->sets->next : NULL;
+	const struct vset *below = v->sets != NULL ? v->sets->below : NULL;
 
-	if (is(MUTANT_SEALED_EARLY) && below != NULL && !below->chunks[0].retired)
+	if (is(MUTANT_SEALED_EARLY) && below != NULL)
 		return below->layer;
 	return __real_vlayers_settled(v);
 }

@@ -138,6 +138,40 @@ START_TEST(opening_does_not_read_the_pages)
 }
 END_TEST
 
+/* Pages that the log changes are fetched, each once, on workers and many at a time. */
+START_TEST(opening_fetches_what_the_log_changes)
+{
+	static const uint64_t GET_NS = NS_PER_S;
+	uint64_t begun_ns, took_ns;
+	uint32_t pages = 0;
+	struct rig rig;
+
+	begin(&rig, 1, 48, MIB);
+	fill(&rig, 32);
+	rig_close(&rig);
+	rig_must_open(&rig);
+	for (uint32_t twice = 0; twice < 2; twice++)
+		for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+			for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
+				rig_write(&rig, STORE_DATA, volume, chunk, 14, 4);
+				rig_drain_to(&rig, 8);
+				pages += twice == 0 ? 2 : 0;
+			}
+	ck_assert(rig_drain(&rig));
+	rig_crash(&rig, SIM_KILL);
+	sim_kv_slow_gets(rig.sim_kv, GET_NS);
+	begun_ns = rig.world->now_ns;
+	rig_must_open(&rig);
+	took_ns = rig.world->now_ns - begun_ns;
+	ck_assert_uint_eq(stats_of(&rig).index_reads, pages);
+	ck_assert_uint_ge(took_ns, GET_NS / 2);
+	ck_assert_uint_lt(took_ns, pages * GET_NS / 2);
+	sim_kv_slow_gets(rig.sim_kv, 0);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* -- when kv fails ---------------------------------------------------------------------------- */
 
 START_TEST(a_page_that_cannot_be_read_fails_who_asked)
@@ -796,6 +830,7 @@ int main(void)
 	tcase_add_test(tc, a_page_is_written_in_the_shorter_form);
 	tcase_add_test(tc, what_is_in_memory_or_never_existed_is_not_looked_up);
 	tcase_add_test(tc, opening_does_not_read_the_pages);
+	tcase_add_test(tc, opening_fetches_what_the_log_changes);
 	tcase_add_test(tc, a_page_that_cannot_be_read_fails_who_asked);
 	tcase_add_test(tc, cleaning_and_burying_survive_failing_gets);
 	tcase_add_loop_test(tc, what_cannot_be_read_for_a_while_costs_no_space, 0, 3);

@@ -3,7 +3,7 @@
 #include <check.h>
 #include <stdlib.h>
 
-#include "engine/volume/core.h"
+#include "engine/volume/layers_parts.h"
 #include "tests/unit/test_volume_rig.h"
 
 static struct rig *rig;
@@ -14,6 +14,13 @@ static void setup(void)
 	rig = rig_create(1);
 	host = &rig->hosts[0];
 	rig_open(host);
+}
+
+/* One chunk a turn. */
+static void setup_in_pieces(void)
+{
+	setup();
+	host->volume->layers.piece = 1;
 }
 
 static void teardown(void)
@@ -145,9 +152,229 @@ START_TEST(one_that_is_in_doubt_keeps_no_other)
 }
 END_TEST
 
+/* As if the volume had so many chunks that a turn prepares one of them: it waits there, until
+ * go_on. */
+static void stop_at_the_first(volume_id_t layer)
+{
+	struct vlayers *l = &host->volume->layers;
+
+	l->piece = 0;
+	take_layers((uint32_t)(layer - RIG_VOLUME), 2);
+	ck_assert_ptr_nonnull(l->coming);
+	ck_assert_uint_eq(l->prepared, 0);
+	l->piece = 1;
+	ck_assert(!vbegin_prepare(host->volume, l->coming->layer));
+	ck_assert_uint_eq(l->prepared, 1);
+	l->piece = 0;
+	rig_run_ms(rig, 10);
+	ck_assert_uint_eq(l->prepared, 1);
+	ck_assert_uint_eq(set_count(), 1);
+}
+
+static void go_on(void)
+{
+	host->volume->layers.piece = 1;
+	rig_run_ms(rig, 10);
+	ck_assert_ptr_null(host->volume->layers.coming);
+	ck_assert_uint_eq(set_count(), 2);
+}
+
+/* While a layer is prepared, chunks that were prepared and such that were not are written to: the
+ * versions of the new layer go on from there. */
+START_TEST(a_write_while_a_layer_is_prepared)
+{
+	const struct vchunk *old = host->volume->chunks;
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	stop_at_the_first(RIG_VOLUME + 1);
+	for (uint32_t i = 0; i < RIG_CHUNKS; i++)
+		for (uint32_t k = 0; k < 3; k++)
+			ck_assert_int_eq(rig_write(host, i * RIG_CHUNK_BLOCKS, 1, 2 + k), 0);
+	ck_assert_uint_eq(old[0].window.last_seq, 4);
+	go_on();
+	ck_assert_ptr_eq(&host->volume->sets->next->chunks[0], &old[0]);
+	for (uint32_t i = 0; i < RIG_CHUNKS; i++) {
+		ck_assert_uint_eq(host->volume->chunks[i].window.last_seq, old[i].window.last_seq);
+		ck_assert(!old[i].stale);
+		rig_must_read(host, i * RIG_CHUNK_BLOCKS, 1, 4);
+	}
+	ck_assert_uint_eq(rig_stats(host).layers_begun, 1);
+}
+END_TEST
+
+/* A repair writes to a chunk that was prepared, without having waited in its queue. */
+START_TEST(a_repair_while_a_layer_is_prepared)
+{
+	const struct vchunk *old = host->volume->chunks;
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	stop_at_the_first(RIG_VOLUME + 1);
+	fake_tell_damage(&rig->nodes[0], 0, 0, 8);
+	rig_run_ms(rig, 500);
+	ck_assert_uint_eq(rig_stats(host).repairs, 1);
+	ck_assert_uint_eq(old[0].window.last_seq, 2);
+	go_on();
+	ck_assert_uint_eq(host->volume->chunks[0].window.last_seq, 2);
+}
+END_TEST
+
+/* A chunk has its last word on two nodes, and is done with; one of them loses its disk before the
+ * other chunk is done: the layer is not settled before the first chunk has it on two again. */
+START_TEST(a_chunk_is_undone)
+{
+	struct fake_node *n = &rig->nodes[0];
+	struct fake_chunk *lost = &n->chunks[0];
+	struct rig_op o;
+	uint32_t sealed = 0;
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	fake_crash(&rig->nodes[2]);
+	rig_run_ms(rig, 100);
+	for (uint32_t i = 0; i < 2; i++)
+		rig->nodes[i].hold_writes = true;
+	rig_start_write(host, &o, RIG_CHUNK_BLOCKS, 1, 2);
+	rig_run_ms(rig, 10);
+	take_layers(1, 2);
+	rig_run_ms(rig, 500);
+	ck_assert(host->volume->sets->next->chunks[0].done);
+	ck_assert(!host->volume->sets->next->chunks[1].done);
+	fake_crash(n);
+	for (uint32_t b = 0; b < 8; b++) {
+		free(lost->blocks[b].data);
+		lost->blocks[b] = (struct fake_block){0};
+	}
+	lost->watermark = 0;
+	fake_start(n);
+	for (uint32_t i = 0; i < 2; i++)
+		fake_release(&rig->nodes[i]);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	for (uint32_t i = 0; i < 20000 && host->volume->layers.settled == 0; i++)
+		rig_run_ms(rig, 1);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		sealed += version_is_sealed(rig->nodes[i].chunks[0].watermark);
+	ck_assert_uint_ge(sealed, 2);
+}
+END_TEST
+
+/* A write waits for nodes, since before its chunk was prepared or since then: it is not forgotten
+ * in the layer below. */
+START_TEST(a_write_that_waits_goes_up)
+{
+	struct rig_op o[RIG_CHUNKS];
+
+	for (uint32_t i = 1; i < RIG_NODES; i++)
+		fake_crash(&rig->nodes[i]);
+	rig_run_ms(rig, 100);
+	if (_i == 0)
+		for (uint32_t i = 0; i < RIG_CHUNKS; i++)
+			rig_start_write(host, &o[i], i * RIG_CHUNK_BLOCKS, 1, 7);
+	stop_at_the_first(RIG_VOLUME + 1);
+	if (_i == 1)
+		for (uint32_t i = 0; i < RIG_CHUNKS; i++)
+			rig_start_write(host, &o[i], i * RIG_CHUNK_BLOCKS, 1, 7);
+	rig_run_ms(rig, 10);
+	go_on();
+	for (uint32_t i = 0; i < RIG_CHUNKS; i++) {
+		ck_assert_ptr_null(host->volume->sets->next->chunks[i].writes);
+		ck_assert_ptr_nonnull(host->volume->chunks[i].writes);
+	}
+	for (uint32_t i = 1; i < RIG_NODES; i++)
+		fake_start(&rig->nodes[i]);
+	for (uint32_t i = 0; i < RIG_CHUNKS; i++)
+		ck_assert_int_eq(rig_finish(&o[i]), 0);
+}
+END_TEST
+
+/* No chunk changes its members once it was prepared. */
+START_TEST(nothing_moves_while_a_layer_is_prepared)
+{
+	stop_at_the_first(RIG_VOLUME + 1);
+	rig_move(rig, 0, 0, RIG_NODES);
+	rig_run_ms(rig, 3000);
+	ck_assert_ptr_null(host->volume->chunks[0].move);
+	ck_assert_uint_eq(rig->pd.commits, 0);
+	go_on();
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	take_layers(1, 1);
+	rig_run_ms(rig, 4000);
+	ck_assert_uint_eq(rig->pd.commits, 1);
+}
+END_TEST
+
+/* A layer was sealed, and what its chunks knew of their copies is not taken over yet; a node loses
+ * its disk, and comes back. What it says itself counts. */
+START_TEST(a_loss_before_the_sweep)
+{
+	struct fake_node *n = &rig->nodes[0];
+	struct fake_chunk *lost = &n->chunks[0];
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	take_layers(1, 2);
+	rig_run_ms(rig, 500);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	host->volume->layers.piece = 0;
+	take_layers(1, 1);
+	ck_assert_uint_eq(set_count(), 2);
+	fake_crash(n);
+	for (uint32_t b = 0; b < 8; b++) {
+		free(lost->blocks[b].data);
+		lost->blocks[b] = (struct fake_block){0};
+	}
+	lost->watermark = 0;
+	fake_start(n);
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(vlayers_good(&host->volume->chunks[0]) & 1, 0);
+	rig_must_read(host, 0, 8, 1);
+	host->volume->layers.piece = 1;
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(set_count(), 1);
+	for (uint32_t b = 0; b < 8 && (vlayers_good(&host->volume->chunks[0]) & 1) != 0; b++)
+		ck_assert_uint_eq(fake_stamp(n, b), 1);
+	rig_must_read(host, 0, 8, 1);
+}
+END_TEST
+
+/* Reads are answered from the layer that was retired, before, while and after it is swept; and one
+ * that was asked for while it was open is done again. */
+START_TEST(reads_while_a_layer_is_swept)
+{
+	struct rig_op o;
+	uint64_t retries;
+
+	/* The layer that will be retired has never had an error, nor has the one above it. */
+	take_layers(1, 2);
+	rig_run_ms(rig, 500);
+	take_layers(1, 1);
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	take_layers(2, 2);
+	rig_run_ms(rig, 500);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME + 1);
+	ck_assert_uint_eq(host->volume->sets->next->chunks[0].epoch, 0);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].hold_reads = true;
+	rig_start_read(host, &o, 0, 8);
+	rig_run_ms(rig, 10);
+	retries = rig_stats(host).read_retries;
+	host->volume->layers.piece = 0;
+	take_layers(2, 1);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		fake_release(&rig->nodes[i]);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	ck_assert_uint_gt(rig_stats(host).read_retries, retries);
+	rig_must_read(host, 0, 8, 1);
+	ck_assert_uint_eq(set_count(), 2);
+	host->volume->layers.piece = 1;
+	rig_run_ms(rig, 1000);
+	ck_assert_uint_eq(set_count(), 1);
+	rig_must_read(host, 0, 8, 1);
+}
+END_TEST
+
 int main(void)
 {
-	TCase *tc = tcase_create("layers");
+	TCase *tc = tcase_create("layers"), *pieces = tcase_create("pieces");
 	Suite *s = suite_create("volume_layers");
 	SRunner *sr = srunner_create(s);
 	int failed;
@@ -158,7 +385,20 @@ int main(void)
 	tcase_add_test(tc, a_read_outlives_two_layers);
 	tcase_add_test(tc, one_that_is_in_doubt_keeps_no_other);
 	tcase_add_loop_test(tc, a_learner_gets_what_a_merge_wrote, 0, 2);
+	tcase_add_test(tc, a_write_while_a_layer_is_prepared);
+	tcase_add_test(tc, a_repair_while_a_layer_is_prepared);
+	tcase_add_test(tc, a_chunk_is_undone);
+	tcase_add_loop_test(tc, a_write_that_waits_goes_up, 0, 2);
+	tcase_add_test(tc, nothing_moves_while_a_layer_is_prepared);
+	tcase_add_test(tc, a_loss_before_the_sweep);
+	tcase_add_test(tc, reads_while_a_layer_is_swept);
 	suite_add_tcase(s, tc);
+	tcase_set_timeout(pieces, 60);
+	tcase_add_checked_fixture(pieces, setup_in_pieces, teardown);
+	tcase_add_loop_test(pieces, a_last_word_that_is_lost, 0, 2);
+	tcase_add_test(pieces, a_read_outlives_two_layers);
+	tcase_add_loop_test(pieces, a_learner_gets_what_a_merge_wrote, 0, 2);
+	suite_add_tcase(s, pieces);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);

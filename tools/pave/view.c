@@ -51,6 +51,19 @@ static void set(json_t *o, const char *name, json_t *value)
 	json_object_set_new(o, name, value);
 }
 
+static json_t *layer_stats(const Pave__V1__LayerStats *s)
+{
+	json_t *o;
+
+	if (s == NULL)
+		return json_null();
+	o = json_object();
+	set(o, "begun", integer(s->begun));
+	set(o, "longest_pause_ms", json_real((double)s->pause_ns / 1e6));
+	set(o, "longest_work_ms", json_real((double)s->work_ns / 1e6));
+	return o;
+}
+
 json_t *view_volume(const Pave__V1__VolumeInfo *v)
 {
 	json_t *o = json_object();
@@ -97,6 +110,7 @@ json_t *view_volume(const Pave__V1__VolumeInfo *v)
 		json_array_append_new(replicas, m);
 	}
 	set(o, "attached_replicas", replicas);
+	set(o, "layer_stats", layer_stats(v->layer_stats));
 	return o;
 }
 
