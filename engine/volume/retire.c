@@ -24,7 +24,10 @@ void vretire_take(struct vchunk *c, uint8_t *states)
 
 		if ((c->members & vmask_bit(i)) == 0)
 			continue;
-		if ((c->sealed & vmask_bit(i)) != 0)
+		/* Its device has failed, or is away: of what lies there nothing is known. */
+		if (s->refused_epoch != 0 && s->refused_epoch == s->replica->epoch)
+			states[i] = VSEALED_DOUBT;
+		else if ((c->sealed & vmask_bit(i)) != 0)
 			states[i] = VSEALED_WHOLE;
 		else if (c->sealed != 0)
 			states[i] = VSEALED_PART;

@@ -152,6 +152,28 @@ START_TEST(one_that_is_in_doubt_keeps_no_other)
 }
 END_TEST
 
+/* A node's device fails, with what it holds of a layer that is sealed then: whether the node has
+ * anything of the chunk there is in doubt from then on, and not what it last told. */
+START_TEST(what_was_refused_is_in_doubt_when_sealed)
+{
+	struct vchunk *c;
+
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	rig->nodes[0].device_failed = true;
+	ck_assert_int_eq(rig_write(host, 0, 8, 2), 0);
+	rig_run_ms(rig, 100);
+	take_layers(1, 2);
+	rig_run_ms(rig, 500);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	take_layers(1, 1);
+	rig_run_ms(rig, 100);
+	c = &host->volume->chunks[0];
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		ck_assert_int_eq(vlayers_in_doubt(c, i), c->slots[i].node == 0);
+	rig_must_read(host, 0, 8, 2);
+}
+END_TEST
+
 /* As if the volume had so many chunks that a turn prepares one of them: it waits there, until
  * go_on. */
 static void stop_at_the_first(volume_id_t layer)
@@ -384,6 +406,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_last_word_that_is_lost, 0, 2);
 	tcase_add_test(tc, a_read_outlives_two_layers);
 	tcase_add_test(tc, one_that_is_in_doubt_keeps_no_other);
+	tcase_add_test(tc, what_was_refused_is_in_doubt_when_sealed);
 	tcase_add_loop_test(tc, a_learner_gets_what_a_merge_wrote, 0, 2);
 	tcase_add_test(tc, a_write_while_a_layer_is_prepared);
 	tcase_add_test(tc, a_repair_while_a_layer_is_prepared);
