@@ -358,6 +358,40 @@ START_TEST(a_loss_before_the_sweep)
 }
 END_TEST
 
+static uint32_t held_nodes(void)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		count += host->volume->nodes[i].replicas[0]->held;
+	return count;
+}
+
+/* Nodes are sent nothing of a new layer before they have answered for the permit of before, which
+ * is on its way when that of the layer comes: so long writes are held back, and that is counted,
+ * for as long as a write needs those nodes. A switch without that takes no (virtual) time. */
+START_TEST(the_pause_of_a_switch_is_counted)
+{
+	take_layers(1, 2);
+	rig_run_ms(rig, 500);
+	take_layers(1, 1);
+	ck_assert_uint_eq(rig_stats(host).layers_begun, 1);
+	ck_assert_uint_eq(rig_stats(host).layers_pause_ns, 0);
+	for (uint32_t i = 0; i < 8; i++)
+		rig_permit(rig, rig->pd.nodes);
+	rig->pd.snapshots = rig->pd.open_layers = 2;
+	rig_permit(rig, rig->pd.nodes);
+	while (rig_stats(host).layers_begun < 2)
+		ck_assert(sim_step(rig->world));
+	ck_assert_uint_eq(held_nodes(), RIG_NODES);
+	ck_assert_uint_ne(host->volume->layers.switched_ns, 0);
+	while (held_nodes() > 1)
+		ck_assert(sim_step(rig->world));
+	ck_assert_uint_eq(host->volume->layers.switched_ns, 0);
+	ck_assert_uint_gt(rig_stats(host).layers_pause_ns, 0);
+}
+END_TEST
+
 /* Reads are answered from the layer that was retired, before, while and after it is swept; and one
  * that was asked for while it was open is done again. */
 START_TEST(reads_while_a_layer_is_swept)
@@ -415,6 +449,7 @@ int main(void)
 	tcase_add_test(tc, nothing_moves_while_a_layer_is_prepared);
 	tcase_add_test(tc, a_loss_before_the_sweep);
 	tcase_add_test(tc, reads_while_a_layer_is_swept);
+	tcase_add_test(tc, the_pause_of_a_switch_is_counted);
 	suite_add_tcase(s, tc);
 	tcase_set_timeout(pieces, 60);
 	tcase_add_checked_fixture(pieces, setup_in_pieces, teardown);
