@@ -435,8 +435,8 @@ static int inspect_index(const char *more)
 	return inspect(words);
 }
 
-#define says(text)     ck_assert_msg(strstr(said, text) != NULL, "no \"%s\" in: %.4000s", text, said)
-#define says_not(text) ck_assert_msg(strstr(said, text) == NULL, "\"%s\" in: %.4000s", text, said)
+#define says(text)     ck_assert_msg(strstr(said, text) != NULL, "no \"%s\": %.4000s", text, said)
+#define says_not(text) ck_assert_msg(strstr(said, text) == NULL, "\"%s\": %.4000s", text, said)
 
 static void must_be_right(void)
 {
@@ -674,8 +674,7 @@ START_TEST(whatever_a_node_did_is_right)
 }
 END_TEST
 
-/* Erased, by an entry that is gone; its pages are to be given back yet, and are counted until then.
- */
+/* It was erased; its pages are to be given back yet, and are counted until then. */
 START_TEST(a_chunk_that_is_dead_is_right)
 {
 	uint8_t key[FORMAT_KEY_MAX], value[FORMAT_CHUNK_VALUE_MAX];
@@ -947,19 +946,14 @@ START_TEST(a_wrong_directory_is_refused_and_left_alone)
 }
 END_TEST
 
-static int run_busy(const char *path, const char *round)
+static int run_suite(SRunner *sr, enum print_output how)
 {
-	TCase *tc = tcase_create("busy");
-	Suite *s = suite_create("busy");
-	SRunner *sr = srunner_create(s);
+	int failed;
 
-	busy_dir = path;
-	busy_round = round;
-	tcase_add_test(tc, being_busy);
-	suite_add_tcase(s, tc);
-	srunner_set_fork_status(sr, CK_NOFORK);
-	srunner_run_all(sr, CK_SILENT);
-	return 1; /* it ends only when something is wrong */
+	srunner_run_all(sr, how);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? 0 : 1;
 }
 
 int main(int argc, char **argv)
@@ -967,10 +961,15 @@ int main(int argc, char **argv)
 	TCase *tc = tcase_create("index");
 	Suite *s = suite_create("inspect");
 	SRunner *sr = srunner_create(s);
-	int failed;
 
-	if (argc == 4 && strcmp(argv[1], "--busy") == 0)
-		return run_busy(argv[2], argv[3]);
+	suite_add_tcase(s, tc);
+	if (argc == 4 && strcmp(argv[1], "--busy") == 0) {
+		busy_dir = argv[2];
+		busy_round = argv[3];
+		tcase_add_test(tc, being_busy);
+		srunner_set_fork_status(sr, CK_NOFORK);
+		return run_suite(sr, CK_SILENT);
+	}
 	if (argc != 2) {
 		fputs("usage: test_inspect PAVE-INSPECT\n", stderr);
 		return 2;
@@ -997,9 +996,5 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, an_old_index_is_told);
 	tcase_add_test(tc, not_a_byte_changes);
 	tcase_add_test(tc, a_wrong_directory_is_refused_and_left_alone);
-	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? 0 : 1;
+	return run_suite(sr, CK_NORMAL);
 }
