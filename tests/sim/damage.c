@@ -1,11 +1,13 @@
 /* damage: see damage.h. A pass counts that began after it was asked for: one that was under way may
- * have been past what rotted. */
+ * have been past what rotted. Of a node that has lost a device for ever the copies move away, and
+ * what is left of them, damaged or not, stays until an operator retires that device. */
 #include "tests/sim/damage.h"
 
 #include <stdio.h>
 
 #include "engine/pool/pool.h"
 #include "engine/store/store.h"
+#include "tests/sim/bays.h"
 
 #define LOOK_GAP_NS  (100 * NS_PER_MS)
 #define PASS_OF_NONE (-1)
@@ -58,7 +60,8 @@ static bool is_mended(struct cluster *c)
 		return false;
 	look_at_ns = c->world->now_ns + LOOK_GAP_NS;
 	for (uint32_t n = 0; n < c->node_count; n++)
-		if (!c->nodes[n]->dead_for_ever && !node_is_mended(c->nodes[n], before[n]))
+		if (!c->nodes[n]->dead_for_ever && !bays_have_lost(c->nodes[n]->bays) &&
+		    !node_is_mended(c->nodes[n], before[n]))
 			return false;
 	return true;
 }
