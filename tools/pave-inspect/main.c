@@ -184,8 +184,7 @@ static int take_slot(const void *key, size_t key_size, const void *value, size_t
 static int choose_slot(struct inspect *x, struct kv *kv, struct error *err)
 {
 	struct slots s = {.device = &x->best->device};
-	uint8_t prefix[FORMAT_KEY_MAX];
-	int rc = kv_scan(kv, STORE_KV_NODE, prefix, 0, take_slot, &s);
+	int rc = kv_scan(kv, STORE_KV_NODE, "", 0, take_slot, &s);
 
 	if (rc != 0)
 		return error_set(err, rc, "index %s: it cannot be read: %s", x->new_index,
