@@ -46,6 +46,20 @@ static uint32_t set_count(void)
 	return n;
 }
 
+/* With what it holds of chunk 0, of which the first eight blocks were written. */
+static void lose_disk(struct fake_node *n)
+{
+	struct fake_chunk *lost = &n->chunks[0];
+
+	fake_crash(n);
+	for (uint32_t b = 0; b < 8; b++) {
+		free(lost->blocks[b].data);
+		lost->blocks[b] = (struct fake_block){0};
+	}
+	lost->watermark = 0;
+	fake_start(n);
+}
+
 /* A node has the last word of a chunk, loses its disk, and then the layer is sealed: it is not read
  * as if it had all. The other chunk is not settled yet when that happens, or is. */
 START_TEST(a_last_word_that_is_lost)
@@ -65,13 +79,7 @@ START_TEST(a_last_word_that_is_lost)
 	rig_run_ms(rig, 500);
 	ck_assert(version_is_sealed(lost->watermark));
 	ck_assert_uint_eq(host->volume->layers.settled, _i == 0 ? 0 : RIG_VOLUME);
-	fake_crash(n);
-	for (uint32_t b = 0; b < 8; b++) {
-		free(lost->blocks[b].data);
-		lost->blocks[b] = (struct fake_block){0};
-	}
-	lost->watermark = 0;
-	fake_start(n);
+	lose_disk(n);
 	rig_run_ms(rig, 1000);
 	for (uint32_t i = 0; i < RIG_NODES; i++)
 		fake_release(&rig->nodes[i]);
@@ -245,7 +253,6 @@ END_TEST
 START_TEST(a_chunk_is_undone)
 {
 	struct fake_node *n = &rig->nodes[0];
-	struct fake_chunk *lost = &n->chunks[0];
 	struct rig_op o;
 	uint32_t sealed = 0;
 
@@ -260,13 +267,7 @@ START_TEST(a_chunk_is_undone)
 	rig_run_ms(rig, 500);
 	ck_assert(host->volume->sets->next->chunks[0].done);
 	ck_assert(!host->volume->sets->next->chunks[1].done);
-	fake_crash(n);
-	for (uint32_t b = 0; b < 8; b++) {
-		free(lost->blocks[b].data);
-		lost->blocks[b] = (struct fake_block){0};
-	}
-	lost->watermark = 0;
-	fake_start(n);
+	lose_disk(n);
 	for (uint32_t i = 0; i < 2; i++)
 		fake_release(&rig->nodes[i]);
 	ck_assert_int_eq(rig_finish(&o), 0);
@@ -330,7 +331,6 @@ END_TEST
 START_TEST(a_loss_before_the_sweep)
 {
 	struct fake_node *n = &rig->nodes[0];
-	struct fake_chunk *lost = &n->chunks[0];
 
 	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
 	take_layers(1, 2);
@@ -339,13 +339,7 @@ START_TEST(a_loss_before_the_sweep)
 	host->volume->layers.piece = 0;
 	take_layers(1, 1);
 	ck_assert_uint_eq(set_count(), 2);
-	fake_crash(n);
-	for (uint32_t b = 0; b < 8; b++) {
-		free(lost->blocks[b].data);
-		lost->blocks[b] = (struct fake_block){0};
-	}
-	lost->watermark = 0;
-	fake_start(n);
+	lose_disk(n);
 	rig_run_ms(rig, 1000);
 	ck_assert_uint_eq(vlayers_good(&host->volume->chunks[0]) & 1, 0);
 	rig_must_read(host, 0, 8, 1);
