@@ -57,6 +57,7 @@ struct slot {
 
 struct conn {
 	struct nbd_handle *h; /* NULL: to be connected again */
+	bool connecting;      /* not counted and not used before the server has answered */
 	struct slot slots[DEPTH_MAX];
 };
 
@@ -208,6 +209,7 @@ static void drop(struct conn *c)
 			finish(&c->slots[i], false);
 	nbd_close(c->h);
 	c->h = NULL;
+	c->connecting = false;
 }
 
 static void start(struct conn *c, struct slot *s)
@@ -254,17 +256,29 @@ static void reap(struct conn *c)
 	}
 }
 
-static bool connect_again(struct conn *c)
+/* Does not wait for the server: one that does not answer yet must not keep the other connections
+ * from taking what they get, for the server that they leave waits for that. */
+static void connect_begin(struct conn *c)
 {
-	struct nbd_handle *h = nbd_create();
+	c->h = nbd_create();
+	c->connecting = true;
+	if (c->h == NULL || nbd_aio_connect_uri(c->h, g.uri) != 0)
+		drop(c);
+}
 
-	if (h == NULL || nbd_connect_uri(h, g.uri) != 0) {
-		nbd_close(h);
-		return false;
+static void connect_go_on(struct conn *c)
+{
+	int r;
+
+	do /* for as long as the server answers at once */
+		r = nbd_poll(c->h, 5);
+	while (r > 0 && nbd_aio_is_connecting(c->h));
+	if (r < 0 || nbd_aio_is_dead(c->h) || nbd_aio_is_closed(c->h)) {
+		drop(c);
+	} else if (nbd_aio_is_ready(c->h)) {
+		c->connecting = false;
+		g.reconnects++;
 	}
-	c->h = h;
-	g.reconnects++;
-	return true;
 }
 
 static void write_status(void)
@@ -291,7 +305,11 @@ static bool turn(struct conn *c, bool begin)
 {
 	unsigned active = 0;
 
-	if (c->h == NULL && !connect_again(c))
+	if (c->h == NULL && begin)
+		connect_begin(c);
+	if (c->connecting)
+		connect_go_on(c);
+	if (c->h == NULL || c->connecting)
 		return false;
 	for (unsigned i = 0; begin && i < g.depth; i++)
 		if (!c->slots[i].active)
@@ -310,21 +328,32 @@ static bool turn(struct conn *c, bool begin)
 	return begin || active > 0;
 }
 
+/* One connection to a server that answers, within RECONNECT_S; NULL: there was none. */
+static struct nbd_handle *connect_wait(void)
+{
+	for (double begun = now(); now() - begun <= RECONNECT_S; poll(NULL, 0, 50)) {
+		struct nbd_handle *h = nbd_create();
+
+		if (h != NULL && nbd_connect_uri(h, g.uri) == 0) {
+			g.reconnects++;
+			return h;
+		}
+		nbd_close(h);
+	}
+	return NULL;
+}
+
 static int verify_all(void)
 {
 	static uint8_t data[256 * BLOCK];
-	struct conn c = {0};
-	double begun = now();
+	struct nbd_handle *h = connect_wait();
 
-	while (!connect_again(&c)) {
-		if (now() - begun > RECONNECT_S)
-			return 3;
-		poll(NULL, 0, 50);
-	}
+	if (h == NULL)
+		return 3;
 	for (uint64_t at = 0; at < g.blocks; at += 256) {
 		uint64_t n = g.blocks - at < 256 ? g.blocks - at : 256;
 
-		if (nbd_pread(c.h, data, n * BLOCK, at * BLOCK, 0) != 0) {
+		if (nbd_pread(h, data, n * BLOCK, at * BLOCK, 0) != 0) {
 			fprintf(stderr, "nbd-stress: last read at block %" PRIu64 ": %s\n", at,
 				nbd_get_error());
 			return 1;
@@ -332,7 +361,7 @@ static int verify_all(void)
 		for (uint64_t i = 0; i < n; i++)
 			check_block(at + i, data + i * BLOCK);
 	}
-	nbd_close(c.h);
+	nbd_close(h);
 	g.verified++;
 	return g.violations == 0 ? 0 : 1;
 }
