@@ -232,6 +232,7 @@ void vchunk_serve(struct vchunk *c, vmask_t members)
 			continue;
 		s->current = (members & vmask_bit(i)) != 0;
 		s->told = MAX(s->told, s->fresh ? s->reported_watermark : 0);
+		s->unreadable = false;
 		if (!s->current)
 			join(c, i);
 	}

@@ -50,7 +50,9 @@ struct vslot {
 	uint16_t resync_tries;
 	uint8_t node;
 	bool current;
-	bool fresh; /* reported_* is what it holds now */
+	bool fresh;	 /* reported_* is what it holds now */
+	bool unreadable; /* a block that reconciling wanted of it, and of no other that could be
+			  * read: until the chunk serves (reconcile.c) */
 	bool resync_queued;
 };
 

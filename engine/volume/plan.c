@@ -35,6 +35,32 @@ void vplan_copies_deinit(struct vplan_copies *c)
 	*c = (struct vplan_copies){0};
 }
 
+static int copies_append(struct vplan_copies *c, const struct vplan_copy *copy)
+{
+	if (c->count == c->room) {
+		const uint32_t room = c->room == 0 ? 64 : c->room * 2;
+		struct vplan_copy *copies = realloc(c->copies, room * sizeof(*copies));
+
+		if (copies == NULL)
+			return -ENOMEM;
+		c->copies = copies;
+		c->room = room;
+	}
+	c->copies[c->count++] = *copy;
+	return 0;
+}
+
+int vplan_copies_split(struct vplan_copies *c, const struct vplan_copy *copy)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < copy->block_count && rc == 0; i++)
+		rc = copies_append(c, &(struct vplan_copy){.block = copy->block + i,
+							   .block_count = 1,
+							   .holders = copy->holders});
+	return rc;
+}
+
 /* Appends one block, to the last copy where it fits. */
 static int copies_add(struct vplan_copies *c, block_no_t block, vmask_t holders)
 {
@@ -47,18 +73,8 @@ static int copies_add(struct vplan_copies *c, block_no_t block, vmask_t holders)
 		last->block_count++;
 		return 0;
 	}
-	if (c->count == c->room) {
-		const uint32_t room = c->room == 0 ? 64 : c->room * 2;
-		struct vplan_copy *copies = realloc(c->copies, room * sizeof(*copies));
-
-		if (copies == NULL)
-			return -ENOMEM;
-		c->copies = copies;
-		c->room = room;
-	}
-	c->copies[c->count++] =
-	    (struct vplan_copy){.block = block, .block_count = 1, .holders = holders};
-	return 0;
+	return copies_append(
+	    c, &(struct vplan_copy){.block = block, .block_count = 1, .holders = holders});
 }
 
 /* The slots of a mask, in order. */

@@ -63,11 +63,14 @@ struct vplan_copy {
 	vmask_t holders;      /* never empty; all hold the same content */
 };
 struct vplan_copies {
-	struct vplan_copy *copies; /* in order, disjoint */
+	struct vplan_copy *copies; /* in order, disjoint; behind these the pieces of some */
 	uint32_t count, room;
 	uint64_t block_count;
 };
 void vplan_copies_deinit(struct vplan_copies *c);
+/* Appends each block of the copy as one of its own: what no holder can read whole is read in
+ * pieces. block_count stays: nothing more is copied. -ENOMEM. */
+int vplan_copies_split(struct vplan_copies *c, const struct vplan_copy *copy);
 
 /* lists[i]: what slot i holds above choice->above[i]; empty where it wasn't asked. Runs must lie
  * within chunk_blocks (-E_BAD_FRAME). A block that every member holds in the winner's version

@@ -35,6 +35,7 @@ enum reconcile_step {
 struct copying {
 	struct vreconcile *reconcile;
 	struct vplan_copy copy; /* block_count 0: free */
+	vmask_t tried, bad;	/* holders that did not give it; because it does not check there */
 	struct volume_buffer *buffer;
 	struct vread *read;
 	struct vwrite *write;
@@ -122,8 +123,9 @@ void vreconcile_slot_failed(struct vchunk *c, uint32_t slot)
 /* -- the queues -------------------------------------------------------------------------------- */
 
 /* The replicas to reconcile with. One that fails every write would make it begin again for ever,
- * and so would one that alone holds something of this layer and cannot be read, because what lies
- * below is on a device that it has lost: they are left out if enough others are there. */
+ * and so would one that alone holds something and cannot be read, because that is damaged, or what
+ * lies below this layer is on a device that it has lost: they are left out if enough others are
+ * there. Nothing that was acknowledged goes with them, for it is on one of every majority. */
 static vmask_t healthy_members(const struct vchunk *c)
 {
 	const uint64_t now_ns = volume_now(c->volume);
@@ -135,7 +137,7 @@ static vmask_t healthy_members(const struct vchunk *c)
 		if ((c->members & vmask_bit(i)) == 0 || !vslot_ready(&c->slots[i]))
 			continue;
 		ready |= vmask_bit(i);
-		if (vreplica_sick(r, now_ns) || vlayers_in_doubt(c, i))
+		if (vreplica_sick(r, now_ns) || c->slots[i].unreadable || vlayers_in_doubt(c, i))
 			sick |= vmask_bit(i);
 	}
 	return vmask_count(ready & ~sick) >= c->volume->majority ? ready & ~sick : ready;
@@ -309,6 +311,31 @@ static void copy_written(struct vwrite *w, int status)
 
 static bool copy_read_next(struct copying *p);
 
+/* No holder gives it. Each may have another block that is bad, so it is read block by block; and
+ * for a block that is bad in all of them there are the others, next time. */
+static void copy_unreadable(struct copying *p, int status)
+{
+	struct vreconcile *x = p->reconcile;
+	struct vchunk *c = x->chunk;
+
+	if (p->copy.block_count > 1 && p->bad != 0) {
+		copy_end(p, vplan_copies_split(&x->plan, &p->copy));
+		return;
+	}
+	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
+		if ((p->bad & vmask_bit(i)) == 0)
+			continue;
+		c->slots[i].unreadable = true;
+		log_warn(
+		    "volume",
+		    "%s: chunk %u block %u is damaged on node %s, and no other has it: without "
+		    "that node, if a majority is left",
+		    c->volume->config.name, c->no, p->copy.block,
+		    c->volume->nodes[c->slots[i].node].name);
+	}
+	copy_end(p, status);
+}
+
 static void copy_read(struct vread *rd, int status)
 {
 	struct copying *p = rd->owner;
@@ -327,9 +354,13 @@ static void copy_read(struct vread *rd, int status)
 	p->read = NULL;
 	if (status != 0) {
 		/* Another holder has the same, perhaps. */
-		p->copy.holders &= ~vmask_bit(rd->legs[0].slot);
-		if (x->failed != 0 || !copy_read_next(p))
+		p->tried |= vmask_bit(rd->legs[0].slot);
+		if (status == -EIO && vslot_ready(&c->slots[rd->legs[0].slot]))
+			p->bad |= vmask_bit(rd->legs[0].slot);
+		if (x->failed != 0)
 			copy_end(p, status);
+		else if (!copy_read_next(p))
+			copy_unreadable(p, status);
 		return;
 	}
 	crc32c_blocks(p->buffer->data, p->copy.block_count, p->buffer->crcs);
@@ -346,7 +377,7 @@ static bool copy_read_next(struct copying *p)
 	const vmask_t good = vlayers_whole(c);
 
 	for (uint32_t i = 0; i < c->volume->slot_count && p->read == NULL; i++)
-		if ((p->copy.holders & good & vmask_bit(i)) != 0)
+		if ((p->copy.holders & ~p->tried & good & vmask_bit(i)) != 0)
 			p->read = vread_start_fixed(c, i, p->copy.block, p->copy.block_count,
 						    p->buffer, copy_read, p);
 	return p->read != NULL;
