@@ -148,6 +148,7 @@ struct cluster {
 	enum { FAVOUR_NONE, FAVOUR_WRITES, FAVOUR_READS } favour;
 	uint32_t favoured_chunk;
 	uint32_t rot_node;
+	bool rot_everywhere; /* instead: on each node, other blocks */
 	uint32_t permit_lifetime_ms;
 	bool faults_over;
 	struct shot *deleting; /* its deletion is in doubt; or NULL */

@@ -360,10 +360,20 @@ static bool strand(struct cluster *c)
 	return true;
 }
 
-/* Bit rot in a block of data, always of the same node: two copies of everything stay good. */
+/* Whether this copy of what was written to a block of the volume may rot. Two copies of everything
+ * stay good: all that rots is on one node, or, where every node has some of it, each block only
+ * ever rots on one. */
+static bool may_rot(const struct cluster *c, uint32_t node, uint64_t block)
+{
+	return !c->rot_everywhere || (block + c->world->seed) % c->node_count == node;
+}
+
+/* Bit rot in a block of data. */
 static bool rot(struct cluster *c)
 {
-	struct machine *m = c->nodes[c->rot_node];
+	const uint32_t node =
+	    c->rot_everywhere ? (uint32_t)fault_below(c, c->node_count) : c->rot_node;
+	struct machine *m = c->nodes[node];
 	const uint32_t count = bays_count(m->bays);
 	const uint32_t bay = count > 1 ? (uint32_t)fault_below(c, count) : 0;
 	struct sim_disk *disk = bays_disk(m->bays, bay);
@@ -371,11 +381,11 @@ static bool rot(struct cluster *c)
 
 	for (unsigned tries = 0; tries < 500; tries++) {
 		uint64_t offset = fault_below(c, blocks) * BLOCK_SIZE;
-		uint64_t at = offset + fault_range(c, 16, BLOCK_SIZE - 1);
-		uint8_t stamp[16], byte;
+		uint64_t at = offset + fault_range(c, ORACLE_STAMP_SIZE, BLOCK_SIZE - 1);
+		uint8_t stamp[ORACLE_STAMP_SIZE], byte;
 
 		sim_disk_peek(disk, offset, stamp, sizeof(stamp));
-		if (!oracle_is_stamped(stamp))
+		if (!oracle_is_stamped(stamp) || !may_rot(c, node, oracle_block_of(stamp)))
 			continue;
 		sim_disk_peek(disk, at, &byte, 1);
 		byte ^= (uint8_t)(1u << fault_below(c, 8));
@@ -805,6 +815,7 @@ void faults_begin(struct cluster *c)
 	else if (seed % 3 == 1)
 		c->fault_kinds = (c->fault_kinds & fault_random(&c->fault_stream)) | SCRIPTS;
 	c->rot_node = (uint32_t)fault_below(c, c->node_count);
+	c->rot_everywhere = seed % 5 < 2;
 	c->fault_gap_ns = fault_range(c, GAP_MIN_NS, GAP_MAX_NS);
 	c->world->check_mid_turns = fault_chance(c, 1, 2) && faults_course(c, FAULTS_STALLS);
 	sim_schedule(c->world, NULL, fault_below(c, GAP_MAX_NS), next_fault, c);

@@ -137,6 +137,14 @@ bool oracle_is_stamped(const void *data)
 	return magic == MAGIC;
 }
 
+uint64_t oracle_block_of(const void *data)
+{
+	uint64_t block;
+
+	memcpy(&block, (const uint8_t *)data + 2 * sizeof(uint64_t), sizeof(block));
+	return block;
+}
+
 static bool is_zero(const uint64_t *words)
 {
 	for (size_t i = 0; i < WORDS; i++)

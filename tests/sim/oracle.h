@@ -41,8 +41,11 @@ void oracle_write_begin(struct oracle *o, enum oracle_kind kind, generation_t ge
 /* The content of the write's blocks (ORACLE_DATA). */
 void oracle_fill(const struct oracle_write *w, void *data);
 
-/* Whether a block of a disk holds what oracle_fill made; its first 16 bytes are enough. */
+/* Whether a block of a disk holds what oracle_fill made, and which block of the volume that was
+ * written to; its first bytes are enough. */
+#define ORACLE_STAMP_SIZE 24u
 bool oracle_is_stamped(const void *data);
+uint64_t oracle_block_of(const void *data);
 
 /* status 0: acknowledged. Otherwise it was refused after it may have had effect; for what never
  * had any, and for one whose host has crashed, oracle_write_end is not called. */

@@ -28,6 +28,9 @@ static void run_cluster(struct cluster *c, const struct seed_options *o)
 	if (o->faults && sim_chance(c->world, 1, 2))
 		lost = c->stats.rot > 0 ? c->rot_node
 					: (uint32_t)sim_random_below(c->world, c->node_count);
+	/* With another node that is lost, what rotted may be. */
+	if (c->rot_everywhere && c->stats.rot > 0)
+		lost = CLUSTER_NODES;
 	if (lost < CLUSTER_NODES && !faults_course(c, FAULTS_LOSS))
 		lost = CLUSTER_NODES;
 	faults_end(c, lost);
