@@ -44,7 +44,7 @@ static bool is_untouched(const struct vchunk *c)
 		if (s->reported_watermark != 0 || s->reported_newest != 0 || s->told != 0 ||
 		    s->resync != NULL)
 			return false;
-		present += vreplica_ready(s->replica) && s->fresh;
+		present += vslot_ready(s) && s->fresh; /* not one whose device is away */
 	}
 	return present >= c->volume->majority;
 }

@@ -182,6 +182,32 @@ START_TEST(what_was_refused_is_in_doubt_when_sealed)
 }
 END_TEST
 
+/* Of those that are there one has nothing of a layer, and one cannot tell, for it misses a device:
+ * whether anything of the layer was acknowledged only the third knows. */
+START_TEST(what_one_cannot_tell_was_not_untouched)
+{
+	fake_crash(&rig->nodes[1]);
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	rig_crash_host(host);
+	fake_crash(&rig->nodes[2]);
+	lose_disk(&rig->nodes[0]);
+	rig->nodes[0].doubt_layer = RIG_VOLUME;
+	fake_start(&rig->nodes[1]);
+	rig_open_start(host);
+	rig_run_ms(rig, 1000);
+	ck_assert(!host->opened);
+	take_layers(1, 2); /* of the new one nothing is in doubt: it opens */
+	ck_assert(rig_wait(rig, &host->opened, 20000));
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_eq(host->volume->layers.settled, 0);
+	fake_start(&rig->nodes[2]);
+	rig_run_ms(rig, 10000);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	take_layers(1, 1);
+	rig_must_read(host, 0, 8, 1);
+}
+END_TEST
+
 /* As if the volume had so many chunks that a turn prepares one of them: it waits there, until
  * go_on. */
 static void stop_at_the_first(volume_id_t layer)
@@ -435,6 +461,7 @@ int main(void)
 	tcase_add_test(tc, a_read_outlives_two_layers);
 	tcase_add_test(tc, one_that_is_in_doubt_keeps_no_other);
 	tcase_add_test(tc, what_was_refused_is_in_doubt_when_sealed);
+	tcase_add_test(tc, what_one_cannot_tell_was_not_untouched);
 	tcase_add_loop_test(tc, a_learner_gets_what_a_merge_wrote, 0, 2);
 	tcase_add_test(tc, a_write_while_a_layer_is_prepared);
 	tcase_add_test(tc, a_repair_while_a_layer_is_prepared);
