@@ -208,6 +208,39 @@ START_TEST(what_one_cannot_tell_was_not_untouched)
 }
 END_TEST
 
+/* Two nodes have the last word of a chunk, the third has nothing of it, and the driver may have
+ * been told that the layer is settled. Each of the two starts without the device that has it, and
+ * then with it again: nobody has lost anything. */
+START_TEST(a_last_word_on_a_device_that_comes_back)
+{
+	rig_crash_host(host);
+	fake_crash(&rig->nodes[2]);
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	take_layers(1, 2);
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	fake_start(&rig->nodes[2]);
+	rig_run_ms(rig, 3000);
+	for (uint32_t i = 0; i < 2; i++) {
+		fake_crash(&rig->nodes[i]);
+		rig->nodes[i].doubt_layer = RIG_VOLUME;
+		fake_start(&rig->nodes[i]);
+		rig_run_ms(rig, 3000);
+		fake_crash(&rig->nodes[i]);
+		rig->nodes[i].doubt_layer = 0;
+		fake_start(&rig->nodes[i]);
+		rig_run_ms(rig, 3000);
+	}
+	take_layers(1, 1);
+	rig_must_read(host, 0, 8, 1);
+	rig_run_ms(rig, 3000);
+	for (uint32_t b = 0; b < 8; b++)
+		ck_assert_uint_eq(fake_stamp(&rig->nodes[0], b), 1);
+	rig_must_read(host, 0, 8, 1);
+}
+END_TEST
+
 /* As if the volume had so many chunks that a turn prepares one of them: it waits there, until
  * go_on. */
 static void stop_at_the_first(volume_id_t layer)
@@ -462,6 +495,7 @@ int main(void)
 	tcase_add_test(tc, one_that_is_in_doubt_keeps_no_other);
 	tcase_add_test(tc, what_was_refused_is_in_doubt_when_sealed);
 	tcase_add_test(tc, what_one_cannot_tell_was_not_untouched);
+	tcase_add_test(tc, a_last_word_on_a_device_that_comes_back);
 	tcase_add_loop_test(tc, a_learner_gets_what_a_merge_wrote, 0, 2);
 	tcase_add_test(tc, a_write_while_a_layer_is_prepared);
 	tcase_add_test(tc, a_repair_while_a_layer_is_prepared);
