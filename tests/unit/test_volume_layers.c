@@ -160,6 +160,32 @@ START_TEST(one_that_is_in_doubt_keeps_no_other)
 }
 END_TEST
 
+/* Besides, one of the others alone has a block that was never acknowledged, and is damaged there.
+ * Nobody needs that one to know what was: the chunk serves without it. */
+START_TEST(one_that_is_in_doubt_and_one_that_is_damaged_keep_no_other)
+{
+	struct rig_host *second = &rig->hosts[1];
+
+	rig_crash_host(host);
+	rig->pd.snapshots = 1;
+	rig->pd.open_layers = 1;
+	rig_open(second);
+	rig_crash_host(second);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].chunks[1].watermark = version_make(1, VERSION_SEQ_MAX);
+	rig->nodes[0].doubt_layer = RIG_VOLUME;
+	fake_put(&rig->nodes[1], RIG_CHUNK_BLOCKS, version_make(2, 77), 9);
+	rig->nodes[1].corrupt_block = RIG_CHUNK_BLOCKS;
+	rig->nodes[1].has_corrupt_block = true;
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, RIG_CHUNK_BLOCKS + 4, 1, 3), 0);
+	rig_must_read(host, RIG_CHUNK_BLOCKS + 4, 1, 3);
+	rig_run_ms(rig, 10000);
+	ck_assert(!rig->nodes[1].has_corrupt_block);
+	rig_must_read(host, RIG_CHUNK_BLOCKS, 1, 0);
+}
+END_TEST
+
 /* A node's device fails, with what it holds of a layer that is sealed then: whether the node has
  * anything of the chunk there is in doubt from then on, and not what it last told. */
 START_TEST(what_was_refused_is_in_doubt_when_sealed)
@@ -493,6 +519,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_last_word_that_is_lost, 0, 2);
 	tcase_add_test(tc, a_read_outlives_two_layers);
 	tcase_add_test(tc, one_that_is_in_doubt_keeps_no_other);
+	tcase_add_test(tc, one_that_is_in_doubt_and_one_that_is_damaged_keep_no_other);
 	tcase_add_test(tc, what_was_refused_is_in_doubt_when_sealed);
 	tcase_add_test(tc, what_one_cannot_tell_was_not_untouched);
 	tcase_add_test(tc, a_last_word_on_a_device_that_comes_back);
