@@ -136,7 +136,8 @@ static vmask_t healthy_members(const struct vchunk *c)
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vreplica *r = c->slots[i].replica;
 
-		if ((c->members & vmask_bit(i)) == 0 || !vslot_ready(&c->slots[i]))
+		if ((c->members & vmask_bit(i)) == 0 || !vslot_ready(&c->slots[i]) ||
+		    c->slots[i].lost)
 			continue;
 		ready |= vmask_bit(i);
 		if (vreplica_sick(r, now_ns) || c->slots[i].unreadable)
