@@ -176,6 +176,7 @@ void vchunk_slot_current(struct vchunk *c, uint32_t slot)
 	struct vslot *s = &c->slots[slot];
 
 	s->current = true;
+	s->lost = false;
 	s->resync_tries = 0;
 	vchunk_mark_dirty(c);
 	vchunk_kick(c);
@@ -197,6 +198,8 @@ void vchunk_replica_ready(struct vchunk *c, uint32_t slot)
 	struct vslot *s = &c->slots[slot];
 
 	vlayers_replica_ready(c, slot);
+	s->lost =
+	    s->lost || (s->reported_watermark < s->told && s->refused_epoch != s->replica->epoch);
 	switch (c->state) {
 	case VCHUNK_RECONCILING:
 		break;

@@ -54,6 +54,8 @@ struct vslot {
 	bool unreadable; /* a block that reconciling wanted of it, and of no other that could be
 			  * read: until the chunk serves (reconcile.c) */
 	bool resync_queued;
+	bool lost; /* what it had answered for; until it is current again it is no copy of
+		    * anything, and no part of a majority */
 };
 
 /* A range that one of the volume's own rewrites has for itself: guest writes to it wait. */

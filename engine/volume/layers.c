@@ -126,7 +126,7 @@ vmask_t vlayers_good_in(const struct volume *v, uint32_t sealed, chunk_no_t chun
 		if ((members & vmask_bit(i)) == 0)
 			continue;
 		known += states[i] != VSEALED_UNKNOWN && states[i] != VSEALED_DOUBT;
-		if (states[i] == VSEALED_WHOLE)
+		if (states[i] == VSEALED_WHOLE || states[i] == VSEALED_WAS_WHOLE)
 			whole |= vmask_bit(i);
 		else if (states[i] == VSEALED_EMPTY || states[i] == VSEALED_WAS_EMPTY)
 			empty |= vmask_bit(i);
@@ -213,7 +213,8 @@ bool vlayers_has(const struct volume *v, uint32_t sealed, const struct vchunk *c
 		return false;
 	if (good == 0 || states[slot] == VSEALED_WHOLE)
 		return good != 0;
-	return states[slot] == VSEALED_EMPTY && states[__builtin_ctz(good)] != VSEALED_WHOLE;
+	return states[slot] == VSEALED_EMPTY && states[__builtin_ctz(good)] != VSEALED_WHOLE &&
+	       states[__builtin_ctz(good)] != VSEALED_WAS_WHOLE;
 }
 
 bool vlayers_slot_has_all(const struct vchunk *c, uint32_t slot)
@@ -272,9 +273,15 @@ void vlayers_scan_begin(struct volume *v, uint32_t sealed, const struct vreplica
 {
 	for (uint32_t i = 0; i < v->chunk_count; i++) {
 		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
+		uint8_t *state;
 
-		if (slot != UINT32_MAX)
-			vlayers_states(v, sealed, i)[slot] = VSEALED_UNKNOWN;
+		if (slot == UINT32_MAX)
+			continue;
+		state = &vlayers_states(v, sealed, i)[slot];
+		if (*state == VSEALED_WHOLE)
+			*state = VSEALED_WAS_WHOLE;
+		else if (*state != VSEALED_WAS_WHOLE)
+			*state = VSEALED_UNKNOWN;
 	}
 }
 
@@ -308,7 +315,7 @@ void vlayers_scanned(struct volume *v, uint32_t sealed, const struct vreplica *r
 		if (slot == UINT32_MAX)
 			continue;
 		state = &vlayers_states(v, sealed, i)[slot];
-		if (*state == VSEALED_UNKNOWN)
+		if (*state == VSEALED_UNKNOWN || *state == VSEALED_WAS_WHOLE)
 			*state = VSEALED_EMPTY; /* not listed */
 		vlayers_learnt(v, i);
 	}

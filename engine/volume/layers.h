@@ -61,6 +61,9 @@ enum vsealed_state {
 	VSEALED_WAS_EMPTY,
 	VSEALED_PART, /* holds something, and not the last word */
 	VSEALED_WHOLE,
+	/* The same, before its node was away: as long as that has not said anything else, the chunk
+	 * is not taken for one that was never touched. */
+	VSEALED_WAS_WHOLE,
 	VSEALED_DOUBT, /* its node cannot tell now: a device is missing there */
 };
 

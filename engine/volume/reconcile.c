@@ -125,22 +125,31 @@ void vreconcile_slot_failed(struct vchunk *c, uint32_t slot)
 /* The replicas to reconcile with. One that fails every write would make it begin again for ever,
  * and so would one that alone holds something and cannot be read, because that is damaged, or what
  * lies below this layer is on a device that it has lost: they are left out if enough others are
- * there. Nothing that was acknowledged goes with them, for it is on one of every majority. */
+ * there. Where not all can be spared those that failed are, and not those in doubt, for these
+ * matter only by what they alone hold. Nothing that was acknowledged goes with them, for it is on
+ * one of every majority. */
 static vmask_t healthy_members(const struct vchunk *c)
 {
 	const uint64_t now_ns = volume_now(c->volume);
-	vmask_t ready = 0, sick = 0;
+	vmask_t ready = 0, failed = 0, doubted = 0;
 
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vreplica *r = c->slots[i].replica;
 
-		if ((c->members & vmask_bit(i)) == 0 || !vslot_ready(&c->slots[i]))
+		if ((c->members & vmask_bit(i)) == 0 || !vslot_ready(&c->slots[i]) ||
+		    c->slots[i].lost)
 			continue;
 		ready |= vmask_bit(i);
-		if (vreplica_sick(r, now_ns) || c->slots[i].unreadable || vlayers_in_doubt(c, i))
-			sick |= vmask_bit(i);
+		if (vreplica_sick(r, now_ns) || c->slots[i].unreadable)
+			failed |= vmask_bit(i);
+		if (vlayers_in_doubt(c, i))
+			doubted |= vmask_bit(i);
 	}
-	return vmask_count(ready & ~sick) >= c->volume->majority ? ready & ~sick : ready;
+	if (vmask_count(ready & ~failed & ~doubted) >= c->volume->majority)
+		return ready & ~failed & ~doubted;
+	if (vmask_count(ready & ~failed) >= c->volume->majority)
+		return ready & ~failed;
+	return vmask_count(ready & ~doubted) >= c->volume->majority ? ready & ~doubted : ready;
 }
 
 /* R and their states, as far as they are known without asking. */

@@ -16,8 +16,11 @@ static void seal_answered(struct vmark *m, int status)
 
 void vlayers_replica_ready(struct vchunk *c, uint32_t slot)
 {
-	if ((c->sealed & vmask_bit(slot)) == 0 ||
-	    version_is_sealed(c->slots[slot].reported_watermark))
+	const struct vslot *s = &c->slots[slot];
+
+	/* One that misses the device has told nothing: it may have the last word still. */
+	if ((c->sealed & vmask_bit(slot)) == 0 || s->refused_epoch == s->replica->epoch ||
+	    version_is_sealed(s->reported_watermark))
 		return;
 	c->sealed &= ~vmask_bit(slot);
 	c->sealing &= ~vmask_bit(slot);

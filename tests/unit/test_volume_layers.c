@@ -160,6 +160,65 @@ START_TEST(one_that_is_in_doubt_keeps_no_other)
 }
 END_TEST
 
+/* Besides, one of the others alone has a block that was never acknowledged, and is damaged there.
+ * Nobody needs that one to know what was: the chunk serves without it. */
+START_TEST(one_that_is_in_doubt_and_one_that_is_damaged_keep_no_other)
+{
+	struct rig_host *second = &rig->hosts[1];
+
+	rig_crash_host(host);
+	rig->pd.snapshots = 1;
+	rig->pd.open_layers = 1;
+	rig_open(second);
+	rig_crash_host(second);
+	for (uint32_t i = 0; i < RIG_NODES; i++)
+		rig->nodes[i].chunks[1].watermark = version_make(1, VERSION_SEQ_MAX);
+	rig->nodes[0].doubt_layer = RIG_VOLUME;
+	fake_put(&rig->nodes[1], RIG_CHUNK_BLOCKS, version_make(2, 77), 9);
+	rig->nodes[1].corrupt_block = RIG_CHUNK_BLOCKS;
+	rig->nodes[1].has_corrupt_block = true;
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, RIG_CHUNK_BLOCKS + 4, 1, 3), 0);
+	rig_must_read(host, RIG_CHUNK_BLOCKS + 4, 1, 3);
+	rig_run_ms(rig, 10000);
+	ck_assert(!rig->nodes[1].has_corrupt_block);
+	rig_must_read(host, RIG_CHUNK_BLOCKS, 1, 0);
+}
+END_TEST
+
+/* A node has lost its disk, with what it held of a sealed layer; the one that has all of it comes
+ * back, and does not get to say so; the third never had anything. What it had is not forgotten. */
+START_TEST(a_scan_that_is_broken_off_forgets_nothing)
+{
+	struct rig_op o;
+
+	rig_crash_host(host);
+	fake_crash(&rig->nodes[2]);
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	take_layers(1, 2);
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	take_layers(1, 1);
+	rig_run_ms(rig, 1000);
+	rig->nodes[0].hold_pulls = rig->nodes[2].hold_pulls = true;
+	lose_disk(&rig->nodes[0]);
+	rig_run_ms(rig, 3000);
+	fake_crash(&rig->nodes[1]);
+	rig->nodes[1].silent_layer = RIG_VOLUME;
+	fake_start(&rig->nodes[1]);
+	rig_run_ms(rig, 1000);
+	fake_start(&rig->nodes[2]);
+	rig_run_ms(rig, 1000);
+	rig_start_read(host, &o, 0, 8);
+	rig_run_ms(rig, 1000);
+	ck_assert(!o.done);
+	rig->nodes[1].silent_layer = 0;
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_must_read(host, 0, 8, 1);
+}
+END_TEST
+
 /* A node's device fails, with what it holds of a layer that is sealed then: whether the node has
  * anything of the chunk there is in doubt from then on, and not what it last told. */
 START_TEST(what_was_refused_is_in_doubt_when_sealed)
@@ -204,6 +263,39 @@ START_TEST(what_one_cannot_tell_was_not_untouched)
 	rig_run_ms(rig, 10000);
 	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
 	take_layers(1, 1);
+	rig_must_read(host, 0, 8, 1);
+}
+END_TEST
+
+/* Two nodes have the last word of a chunk, the third has nothing of it, and the driver may have
+ * been told that the layer is settled. Each of the two starts without the device that has it, and
+ * then with it again: nobody has lost anything. */
+START_TEST(a_last_word_on_a_device_that_comes_back)
+{
+	rig_crash_host(host);
+	fake_crash(&rig->nodes[2]);
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	take_layers(1, 2);
+	rig_run_ms(rig, 3000);
+	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	fake_start(&rig->nodes[2]);
+	rig_run_ms(rig, 3000);
+	for (uint32_t i = 0; i < 2; i++) {
+		fake_crash(&rig->nodes[i]);
+		rig->nodes[i].doubt_layer = RIG_VOLUME;
+		fake_start(&rig->nodes[i]);
+		rig_run_ms(rig, 3000);
+		fake_crash(&rig->nodes[i]);
+		rig->nodes[i].doubt_layer = 0;
+		fake_start(&rig->nodes[i]);
+		rig_run_ms(rig, 3000);
+	}
+	take_layers(1, 1);
+	rig_must_read(host, 0, 8, 1);
+	rig_run_ms(rig, 3000);
+	for (uint32_t b = 0; b < 8; b++)
+		ck_assert_uint_eq(fake_stamp(&rig->nodes[0], b), 1);
 	rig_must_read(host, 0, 8, 1);
 }
 END_TEST
@@ -460,8 +552,11 @@ int main(void)
 	tcase_add_loop_test(tc, a_last_word_that_is_lost, 0, 2);
 	tcase_add_test(tc, a_read_outlives_two_layers);
 	tcase_add_test(tc, one_that_is_in_doubt_keeps_no_other);
+	tcase_add_test(tc, a_scan_that_is_broken_off_forgets_nothing);
+	tcase_add_test(tc, one_that_is_in_doubt_and_one_that_is_damaged_keep_no_other);
 	tcase_add_test(tc, what_was_refused_is_in_doubt_when_sealed);
 	tcase_add_test(tc, what_one_cannot_tell_was_not_untouched);
+	tcase_add_test(tc, a_last_word_on_a_device_that_comes_back);
 	tcase_add_loop_test(tc, a_learner_gets_what_a_merge_wrote, 0, 2);
 	tcase_add_test(tc, a_write_while_a_layer_is_prepared);
 	tcase_add_test(tc, a_repair_while_a_layer_is_prepared);

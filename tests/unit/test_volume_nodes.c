@@ -233,7 +233,7 @@ static void answer_chunks(struct fake_conn *c, uint64_t id, const Pave__V1__Chun
 	const bool doubt = ask->layer != 0 && ask->layer == c->node->doubt_layer;
 	const uint32_t end = c->node->tells_half ? 1 : RIG_CHUNKS_MAX;
 
-	if (ask->from >= end)
+	if (ask->from >= end || (ask->layer != 0 && ask->layer == c->node->silent_layer))
 		return;
 	for (uint32_t i = ask->from; i < end && r.n_chunks < max; i++) {
 		const struct fake_chunk *chunk = &c->node->chunks[i];

@@ -96,6 +96,41 @@ START_TEST(what_may_have_been_acknowledged_is_waited_for)
 }
 END_TEST
 
+/* A node loses its disk, and before it has all again another one is away, so that it and one that
+ * was behind are a majority: what it had answered for is waited for. */
+START_TEST(what_is_known_to_be_lost_is_no_majority)
+{
+	struct fake_node *n = &rig->nodes[0];
+	struct rig_op o;
+
+	rig_crash_host(host);
+	fake_crash(&rig->nodes[2]);
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, 40, 8, 9), 0);
+	rig_run_ms(rig, 3000);
+	n->hold_pulls = true;
+	fake_crash(n);
+	for (uint32_t i = 0; i < 8; i++) {
+		free(n->chunks[0].blocks[40 + i].data);
+		n->chunks[0].blocks[40 + i] = (struct fake_block){0};
+	}
+	n->chunks[0].watermark = 0;
+	fake_start(n);
+	rig_run_ms(rig, 3000);
+	fake_crash(&rig->nodes[1]);
+	fake_start(&rig->nodes[2]);
+	rig_start_read(host, &o, 40, 8);
+	rig_run_ms(rig, 4000);
+	ck_assert(!o.done);
+	n->hold_pulls = false;
+	fake_start(&rig->nodes[1]);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_must_read(host, 40, 8, 9);
+	rig_run_ms(rig, 10000);
+	rig_must_agree(rig);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("volume reconcile");
@@ -108,6 +143,7 @@ int main(void)
 	tcase_add_test(tc, what_one_alone_has_and_cannot_read_keeps_no_other);
 	tcase_add_test(tc, each_holder_has_a_bad_block_of_its_own);
 	tcase_add_test(tc, what_may_have_been_acknowledged_is_waited_for);
+	tcase_add_test(tc, what_is_known_to_be_lost_is_no_majority);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

@@ -89,8 +89,9 @@ struct fake_node {
 	bool corrupt_reads;	/* what it sends does not check */
 	uint64_t corrupt_block; /* of the volume: stored badly, until written again */
 	bool has_corrupt_block;
-	bool silent_chunks; /* it does not say what it holds */
-	bool tells_half;    /* of chunk 0 it does, and then no more */
+	bool silent_chunks;    /* it does not say what it holds */
+	uint64_t silent_layer; /* of this one it does not */
+	bool tells_half;       /* of chunk 0 it does, and then no more */
 	bool hold_pulls;
 	block_no_t stop_pulls_at; /* what lies from there on is not copied, and nothing answered */
 	bool any_content;	  /* blocks are not the rig's stamps: compared byte by byte */
