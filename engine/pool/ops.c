@@ -525,6 +525,21 @@ bool ops_erasing(const struct pool *pool, volume_id_t volume, chunk_no_t chunk)
 	return false;
 }
 
+/* A copy that does not count any more, and could not be erased. */
+static bool is_left_on_absent(struct pool *pool, const struct store_erase_op *op)
+{
+	for (uint32_t i = 0; i < pool->kept_count; i++) {
+		const struct move_record *r = &pool->kept[i];
+		const struct pool_device *d =
+		    pool_find_device(pool, r->state == MOVE_COPYING ? &r->to : &r->from);
+
+		if (r->volume == op->volume && r->chunk == op->chunk && d != NULL &&
+		    device_is_absent(d))
+			return true;
+	}
+	return false;
+}
+
 /* An absent device may hold something of it: that is not erased. */
 static int erase_absent(struct pool *pool, const struct store_erase_op *op)
 {
@@ -535,7 +550,7 @@ static int erase_absent(struct pool *pool, const struct store_erase_op *op)
 	r = routes_find(&pool->routes, op->volume, op->chunk);
 	if (r == NULL)
 		return pool_absent(pool);
-	return pool->devices[r->place].store == NULL ? -E_DEVICE : 0;
+	return pool->devices[r->place].store == NULL || is_left_on_absent(pool, op) ? -E_DEVICE : 0;
 }
 
 static void erase_begin(struct pool_hook *h)

@@ -817,6 +817,41 @@ static void recorded(struct kv_op *op, int status)
 	r->status = status;
 }
 
+/* A chunk has moved off a device that is missing since, before its copy there was erased: who
+ * erases the chunk is not told that all of it is gone. */
+START_TEST(a_copy_that_was_left_on_a_missing_device_is_not_erased)
+{
+	struct recording r = {.op = {.done = recorded}};
+	struct move_record move = {.chunk = 0, .state = MOVE_MOVED};
+	struct kv_batch *batch;
+	struct rig rig;
+	uint32_t from;
+
+	start(&rig, 2, 15);
+	rig_fence(&rig, 0, 1);
+	rig_write(&rig, STORE_DATA, 0, 0, 0, 8);
+	ck_assert(rig_drain(&rig));
+	from = info_of(&rig, 0).chunks == 0 ? 0 : 1;
+	move.volume = rig_volume_id(0);
+	move.from = info_of(&rig, from).uuid;
+	move.to = info_of(&rig, 1 - from).uuid;
+	batch = kv_batch_create(rig.config.kv);
+	record_put_move(rig.config.kv, batch, &move);
+	kv_commit(rig.config.kv, batch, &r.op);
+	ck_assert(sim_run_flag(rig.world, &r.done));
+	ck_assert_int_eq(r.status, 0);
+	rig_crash(&rig, SIM_KILL);
+	sim_disk_on_io(rig.disks[from], 1, SIM_IO_FAIL);
+	rig_must_open(&rig);
+	ck_assert_int_eq(info_of(&rig, from).state, POOL_DEVICE_FAILED);
+	ck_assert_int_eq(erase_now(&rig, 0, 0), -E_DEVICE);
+	rig_crash(&rig, SIM_KILL);
+	rig_must_open(&rig);
+	ck_assert_int_eq(erase_now(&rig, 0, 0), 0);
+	rig_deinit(&rig);
+}
+END_TEST
+
 /* Of a long life: devices that came and went, before all others in the index's order. */
 static void many_have_retired(struct rig *rig)
 {
@@ -1044,6 +1079,7 @@ int main(void)
 	tcase_add_test(tc, a_layers_chunk_on_a_missing_device_is_not_begun_anew);
 	tcase_add_test(tc, devices_that_are_missing_by_turns_are_missed);
 	tcase_add_test(tc, a_layer_is_missed_though_its_volume_is_opened_first_now);
+	tcase_add_test(tc, a_copy_that_was_left_on_a_missing_device_is_not_erased);
 	tcase_add_test(tc, a_failed_device_can_be_retired);
 	tcase_add_test(tc, a_swapped_device_is_not_taken_for_the_old_one);
 	tcase_add_loop_test(tc, a_copy_of_a_device_is_refused, 0, 2);
