@@ -361,17 +361,6 @@ static volume_id_t find_layer(struct node_session *s, uint64_t request_id, volum
 
 /* -- Chunks and Changes ----------------------------------------------------------------------- */
 
-/* What is true of chunks that are not listed (pool_absent): of whichever volume that wrote one of
- * the layers the node may have missed a device. */
-static int absent_status(const struct node_session *s)
-{
-	int status = pool_absent(s->shard->config.pool, s->volume->id);
-
-	for (uint32_t i = 0; i < s->permit.layer_count && status == 0; i++)
-		status = pool_absent(s->shard->config.pool, s->permit.layers[i].id);
-	return status;
-}
-
 static void handle_chunks(struct node_session *s, uint64_t request_id, const Pave__V1__Chunks *ask)
 {
 	const volume_id_t layer = find_layer(s, request_id, ask->layer);
@@ -400,7 +389,7 @@ static void handle_chunks(struct node_session *s, uint64_t request_id, const Pav
 	}
 	reply.n_chunks = count;
 	reply.chunks = list;
-	reply.absent_status = (uint32_t)-absent_status(s);
+	reply.absent_status = (uint32_t)-pool_absent(s->shard->config.pool);
 	reply.more = count == max && states[count - 1].chunk < UINT32_MAX;
 	reply.next = reply.more ? states[count - 1].chunk + 1 : 0;
 	message.body_case = PAVE__V1__CONTROL__BODY_CHUNKS_REPLY;

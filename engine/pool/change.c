@@ -429,8 +429,6 @@ static int retire_check(struct pool *pool, struct pool_device *d, const char *na
 		return check_room(pool, d, err);
 	if (d->state == POOL_DEVICE_JOINING)
 		return error_set(err, -EBUSY, "device %s is being added", d->path);
-	if (d->chunk_count == 0 && pool->doubt_count == 0)
-		return 0;
 	return error_set(
 	    err, -EINVAL,
 	    "device %s cannot be read, and %llu chunks, if not more, lie on it: bring "

@@ -81,8 +81,7 @@ struct pool {
 	struct uuid node; /* pool_node */
 	struct pool_device devices[POOL_DEVICES_MAX];
 	struct routes routes;
-	volume_id_t *doubts; /* sorted: of these volumes a chunk that is nowhere may be missing */
-	uint32_t doubt_count;
+	bool absent;		  /* a device is: a chunk that is nowhere may be on it */
 	struct move_record *kept; /* in kv: the copy that does not count is not erased yet */
 	uint32_t kept_count;
 	int broken;   /* kv has failed: where chunks lie cannot be told any more; no more changes */

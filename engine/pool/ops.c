@@ -130,22 +130,11 @@ static void end_later(struct pool_hook *h, int status)
 
 /* -- places ----------------------------------------------------------------------------------- */
 
-static int compare_volumes(const void *a, const void *b)
+/* Of which volume nobody here can tell: what is open now may not have been here when something was
+ * written, and a layer may come with another volume than the one that wrote it. */
+int pool_absent(const struct pool *pool)
 {
-	const volume_id_t *va = a, *vb = b;
-
-	return (*va > *vb) - (*va < *vb);
-}
-
-/* Only volumes have fences: of a layer that is none nobody keeps whether it was ever here. */
-int pool_absent(const struct pool *pool, volume_id_t volume)
-{
-	if (pool->doubt_count == 0)
-		return 0;
-	if (pool_generation(pool, volume) == 0 || bsearch(&volume, pool->doubts, pool->doubt_count,
-							  sizeof volume, compare_volumes) != NULL)
-		return -E_DEVICE;
-	return 0;
+	return pool->absent ? -E_DEVICE : 0;
 }
 
 /* The route for a change of a chunk, made if it has none. NULL: *ret_status says why not. */
@@ -159,7 +148,7 @@ static struct route *route_for_change(struct pool *pool, volume_id_t volume, chu
 	if (pool->broken != 0)
 		return NULL;
 	if (r == NULL) {
-		*ret_status = pool_absent(pool, volume);
+		*ret_status = pool_absent(pool);
 		if (*ret_status != 0)
 			return NULL;
 		d = pool_choose(pool, NULL);
@@ -296,7 +285,7 @@ static struct pool_device *ask_begin(struct pool_hook *h, volume_id_t volume, ch
 	*ret_status = -E_DEVICE;
 	h->route = r;
 	if (r == NULL) {
-		d = pool_absent(pool, volume) == 0 ? any_open(pool) : NULL;
+		d = pool_absent(pool) == 0 ? any_open(pool) : NULL;
 		h->place = d != NULL ? pool_place(pool, d) : 0;
 		return d;
 	}
@@ -536,17 +525,32 @@ bool ops_erasing(const struct pool *pool, volume_id_t volume, chunk_no_t chunk)
 	return false;
 }
 
+/* A copy that does not count any more, and could not be erased. */
+static bool is_left_on_absent(struct pool *pool, const struct store_erase_op *op)
+{
+	for (uint32_t i = 0; i < pool->kept_count; i++) {
+		const struct move_record *r = &pool->kept[i];
+		const struct pool_device *d =
+		    pool_find_device(pool, r->state == MOVE_COPYING ? &r->to : &r->from);
+
+		if (r->volume == op->volume && r->chunk == op->chunk && d != NULL &&
+		    device_is_absent(d))
+			return true;
+	}
+	return false;
+}
+
 /* An absent device may hold something of it: that is not erased. */
 static int erase_absent(struct pool *pool, const struct store_erase_op *op)
 {
 	const struct route *r;
 
 	if (op->chunk == UINT32_MAX)
-		return pool_absent(pool, op->volume);
+		return pool_absent(pool);
 	r = routes_find(&pool->routes, op->volume, op->chunk);
 	if (r == NULL)
-		return pool_absent(pool, op->volume);
-	return pool->devices[r->place].store == NULL ? -E_DEVICE : 0;
+		return pool_absent(pool);
+	return pool->devices[r->place].store == NULL || is_left_on_absent(pool, op) ? -E_DEVICE : 0;
 }
 
 static void erase_begin(struct pool_hook *h)
@@ -621,8 +625,7 @@ void pool_wipe(struct pool *pool, struct store_wipe_op *op)
 	fan = fan_create(h);
 	if (fan == NULL)
 		return;
-	for (uint32_t i = 0; i < op->key_count && fan->status == 0; i++)
-		fan->status = pool_absent(pool, op->keys[i].volume);
+	fan->status = pool_absent(pool);
 	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
 		if (pool->devices[i].store == NULL)
 			continue;

@@ -68,52 +68,13 @@ static void place_volume(volume_id_t volume, generation_t generation, void *arg)
 	} while (count == ARRAY_SIZE(states) && p->status == 0);
 }
 
-static void doubt_volume(volume_id_t volume, generation_t generation, void *arg)
-{
-	struct placing *p = arg;
-	struct pool *pool = p->pool;
-	volume_id_t *doubts;
-
-	if (generation == 0)
-		return;
-	doubts = realloc(pool->doubts, (pool->doubt_count + 1) * sizeof *doubts);
-	if (doubts == NULL) {
-		p->status = -ENOMEM;
-		return;
-	}
-	pool->doubts = doubts;
-	doubts[pool->doubt_count++] = volume;
-}
-
-static int compare_volumes(const void *a, const void *b)
-{
-	const volume_id_t *va = a, *vb = b;
-
-	return (*va > *vb) - (*va < *vb);
-}
-
-/* Fences are alike, so any device that is open knows every volume that was ever opened here. */
-static int find_doubts(struct pool *pool, struct error *err, struct pool_device *d)
-{
-	struct placing p = {.pool = pool, .err = err, .d = d};
-
-	store_each_volume(d->store, doubt_volume, &p);
-	if (pool->doubts != NULL)
-		qsort(pool->doubts, pool->doubt_count, sizeof *pool->doubts, compare_volumes);
-	return p.status;
-}
-
 int place_chunks(struct pool *pool, struct error *err)
 {
-	struct pool_device *open = NULL;
-	bool absent = false;
-
 	for (uint32_t i = 0; i < POOL_DEVICES_MAX; i++) {
 		struct placing p = {.pool = pool, .err = err, .d = &pool->devices[i]};
 
 		if (p.d->store == NULL)
 			continue;
-		open = p.d;
 		store_each_volume(p.d->store, place_volume, &p);
 		if (p.status < 0)
 			return p.status;
@@ -124,7 +85,7 @@ int place_chunks(struct pool *pool, struct error *err)
 
 		if (!device_is_absent(p.d))
 			continue;
-		absent = true;
+		pool->absent = true;
 		rc = record_scan_chunks(pool->kv, p.d->slot, pool->config.identity.shard,
 					take_chunk, &p);
 		if (rc < 0)
@@ -135,5 +96,5 @@ int place_chunks(struct pool *pool, struct error *err)
 			  p.d->path, pool_state_name(p.d->state),
 			  (unsigned long long)p.d->chunk_count);
 	}
-	return absent ? find_doubts(pool, err, open) : 0;
+	return 0;
 }

@@ -200,7 +200,6 @@ static void pool_free(struct pool *pool)
 {
 	mover_deinit(pool);
 	routes_deinit(&pool->routes);
-	free(pool->doubts);
 	free(pool->kept);
 	change_deinit(pool);
 	free(pool);

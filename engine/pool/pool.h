@@ -14,9 +14,10 @@
  *   (known, but not there when the pool opens) ----> MISSING
  *
  * A device that FAILED or is MISSING does not stop the others: what lies on it is answered with
- * -E_DEVICE, so that hosts drop this replica of those chunks and no other. While one is MISSING
- * that holds for every chunk that is found nowhere, of every volume that was ever opened here, and
- * of whatever else has no fence (a layer): it may have been on that device.
+ * -E_DEVICE, so that hosts drop this replica of those chunks and no other. While one cannot
+ * be opened that holds for every chunk that is found nowhere: it may be on that device. Also of a
+ * volume that was never opened here, as far as the others know: they may have been away then, and
+ * what is begun anew would be there twice when that device is back.
  *
  * Errors beside those of store.h:
  *   -E_DEVICE  the device that holds the chunk, or may hold it, has failed or is missing
@@ -118,7 +119,7 @@ uint32_t pool_chunks(struct pool *pool, volume_id_t volume, chunk_no_t from,
 
 /* What is true of a chunk that pool_chunks does not list: 0: nothing of it is here; -E_DEVICE: it
  * may be on a device that is missing. */
-int pool_absent(const struct pool *pool, volume_id_t volume);
+int pool_absent(const struct pool *pool);
 
 /* Begins to scrub every device. */
 void pool_scrub(struct pool *pool);

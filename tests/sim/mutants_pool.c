@@ -37,6 +37,6 @@ void __wrap_mover_search(struct pool *pool);
 void __wrap_mover_search(struct pool *pool)
 {
 	if (mutant_now() == MUTANT_ABSENT_DENIED)
-		pool->doubt_count = 0;
+		pool->absent = false;
 	__real_mover_search(pool);
 }

@@ -432,9 +432,9 @@ static void merge_begin(struct layer_work *w)
 	if (j->look && has_upper)
 		j->chunk = upper.chunk;
 	has_lower = find_chunk(w, j->layers[1], j->chunk, &lower) && lower.chunk == j->chunk;
-	status = has_upper ? upper.status : pool_absent(w->config.pool, j->layers[0]);
+	status = has_upper ? upper.status : pool_absent(w->config.pool);
 	if (status == 0)
-		status = has_lower ? lower.status : pool_absent(w->config.pool, j->layers[1]);
+		status = has_lower ? lower.status : pool_absent(w->config.pool);
 	if (status == 0 && !j->look)
 		status = merge_check(j, has_upper ? &upper : NULL, has_lower ? &lower : NULL);
 	if (status == 0 && !j->look)
