@@ -337,7 +337,7 @@ static void add_planner_site(struct pd *pd, struct arena *a, const char *name, c
 }
 
 /* The planner's view of sites and nodes. -ENOMEM. */
-static int planner_view(struct pd *pd, struct arena *a, const char *policy,
+static int planner_view(struct pd *pd, struct arena *a, const char *policy, bool spared,
 			struct planner_input *in, struct reg_node ***ret_nodes)
 {
 	size_t sites_max = HASH_COUNT(pd->verdicts.sites) + HASH_COUNT(pd->reg.nodes);
@@ -359,22 +359,45 @@ static int planner_view(struct pd *pd, struct arena *a, const char *policy,
 		if (site == in->site_count)
 			add_planner_site(pd, a, n->site, policy, now, &sites[in->site_count++]);
 		back[in->node_count] = n;
-		nodes[in->node_count++] =
-		    (struct planner_node){.name = n->name,
-					  .site = site,
-					  .up = state == NODE_UP && !n->drain,
-					  .why = state == NODE_REFUSED ? n->reason
-						 : n->drain	       ? "it is drained"
-								       : "down",
-					  .size_bytes = n->size_bytes,
-					  .free_bytes = n->free_bytes,
-					  .placed_bytes = n->placed_bytes,
-					  .load = n->load};
+		nodes[in->node_count++] = (struct planner_node){
+		    .name = n->name,
+		    .site = site,
+		    .up = state == NODE_UP && !n->drain && (!spared || n->trouble[0] == '\0'),
+		    .why = state == NODE_REFUSED ? n->reason
+			   : n->drain		 ? "it is drained"
+						 : "down",
+		    .size_bytes = n->size_bytes,
+		    .free_bytes = n->free_bytes,
+		    .placed_bytes = n->placed_bytes,
+		    .load = n->load};
 	}
 	in->sites = sites;
 	in->nodes = nodes;
 	*ret_nodes = back;
 	return 0;
+}
+
+/* Not on nodes that miss a device, for these take no chunk that they cannot tell to be new; but
+ * where there are no others, a volume that begins with a copy less is better than none. */
+static int find_places(struct pd *pd, struct arena *a, const char *name, const char *policy,
+		       struct planner_input *in, struct planner_result *plan,
+		       struct reg_node ***ret_nodes, struct error *err)
+{
+	int rc = 0;
+
+	for (bool spared = true;; spared = false) {
+		struct planner_input seen = *in;
+
+		rc = planner_view(pd, a, policy, spared, &seen, ret_nodes);
+		if (rc != 0)
+			return error_set(err, rc, "no memory for planning volume %s", name);
+		rc = planner_place(&seen, plan, err);
+		if (rc == 0 || !spared)
+			break;
+	}
+	if (rc != 0)
+		error_wrap(err, "volume %s cannot be placed", name);
+	return rc;
 }
 
 int admin_place(struct pd *pd, const char *name, uint32_t chunk_count, uint64_t chunk_size,
@@ -388,7 +411,7 @@ int admin_place(struct pd *pd, const char *name, uint32_t chunk_count, uint64_t 
 				   .chunk_size = chunk_size};
 	struct planner_result plan = {0};
 	struct reg_node **nodes = NULL;
-	struct reg_node **all;
+	struct reg_node **all = NULL;
 	struct arena a = {0};
 	int rc;
 
@@ -405,16 +428,9 @@ int admin_place(struct pd *pd, const char *name, uint32_t chunk_count, uint64_t 
 			       policy_name, in.replicas, REPLICAS_MAX);
 		goto out;
 	}
-	rc = planner_view(pd, &a, policy_name, &in, &all);
-	if (rc != 0) {
-		error_set(err, rc, "no memory for planning volume %s", name);
+	rc = find_places(pd, &a, name, policy_name, &in, &plan, &all, err);
+	if (rc != 0)
 		goto out;
-	}
-	rc = planner_place(&in, &plan, err);
-	if (rc != 0) {
-		error_wrap(err, "volume %s cannot be placed", name);
-		goto out;
-	}
 	nodes = calloc(plan.node_count, sizeof(struct reg_node *));
 	if (nodes == NULL) {
 		rc = error_set(err, -ENOMEM, "no memory for volume %s", name);

@@ -234,6 +234,21 @@ START_TEST(a_node_in_trouble_is_no_target)
 }
 END_TEST
 
+/* Nor does a new volume lie there, as long as there are others; after that it begins with a copy
+ * less. */
+START_TEST(a_new_volume_is_spared_a_node_in_trouble)
+{
+	nodes[0]->trouble = "device d is missing";
+	leases();
+	ck_assert_int_eq(ask_create(admin, "w", SIZE, "secnumcloud-fr"), 0);
+	ck_assert_uint_eq(placed_of("w", "n1"), 0);
+	nodes[1]->trouble = "device d is missing";
+	leases();
+	ck_assert_int_eq(ask_create(admin, "x", SIZE, "secnumcloud-fr"), 0);
+	ck_assert_uint_gt(placed_of("x", "n1") + placed_of("x", "n2"), 0);
+}
+END_TEST
+
 START_TEST(old_copies_wait_for_the_host)
 {
 	const uint32_t moving[] = {0};
@@ -936,6 +951,7 @@ int main(void)
 	tcase_add_test(tc, drain_moves_every_chunk);
 	tcase_add_test(tc, what_is_not_planned_yet_is_told);
 	tcase_add_test(tc, a_node_in_trouble_is_no_target);
+	tcase_add_test(tc, a_new_volume_is_spared_a_node_in_trouble);
 	tcase_add_test(tc, old_copies_wait_for_the_host);
 	tcase_add_test(tc, a_copy_is_erased_as_the_policy_says);
 	tcase_add_test(tc, old_copies_of_a_dead_host_wait_for_its_permit);
