@@ -13,17 +13,6 @@
 
 static struct disk_fault_plan plans[2];
 
-static struct pool_device_info info_of(const struct rig *rig, uint32_t disk)
-{
-	struct pool_device_info infos[POOL_DEVICES_MAX];
-	uint32_t count = pool_devices(rig->pool, infos, POOL_DEVICES_MAX);
-
-	for (uint32_t i = 0; i < count; i++)
-		if (strcmp(infos[i].path, rig_disk_path(disk)) == 0)
-			return infos[i];
-	ck_abort_msg("there is no device %u", disk);
-}
-
 /* Three chunks on each, with some blocks in them. */
 static void begin(struct rig *rig, uint64_t seed)
 {
@@ -42,8 +31,8 @@ static void begin(struct rig *rig, uint64_t seed)
 			rig_write(rig, STORE_DATA, volume, chunk, chunk * 7, 60);
 	}
 	ck_assert(rig_drain(rig));
-	ck_assert_uint_eq(info_of(rig, GOOD).chunks, 3);
-	ck_assert_uint_eq(info_of(rig, BAD).chunks, 3);
+	ck_assert_uint_eq(rig_device(rig, GOOD).chunks, 3);
+	ck_assert_uint_eq(rig_device(rig, BAD).chunks, 3);
 }
 
 static void strike(struct disk_fault fault)
@@ -125,9 +114,9 @@ START_TEST(what_cannot_be_written_fails_its_device_alone)
 		write_all(&rig, block);
 	ck_assert_uint_gt(plans[BAD].faults[0].hits, 0);
 	ck_assert_uint_eq(write_all(&rig, 120), 3);
-	ck_assert_int_eq(info_of(&rig, BAD).state, POOL_DEVICE_FAILED);
-	ck_assert_int_eq(info_of(&rig, BAD).why, write_faults[_i].status);
-	ck_assert_int_eq(info_of(&rig, GOOD).state, POOL_DEVICE_SERVING);
+	ck_assert_int_eq(rig_device(&rig, BAD).state, POOL_DEVICE_FAILED);
+	ck_assert_int_eq(rig_device(&rig, BAD).why, write_faults[_i].status);
+	ck_assert_int_eq(rig_device(&rig, GOOD).state, POOL_DEVICE_SERVING);
 	ck_assert_ptr_nonnull(strstr(trouble(&rig), rig_disk_path(BAD)));
 	ck_assert_ptr_null(strstr(trouble(&rig), rig_disk_path(GOOD)));
 	/* What it has can be read again once it is well, and more be written. */
@@ -165,8 +154,8 @@ START_TEST(what_cannot_be_read_is_not_answered)
 			failed += rc != 0;
 		}
 	ck_assert_uint_eq(failed, 3);
-	ck_assert_uint_eq(info_of(&rig, BAD).read_errors, 3);
-	ck_assert_uint_eq(info_of(&rig, GOOD).read_errors, 0);
+	ck_assert_uint_eq(rig_device(&rig, BAD).read_errors, 3);
+	ck_assert_uint_eq(rig_device(&rig, GOOD).read_errors, 0);
 	ck_assert_uint_eq(write_all(&rig, 100), 0);
 	plans[BAD].count = 0;
 	rig_verify(&rig);
@@ -203,10 +192,10 @@ START_TEST(a_lie_is_told_and_the_other_device_goes_on)
 		rig_crash(&rig, SIM_POWER_LOSS);
 		rig.disk_faults[BAD] = NULL;
 		rig_must_open(&rig);
-		ck_assert_int_eq(info_of(&rig, GOOD).state, POOL_DEVICE_SERVING);
-		if (info_of(&rig, BAD).state == POOL_DEVICE_FAILED) {
+		ck_assert_int_eq(rig_device(&rig, GOOD).state, POOL_DEVICE_SERVING);
+		if (rig_device(&rig, BAD).state == POOL_DEVICE_FAILED) {
 			told++;
-			ck_assert_int_eq(info_of(&rig, BAD).why, -E_CORRUPT);
+			ck_assert_int_eq(rig_device(&rig, BAD).why, -E_CORRUPT);
 			ck_assert_ptr_nonnull(strstr(trouble(&rig), rig_disk_path(BAD)));
 			ck_assert_uint_eq(write_all(&rig, 200), 3);
 		}

@@ -209,4 +209,26 @@ static inline void rig_crash_everywhere_tiny(void (*prepare)(struct rig *rig),
 	rig_crash_everywhere_with(prepare, scenario, disk_mib, RIG_TINY_CACHE);
 }
 
+#define RIG_DEVICE_MIB 32u
+
+/* A pool of so many devices, open. */
+static inline void rig_start_pool(struct rig *rig, uint32_t devices, uint64_t seed)
+{
+	rig_devices = devices;
+	rig_init(rig, seed, RIG_DEVICE_MIB);
+	rig_must_open(rig);
+}
+
+/* What the pool says of one; POOL_DEVICE_NONE: it does not know it. */
+static inline struct pool_device_info rig_device(const struct rig *rig, uint32_t disk)
+{
+	struct pool_device_info infos[POOL_DEVICES_MAX];
+	uint32_t count = pool_devices(rig->pool, infos, POOL_DEVICES_MAX);
+
+	for (uint32_t i = 0; i < count; i++)
+		if (strcmp(infos[i].path, rig_disk_path(disk)) == 0)
+			return infos[i];
+	return (struct pool_device_info){.state = POOL_DEVICE_NONE};
+}
+
 #endif
