@@ -20,29 +20,4 @@ static inline struct survey_device rig_survey_device(struct rig *rig, uint64_t d
 	    .read = rig_peek, .arg = rig, .size_bytes = disk_mib << 20, .name = "disk"};
 }
 
-struct rig_commit {
-	struct kv_op op;
-	bool done;
-	int status;
-};
-
-static inline void rig_committed(struct kv_op *op, int status)
-{
-	struct rig_commit *c = container_of(op, struct rig_commit, op);
-
-	c->done = true;
-	c->status = status;
-}
-
-/* For rebuild_write; arg: the rig. */
-static inline int rig_commit(struct kv *kv, struct kv_batch *batch, void *arg)
-{
-	struct rig_commit c = {.op = {.done = rig_committed}};
-	struct rig *rig = arg;
-
-	kv_commit(kv, batch, &c.op);
-	ck_assert(sim_run_flag(rig->world, &c.done));
-	return c.status;
-}
-
 #endif

@@ -10,14 +10,6 @@
 #include "engine/store/format.h"
 #include "test_store_rig.h"
 
-static void fill(struct rig *rig)
-{
-	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
-		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
-			rig_write(rig, STORE_DATA, volume, chunk, chunk * 7, 60);
-	ck_assert(rig_drain(rig));
-}
-
 /* Devices of one size share chunks evenly, and each chunk is found where it was after a restart. */
 START_TEST(chunks_are_spread_and_found_again)
 {
@@ -25,7 +17,7 @@ START_TEST(chunks_are_spread_and_found_again)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 1);
-	fill(&rig);
+	rig_fill(&rig);
 	ck_assert_uint_eq(rig_device(&rig, 0).chunks, 3);
 	ck_assert_uint_eq(rig_device(&rig, 1).chunks, 3);
 	rig_verify(&rig);
@@ -58,10 +50,10 @@ START_TEST(what_is_told_is_the_sum)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 1);
-	fill(&rig);
+	rig_fill(&rig);
 	rig_crash(&rig, SIM_POWER_LOSS);
 	rig_must_open(&rig);
-	fill(&rig);
+	rig_fill(&rig);
 	ck_assert(rig_checkpoint(&rig));
 	rig_verify(&rig);
 	pool_get_stats(rig.pool, &sum);
@@ -94,7 +86,7 @@ START_TEST(a_pass_is_over_when_each_device_had_one)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 1);
-	fill(&rig);
+	rig_fill(&rig);
 	store_scrub(pool_store(rig.pool, early));
 	sim_run_for(rig.world, 60 * NS_PER_S);
 	ck_assert_uint_eq(passes(&rig, early), 1);
@@ -136,7 +128,7 @@ START_TEST(a_fence_holds_on_all_devices)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 2);
-	fill(&rig);
+	rig_fill(&rig);
 	rig_fence(&rig, 0, 5);
 	ck_assert(rig_drain(&rig));
 	for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
@@ -170,7 +162,7 @@ START_TEST(a_fence_that_one_device_does_not_take_is_not_done)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 7);
-	fill(&rig);
+	rig_fill(&rig);
 	rig_fence(&rig, 0, 4);
 	ck_assert(rig_drain(&rig));
 	/* As many operations as a store takes. */
@@ -291,7 +283,7 @@ START_TEST(a_retired_device_is_emptied)
 	node = *pool_node(rig.pool);
 	first = rig_device(&rig, 0);
 	ck_assert(uuid_equal(&node, &first.uuid));
-	fill(&rig);
+	rig_fill(&rig);
 	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
 	ck_assert_int_eq(rig_device(&rig, 0).state, POOL_DEVICE_RETIRING);
 	for (uint32_t i = 0; i < 300; i++) {
@@ -338,7 +330,7 @@ static bool close_amid_a_change(bool comes, uint32_t steps)
 	struct rig rig;
 
 	rig_start_pool(&rig, comes ? 1 : 2, 40);
-	fill(&rig);
+	rig_fill(&rig);
 	if (comes) {
 		a.op.disk = rig_disk(&rig, 1);
 		pool_add(rig.pool, &a.op);
@@ -498,7 +490,7 @@ START_TEST(a_damaged_device_does_not_stop_the_others)
 
 	rig_start_pool(&rig, devices, 9);
 	rig_fence(&rig, 0, 1);
-	fill(&rig);
+	rig_fill(&rig);
 	for (uint32_t i = 0; i < 6; i++) {
 		ck_assert_int_eq(rig_wait(&rig, rig_write(&rig, STORE_DATA, 0, 2, i * 4, 3)), 0);
 		if (i == 2)
@@ -548,7 +540,7 @@ START_TEST(a_failed_device_can_be_retired)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 8);
-	fill(&rig);
+	rig_fill(&rig);
 	sim_disk_on_io(rig.disks[0], 1, SIM_IO_FAIL);
 	for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++) {
 		op = rig_write(&rig, STORE_DATA, 0, chunk, 3, 2);
@@ -576,7 +568,7 @@ START_TEST(a_swapped_device_is_not_taken_for_the_old_one)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 9);
-	fill(&rig);
+	rig_fill(&rig);
 	rig_checkpoint(&rig);
 	rig_crash(&rig, SIM_KILL);
 	sim_disk_poke(rig.disks[1], 0, zeroes, 3u << 20);
@@ -592,6 +584,50 @@ START_TEST(a_swapped_device_is_not_taken_for_the_old_one)
 }
 END_TEST
 
+/* Of a long life: devices that came and went, before all others in the index's order. */
+static void many_have_retired(struct rig *rig)
+{
+	struct kv_batch *batch = kv_batch_create(rig->config.kv);
+
+	for (uint32_t i = 0; i < 600; i++) {
+		struct device_record record = {.state = RECORD_RETIRED};
+
+		record.uuid.bytes[1] = (uint8_t)(i >> 8);
+		record.uuid.bytes[2] = (uint8_t)i;
+		snprintf(record.path, sizeof record.path, "gone%u", i);
+		record_put_device(rig->config.kv, batch, &record);
+	}
+	ck_assert_int_eq(rig_commit(rig->config.kv, batch, rig), 0);
+}
+
+/* However many devices were retired before: one that was is known when it comes back, and one that
+ * serves is not left out. */
+START_TEST(any_number_of_devices_may_have_been_retired)
+{
+	const size_t size = FORMAT_SEGMENTS_OFFSET + MIB;
+	uint8_t *before = malloc(size), zeroes[BLOCK_SIZE] = {0};
+	struct rig rig;
+
+	rig_start_pool(&rig, 2, 31);
+	rig_fill(&rig);
+	ck_assert_int_eq(rig_add_device(&rig, 2, NULL), 0); /* which only the index knows */
+	sim_disk_peek(rig.disks[0], 0, before, size);
+	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
+	wait_gone(&rig);
+	many_have_retired(&rig);
+	rig_crash(&rig, SIM_KILL);
+	sim_disk_poke(rig.disks[0], 0, before, size); /* as if it had not been wiped */
+	rig_must_open(&rig);
+	ck_assert_int_eq(rig_device(&rig, 0).state, POOL_DEVICE_NONE);
+	ck_assert_int_eq(rig_device(&rig, 2).state, POOL_DEVICE_SERVING);
+	sim_disk_peek(rig.disks[0], 0, before, BLOCK_SIZE);
+	ck_assert_mem_eq(before, zeroes, BLOCK_SIZE);
+	rig_verify(&rig);
+	rig_deinit(&rig);
+	free(before);
+}
+END_TEST
+
 /* Two disks that say they are the same device, byte for byte: nobody can tell which of them holds
  * what was acknowledged, and two stores would write one index. */
 START_TEST(a_copy_of_a_device_is_refused)
@@ -602,7 +638,7 @@ START_TEST(a_copy_of_a_device_is_refused)
 	struct rig rig;
 
 	rig_start_pool(&rig, 1, 50);
-	fill(&rig);
+	rig_fill(&rig);
 	if (_i == 1)
 		rig_close(&rig);
 	else
@@ -638,7 +674,7 @@ START_TEST(a_device_that_was_not_taken_in_leaves_its_slot)
 
 		rig_start_pool(&rig, 1, 60);
 		rig_fence(&rig, 0, 1);
-		fill(&rig);
+		rig_fill(&rig);
 		sim_disk_set_slowness(rig.disks[1], 40);
 		a.op.disk = rig_disk(&rig, 1);
 		pool_add(rig.pool, &a.op);
@@ -662,7 +698,7 @@ START_TEST(a_batch_without_memory_is_told)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 32);
-	fill(&rig);
+	rig_fill(&rig);
 	if (_i == 0) {
 		sim_kv_fail_batches(rig.sim_kv, 1000);
 		ck_assert_int_eq(rig_add_device(&rig, 2, NULL), -EIO);
@@ -772,6 +808,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_copy_of_a_device_is_refused, 0, 2);
 	tcase_add_test(tc, a_device_that_was_not_taken_in_leaves_its_slot);
 	tcase_add_test(tc, an_index_that_cannot_be_written_is_told);
+	tcase_add_test(tc, any_number_of_devices_may_have_been_retired);
 	tcase_add_loop_test(tc, a_batch_without_memory_is_told, 0, 4);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);

@@ -1,5 +1,5 @@
 /* The pool while devices are missing: what may lie on one is neither denied, nor begun anew, nor
- * confirmed as erased; and what the index remembers of devices that have left. */
+ * confirmed as erased. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -62,7 +62,7 @@ START_TEST(what_a_missing_device_holds_is_not_erased)
 
 	rig_start_pool(&rig, 2, 10);
 	rig_fence(&rig, 0, 1);
-	fill(&rig);
+	rig_fill(&rig);
 	rig_close(&rig);
 	sim_disk_on_io(rig.disks[BAD], 1, SIM_IO_FAIL);
 	rig_must_open(&rig);
@@ -93,7 +93,7 @@ START_TEST(a_chunk_on_a_missing_device_is_not_erased)
 	struct rig rig;
 
 	rig_start_pool(&rig, 2, 11);
-	fill(&rig);
+	rig_fill(&rig);
 	rig_close(&rig);
 	sim_disk_on_io(rig.disks[BAD], 1, SIM_IO_FAIL);
 	rig_must_open(&rig);
@@ -199,25 +199,10 @@ START_TEST(a_layer_is_missed_though_its_volume_is_opened_first_now)
 }
 END_TEST
 
-struct recording {
-	struct kv_op op;
-	bool done;
-	int status;
-};
-
-static void recorded(struct kv_op *op, int status)
-{
-	struct recording *r = container_of(op, struct recording, op);
-
-	r->done = true;
-	r->status = status;
-}
-
 /* A chunk has moved off a device that is missing since, before its copy there was erased: who
  * erases the chunk is not told that all of it is gone. */
 START_TEST(a_copy_that_was_left_on_a_missing_device_is_not_erased)
 {
-	struct recording r = {.op = {.done = recorded}};
 	struct move_record move = {.chunk = 0, .state = MOVE_MOVED};
 	struct kv_batch *batch;
 	struct rig rig;
@@ -233,9 +218,7 @@ START_TEST(a_copy_that_was_left_on_a_missing_device_is_not_erased)
 	move.to = rig_device(&rig, 1 - from).uuid;
 	batch = kv_batch_create(rig.config.kv);
 	record_put_move(rig.config.kv, batch, &move);
-	kv_commit(rig.config.kv, batch, &r.op);
-	ck_assert(sim_run_flag(rig.world, &r.done));
-	ck_assert_int_eq(r.status, 0);
+	ck_assert_int_eq(rig_commit(rig.config.kv, batch, &rig), 0);
 	rig_crash(&rig, SIM_KILL);
 	sim_disk_on_io(rig.disks[from], 1, SIM_IO_FAIL);
 	rig_must_open(&rig);
@@ -248,52 +231,6 @@ START_TEST(a_copy_that_was_left_on_a_missing_device_is_not_erased)
 }
 END_TEST
 
-/* Of a long life: devices that came and went, before all others in the index's order. */
-static void many_have_retired(struct rig *rig)
-{
-	struct recording r = {.op = {.done = recorded}};
-	struct kv_batch *batch = kv_batch_create(rig->config.kv);
-
-	for (uint32_t i = 0; i < 600; i++) {
-		struct device_record record = {.state = RECORD_RETIRED};
-
-		record.uuid.bytes[1] = (uint8_t)(i >> 8);
-		record.uuid.bytes[2] = (uint8_t)i;
-		snprintf(record.path, sizeof record.path, "gone%u", i);
-		record_put_device(rig->config.kv, batch, &record);
-	}
-	kv_commit(rig->config.kv, batch, &r.op);
-	ck_assert(sim_run_flag(rig->world, &r.done));
-	ck_assert_int_eq(r.status, 0);
-}
-
-/* However many devices were retired before: one that was is known when it comes back, and one that
- * serves is not left out. */
-START_TEST(any_number_of_devices_may_have_been_retired)
-{
-	const size_t size = FORMAT_SEGMENTS_OFFSET + MIB;
-	uint8_t *before = malloc(size), zeroes[BLOCK_SIZE] = {0};
-	struct rig rig;
-
-	rig_start_pool(&rig, 2, 31);
-	fill(&rig);
-	ck_assert_int_eq(rig_add_device(&rig, 2, NULL), 0); /* which only the index knows */
-	sim_disk_peek(rig.disks[0], 0, before, size);
-	ck_assert_int_eq(retire(&rig, 0, NULL), 0);
-	wait_gone(&rig);
-	many_have_retired(&rig);
-	rig_crash(&rig, SIM_KILL);
-	sim_disk_poke(rig.disks[0], 0, before, size); /* as if it had not been wiped */
-	rig_must_open(&rig);
-	ck_assert_int_eq(rig_device(&rig, 0).state, POOL_DEVICE_NONE);
-	ck_assert_int_eq(rig_device(&rig, 2).state, POOL_DEVICE_SERVING);
-	sim_disk_peek(rig.disks[0], 0, before, BLOCK_SIZE);
-	ck_assert_mem_eq(before, zeroes, BLOCK_SIZE);
-	rig_verify(&rig);
-	rig_deinit(&rig);
-	free(before);
-}
-END_TEST
 int main(void)
 {
 	TCase *tc = tcase_create("pool missing");
@@ -308,7 +245,6 @@ int main(void)
 	tcase_add_test(tc, devices_that_are_missing_by_turns_are_missed);
 	tcase_add_test(tc, a_layer_is_missed_though_its_volume_is_opened_first_now);
 	tcase_add_test(tc, a_copy_that_was_left_on_a_missing_device_is_not_erased);
-	tcase_add_test(tc, any_number_of_devices_may_have_been_retired);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

@@ -209,6 +209,41 @@ static inline void rig_crash_everywhere_tiny(void (*prepare)(struct rig *rig),
 	rig_crash_everywhere_with(prepare, scenario, disk_mib, RIG_TINY_CACHE);
 }
 
+struct rig_commit {
+	struct kv_op op;
+	bool done;
+	int status;
+};
+
+static inline void rig_committed(struct kv_op *op, int status)
+{
+	struct rig_commit *c = container_of(op, struct rig_commit, op);
+
+	c->done = true;
+	c->status = status;
+}
+
+/* A batch of the index, as the store would commit it, or what rebuilds it (rebuild_write). arg: the
+ * rig. What kv says. */
+static inline int rig_commit(struct kv *kv, struct kv_batch *batch, void *arg)
+{
+	struct rig_commit c = {.op = {.done = rig_committed}};
+	struct rig *rig = arg;
+
+	kv_commit(kv, batch, &c.op);
+	ck_assert(sim_run_flag(rig->world, &c.done));
+	return c.status;
+}
+
+/* Something in every chunk. */
+static inline void rig_fill(struct rig *rig)
+{
+	for (uint32_t volume = 0; volume < RIG_VOLUMES; volume++)
+		for (uint32_t chunk = 0; chunk < RIG_CHUNKS; chunk++)
+			rig_write(rig, STORE_DATA, volume, chunk, chunk * 7, 60);
+	ck_assert(rig_drain(rig));
+}
+
 #define RIG_DEVICE_MIB 32u
 
 /* A pool of so many devices, open. */
