@@ -78,8 +78,8 @@ static uint8_t *read_rows(const struct volume *v, const Pave__V1__Growth *g,
 /* All that may fail. */
 static int take_room(struct volume *v, uint32_t chunk_count)
 {
-	const size_t old_size = (size_t)v->chunk_count * v->slot_count;
-	const size_t size = (size_t)chunk_count * v->slot_count;
+	const size_t old_size = v->chunk_count * vlayers_stride(v);
+	const size_t size = chunk_count * vlayers_stride(v);
 
 	for (struct vset *set = v->sets; set != NULL; set = set->next)
 		if (volume_grow_set(v, set, chunk_count) != 0)
@@ -108,7 +108,7 @@ static void begin_below(struct volume *v, chunk_no_t no)
 	for (uint32_t i = 0; i < v->sealed_count; i++)
 		for (uint32_t k = 0; k < v->replicas; k++)
 			if (vreplica_ready(v->chunks[no].slots[k].replica))
-				v->sealed[i].states[(size_t)no * v->slot_count + k] = VSEALED_EMPTY;
+				v->sealed[i].states[no * vlayers_stride(v) + k] = VSEALED_EMPTY;
 }
 
 static void begin(struct volume *v, uint64_t size, uint32_t chunk_count, const uint8_t *rows)

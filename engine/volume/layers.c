@@ -19,8 +19,7 @@ struct vset *vlayers_below(const struct volume *v)
 
 int vlayers_add_sealed(struct volume *v, volume_id_t id, bool front)
 {
-	const size_t size = (size_t)v->chunk_count * v->slot_count;
-	uint8_t *states = calloc(size, 1);
+	uint8_t *states = calloc(v->chunk_count, vlayers_stride(v));
 
 	if (states == NULL)
 		return -ENOMEM;
@@ -107,7 +106,7 @@ bool vlayers_single(const struct volume *v)
 uint8_t *vlayers_states(const struct volume *v, uint32_t sealed, chunk_no_t chunk)
 {
 	const struct vsealed *x = &v->sealed[sealed];
-	uint8_t *states = &x->states[(size_t)chunk * v->slot_count];
+	uint8_t *states = &x->states[chunk * vlayers_stride(v)];
 
 	if (x->set != NULL && chunk >= x->set->swept && !x->set->chunks[chunk].taken)
 		vretire_take(&x->set->chunks[chunk], states);
@@ -126,14 +125,14 @@ vmask_t vlayers_good_in(const struct volume *v, uint32_t sealed, chunk_no_t chun
 		if ((members & vmask_bit(i)) == 0)
 			continue;
 		known += states[i] != VSEALED_UNKNOWN && states[i] != VSEALED_DOUBT;
-		if (states[i] == VSEALED_WHOLE || states[i] == VSEALED_WAS_WHOLE)
+		if (states[i] == VSEALED_WHOLE)
 			whole |= vmask_bit(i);
 		else if (states[i] == VSEALED_EMPTY || states[i] == VSEALED_WAS_EMPTY)
 			empty |= vmask_bit(i);
 	}
 	if (whole != 0)
 		return whole;
-	return known >= v->majority ? empty : 0;
+	return known >= v->majority && !vlayers_touched(v, states) ? empty : 0;
 }
 
 vmask_t vlayers_good(struct vchunk *c)
@@ -213,8 +212,7 @@ bool vlayers_has(const struct volume *v, uint32_t sealed, const struct vchunk *c
 		return false;
 	if (good == 0 || states[slot] == VSEALED_WHOLE)
 		return good != 0;
-	return states[slot] == VSEALED_EMPTY && states[__builtin_ctz(good)] != VSEALED_WHOLE &&
-	       states[__builtin_ctz(good)] != VSEALED_WAS_WHOLE;
+	return states[slot] == VSEALED_EMPTY && states[__builtin_ctz(good)] != VSEALED_WHOLE;
 }
 
 bool vlayers_slot_has_all(const struct vchunk *c, uint32_t slot)
@@ -273,15 +271,9 @@ void vlayers_scan_begin(struct volume *v, uint32_t sealed, const struct vreplica
 {
 	for (uint32_t i = 0; i < v->chunk_count; i++) {
 		const uint32_t slot = vchunk_slot_of(&v->chunks[i], r);
-		uint8_t *state;
 
-		if (slot == UINT32_MAX)
-			continue;
-		state = &vlayers_states(v, sealed, i)[slot];
-		if (*state == VSEALED_WHOLE)
-			*state = VSEALED_WAS_WHOLE;
-		else if (*state != VSEALED_WAS_WHOLE)
-			*state = VSEALED_UNKNOWN;
+		if (slot != UINT32_MAX)
+			vlayers_states(v, sealed, i)[slot] = VSEALED_UNKNOWN;
 	}
 }
 
@@ -289,13 +281,18 @@ void vlayers_take_state(struct volume *v, uint32_t sealed, const struct vreplica
 			chunk_no_t chunk, version_t watermark, version_t newest)
 {
 	const uint32_t slot = vchunk_slot_of(&v->chunks[chunk], r);
+	uint8_t *states;
 
 	if (slot == UINT32_MAX)
 		return;
-	if (version_is_sealed(watermark))
-		vlayers_states(v, sealed, chunk)[slot] = VSEALED_WHOLE;
-	else if (newest > 0)
-		vlayers_states(v, sealed, chunk)[slot] = VSEALED_PART;
+	states = vlayers_states(v, sealed, chunk);
+	if (version_is_sealed(watermark)) {
+		states[slot] = VSEALED_WHOLE;
+		if (newest > 0)
+			vlayers_touch_states(v, states);
+	} else if (newest > 0) {
+		states[slot] = VSEALED_PART;
+	}
 }
 
 void vlayers_doubt(struct volume *v, uint32_t sealed, const struct vreplica *r, chunk_no_t chunk)
@@ -315,7 +312,7 @@ void vlayers_scanned(struct volume *v, uint32_t sealed, const struct vreplica *r
 		if (slot == UINT32_MAX)
 			continue;
 		state = &vlayers_states(v, sealed, i)[slot];
-		if (*state == VSEALED_UNKNOWN || *state == VSEALED_WAS_WHOLE)
+		if (*state == VSEALED_UNKNOWN)
 			*state = VSEALED_EMPTY; /* not listed */
 		vlayers_learnt(v, i);
 	}
@@ -372,6 +369,8 @@ static void merged(struct volume *v, uint32_t sealed)
 		for (uint32_t i = 0; i < v->slot_count; i++)
 			if (from[i] == VSEALED_WHOLE)
 				to[i] = VSEALED_WHOLE;
+		if (vlayers_touched(v, from))
+			vlayers_touch_states(v, to);
 	}
 	forget_learners(v, sealed + 1);
 	log_info("volume", "%s: layer %llu is merged into %llu", v->config.name,

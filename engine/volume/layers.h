@@ -24,7 +24,7 @@
  *
  * INVARIANTS
  *  1. A majority that is present holds at least one WHOLE copy of every chunk that the layer was
- *     sealed with; so when a majority is known and none is WHOLE there is nothing.
+ *     sealed with; so when a majority is known and none is, or ever was WHOLE, there is nothing.
  *  2. A layer is told to be settled when every chunk is: none of its writes is undecided, and none
  *     that failed is on its way to a node any more.
  *  3. A chunk that was settled without a last word, as nobody ever wrote to it, is written to by
@@ -61,15 +61,15 @@ enum vsealed_state {
 	VSEALED_WAS_EMPTY,
 	VSEALED_PART, /* holds something, and not the last word */
 	VSEALED_WHOLE,
-	/* The same, before its node was away: as long as that has not said anything else, the chunk
-	 * is not taken for one that was never touched. */
-	VSEALED_WAS_WHOLE,
 	VSEALED_DOUBT, /* its node cannot tell now: a device is missing there */
 };
 
 struct vsealed {
 	volume_id_t id;
-	uint8_t *states;  /* enum vsealed_state; of each chunk's slots */
+	uint8_t
+	    *states; /* enum vsealed_state; of each chunk's slots, and behind them whether it was
+		      * touched: somebody was WHOLE once, and held something. That outlives what
+		      * nodes say later: one may have lost its disk, another miss a device */
 	struct vset *set; /* what it was while it was open: states of chunks that are not `taken`
 			   * are there; NULL: all are here */
 };

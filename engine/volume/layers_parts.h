@@ -16,8 +16,24 @@
 void vlayers_later(struct volume *v);
 /* The set that is being sealed; NULL: none is. */
 struct vset *vlayers_below(const struct volume *v);
-/* enum vsealed_state of the chunk's slots. */
+/* enum vsealed_state of the chunk's slots, and whether it was touched (struct vsealed). */
 uint8_t *vlayers_states(const struct volume *v, uint32_t sealed, chunk_no_t chunk);
+
+static inline size_t vlayers_stride(const struct volume *v)
+{
+	return v->slot_count + 1;
+}
+
+static inline bool vlayers_touched(const struct volume *v, const uint8_t *states)
+{
+	return states[v->slot_count] != 0;
+}
+
+static inline void vlayers_touch_states(const struct volume *v, uint8_t *states)
+{
+	states[v->slot_count] = 1;
+}
+
 /* Slots that have all that the layer holds of the chunk; 0: that is not known. */
 vmask_t vlayers_good_in(const struct volume *v, uint32_t sealed, chunk_no_t chunk);
 /* A learner, of which nothing is known, or a member that must say again that it holds nothing. */

@@ -19,6 +19,8 @@ void vretire_take(struct vchunk *c, uint8_t *states)
 {
 	PRE(c->set->retired && !c->taken);
 	c->taken = true;
+	if (c->sealed != 0)
+		vlayers_touch_states(c->volume, states);
 	for (uint32_t i = 0; i < c->volume->slot_count; i++) {
 		const struct vslot *s = &c->slots[i];
 

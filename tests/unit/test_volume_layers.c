@@ -219,6 +219,39 @@ START_TEST(a_scan_that_is_broken_off_forgets_nothing)
 }
 END_TEST
 
+/* The same, and the one that has all of it comes back without the device on which that lies: what
+ * it had it has still, and nobody else says that there is nothing. */
+START_TEST(who_misses_a_device_forgets_nothing)
+{
+	struct rig_op o;
+
+	rig_crash_host(host);
+	fake_crash(&rig->nodes[2]);
+	rig_open(host);
+	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
+	take_layers(1, 2);
+	rig_run_ms(rig, 3000);
+	take_layers(1, 1);
+	rig_run_ms(rig, 1000);
+	rig->nodes[0].hold_pulls = rig->nodes[2].hold_pulls = true;
+	lose_disk(&rig->nodes[0]);
+	rig_run_ms(rig, 3000);
+	fake_crash(&rig->nodes[1]);
+	rig->nodes[1].doubt_layer = RIG_VOLUME;
+	fake_start(&rig->nodes[1]);
+	fake_start(&rig->nodes[2]);
+	rig_run_ms(rig, 2000);
+	rig_start_read(host, &o, 0, 8);
+	rig_run_ms(rig, 1000);
+	ck_assert(!o.done);
+	fake_crash(&rig->nodes[1]);
+	rig->nodes[1].doubt_layer = 0;
+	fake_start(&rig->nodes[1]);
+	ck_assert_int_eq(rig_finish(&o), 0);
+	rig_must_read(host, 0, 8, 1);
+}
+END_TEST
+
 /* A node's device fails, with what it holds of a layer that is sealed then: whether the node has
  * anything of the chunk there is in doubt from then on, and not what it last told. */
 START_TEST(what_was_refused_is_in_doubt_when_sealed)
@@ -553,6 +586,7 @@ int main(void)
 	tcase_add_test(tc, a_read_outlives_two_layers);
 	tcase_add_test(tc, one_that_is_in_doubt_keeps_no_other);
 	tcase_add_test(tc, a_scan_that_is_broken_off_forgets_nothing);
+	tcase_add_test(tc, who_misses_a_device_forgets_nothing);
 	tcase_add_test(tc, one_that_is_in_doubt_and_one_that_is_damaged_keep_no_other);
 	tcase_add_test(tc, what_was_refused_is_in_doubt_when_sealed);
 	tcase_add_test(tc, what_one_cannot_tell_was_not_untouched);
