@@ -535,6 +535,22 @@ START_TEST(a_leader_that_is_cut_off_stops_first)
 }
 END_TEST
 
+/* a leads for short times, b follows, and for two of these nobody takes what a touches. On a
+ * machine that stands still for so long a does lose it: then once more. */
+static void lead_beside(struct member *a, struct member *b)
+{
+	for (int tries = 0; tries < 5; tries++) {
+		lead(a, "a", SHORT_S);
+		ck_assert_int_eq(put_one(a, SMALL, "k", "of a"), 0);
+		join_as(b, "b", LONG_S); /* what counts is how long a may issue */
+		if (!waits_for(&b->elected, 2 * SHORT_S * NS_PER_S) && !a->lost)
+			return;
+		leave(a);
+		leave(b);
+	}
+	ck_abort_msg("what is touched was taken, five times");
+}
+
 /* A new leader of etcd lets every lease begin anew: so does this one, for ten minutes. Whoever
  * follows counts for itself how long the key was not touched. */
 START_TEST(a_key_that_stands_still_is_taken)
@@ -542,12 +558,7 @@ START_TEST(a_key_that_stands_still_is_taken)
 	struct member a, b;
 
 	atomic_store(&lease_s, 600);
-	lead(&a, "a", SHORT_S);
-	ck_assert_int_eq(put_one(&a, SMALL, "k", "of a"), 0);
-	join_as(&b, "b", LONG_S); /* what counts is how long a may issue */
-	/* It is touched: nobody takes it. */
-	ck_assert(!waits_for(&b.elected, 2 * SHORT_S * NS_PER_S));
-	ck_assert(!a.lost);
+	lead_beside(&a, &b);
 	ck_assert_int_eq(put_one(&a, SMALL, "k", "of a still"), 0);
 	atomic_store(&mutes_a, true);
 	ck_assert(waits_for(&b.elected, PATIENCE_NS));
