@@ -66,10 +66,10 @@ enum vsealed_state {
 
 struct vsealed {
 	volume_id_t id;
-	uint8_t
-	    *states; /* enum vsealed_state; of each chunk's slots, and behind them whether it was
-		      * touched: somebody was WHOLE once, and held something. That outlives what
-		      * nodes say later: one may have lost its disk, another miss a device */
+	/* enum vsealed_state; of each chunk's slots, and behind them whether it was touched:
+	 * somebody was WHOLE once, and held something. That outlives what nodes say later: one may
+	 * have lost its disk, another miss a device. */
+	uint8_t *states;
 	struct vset *set; /* what it was while it was open: states of chunks that are not `taken`
 			   * are there; NULL: all are here */
 };

@@ -155,6 +155,7 @@ START_TEST(what_cannot_be_read_is_not_answered)
 		}
 	ck_assert_uint_eq(failed, 3);
 	ck_assert_uint_eq(rig_device(&rig, BAD).read_errors, 3);
+	ck_assert_int_eq(rig_device(&rig, GOOD).state, POOL_DEVICE_SERVING);
 	ck_assert_uint_eq(rig_device(&rig, GOOD).read_errors, 0);
 	ck_assert_uint_eq(write_all(&rig, 100), 0);
 	plans[BAD].count = 0;

@@ -186,12 +186,9 @@ START_TEST(one_that_is_in_doubt_and_one_that_is_damaged_keep_no_other)
 }
 END_TEST
 
-/* A node has lost its disk, with what it held of a sealed layer; the one that has all of it comes
- * back, and does not get to say so; the third never had anything. What it had is not forgotten. */
-START_TEST(a_scan_that_is_broken_off_forgets_nothing)
+/* Two nodes have the last word of what was written, and the third, which is away, has nothing. */
+static void settle_without_the_third(void)
 {
-	struct rig_op o;
-
 	rig_crash_host(host);
 	fake_crash(&rig->nodes[2]);
 	rig_open(host);
@@ -199,12 +196,28 @@ START_TEST(a_scan_that_is_broken_off_forgets_nothing)
 	take_layers(1, 2);
 	rig_run_ms(rig, 3000);
 	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+}
+
+/* The layer is sealed, one of the two has lost its disk, and the other is away. Nothing is
+ * restored. */
+static void lose_one_of_two(void)
+{
 	take_layers(1, 1);
 	rig_run_ms(rig, 1000);
 	rig->nodes[0].hold_pulls = rig->nodes[2].hold_pulls = true;
 	lose_disk(&rig->nodes[0]);
 	rig_run_ms(rig, 3000);
 	fake_crash(&rig->nodes[1]);
+}
+
+/* A node has lost its disk, with what it held of a sealed layer; the one that has all of it comes
+ * back, and does not get to say so; the third never had anything. What it had is not forgotten. */
+START_TEST(a_scan_that_is_broken_off_forgets_nothing)
+{
+	struct rig_op o;
+
+	settle_without_the_third();
+	lose_one_of_two();
 	rig->nodes[1].silent_layer = RIG_VOLUME;
 	fake_start(&rig->nodes[1]);
 	rig_run_ms(rig, 1000);
@@ -225,18 +238,8 @@ START_TEST(who_misses_a_device_forgets_nothing)
 {
 	struct rig_op o;
 
-	rig_crash_host(host);
-	fake_crash(&rig->nodes[2]);
-	rig_open(host);
-	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
-	take_layers(1, 2);
-	rig_run_ms(rig, 3000);
-	take_layers(1, 1);
-	rig_run_ms(rig, 1000);
-	rig->nodes[0].hold_pulls = rig->nodes[2].hold_pulls = true;
-	lose_disk(&rig->nodes[0]);
-	rig_run_ms(rig, 3000);
-	fake_crash(&rig->nodes[1]);
+	settle_without_the_third();
+	lose_one_of_two();
 	rig->nodes[1].doubt_layer = RIG_VOLUME;
 	fake_start(&rig->nodes[1]);
 	fake_start(&rig->nodes[2]);
@@ -305,13 +308,7 @@ END_TEST
  * then with it again: nobody has lost anything. */
 START_TEST(a_last_word_on_a_device_that_comes_back)
 {
-	rig_crash_host(host);
-	fake_crash(&rig->nodes[2]);
-	rig_open(host);
-	ck_assert_int_eq(rig_write(host, 0, 8, 1), 0);
-	take_layers(1, 2);
-	rig_run_ms(rig, 3000);
-	ck_assert_uint_eq(host->volume->layers.settled, RIG_VOLUME);
+	settle_without_the_third();
 	fake_start(&rig->nodes[2]);
 	rig_run_ms(rig, 3000);
 	for (uint32_t i = 0; i < 2; i++) {
